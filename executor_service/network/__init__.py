@@ -1,0 +1,1 @@
+"""Network sandboxes on this node."""

@@ -1,0 +1,1 @@
+"""The OCI runtime spec, conmon and the runtime."""

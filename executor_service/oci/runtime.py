@@ -1,0 +1,71 @@
+"""The container's process: created and started by an OCI runtime, kept by conmon, which outlives the executor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Everything the runtime needs: `config` is the OCI `config.json`, `directory` holds it and conmon's files (mode 0700).
+
+    `log_path` is the k8s-file log; `runtime` names the OCI runtime (empty: the default)."""
+
+    container_id: str
+    directory: Path
+    config: Mapping[str, object]
+    log_path: Path
+    log_size_limit: int  # bytes; conmon's last resort when nobody rotates
+    terminal: bool
+    runtime: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process with its start time (clock ticks since boot, /proc/PID/stat field 22), so a reused pid is never mistaken."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedProcess:
+    """The container's first process, held before exec, and its monitor."""
+
+    container: Process
+    monitor: Process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a container ended. `code` is None when nobody saw it (conmon killed, machine rebooted): it is never invented."""
+
+    code: int | None
+    oom_killed: bool
+    finished_at: float  # seconds since the epoch
+
+
+class ContainerRuntime(Protocol):
+    """The runtime and its monitor. Keyed by container id; safe to repeat."""
+
+    async def create(self, bundle: Bundle) -> CreatedProcess:
+        """conmon + `create`. Raises StartFailed with 126, 127 or 128; then nothing of it is left."""
+
+    async def start(self, container_id: str, *, runtime: str = "") -> None:
+        """Let the created process exec. Raises StartFailed."""
+
+    async def kill(self, container_id: str, process: Process, signal: int) -> None:
+        """Signal the container's first process. Raises FailedPrecondition when it is gone."""
+
+    async def delete(self, container_id: str, *, bundle: Path, runtime: str = "") -> None:
+        """Kill what is left, and remove the runtime's state, the cgroup and conmon's files but never the log. Idempotent."""
+
+    async def wait_exit(self, created: CreatedProcess, *, bundle: Path) -> Exit:
+        """Return when the container has ended; works for processes a former executor started. Cancel-safe."""
+
+    def find(self, bundle: Path) -> CreatedProcess | None:
+        """What runs for this bundle according to its pid files and /proc; None when its container process is gone. Finds
+        orphans of an executor killed in the middle of `create`."""

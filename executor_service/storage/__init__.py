@@ -1,0 +1,1 @@
+"""Images and root filesystems on this node."""

@@ -1,0 +1,51 @@
+"""Images on this node: their record and the store's Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image that is here whole: every layer unpacked.
+
+    `id` is `sha256:<hex>`, the digest of `config` (the image config JSON, byte for byte as it came). `size` is the sum
+    of the layers' unpacked bytes. `layers` are diff ids, lowest first. `names` are the references the archive
+    carried, as written there (`busybox:latest`); the executor attaches no meaning to them.
+    """
+
+    id: str
+    config: bytes
+    layers: tuple[str, ...]
+    size: int  # bytes
+    created_at: str  # RFC 3339, from the config; empty when it has none
+    names: tuple[str, ...] = ()
+
+
+class ImageStore(Protocol):
+    """Content-addressed images. Nothing of a refused archive stays; a stored image survives SIGKILL and power loss."""
+
+    async def load(self, archive: AsyncIterator[bytes]) -> Sequence[Image]:
+        """Take in a `docker save` archive or an OCI image layout as a tar (plain, gzip or zstd).
+
+        Idempotent: an image that is here already is returned again. Raises InvalidArgument (reason
+        `CORRUPT_IMAGE`) when the archive is malformed, a digest differs or an entry is hostile, ResourceExhausted
+        when a cap or the disk is hit.
+        """
+
+    async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
+        """Make a one-layer image of a root filesystem tar; `config` becomes the `config` object of the image config."""
+
+    async def get(self, image_id: str) -> Image:
+        """Raises NotFound."""
+
+    async def list(self) -> Sequence[Image]:
+        """Every image, ordered by id."""
+
+    async def remove(self, image_id: str) -> None:
+        """Drop the image and each layer no other image uses. Idempotent: what is gone is gone."""
+
+    async def disk_usage(self) -> int:
+        """Bytes that all layers take, shared ones counted once."""

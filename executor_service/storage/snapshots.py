@@ -1,0 +1,30 @@
+"""A container's root filesystem: the image's layers below, an init layer, and its own writable layer on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Snapshotter(Protocol):
+    """Writable root filesystems keyed by container id. Every method is idempotent."""
+
+    async def prepare(self, container_id: str, image_id: str) -> None:
+        """Make the writable layer (and Docker's init layer) on disk; mounts nothing. `image_id` empty: an empty root.
+        Raises NotFound when the image is not here."""
+
+    async def mount(self, container_id: str) -> Path:
+        """Mount the root and return its path; returns at once when it is mounted already. Raises NotFound when it was never
+        prepared."""
+
+    async def unmount(self, container_id: str) -> None:
+        """Unmount (lazily as a last resort). Nothing mounted: nothing happens."""
+
+    async def remove(self, container_id: str) -> None:
+        """Unmount and delete the writable layer. Nothing there: nothing happens."""
+
+    async def list(self) -> set[str]:
+        """Ids of every container that has something here, mounted or not."""
+
+    async def disk_usage(self, container_id: str) -> int:
+        """Bytes of the writable layer."""
