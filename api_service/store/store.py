@@ -1,0 +1,82 @@
+"""The store's Protocol: a small, ordered key-value store with compare-and-set, transactions and a resumable change feed.
+
+It is the part of etcd's data model that the API needs, so that the embedded store and a cluster's differ in nothing
+an operation could see. Keys are paths (`containers/<id>`); a revision is the store's global counter, one step a
+commit. Source: https://etcd.io/docs/v3.5/learning/data_model/
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.errors import Aborted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A key's value and the revision of the commit that wrote it."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """Write `value`. `expected_revision`: None writes whatever is there, 0 demands that the key is absent, any other number
+    that it was last written by that revision."""
+
+    key: str
+    value: bytes
+    expected_revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Remove the key; absent keys are fine unless `expected_revision` says otherwise (as in `Put`)."""
+
+    key: str
+    expected_revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One key as one commit left it; `value` is None for a removal."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class RevisionConflict(Aborted):
+    """A compare failed, nothing was written. `current` is what stands under `key` (None: absent)."""
+
+    default_reason = "REVISION_CONFLICT"
+
+    def __init__(self, key: str, current: Entry | None) -> None:
+        super().__init__(f"{key}: changed by somebody else; read it again and repeat")
+        self.key = key
+        self.current = current
+
+
+class Store(Protocol):
+    """Every method raises Unavailable when the store cannot be reached, ResourceExhausted when its disk is full."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The last committed entry."""
+
+    async def list(self, prefix: str, *, limit: int = 0, after_key: str = "") -> Sequence[Entry]:
+        """Entries whose key begins with `prefix`, ordered by key, beginning after `after_key`; at most `limit` (0: all)."""
+
+    async def commit(self, *operations: Put | Delete) -> int:
+        """Apply all or nothing; return the new revision once it is durable. Raises RevisionConflict."""
+
+    async def revision(self) -> int:
+        """The revision of the last commit; 0 for a new store."""
+
+    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
+        """Every change under `prefix` of a revision greater than `after`, in order, without end: first history, then live, with
+        no gap between. Changes of one commit come in the order of its operations. Raises OutOfRange (reason
+        `CURSOR_GONE`) when `after` lies before the kept history."""
