@@ -1,0 +1,134 @@
+"""The one table between the error tree and gRPC: an error becomes a status with `google.rpc` details, and a status
+that came over the wire becomes the same class again. Source: https://google.aip.dev/193
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from common.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceError,
+    ResourceExhausted,
+    SlipwayError,
+    StartFailed,
+    Unavailable,
+    Unimplemented,
+    Violation,
+)
+
+ERROR_DOMAIN = "slipway"
+
+_CODES: tuple[tuple[type[SlipwayError], grpc.StatusCode], ...] = (
+    (InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (AlreadyExists, grpc.StatusCode.ALREADY_EXISTS),
+    (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
+    (Aborted, grpc.StatusCode.ABORTED),
+    (OutOfRange, grpc.StatusCode.OUT_OF_RANGE),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (ResourceExhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unimplemented, grpc.StatusCode.UNIMPLEMENTED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Internal, grpc.StatusCode.INTERNAL),
+)
+_CLASSES: dict[grpc.StatusCode, type[SlipwayError]] = {code: kind for kind, code in _CODES}
+_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+# A command that is not in the image is the request's fault, any other failed start is ours.
+_CALLERS_FAULT = frozenset({126, 127})
+
+
+def code_of(error: SlipwayError) -> grpc.StatusCode:
+    """The canonical code of an error's class."""
+    if isinstance(error, StartFailed):
+        callers = error.exit_code in _CALLERS_FAULT
+        return grpc.StatusCode.INVALID_ARGUMENT if callers else grpc.StatusCode.INTERNAL
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def status_of(error: SlipwayError) -> Status:
+    """The status to send: code, message, ErrorInfo, and BadRequest, ResourceInfo or RetryInfo where they apply."""
+    status = Status(code=code_of(error).value[0], message=error.message)
+    for detail in _details(error):
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _details(error: SlipwayError) -> list[Message]:
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata)
+    ]
+    if isinstance(error, InvalidArgument) and error.violations:
+        bad_request = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        details.append(bad_request)
+    if isinstance(error, ResourceError) and error.resource_type:
+        details.append(
+            error_details_pb2.ResourceInfo(
+                resource_type=error.resource_type,
+                resource_name=error.resource_name,
+                owner=error.owner,
+                description=error.message,
+            )
+        )
+    if isinstance(error, Unavailable) and error.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return details
+
+
+def error_from(call: grpc.RpcError) -> SlipwayError:
+    """The error a failed call stands for; Unavailable when the peer never answered."""
+    status = rpc_status.from_call(call)  # type: ignore[arg-type]  # AioRpcError has the trailing metadata it asks for
+    if status is None:
+        code = call.code() if isinstance(call, grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
+        text = (call.details() if isinstance(call, grpc.aio.AioRpcError) else None) or str(code)
+        return _CLASSES.get(code, Internal)(text)
+    return _rebuild(status)
+
+
+def _rebuild(status: Status) -> SlipwayError:
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    resource, retry = error_details_pb2.ResourceInfo(), error_details_pb2.RetryInfo()
+    for packed in status.details:
+        for detail in (info, bad_request, resource, retry):
+            if packed.Is(detail.DESCRIPTOR):
+                packed.Unpack(detail)
+    reason, metadata, message = info.reason or None, dict(info.metadata), status.message
+    kind = _CLASSES.get(_BY_NUMBER.get(status.code, grpc.StatusCode.INTERNAL), Internal)
+    if kind is InvalidArgument:
+        violations = [Violation(field=v.field, description=v.description) for v in bad_request.field_violations]
+        return InvalidArgument(message, violations=violations, reason=reason, metadata=metadata)
+    if issubclass(kind, ResourceError):
+        return kind(
+            message,
+            resource_type=resource.resource_type,
+            resource_name=resource.resource_name,
+            owner=resource.owner,
+            reason=reason,
+            metadata=metadata,
+        )
+    if kind is Unavailable:
+        seconds = retry.retry_delay.ToTimedelta().total_seconds() or None
+        return Unavailable(message, retry_after=seconds, reason=reason, metadata=metadata)
+    return kind(message, reason=reason, metadata=metadata)
