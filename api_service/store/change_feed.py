@@ -1,0 +1,141 @@
+"""The change feed of an embedded store: the latest commits in memory, and watchers that follow them.
+
+A watcher is a cursor and nothing else: no task, no queue. It takes what lies after its cursor from memory, or from the
+kept history when it has fallen behind what memory holds, and waits for the next commit when nothing does. So a slow
+watcher costs no memory, and history and live changes cannot have a gap between them: they are one sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Self
+
+from api_service.store.store import Change
+from common.errors import OutOfRange, Unavailable
+
+HistoryReader = Callable[[str, int, int], Awaitable[tuple[Sequence[Change], int]]]
+"""`(prefix, after, upto)` to the changes of some revisions greater than `after`, at most `upto`, whole revisions only,
+and the revision up to which they are complete. Raises OutOfRange when they are no longer kept."""
+
+
+class ChangeFeed:
+    """Commits by revision, the latest `max_revisions` and `max_bytes` of them. Belongs to the event loop.
+
+    `history_limit` revisions are kept in all (the store's promise), whether memory or `history` holds them.
+    """
+
+    def __init__(
+        self,
+        *,
+        revision: int,
+        oldest: int,
+        history_limit: int,
+        max_revisions: int,
+        max_bytes: int | None = None,
+        history: HistoryReader | None = None,
+    ) -> None:
+        if history_limit < 1:
+            raise ValueError(f"history_limit is {history_limit}, it must be at least 1")
+        self._revision = revision
+        self._first_kept = oldest  # as found when the store was opened; `floor` moves on from there
+        self._history_limit = history_limit
+        self._max_revisions = max_revisions
+        self._max_bytes = max_bytes
+        self._history = history
+        self._recent: dict[int, tuple[Change, ...]] = {}  # contiguous, ends at `revision`, in order
+        self._recent_bytes = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    @property
+    def floor(self) -> int:
+        """The least revision a watcher may begin after."""
+        return max(self._first_kept - 1, self._revision - self._history_limit)
+
+    def append(self, changes: Sequence[Change]) -> None:
+        """One commit's changes, of the revision that follows `revision`."""
+        self._revision = changes[0].revision
+        self._recent[self._revision] = tuple(changes)
+        self._recent_bytes += _bytes(changes)
+        while len(self._recent) > self._max_revisions or (
+            self._max_bytes is not None and self._recent_bytes > self._max_bytes
+        ):
+            oldest = next(iter(self._recent))
+            self._recent_bytes -= _bytes(self._recent.pop(oldest))
+        self._wake()
+
+    def close(self) -> None:
+        """End every watcher with Unavailable."""
+        self._closed = True
+        self._wake()
+
+    def follow(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
+        """See `Store.watch`."""
+        return _Follower(self, prefix, after)
+
+    async def read(self, prefix: str, after: int) -> tuple[Sequence[Change], int]:
+        """Some changes that lie after `after`, perhaps none, and the revision up to which they are complete. Waits for
+        a commit when nothing lies after it. Raises OutOfRange, and Unavailable once closed and read to the end."""
+        self._check(after)
+        while after >= self._revision:
+            if self._closed:
+                raise Unavailable("the store is closed", reason="STORE_CLOSED")
+            await self._changed.wait()
+        self._check(after)
+        if (recent := self._recent.get(after + 1)) is not None:
+            return [change for change in recent if change.key.startswith(prefix)], after + 1
+        assert self._history is not None, "memory holds every kept revision when there is no other history"
+        return await self._history(prefix, after, self._revision)
+
+    def _check(self, after: int) -> None:
+        if after < self.floor:
+            raise cursor_gone(after, self.floor)
+        if after > self._revision:
+            # Waiting would silently skip what other commits those numbers mean here.
+            raise OutOfRange(
+                f"the cursor {after} is ahead of the store, which is at revision {self._revision}: it was given by "
+                "another store, or this one was restored from a backup; list again and watch from the new revision",
+                metadata={"revision": str(self._revision)},
+            )
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Follower:
+    """A class and not a generator: cancelling one `anext` (a timeout) loses nothing, and an abandoned watch needs no
+    finaliser's task."""
+
+    def __init__(self, feed: ChangeFeed, prefix: str, after: int) -> None:
+        self._feed = feed
+        self._prefix = prefix
+        self._cursor = after
+        self._ready: deque[Change] = deque()  # one batch at most
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        while not self._ready:
+            found, self._cursor = await self._feed.read(self._prefix, self._cursor)
+            self._ready.extend(found)
+        return self._ready.popleft()
+
+
+def cursor_gone(after: int, floor: int) -> OutOfRange:
+    return OutOfRange(
+        f"the changes after revision {after} are no longer kept, the oldest cursor possible is {floor}; list again "
+        "and watch from the new revision",
+        metadata={"oldest": str(floor)},
+    )
+
+
+def _bytes(changes: Sequence[Change]) -> int:
+    return sum(len(change.key) + len(change.value or b"") for change in changes)

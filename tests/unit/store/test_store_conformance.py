@@ -1,0 +1,429 @@
+"""What every store must do, run over each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from api_service.store.key_space import MAX_COMMIT_BYTES, MAX_OPERATIONS
+from api_service.store.memory_store import MemoryStore
+from api_service.store.sqlite_store import SqliteStore
+from api_service.store.store import Change, Delete, Entry, Put, RevisionConflict, Store
+from common.errors import OutOfRange, ResourceExhausted, Unavailable
+
+StoreMaker = Callable[[int], AbstractAsyncContextManager[Store]]
+"""From the history limit to a new, empty store."""
+
+_PATIENCE = 10  # seconds until a test that waits for an event has failed
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> StoreMaker:
+    numbers = itertools.count()
+
+    def make(history_limit: int) -> AbstractAsyncContextManager[Store]:
+        if request.param == "memory":
+            return MemoryStore(history_limit=history_limit)
+        return SqliteStore(tmp_path / f"{next(numbers)}.db", history_limit=history_limit)
+
+    return make
+
+
+@pytest.fixture
+async def store(make_store: StoreMaker) -> AsyncIterator[Store]:
+    async with make_store(1000) as opened:
+        yield opened
+
+
+async def take(changes: AsyncIterator[Change], count: int) -> list[Change]:
+    async with asyncio.timeout(_PATIENCE):
+        return [await anext(changes) for _ in range(count)]
+
+
+async def keys(store: Store, prefix: str, *, limit: int = 0, after_key: str = "") -> list[str]:
+    return [entry.key for entry in await store.list(prefix, limit=limit, after_key=after_key)]
+
+
+async def test_new_store_is_empty(store: Store) -> None:
+    assert await store.revision() == 0
+    assert await store.get("a") is None
+    assert list(await store.list("")) == []
+
+
+async def test_put_and_get(store: Store) -> None:
+    revision = await store.commit(Put(key="containers/1", value=b"one"))
+    assert revision == 1
+    assert await store.get("containers/1") == Entry(key="containers/1", value=b"one", revision=1)
+    assert await store.revision() == 1
+
+
+async def test_values_are_any_bytes(store: Store) -> None:
+    values = [b"", b"\0", b"\xff\xfe", b"'; DROP TABLE kv; --", bytes(range(256)) * 100]
+    for value in values:
+        await store.commit(Put(key="k", value=value))
+        entry = await store.get("k")
+        assert entry is not None
+        assert entry.value == value
+
+
+async def test_revision_is_one_step_a_commit_and_entries_carry_the_one_that_wrote_them(store: Store) -> None:
+    first = await store.commit(Put(key="a", value=b"1"), Put(key="b", value=b"1"))
+    second = await store.commit(Put(key="a", value=b"2"))
+    third = await store.commit(Delete(key="b"))
+    assert [first, second, third] == [1, 2, 3]
+    assert await store.get("a") == Entry(key="a", value=b"2", revision=2)
+    assert await store.get("b") is None
+
+
+async def test_same_value_again_is_a_change(store: Store) -> None:
+    await store.commit(Put(key="a", value=b"1"))
+    assert await store.commit(Put(key="a", value=b"1")) == 2
+
+
+async def test_commit_that_changes_nothing_takes_no_revision(store: Store) -> None:
+    await store.commit(Put(key="a", value=b"1"))
+    assert await store.commit(Delete(key="absent")) == 1
+    assert await store.commit(Delete(key="absent", expected_revision=0)) == 1
+    assert await store.commit() == 1
+    assert await store.revision() == 1
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Put(key="k", value=b"new", expected_revision=0),
+        Put(key="k", value=b"new", expected_revision=1),
+        Put(key="k", value=b"new", expected_revision=99),
+        Delete(key="k", expected_revision=0),
+        Delete(key="k", expected_revision=1),
+    ],
+)
+async def test_compare_fails_against_another_revision(store: Store, operation: Put | Delete) -> None:
+    await store.commit(Put(key="other", value=b""))
+    await store.commit(Put(key="k", value=b"old"))
+    with pytest.raises(RevisionConflict) as caught:
+        await store.commit(operation)
+    assert caught.value.key == "k"
+    assert caught.value.current == Entry(key="k", value=b"old", revision=2)
+    assert await store.get("k") == Entry(key="k", value=b"old", revision=2)
+    assert await store.revision() == 2
+
+
+async def test_compare_fails_when_the_key_is_absent(store: Store) -> None:
+    for operation in (Put(key="k", value=b"", expected_revision=5), Delete(key="k", expected_revision=5)):
+        with pytest.raises(RevisionConflict) as caught:
+            await store.commit(operation)
+        assert caught.value.current is None
+    assert await store.revision() == 0
+
+
+async def test_compare_holds(store: Store) -> None:
+    first = await store.commit(Put(key="k", value=b"1", expected_revision=0))
+    second = await store.commit(Put(key="k", value=b"2", expected_revision=first))
+    await store.commit(Delete(key="k", expected_revision=second))
+    assert await store.get("k") is None
+    await store.commit(Put(key="k", value=b"again", expected_revision=0))
+
+
+async def test_transaction_is_all_or_nothing(store: Store) -> None:
+    await store.commit(Put(key="taken", value=b"", expected_revision=0), Put(key="gone", value=b"x"))
+    with pytest.raises(RevisionConflict) as caught:
+        await store.commit(
+            Put(key="before", value=b""),
+            Delete(key="gone"),
+            Put(key="taken", value=b"", expected_revision=0),
+            Put(key="after", value=b""),
+        )
+    assert caught.value.key == "taken"
+    assert await keys(store, "") == ["gone", "taken"]
+    assert await store.revision() == 1
+    assert await store.commit(Put(key="next", value=b"")) == 2
+
+
+@pytest.mark.parametrize("key", ["", "a\0b", "\ud800"])
+async def test_impossible_keys_are_refused(store: Store, key: str) -> None:
+    with pytest.raises(ValueError):
+        await store.commit(Put(key=key, value=b""))
+    assert await store.revision() == 0
+
+
+async def test_a_key_twice_in_one_commit_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        await store.commit(Put(key="a", value=b"1"), Delete(key="a"))
+    assert await store.get("a") is None
+
+
+async def test_commits_have_etcd_limits(store: Store) -> None:
+    with pytest.raises(ValueError, match="operations"):
+        await store.commit(*(Put(key=str(n), value=b"") for n in range(MAX_OPERATIONS + 1)))
+    with pytest.raises(ResourceExhausted, match="smaller") as caught:
+        await store.commit(Put(key="a", value=bytes(MAX_COMMIT_BYTES)))
+    assert caught.value.reason == "RECORD_TOO_LARGE"
+    assert await store.revision() == 0
+    await store.commit(*(Put(key=str(n), value=b"") for n in range(MAX_OPERATIONS)))
+    await store.commit(Put(key="a", value=bytes(MAX_COMMIT_BYTES - 1)))
+
+
+AWKWARD = sorted(
+    ["a", "a/", "a/b", "a/b%", "a/b_", "a/bc", "a/\x7f", "a/\xff", "a/\xff\xff", "a/\uffff", "a/\U0010ffff",
+     "a/\U0010ffff\U0010ffff", "a0", "A/b", "b", "%", "_", "a_b", "a%b", "axb", "a*b", "a[b", "'", '"']
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "zzz", *AWKWARD])
+async def test_list_by_prefix_knows_no_wildcards_and_orders_by_key(store: Store, prefix: str) -> None:
+    await store.commit(*(Put(key=key, value=b"") for key in reversed(AWKWARD)))
+    assert await keys(store, prefix) == [key for key in AWKWARD if key.startswith(prefix)]
+
+
+async def test_order_is_that_of_utf8_bytes(store: Store) -> None:
+    await store.commit(*(Put(key=key, value=b"") for key in AWKWARD))
+    assert await keys(store, "") == sorted(AWKWARD, key=str.encode)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+async def test_pages_make_the_whole(store: Store, limit: int) -> None:
+    await store.commit(*(Put(key=key, value=b"") for key in AWKWARD))
+    pages: list[str] = []
+    while page := await keys(store, "a/", limit=limit, after_key=pages[-1] if pages else ""):
+        assert len(page) <= limit
+        pages += page
+    assert pages == [key for key in AWKWARD if key.startswith("a/")]
+
+
+@pytest.mark.parametrize(
+    ("after_key", "expected"),
+    [
+        ("", ["p/1", "p/2", "p/3"]),
+        ("a", ["p/1", "p/2", "p/3"]),  # before the prefix
+        ("p/1", ["p/2", "p/3"]),
+        ("p/15", ["p/2", "p/3"]),  # need not exist
+        ("p/3", []),
+        ("q", []),  # beyond the prefix
+    ],
+)
+async def test_list_begins_after_a_key(store: Store, after_key: str, expected: list[str]) -> None:
+    await store.commit(*(Put(key=key, value=b"") for key in ("o", "p/1", "p/2", "p/3", "q", "r")))
+    assert await keys(store, "p/", after_key=after_key) == expected
+
+
+async def test_list_after_removals_and_rewrites(store: Store) -> None:
+    await store.commit(*(Put(key=f"k{n}", value=b"") for n in range(5)))
+    await store.commit(Delete(key="k1"), Put(key="k3", value=b"new"), Delete(key="k4"))
+    assert [(entry.key, entry.value) for entry in await store.list("k")] == [("k0", b""), ("k2", b""), ("k3", b"new")]
+
+
+async def test_many_writers_racing_one_key_have_one_winner(store: Store) -> None:
+    async def claim(number: int) -> int | None:
+        try:
+            await store.commit(
+                Put(key="names/web", value=str(number).encode(), expected_revision=0),
+                Put(key=f"containers/{number}", value=b""),
+            )
+        except RevisionConflict as conflict:
+            assert conflict.current is not None
+            return None
+        return number
+
+    outcomes = await asyncio.gather(*(claim(number) for number in range(50)))
+    winners = [number for number in outcomes if number is not None]
+    assert len(winners) == 1
+    entry = await store.get("names/web")
+    assert entry is not None
+    assert entry.value == str(winners[0]).encode()
+    assert await keys(store, "containers/") == [f"containers/{winners[0]}"]
+
+
+async def test_concurrent_increments_lose_none(store: Store) -> None:
+    async def increment() -> None:
+        while True:
+            entry = await store.get("counter")
+            number = int(entry.value) if entry else 0
+            put = Put(key="counter", value=str(number + 1).encode(), expected_revision=entry.revision if entry else 0)
+            try:
+                await store.commit(put)
+            except RevisionConflict:
+                continue
+            return
+
+    async with asyncio.timeout(_PATIENCE):
+        await asyncio.gather(*(increment() for _ in range(20)))
+    entry = await store.get("counter")
+    assert entry is not None
+    assert entry.value == b"20"
+
+
+async def test_revisions_of_concurrent_commits_are_distinct_and_contiguous(store: Store) -> None:
+    revisions = await asyncio.gather(*(store.commit(Put(key=f"k{n}", value=b"")) for n in range(100)))
+    assert sorted(revisions) == list(range(1, 101))
+    for number, revision in enumerate(revisions):
+        entry = await store.get(f"k{number}")
+        assert entry is not None
+        assert entry.revision == revision
+
+
+async def test_watch_gives_history_then_live(store: Store) -> None:
+    await store.commit(Put(key="c/1", value=b"a"))
+    await store.commit(Put(key="other", value=b""))
+    changes = store.watch("c/", after=0)
+    assert await take(changes, 1) == [Change(key="c/1", value=b"a", revision=1)]
+    waiting = asyncio.ensure_future(take(changes, 2))
+    await asyncio.sleep(0)
+    await store.commit(Put(key="d/1", value=b"not ours"))
+    await store.commit(Put(key="c/1", value=b"b"))
+    await store.commit(Delete(key="c/1"))
+    assert await waiting == [
+        Change(key="c/1", value=b"b", revision=4),
+        Change(key="c/1", value=None, revision=5),
+    ]
+
+
+async def test_watch_gives_a_commit_in_the_order_of_its_operations(store: Store) -> None:
+    await store.commit(Put(key="b", value=b"0"))
+    await store.commit(Put(key="z", value=b"1"), Delete(key="absent"), Delete(key="b"), Put(key="a", value=b"2"))
+    assert await take(store.watch("", after=1), 3) == [
+        Change(key="z", value=b"1", revision=2),
+        Change(key="b", value=None, revision=2),
+        Change(key="a", value=b"2", revision=2),
+    ]
+
+
+async def test_watch_resumes_after_any_revision(store: Store) -> None:
+    for number in range(1, 11):
+        await store.commit(Put(key=f"k{number}", value=b""))
+    for after in range(10):
+        resumed = await take(store.watch("k", after=after), 10 - after)
+        assert [change.revision for change in resumed] == list(range(after + 1, 11))
+
+
+async def test_watch_does_not_give_what_a_failed_commit_wanted(store: Store) -> None:
+    await store.commit(Put(key="a", value=b""))
+    with pytest.raises(RevisionConflict):
+        await store.commit(Put(key="b", value=b""), Put(key="a", value=b"", expected_revision=0))
+    await store.commit(Put(key="c", value=b""))
+    assert [change.key for change in await take(store.watch("", after=0), 2)] == ["a", "c"]
+
+
+async def test_watcher_that_has_seen_a_change_reads_it(store: Store) -> None:
+    changes = store.watch("k", after=0)
+    for number in range(50):
+        commit = asyncio.ensure_future(store.commit(Put(key="k", value=str(number).encode())))
+        [change] = await take(changes, 1)
+        entry = await store.get("k")
+        assert entry is not None
+        assert (entry.value, entry.revision) == (change.value, change.revision)
+        await commit
+
+
+async def test_watchers_under_concurrent_writers_see_every_change_once_in_order(store: Store) -> None:
+    total = 300
+
+    async def watcher(after: int) -> list[int]:
+        return [change.revision for change in await take(store.watch("k/", after=after), total - after)]
+
+    async def writer(name: int) -> None:
+        for number in range(total // 10):
+            await store.commit(Put(key=f"k/{name}", value=str(number).encode()))
+
+    early = [asyncio.ensure_future(watcher(0)) for _ in range(5)]
+    await asyncio.gather(*(writer(name) for name in range(10)))
+    late = [asyncio.ensure_future(watcher(after)) for after in (0, 1, 150, total - 1)]
+    for watched in await asyncio.gather(*early):
+        assert watched == list(range(1, total + 1))
+    for after, watched in zip((0, 1, 150, total - 1), await asyncio.gather(*late), strict=True):
+        assert watched == list(range(after + 1, total + 1))
+
+
+async def test_watch_before_the_kept_history_is_out_of_range(make_store: StoreMaker) -> None:
+    async with make_store(10) as store:
+        for number in range(200):
+            await store.commit(Put(key="k", value=str(number).encode()))
+        for after in (0, 1, 189):
+            with pytest.raises(OutOfRange, match="list again") as caught:
+                await take(store.watch("k", after=after), 1)
+            assert caught.value.reason == "CURSOR_GONE"
+        kept = await take(store.watch("k", after=190), 10)
+        assert [change.revision for change in kept] == list(range(191, 201))
+
+
+async def test_watcher_that_falls_behind_the_kept_history_is_told(make_store: StoreMaker) -> None:
+    async with make_store(10) as store:
+        await store.commit(Put(key="k", value=b"first"))
+        changes = store.watch("k", after=0)
+        assert [change.revision for change in await take(changes, 1)] == [1]
+        for _ in range(11):
+            await store.commit(Put(key="k", value=b""))
+        with pytest.raises(OutOfRange):
+            await take(changes, 1)
+
+
+async def test_slow_watcher_within_the_kept_history_misses_nothing(store: Store) -> None:
+    changes = store.watch("k", after=0)
+    await store.commit(Put(key="k", value=b"0"))
+    seen = await take(changes, 1)
+    for number in range(1, 500):
+        await store.commit(Put(key="k" if number % 2 else "other", value=str(number).encode()))
+    seen += await take(changes, 250)
+    assert [int(change.value or b"") for change in seen] == [0, *range(1, 500, 2)]
+
+
+async def test_cursor_ahead_of_the_store_is_out_of_range(store: Store) -> None:
+    await store.commit(Put(key="k", value=b""))
+    with pytest.raises(OutOfRange, match="ahead"):
+        await take(store.watch("k", after=2), 1)
+
+
+async def test_cancelled_watcher_leaves_no_task_and_hinders_nobody(store: Store) -> None:
+    before = asyncio.all_tasks()
+    watchers = [asyncio.ensure_future(take(store.watch("k", after=0), 1)) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks() - before) == len(watchers), "a watcher is its caller's task and nothing besides"
+    for watcher in watchers[:19]:
+        watcher.cancel()
+    outcomes = await asyncio.gather(*watchers[:19], return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    await store.commit(Put(key="k", value=b""))
+    assert [change.revision for change in await watchers[19]] == [1]
+    assert asyncio.all_tasks() == before
+
+
+async def test_waiting_for_a_change_can_time_out_and_go_on(store: Store) -> None:
+    changes = store.watch("k", after=0)
+    for number in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(changes), timeout=0.001)
+        await store.commit(Put(key="k", value=str(number).encode()))
+        assert [change.value for change in await take(changes, 1)] == [str(number).encode()]
+
+
+async def test_closing_the_store_ends_its_watchers(make_store: StoreMaker) -> None:
+    async with make_store(10) as store:
+        watcher = asyncio.ensure_future(take(store.watch("k", after=0), 1))
+        await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="closed"):
+        await watcher
+
+
+async def test_cancelled_commit_is_either_done_or_not_and_the_store_goes_on(store: Store) -> None:
+    commits = [asyncio.ensure_future(store.commit(Put(key=f"k{n}", value=b""), Put(key=f"l{n}", value=b"")))
+               for n in range(20)]  # fmt: skip
+    await asyncio.sleep(0)
+    for commit in commits[::2]:
+        commit.cancel()
+    await asyncio.gather(*commits, return_exceptions=True)
+    last = await store.commit(Put(key="end", value=b""))
+    done = [key.removeprefix("k") for key in await keys(store, "k")]
+    assert done == [key.removeprefix("l") for key in await keys(store, "l")]
+    assert last == len(done) + 1
+    changes = await take(store.watch("", after=0), 2 * len(done) + 1)
+    assert [change.revision for change in changes] == sorted(change.revision for change in changes)
+
+
+async def test_history_limit_must_be_sensible(make_store: StoreMaker) -> None:
+    with pytest.raises(ValueError, match="history_limit"):
+        make_store(0)
