@@ -11,7 +11,7 @@ import asyncio
 import sys
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 
 async def serving(address: str, *, wait: float, timeout: float = 5) -> bool:
@@ -20,10 +20,14 @@ async def serving(address: str, *, wait: float, timeout: float = 5) -> bool:
     # gRPC's own reconnect backoff starts at a second; somebody who waits for a start wants to know sooner.
     options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
         while True:
             try:
-                answer = await stub.Check(
+                answer = await check(
                     health_pb2.HealthCheckRequest(), timeout=max(timeout, wait), wait_for_ready=wait > 0
                 )
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
