@@ -1,4 +1,4 @@
-"""The store's Protocol: a small, ordered key-value store with compare-and-set, transactions and a resumable change feed.
+"""The store's Protocol: an ordered key-value store with compare-and-set, transactions and a resumable change feed.
 
 It is the part of etcd's data model that the API needs, so that the embedded store and a cluster's differ in nothing
 an operation could see. Keys are paths (`containers/<id>`); a revision is the store's global counter, one step a
@@ -25,8 +25,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """Write `value`. `expected_revision`: None writes whatever is there, 0 demands that the key is absent, any other number
-    that it was last written by that revision."""
+    """Write `value`. `expected_revision`: None writes whatever is there, 0 demands that the key is absent, any other
+    number that it was last written by that revision."""
 
     key: str
     value: bytes
@@ -68,7 +68,7 @@ class Store(Protocol):
         """The last committed entry."""
 
     async def list(self, prefix: str, *, limit: int = 0, after_key: str = "") -> Sequence[Entry]:
-        """Entries whose key begins with `prefix`, ordered by key, beginning after `after_key`; at most `limit` (0: all)."""
+        """Entries whose key begins with `prefix`, ordered by key, from after `after_key`; at most `limit` (0: all)."""
 
     async def commit(self, *operations: Put | Delete) -> int:
         """Apply all or nothing; return the new revision once it is durable. Raises RevisionConflict."""
@@ -77,6 +77,6 @@ class Store(Protocol):
         """The revision of the last commit; 0 for a new store."""
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
-        """Every change under `prefix` of a revision greater than `after`, in order, without end: first history, then live, with
-        no gap between. Changes of one commit come in the order of its operations. Raises OutOfRange (reason
+        """Every change under `prefix` of a revision greater than `after`, in order, without end: first history, then
+        live, with no gap between. Changes of one commit come in the order of its operations. Raises OutOfRange (reason
         `CURSOR_GONE`) when `after` lies before the kept history."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """Everything the runtime needs: `config` is the OCI `config.json`, `directory` holds it and conmon's files (mode 0700).
+    """Everything the runtime needs: `config` is the OCI `config.json`, `directory` (0700) holds it and conmon's files.
 
     `log_path` is the k8s-file log; `runtime` names the OCI runtime (empty: the default)."""
 
@@ -25,7 +25,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process with its start time (clock ticks since boot, /proc/PID/stat field 22), so a reused pid is never mistaken."""
+    """A process with its start time (clock ticks since boot, /proc/PID/stat field 22): a reused pid is never mistaken."""
 
     pid: int
     start_time: int
@@ -41,7 +41,7 @@ class CreatedProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a container ended. `code` is None when nobody saw it (conmon killed, machine rebooted): it is never invented."""
+    """How a container ended. `code` is None when nobody saw it (conmon killed, machine rebooted); never invented."""
 
     code: int | None
     oom_killed: bool
@@ -61,11 +61,11 @@ class ContainerRuntime(Protocol):
         """Signal the container's first process. Raises FailedPrecondition when it is gone."""
 
     async def delete(self, container_id: str, *, bundle: Path, runtime: str = "") -> None:
-        """Kill what is left, and remove the runtime's state, the cgroup and conmon's files but never the log. Idempotent."""
+        """Kill what is left; remove the runtime's state, the cgroup and conmon's files but never the log. Idempotent."""
 
     async def wait_exit(self, created: CreatedProcess, *, bundle: Path) -> Exit:
         """Return when the container has ended; works for processes a former executor started. Cancel-safe."""
 
     def find(self, bundle: Path) -> CreatedProcess | None:
-        """What runs for this bundle according to its pid files and /proc; None when its container process is gone. Finds
-        orphans of an executor killed in the middle of `create`."""
+        """What runs for this bundle according to its pid files and /proc; None when its container process is gone.
+        Finds orphans of an executor killed in the middle of `create`."""

@@ -14,8 +14,8 @@ class Snapshotter(Protocol):
         Raises NotFound when the image is not here."""
 
     async def mount(self, container_id: str) -> Path:
-        """Mount the root and return its path; returns at once when it is mounted already. Raises NotFound when it was never
-        prepared."""
+        """Mount the root and return its path; returns at once when it is mounted already. Raises NotFound when it was
+        never prepared."""
 
     async def unmount(self, container_id: str) -> None:
         """Unmount (lazily as a last resort). Nothing mounted: nothing happens."""
