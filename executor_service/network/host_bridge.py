@@ -1,0 +1,162 @@
+"""The bridge on the host: made, adopted when it is our own from before, refused when it is somebody else's.
+
+Off the path of a container's start, so through pyroute2; all calls block and belong on a worker thread. Ours is told
+by its MAC address, which is derived from the instance's run directory: set in the same request that makes the
+bridge, it leaves no instant in which the bridge could not be recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the package ships no types
+
+from common.errors import FailedPrecondition
+from executor_service.network.config import BridgeConfig
+from executor_service.network.ipam import AddressPool
+
+_DEFAULT_MTU = 1500
+_NO_DUPLICATE_DETECTION = 0x2  # IFA_F_NODAD, linux/if_addr.h
+_RT_TABLE_MAIN = 254
+_LONGEST_DEFAULT_ROUTE = 1  # a VPN's 0.0.0.0/1 and 128.0.0.0/1 are its way to say "default"
+
+# pyroute2's messages: attributes by name, nested ones the same way.
+Message = Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """The bridge as it stands: its interface index and MTU (bytes); `created` when this call made it."""
+
+    index: int
+    mtu: int
+    created: bool
+
+
+def ensure_bridge(config: BridgeConfig) -> Bridge:
+    """Make or adopt the bridge, with both gateways' addresses, and bring it up. Idempotent; undone when it fails.
+
+    Raises FailedPrecondition when the name is somebody else's or a subnet is in use elsewhere on the host."""
+    with IPRoute() as kernel:
+        existing = _find(kernel, config.bridge)
+        if existing is not None:
+            _check_ours(kernel, config, existing)
+        _check_overlap(kernel, config)
+        mtu = config.mtu or _mtu_of_default_route(kernel)
+        if existing is None:
+            kernel.link("add", ifname=config.bridge, kind="bridge", address=_mac(config), mtu=mtu, br_stp_state=0)
+        index = kernel.link_lookup(ifname=config.bridge)[0]
+        try:
+            _configure(kernel, config, index, mtu)
+        except BaseException:
+            if existing is None:
+                kernel.link("del", index=index)
+            raise
+        return Bridge(index=index, mtu=mtu, created=existing is None)
+
+
+def delete_bridge(config: BridgeConfig) -> None:
+    """Delete the bridge if it exists and is ours. Idempotent."""
+    with IPRoute() as kernel:
+        existing = _find(kernel, config.bridge)
+        if existing is not None and existing.get("address") == _mac(config):
+            kernel.link("del", index=existing["index"])
+
+
+def interfaces_with_prefix(prefix: str) -> set[str]:
+    """Names of the host's interfaces that begin so."""
+    with IPRoute() as kernel:
+        return {name for link in kernel.get_links() if (name := str(link.get("ifname"))).startswith(prefix)}
+
+
+def _mac(config: BridgeConfig) -> str:
+    digest = hashlib.sha256(str(config.run_directory).encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+
+
+def _find(kernel: IPRoute, name: str) -> Message | None:
+    index = kernel.link_lookup(ifname=name)
+    return kernel.get_links(index[0])[0] if index else None
+
+
+def _check_ours(kernel: IPRoute, config: BridgeConfig, link: Message) -> None:
+    info = link.get("linkinfo")
+    if info is None or info.get("kind") != "bridge" or link.get("address") != _mac(config):
+        raise FailedPrecondition(
+            f"interface '{config.bridge}' exists and was not made by this instance; delete it, or configure another "
+            "bridge name",
+            reason="BRIDGE_NOT_OURS",
+            resource_type="bridge",
+            resource_name=config.bridge,
+        )
+    ours = {str(pool.gateway) for pool in _pools(config)}
+    for message in kernel.get_addr(index=link["index"]):
+        address = message.get("address")
+        if address not in ours and not ip_address(address).is_link_local:
+            raise FailedPrecondition(
+                f"bridge '{config.bridge}' carries the address {address}, which is not a gateway of "
+                f"{config.ipv4_subnet} or {config.ipv6_subnet}: it was set up for other subnets; stop its containers "
+                "and delete it, or configure the subnets it had",
+                reason="BRIDGE_ADDRESS_MISMATCH",
+                resource_type="bridge",
+                resource_name=config.bridge,
+            )
+
+
+def _check_overlap(kernel: IPRoute, config: BridgeConfig) -> None:
+    names = {link["index"]: str(link.get("ifname")) for link in kernel.get_links()}
+    for destination, index in _routes(kernel):
+        interface = names.get(index, "?") if index is not None else "several interfaces"
+        for subnet in (config.ipv4_subnet, config.ipv6_subnet):
+            if interface != config.bridge and subnet.version == destination.version and subnet.overlaps(destination):
+                raise FailedPrecondition(
+                    f"subnet {subnet} of bridge '{config.bridge}' overlaps {destination}, which this host reaches "
+                    f"through {interface}; configure another subnet",
+                    reason="SUBNET_OVERLAPS",
+                    resource_type="bridge",
+                    resource_name=config.bridge,
+                    metadata={"subnet": str(subnet), "route": str(destination), "interface": interface},
+                )
+
+
+def _routes(kernel: IPRoute) -> Iterator[tuple[IPv4Network | IPv6Network, int | None]]:
+    """(destination, index of the interface) of every route of every table, the host's own addresses among them (they
+    are the table `local`), default routes left out."""
+    for family in (AF_INET, AF_INET6):
+        for route in kernel.get_routes(family=family):
+            if route["dst_len"] > _LONGEST_DEFAULT_ROUTE:
+                yield ip_network(f"{route.get('dst')}/{route['dst_len']}"), route.get("oif")
+
+
+def _mtu_of_default_route(kernel: IPRoute) -> int:
+    for family in (AF_INET, AF_INET6):
+        for route in kernel.get_routes(family=family, table=_RT_TABLE_MAIN):
+            if route["dst_len"] == 0 and route.get("oif") is not None:
+                return int(kernel.get_links(route.get("oif"))[0].get("mtu"))
+    return _DEFAULT_MTU
+
+
+def _configure(kernel: IPRoute, config: BridgeConfig, index: int, mtu: int) -> None:
+    # Before the link comes up: duplicate address detection would make the gateway unusable for a second or two.
+    sysctls = Path("/proc/sys/net/ipv6/conf", config.bridge)
+    for name in ("disable_ipv6", "accept_dad", "accept_ra"):
+        (sysctls / name).write_text("0")
+    for pool in _pools(config):
+        kernel.addr(
+            "replace",
+            index=index,
+            address=str(pool.gateway),
+            prefixlen=pool.subnet.prefixlen,
+            flags=_NO_DUPLICATE_DETECTION,
+        )
+    kernel.link("set", index=index, mtu=mtu, state="up")
+
+
+def _pools(config: BridgeConfig) -> tuple[AddressPool, AddressPool]:
+    return AddressPool(config.ipv4_subnet), AddressPool(config.ipv6_subnet)

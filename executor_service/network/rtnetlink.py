@@ -1,0 +1,188 @@
+"""The few rtnetlink requests that wiring a sandbox takes, sent as one batch.
+
+Encoded by hand because these alone are on the path of a container's start: the general encoder takes 1.6 ms for them,
+this one 0.03 ms. Everything off that path uses pyroute2. Source: rtnetlink(7), linux/if_link.h, linux/if_addr.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from types import TracebackType
+from typing import Self
+
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 17, 20, 24
+_REQUEST_ACK = 0x1 | 0x4
+_CREATE_EXCLUSIVE = 0x400 | 0x200
+_NLMSG_ERROR = 2
+_NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_VETH_INFO_PEER = 1
+_IFLA_BRPORT_MODE = 4  # hairpin
+_IFF_UP = 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+_IFA_F_NODAD = 0x2
+_RTA_OIF, _RTA_GATEWAY = 4, 5
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_LINK = struct.Struct("=BxHiII")
+_TIMEOUT = 10.0  # seconds; the kernel has queued every answer before send returns
+_ANSWER_SIZE = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message without its header; `what` says in words what it does, for the error."""
+
+    kind: int
+    flags: int
+    body: bytes
+    what: str
+
+
+def create_veth(*, name: str, bridge: int, mtu: int, peer: str, peer_mac: str, namespace: int) -> Request:
+    """A veth pair: the host's end `name` up on the bridge, its peer born inside `namespace` (a descriptor)."""
+    peer_attributes = (
+        _attribute(_IFLA_IFNAME, peer.encode() + b"\0")
+        + _attribute(_IFLA_ADDRESS, bytes.fromhex(peer_mac.replace(":", "")))
+        + _attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        + _attribute(_IFLA_NET_NS_FD, struct.pack("=I", namespace))
+    )
+    data = _attribute(_VETH_INFO_PEER, _LINK.pack(0, 0, 0, 0, 0) + peer_attributes)
+    body = (
+        _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP)
+        + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + _attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        + _attribute(_IFLA_MASTER, struct.pack("=I", bridge))
+        + _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, b"veth") + _attribute(_INFO_DATA, data))
+    )
+    return Request(_RTM_NEWLINK, _CREATE_EXCLUSIVE, body, f"create veth {name} on the bridge")
+
+
+def enable_hairpin(name: str) -> Request:
+    """Let the bridge send a frame back out of the port it came in by: a container that calls its own published port."""
+    slave = _attribute(_INFO_SLAVE_KIND, b"bridge") + _attribute(
+        _INFO_SLAVE_DATA, _attribute(_IFLA_BRPORT_MODE, b"\x01")
+    )
+    body = (
+        _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0") + _attribute(_IFLA_LINKINFO, slave)
+    )
+    return Request(_RTM_NEWLINK, 0, body, f"set hairpin mode on {name}")
+
+
+def bring_up(index: int) -> Request:
+    return Request(_RTM_NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP), f"bring interface {index} up")
+
+
+def delete_link(name: str) -> Request:
+    body = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    return Request(_RTM_DELLINK, 0, body, f"delete {name}")
+
+
+def add_address(index: int, interface: IPv4Interface | IPv6Interface) -> Request:
+    """The address is usable at once: no duplicate address detection."""
+    family = _family(interface.version)
+    body = (
+        struct.pack("=BBBBI", family, interface.network.prefixlen, 0, 0, index)
+        + _attribute(_IFA_ADDRESS, interface.packed)
+        + _attribute(_IFA_LOCAL, interface.packed)
+        + _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD))
+    )
+    if interface.version == 4:
+        body += _attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
+    return Request(_RTM_NEWADDR, _CREATE_EXCLUSIVE, body, f"add address {interface}")
+
+
+def add_default_route(index: int, gateway: str) -> Request:
+    address = ip_address(gateway)
+    body = (
+        struct.pack("=BBBBBBBBI", _family(address.version), 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
+        + _attribute(_RTA_GATEWAY, address.packed)
+        + _attribute(_RTA_OIF, struct.pack("=I", index))
+    )
+    return Request(_RTM_NEWROUTE, _CREATE_EXCLUSIVE, body, f"add the default route via {gateway}")
+
+
+class Channel:
+    """A netlink socket of the calling thread's network namespace; it stays there wherever the thread goes next."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.settimeout(_TIMEOUT)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def send(self, requests: Sequence[Request], *, tolerate: frozenset[int] = frozenset()) -> None:
+        """Carry out every request, in order. Raises OSError for the first that failed with an errno not in
+        `tolerate`; the kernel still went on to the later ones."""
+        self._socket.send(b"".join(_message(request, number) for number, request in enumerate(requests)))
+        failures: dict[int, OSError] = {}
+        answered = 0
+        while answered < len(requests):
+            for number, code, detail in _answers(self._socket.recv(_ANSWER_SIZE)):
+                answered += 1
+                if code and code not in tolerate:
+                    what = requests[number].what
+                    failures[number] = OSError(code, f"{what}: {os.strerror(code)}{detail and f' ({detail})'}")
+        if failures:
+            raise failures[min(failures)]
+
+
+def _message(request: Request, number: int) -> bytes:
+    length = _HEADER.size + len(request.body)
+    return _HEADER.pack(length, request.kind, _REQUEST_ACK | request.flags, number, 0) + request.body
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(payload)
+    return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def _family(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _answers(data: bytes) -> list[tuple[int, int, str]]:
+    """(number of the request, errno or 0, the kernel's explanation) of every acknowledgement in a datagram."""
+    answers = []
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, flags, number, _ = _HEADER.unpack_from(data, offset)
+        if kind == _NLMSG_ERROR:
+            (code,) = struct.unpack_from("=i", data, offset + _HEADER.size)
+            answers.append((number, -code, _explanation(data[offset : offset + length], flags)))
+        offset += length + (-length % 4)
+    if not answers:
+        raise OSError(errno.EPROTO, "netlink answered with something that is no acknowledgement")
+    return answers
+
+
+def _explanation(message: bytes, flags: int) -> str:
+    """NLMSGERR_ATTR_MSG of an extended acknowledgement, or nothing: linux/netlink.h."""
+    if not flags & _NLM_F_ACK_TLVS or not flags & _NLM_F_CAPPED:
+        return ""
+    offset = _HEADER.size + 4 + _HEADER.size
+    while offset + _ATTRIBUTE.size <= len(message):
+        length, kind = _ATTRIBUTE.unpack_from(message, offset)
+        if kind == 1:
+            return message[offset + _ATTRIBUTE.size : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += max(length + (-length % 4), _ATTRIBUTE.size)
+    return ""
