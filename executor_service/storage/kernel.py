@@ -1,0 +1,65 @@
+"""The few system calls Python does not wrap: mount(2), umount2(2), openat2(2), syncfs(2). All of them block."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# include/uapi/linux/openat2.h
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_IN_ROOT = 0x10
+
+# include/uapi/linux/mount.h, include/linux/fs.h
+MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
+
+_SYS_OPENAT2 = 437  # the same number on every architecture
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def openat2(directory: int, path: bytes, *, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open `path` below the descriptor `directory` and return a close-on-exec descriptor. Raises OSError (ELOOP: a
+    symlink where `resolve` forbids one)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    descriptor: int = _libc.syscall(
+        ctypes.c_long(_SYS_OPENAT2),
+        ctypes.c_int(directory),
+        ctypes.c_char_p(path),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    if descriptor < 0:
+        raise _last_error(path)
+    return descriptor
+
+
+def mount(*, source: bytes, target: bytes, filesystem: bytes, data: bytes, flags: int = 0) -> None:
+    """mount(2). `data` is cut by the kernel at one page, so longer is refused here with E2BIG."""
+    if len(data) >= os.sysconf("SC_PAGE_SIZE"):
+        raise OSError(7, "mount options are longer than a page", os.fsdecode(target))
+    if _libc.mount(source, target, filesystem, ctypes.c_ulong(flags), data) != 0:
+        raise _last_error(target)
+
+
+def unmount(target: bytes, *, flags: int = 0) -> None:
+    """umount2(2), never through a symlink."""
+    if _libc.umount2(target, ctypes.c_int(flags | UMOUNT_NOFOLLOW)) != 0:
+        raise _last_error(target)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """syncfs(2): everything written to the file system `descriptor` is on, on disk."""
+    if _libc.syncfs(ctypes.c_int(descriptor)) != 0:
+        raise _last_error(b"syncfs")
+
+
+def _last_error(path: bytes) -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code), os.fsdecode(path))

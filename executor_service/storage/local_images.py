@@ -1,0 +1,259 @@
+"""The images of this node: one JSON record each, over layers that are shared.
+
+A record holds the image's config as text, so its id proves the record whole. Records are written last and removed
+first: what a crash leaves between, are layers nobody holds, and the next start collects them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import structlog
+
+from common.errors import NotFound
+from executor_service.storage.archive import Archive
+from executor_service.storage.durable import private_directory, sync_directory, write_durably
+from executor_service.storage.image_archive import ArchivedImage, images_in
+from executor_service.storage.image_config import (
+    DIGEST,
+    config_of_rootfs,
+    host_architecture,
+    parse_config,
+)
+from executor_service.storage.images import Image, ImageStore
+from executor_service.storage.init_layer import init_layer_name
+from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.refusals import corrupt_image, disk_errors
+from executor_service.storage.spool import size_of, spooled
+from executor_service.storage.threads import finish
+from executor_service.storage.unpack import Blob, Unpacker
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLimits:
+    """`archive_bytes` that an archive may have, both as it came and with its outer compression removed."""
+
+    archive_bytes: int = 32 << 30
+
+
+class LocalImages:
+    """`ImageStore` on directories: `<root>/images/<hex>.json` and the layer store. Use as an async context manager."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        layers: LayerStore,
+        unpacker: Unpacker,
+        limits: ArchiveLimits,
+        architecture: str | None = None,
+    ) -> None:
+        self._records = root / "images"
+        self._staging = root / "staging"
+        self._layers = layers
+        self._unpacker = unpacker
+        self._limits = limits
+        self._architecture = architecture or host_architecture()
+        self._images: dict[str, Image] = {}
+        self._takings = itertools.count()
+        self._writing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Reads the records and holds their layers."""
+        await finish(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._images.clear()
+
+    async def load(self, archive: AsyncIterator[bytes]) -> Sequence[Image]:
+        with disk_errors("image: it cannot be stored"):
+            async with self._spooled(archive) as file, self._taking() as owner:
+                found = await finish(lambda: images_in(Archive(file), architecture=self._architecture))
+                needed = {diff_id for image in found for diff_id in image.config.diff_ids}
+                self._layers.hold(owner, map(layer_name, needed))
+                for image in found:
+                    await self._take_layers(image)
+                return await self._record([self._image(image) for image in found])
+
+    async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
+        with disk_errors("image: it cannot be stored"):
+            async with self._spooled(archive) as file, self._taking() as owner, self._layers.staged() as staged:
+                blob = Blob(file=file, offset=0, size=size_of(file))
+                unpacked = await self._unpacker.unpack(blob, staged / "fs")
+                if not unpacked.ended:
+                    raise corrupt_image("archive: the root filesystem's tar has no end mark; it was cut short")
+                name = layer_name(unpacked.diff_id)
+                self._layers.hold(owner, [name])
+                async with self._layers.making(name) as missing:
+                    if missing:
+                        await self._layers.publish(staged, name, size=unpacked.size)
+                data = config_of_rootfs(config, diff_id=unpacked.diff_id, architecture=self._architecture)
+                parsed = parse_config(data, architecture=self._architecture)
+                (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
+                return image
+
+    async def get(self, image_id: str) -> Image:
+        try:
+            return self._images[image_id]
+        except KeyError:
+            raise NotFound(
+                f"image {image_id!r}: not on this node", resource_type="image", resource_name=image_id
+            ) from None
+
+    async def list(self) -> Sequence[Image]:
+        return [self._images[image_id] for image_id in sorted(self._images)]
+
+    async def remove(self, image_id: str) -> None:
+        if not DIGEST.fullmatch(image_id):
+            return
+        async with self._writing:
+            await finish(lambda: self._delete_record(image_id))
+            self._images.pop(image_id, None)
+            self._layers.release(image_id)
+        await self._layers.collect()
+
+    async def disk_usage(self) -> int:
+        held = {layer_name(diff_id) for image in self._images.values() for diff_id in image.layers}
+        return sum(map(self._layers.size, held & self._layers.names()))
+
+    @asynccontextmanager
+    async def _spooled(self, archive: AsyncIterator[bytes]) -> AsyncIterator[BinaryIO]:
+        async with spooled(archive, directory=self._staging, max_bytes=self._limits.archive_bytes) as file:
+            yield file
+
+    @asynccontextmanager
+    async def _taking(self) -> AsyncIterator[str]:
+        """A holder of layers for as long as an archive is taken in; what it alone held is dropped at the end."""
+        owner = f"taking {next(self._takings)}"
+        try:
+            yield owner
+        except BaseException:
+            self._layers.release(owner)
+            await self._layers.collect()
+            raise
+        self._layers.release(owner)
+
+    async def _take_layers(self, image: ArchivedImage) -> None:
+        for diff_id, blob in zip(image.config.diff_ids, image.layers, strict=True):
+            name = layer_name(diff_id)
+            async with self._layers.making(name) as missing:
+                if not missing:
+                    continue
+                async with self._layers.staged() as staged:
+                    unpacked = await self._unpacker.unpack(blob, staged / "fs")
+                    if unpacked.diff_id != diff_id:
+                        raise corrupt_image(f"layer: its diff id is {unpacked.diff_id}, the config says {diff_id}")
+                    await self._layers.publish(staged, name, size=unpacked.size)
+
+    def _image(self, image: ArchivedImage) -> Image:
+        return Image(
+            id=image.config.id,
+            config=image.config.data,
+            layers=image.config.diff_ids,
+            size=sum(self._layers.size(layer_name(diff_id)) for diff_id in image.config.diff_ids),
+            created_at=image.config.created,
+            names=image.names,
+        )
+
+    async def _record(self, images: Sequence[Image]) -> builtins.list[Image]:
+        """Write all records or none; the images as given, with the names of this archive alone."""
+        async with self._writing, AsyncExitStack() as undo:
+            for image in images:
+                before = self._images.get(image.id)
+                names = tuple(dict.fromkeys((before.names if before else ()) + image.names))
+                kept = replace(image, names=names)
+                if kept != before:
+                    undo.push_async_callback(self._restore, image.id, before)
+                    await self._keep(kept)
+            undo.pop_all()
+        return [*images]
+
+    async def _keep(self, image: Image) -> None:
+        self._hold(image)
+        await finish(lambda: write_durably(self._path(image.id), _to_json(image)))
+        self._images[image.id] = image
+
+    async def _restore(self, image_id: str, before: Image | None) -> None:
+        if before is not None:
+            await self._keep(before)
+            return
+        await finish(lambda: self._delete_record(image_id))
+        self._images.pop(image_id, None)
+        self._layers.release(image_id)
+
+    def _hold(self, image: Image) -> None:
+        self._layers.hold(image.id, [*map(layer_name, image.layers), init_layer_name(image.layers)])
+
+    def _path(self, image_id: str) -> Path:
+        return self._records / f"{image_id.removeprefix('sha256:')}.json"
+
+    def _delete_record(self, image_id: str) -> None:
+        self._path(image_id).unlink(missing_ok=True)
+        sync_directory(self._records)
+
+    def _open(self) -> None:
+        private_directory(self._records)
+        here = self._layers.names()
+        for path in self._records.iterdir():
+            if path.suffix != ".json" or path.name.startswith("."):
+                path.unlink()  # a write that was cut short
+                continue
+            image_id = f"sha256:{path.stem}"
+            try:
+                image = _from_json(image_id, path.read_bytes())
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.error("broken image record skipped", path=str(path), error=str(error))
+                self._layers.hold_all(image_id)
+                continue
+            self._hold(image)
+            if missing := sorted(set(map(layer_name, image.layers)) - here):
+                _log.error("image without all of its layers skipped; load it again", image=image.id, missing=missing)
+                continue
+            self._images[image.id] = image
+
+
+def _to_json(image: Image) -> bytes:
+    record = {
+        "config": image.config.decode(),
+        "layers": image.layers,
+        "size": image.size,
+        "created_at": image.created_at,
+        "names": image.names,
+    }
+    return json.dumps(record, ensure_ascii=False).encode()
+
+
+def _from_json(image_id: str, data: bytes) -> Image:
+    record = json.loads(data)
+    config = record["config"].encode()
+    if f"sha256:{hashlib.sha256(config).hexdigest()}" != image_id:
+        raise ValueError("the config's digest is not the record's name")
+    layers = tuple(str(layer) for layer in record["layers"])
+    if not all(DIGEST.fullmatch(layer) for layer in layers):
+        raise ValueError("a layer is not named by its digest")
+    return Image(
+        id=image_id,
+        config=config,
+        layers=layers,
+        size=int(record["size"]),
+        created_at=str(record["created_at"]),
+        names=tuple(str(name) for name in record["names"]),
+    )
+
+
+_: type[ImageStore] = LocalImages

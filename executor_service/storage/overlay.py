@@ -1,0 +1,241 @@
+"""Container root filesystems on overlayfs: `<root>/containers/<id>/` with `upper`, `work`, `merged` and a record.
+
+The record names the layers below, so a container keeps its root when its image is removed. A directory appears by one
+rename when it is whole, and is gone by one rename into the trash.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
+from executor_service.container import CONTAINER_ID
+from executor_service.run import run
+from executor_service.storage.durable import private_directory, sync_directory, write_synced
+from executor_service.storage.image_config import DIGEST
+from executor_service.storage.images import ImageStore
+from executor_service.storage.init_layer import init_layer_name, make_init_layer, unsafe_directories
+from executor_service.storage.keyed_locks import KeyedLocks
+from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all
+from executor_service.storage.refusals import disk_errors
+from executor_service.storage.snapshots import Snapshotter
+from executor_service.storage.threads import finish
+from executor_service.storage.trash import Trash
+
+_log = structlog.get_logger(__name__)
+
+_USAGE_TIMEOUT = 60.0  # seconds
+_RECORD = "snapshot.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """`image_id` may be empty; `layers` are the image's diff ids, lowest first."""
+
+    image_id: str
+    layers: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        """Every layer of the layer store below the container, topmost first, each once: overlayfs refuses a directory
+        that is named twice, and what a layer says again further down, it has said already."""
+        return [init_layer_name(self.layers), *dict.fromkeys(map(layer_name, reversed(self.layers)))]
+
+
+class OverlaySnapshots:
+    """`Snapshotter` on overlayfs. Use as an async context manager."""
+
+    def __init__(self, root: Path, *, images: ImageStore, layers: LayerStore, trash: Trash) -> None:
+        self._containers = root / "containers"
+        self._staging = root / "staging"
+        self._images = images
+        self._layers = layers
+        self._trash = trash
+        self._records: dict[str, _Record] = {}
+        self._broken: set[str] = set()
+        self._busy = KeyedLocks()
+
+    async def __aenter__(self) -> Self:
+        """Reads the records and holds their layers."""
+        await finish(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Mounts stay: their containers outlive this process."""
+
+    async def prepare(self, container_id: str, image_id: str) -> None:
+        async with self._exclusive(container_id):
+            if (before := self._known(container_id)) is not None:
+                if before.image_id != image_id:
+                    raise FailedPrecondition(
+                        f"container {container_id}: its root was prepared from the image {before.image_id!r}, not "
+                        f"{image_id!r}; remove it first",
+                        resource_type="container",
+                        resource_name=container_id,
+                    )
+                return
+            layers = (await self._images.get(image_id)).layers if image_id else ()
+            record = _Record(image_id=image_id, layers=layers)
+            self._layers.hold(container_id, record.names())
+            try:
+                with disk_errors(f"container {container_id}: no writable layer can be made"):
+                    await self._make_init_layer(record)
+                    await finish(lambda: self._make(container_id, record))
+            except BaseException:
+                self._layers.release(container_id)
+                raise
+            self._records[container_id] = record
+
+    async def mount(self, container_id: str) -> Path:
+        async with self._exclusive(container_id):
+            record = self._known(container_id)
+            if record is None:
+                raise _not_prepared(container_id)
+            with disk_errors(f"container {container_id}: its root cannot be mounted"):
+                unsafe = await finish(lambda: self._mount(container_id, record))
+            if unsafe:
+                raise FailedPrecondition(
+                    f"container {container_id}: {', '.join(unsafe)} of the image {record.image_id!r} must be real "
+                    "directories, not symlinks or files: a runtime would follow them to the host; change the image",
+                    resource_type="image",
+                    resource_name=record.image_id,
+                    reason="UNSAFE_ROOT",
+                )
+        return self._containers / container_id / "merged"
+
+    async def unmount(self, container_id: str) -> None:
+        async with self._exclusive(container_id):
+            await finish(lambda: unmount_all(self._containers / container_id / "merged"))
+
+    async def remove(self, container_id: str) -> None:
+        async with self._exclusive(container_id):
+            await finish(lambda: self._remove(container_id))
+            self._records.pop(container_id, None)
+            self._broken.discard(container_id)
+            self._layers.release(container_id)
+        self._trash.empty_soon()
+        await self._layers.collect()
+
+    async def list(self) -> set[str]:
+        return {*self._records, *self._broken}
+
+    async def disk_usage(self, container_id: str) -> int:
+        _check_id(container_id)
+        if container_id not in self._records:
+            raise _not_prepared(container_id)
+        upper = self._containers / container_id / "upper"
+        done = await run(["du", "-sx", "--block-size=1", "--", str(upper)], timeout=_USAGE_TIMEOUT)
+        # Files that vanish while du runs make its status 1; the sum it prints is as good as any.
+        total = done.stdout.partition(b"\t")[0]
+        if not total.isdigit():
+            raise Internal(f"container {container_id}: its writable layer cannot be measured: {done.message}")
+        return int(total)
+
+    @asynccontextmanager
+    async def _exclusive(self, container_id: str) -> AsyncIterator[None]:
+        _check_id(container_id)
+        async with self._busy.hold(container_id):
+            yield
+
+    def _known(self, container_id: str) -> _Record | None:
+        if container_id in self._broken:
+            raise FailedPrecondition(
+                f"container {container_id}: the record of its root filesystem is broken; remove the container",
+                resource_type="container",
+                resource_name=container_id,
+                reason="BROKEN_SNAPSHOT",
+            )
+        return self._records.get(container_id)
+
+    async def _make_init_layer(self, record: _Record) -> None:
+        init, *image = record.names()
+        async with self._layers.making(init) as missing:
+            if missing:
+                async with self._layers.staged() as staged:
+                    lower = [self._layers.tree(name) for name in image]
+                    await finish(lambda: make_init_layer(staged, lower))
+                    await self._layers.publish(staged, init, size=0)
+
+    def _make(self, container_id: str, record: _Record) -> None:
+        staged = self._staging / secrets.token_hex(8)
+        staged.mkdir(mode=0o700)
+        try:
+            for name, mode in (("upper", 0o755), ("work", 0o700), ("merged", 0o700)):
+                (staged / name).mkdir()
+                (staged / name).chmod(mode)
+            write_synced(staged / _RECORD, json.dumps(asdict(record)).encode())
+            staged.rename(self._containers / container_id)
+            sync_directory(self._containers)
+        except BaseException:
+            self._trash.throw(staged)
+            raise
+
+    def _mount(self, container_id: str, record: _Record) -> Sequence[str]:
+        """The unsafe directories; with any, nothing is left mounted that was not before."""
+        home = self._containers / container_id
+        merged = home / "merged"
+        fresh = not is_mounted(merged)
+        if fresh:
+            lower = [self._layers.tree(name) for name in record.names()]
+            mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
+        unsafe = unsafe_directories(merged)
+        if unsafe and fresh:
+            unmount_all(merged)
+        return unsafe
+
+    def _remove(self, container_id: str) -> None:
+        home = self._containers / container_id
+        unmount_all(home / "merged")
+        if self._trash.throw(home):
+            sync_directory(self._containers)
+
+    def _open(self) -> None:
+        private_directory(self._containers)
+        for home in self._containers.iterdir():
+            if not CONTAINER_ID.fullmatch(home.name):
+                _log.warning("foreign entry among the containers left alone", path=str(home))
+                continue
+            try:
+                record = _read_record(home / _RECORD)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.error("broken root filesystem record", container=home.name, error=str(error))
+                self._broken.add(home.name)
+                self._layers.hold_all(home.name)
+                continue
+            self._records[home.name] = record
+            self._layers.hold(home.name, record.names())
+
+
+def _read_record(path: Path) -> _Record:
+    data = json.loads(path.read_bytes())
+    layers = tuple(str(layer) for layer in data["layers"])
+    if not all(DIGEST.fullmatch(layer) for layer in layers):
+        raise ValueError("a layer is not named by its digest")
+    return _Record(image_id=str(data["image_id"]), layers=layers)
+
+
+def _check_id(container_id: str) -> None:
+    if not CONTAINER_ID.fullmatch(container_id):
+        raise InvalidArgument(f"container id {container_id!r:.100}: it must be 64 characters of 0-9 and a-f")
+
+
+def _not_prepared(container_id: str) -> NotFound:
+    return NotFound(
+        f"container {container_id}: it has no root filesystem on this node; create it first",
+        resource_type="container",
+        resource_name=container_id,
+    )
+
+
+_: type[Snapshotter] = OverlaySnapshots
