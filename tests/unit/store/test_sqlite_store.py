@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import api_service.store.change_feed
+import api_service.store.key_space
 import api_service.store.sqlite_store
 from api_service.store.sqlite_store import SqliteStore
 from api_service.store.store import Change, Delete, Entry, Put
@@ -203,3 +204,7 @@ async def test_files_are_private(tmp_path: Path) -> None:
     finally:
         os.umask(umask)
     assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "store.db.lock"), 0o600)
+
+
+def test_the_files_format_has_room_for_every_commit() -> None:
+    assert api_service.store.sqlite_store._PLACES >= api_service.store.key_space.MAX_OPERATIONS
