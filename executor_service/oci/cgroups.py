@@ -1,0 +1,113 @@
+"""The host's cgroup hierarchies (cgroups(7)): which layout there is, and the removal of a container's cgroups."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from common.errors import Unimplemented
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+_CGROUPS_PATH = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
+
+
+class CgroupLayout(StrEnum):
+    V1 = "v1"
+    HYBRID = "hybrid"  # v1 controllers, and a v2 hierarchy at `unified`
+    V2 = "v2"
+
+
+def detect_layout(mountinfo: Path = Path("/proc/self/mountinfo")) -> CgroupLayout:
+    """The layout as this process sees it: v1 inside the runtime's mount namespace. Raises Unimplemented."""
+    types = dict(_cgroup_mounts(mountinfo))
+    if types.get(CGROUP_ROOT) == "cgroup2":
+        return CgroupLayout.V2
+    if "cgroup" not in types.values():
+        raise Unimplemented(f"no cgroups are mounted below {CGROUP_ROOT}; mount cgroup2 there and start again")
+    return CgroupLayout.HYBRID if "cgroup2" in types.values() else CgroupLayout.V1
+
+
+def _cgroup_mounts(mountinfo: Path) -> list[tuple[Path, str]]:
+    """(mount point, cgroup or cgroup2), the mount on top winning where several are stacked (proc_pid_mountinfo(5))."""
+    stacked: dict[Path, str] = {}
+    for line in mountinfo.read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        point, kind = Path(before.split()[4]), after.split()[0]
+        if point == CGROUP_ROOT:
+            # Whatever was mounted there or below before is hidden now.
+            stacked.clear()
+        stacked[point] = kind
+    return [(point, kind) for point, kind in stacked.items() if kind in {"cgroup", "cgroup2"}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupTree:
+    """Every hierarchy a container may have a cgroup in."""
+
+    hierarchies: tuple[Path, ...]
+
+    @classmethod
+    def probe(cls, mountinfo: Path = Path("/proc/self/mountinfo")) -> CgroupTree:
+        return cls(
+            hierarchies=tuple(point for point, _ in _cgroup_mounts(mountinfo) if point.is_relative_to(CGROUP_ROOT))
+        )
+
+    def directories(self, cgroups_path: str) -> list[Path]:
+        """The cgroup's directories that exist. Raises ValueError for a path that is not plainly below the root."""
+        if not _CGROUPS_PATH.fullmatch(cgroups_path) or ".." in cgroups_path.split("/"):
+            raise ValueError(f"{cgroups_path!r} is not the path of a cgroup")
+        return [path for root in self.hierarchies if (path := root / cgroups_path.lstrip("/")).is_dir()]
+
+    def processes(self, cgroups_path: str) -> set[int]:
+        """Pids in the cgroup and the cgroups below it. Blocks."""
+        found: set[int] = set()
+        for directory in self.directories(cgroups_path):
+            for group in _tree(directory):
+                found.update(_read_pids(group))
+        found.discard(0)  # a process of another pid namespace
+        return found
+
+    def thaw(self, cgroups_path: str) -> None:
+        """Let frozen processes run again: a v1 freezer keeps even SIGKILL waiting."""
+        for directory in self.directories(cgroups_path):
+            for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                if (directory / name).exists():
+                    (directory / name).write_text(value)
+
+    def remove(self, cgroups_path: str, *, timeout: float) -> None:
+        """Remove the container's cgroups, the innermost first. Blocks up to `timeout` seconds while the kernel still
+        holds dying members; then raises OSError (EBUSY)."""
+        deadline = time.monotonic() + timeout
+        for directory in self.directories(cgroups_path):
+            for group in reversed(_tree(directory)):
+                _remove_one(group, deadline)
+
+
+def _tree(directory: Path) -> list[Path]:
+    """The directory and those below it, parents first."""
+    return [Path(path) for path, _, _ in os.walk(directory)]
+
+
+def _read_pids(group: Path) -> list[int]:
+    try:
+        return [int(line) for line in (group / "cgroup.procs").read_text().split()]
+    except OSError:  # the group went away, or is threaded
+        return []
+
+
+def _remove_one(group: Path, deadline: float) -> None:
+    while True:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+        else:
+            return

@@ -1,0 +1,260 @@
+"""The ContainerRuntime of this engine: conmon keeps each container, crun or runc makes it.
+
+What is asked most often needs no other program: signals and ends go through pidfds, and a container that has ended is
+cleared away by removing its cgroups and the runtime's state directory. The runtime's own `delete` is for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from common.errors import DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, StartFailed
+from executor_service.container import CONTAINER_ID
+from executor_service.oci import leftovers
+from executor_service.oci.bundle_record import (
+    command_of,
+    find_created,
+    find_monitor,
+    read_exit,
+    recorded_cgroup,
+    was_oom_killed,
+)
+from executor_service.oci.cgroups import CgroupTree
+from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, read_sync, spawn
+from executor_service.oci.processes import read_process, send_signal, wait_ended
+from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProcess, Exit, Process
+from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
+from executor_service.oci.start_errors import start_failed
+from executor_service.run import run
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeTimeouts:
+    """Seconds. `exit_file` is how long a monitor may take to report a container that has ended."""
+
+    create: float = 30.0
+    start: float = 10.0
+    delete: float = 10.0
+    exit_file: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConmonRuntime:
+    """`state_root` is the directory of the runtimes' own state, one below it for each runtime."""
+
+    catalog: RuntimeCatalog
+    state_root: Path
+    cgroups: CgroupTree
+    conmon: Path = Path("/usr/bin/conmon")
+    timeouts: RuntimeTimeouts = field(default_factory=RuntimeTimeouts)
+
+    async def create(self, bundle: Bundle) -> CreatedProcess:
+        _check_id(bundle.container_id)
+        runtime = self.catalog.resolve(bundle.runtime)
+        spawned: asyncio.Future[int] | None = None
+        sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            async with asyncio.timeout(self.timeouts.create):
+                spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, bundle, runtime, sync_write))
+                await asyncio.shield(spawned)
+                return self._created(bundle, await read_sync(sync_read))
+        except BaseException as error:
+            await _whole(self._abandon(bundle, spawned), container_id=bundle.container_id)
+            if isinstance(error, TimeoutError):
+                message = f"container {bundle.container_id!r}: the runtime did not answer in {self.timeouts.create:g} s"
+                raise DeadlineExceeded(message) from error
+            raise
+        finally:
+            os.close(sync_read)
+
+    async def start(self, container_id: str, *, runtime: str = "") -> None:
+        _check_id(container_id)
+        binary = self.catalog.resolve(runtime)
+        if binary.kind is RuntimeKind.CRUN and _open_gate(self._state(binary) / container_id):
+            return
+        argv = [str(binary.path), f"--root={self._state(binary)}", "start", container_id]
+        try:
+            done = await run(argv, timeout=self.timeouts.start)
+        except TimeoutError as error:
+            message = f"container {container_id!r}: {binary.name} start took longer than {self.timeouts.start:g} s"
+            raise DeadlineExceeded(message) from error
+        if done.returncode != 0:
+            raise start_failed(container_id, done.message, command="")
+
+    async def kill(self, container_id: str, process: Process, signal: int) -> None:
+        if not send_signal(process, signal):
+            message = f"container {container_id!r}: its process {process.pid} has ended"
+            raise FailedPrecondition(message, resource_type="container", resource_name=container_id)
+
+    async def delete(self, container_id: str, *, bundle: Path, runtime: str = "") -> None:
+        _check_id(container_id)
+        binary = self.catalog.resolve(runtime)
+        created = self.find(bundle)
+        monitor = created.monitor if created else find_monitor(bundle)
+        if created:
+            # Frozen processes would keep even SIGKILL waiting.
+            await asyncio.to_thread(self.cgroups.thaw, recorded_cgroup(bundle, container_id=container_id))
+            send_signal(created.container, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(self.timeouts.delete):
+                if created:
+                    await wait_ended(created.container)
+                if monitor:
+                    await self._end_monitor(monitor)
+        except TimeoutError as error:
+            message = (
+                f"container {container_id!r}: its process does not end, even after SIGKILL; it may wait for a device"
+            )
+            raise DeadlineExceeded(message) from error
+        await self._clear(container_id, bundle=bundle, binary=binary)
+
+    async def wait_exit(self, created: CreatedProcess, *, bundle: Path) -> Exit:
+        files = ConmonFiles(bundle=bundle)
+        container = asyncio.ensure_future(wait_ended(created.container))
+        monitor = asyncio.ensure_future(wait_ended(created.monitor))
+        try:
+            await asyncio.wait({container, monitor}, return_when=asyncio.FIRST_COMPLETED)
+            if not monitor.done():
+                # The monitor drains the output, writes the exit file and ends; a stuck one is not waited for.
+                await asyncio.wait({monitor}, timeout=self.timeouts.exit_file)
+            if (found := read_exit(files)) is None:
+                # Nobody will ever see this container's exit code, nor write its output: it must not run on unobserved.
+                send_signal(created.container, signal.SIGKILL)
+                await container
+                found = read_exit(files) or Exit(code=None, oom_killed=was_oom_killed(files), finished_at=time.time())
+            return found
+        finally:
+            container.cancel()
+            monitor.cancel()
+            await asyncio.gather(container, monitor, return_exceptions=True)
+
+    def find(self, bundle: Path) -> CreatedProcess | None:
+        return find_created(bundle)
+
+    def _spawn(self, bundle: Bundle, runtime: RuntimeBinary, sync_write: int) -> int:
+        """In a worker thread: write the bundle, start conmon. Owns and closes `sync_write`."""
+        try:
+            files = ConmonFiles(bundle=bundle.directory)
+            files.prepare()
+            _write_private(files.config, json.dumps(bundle.config, separators=(",", ":")).encode())
+            state = self._state(runtime)
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            argv = conmon_argv(self.conmon, bundle, runtime=runtime, state_root=state)
+            return spawn(argv, bundle=bundle.directory, sync_write=sync_write)
+        finally:
+            os.close(sync_write)
+
+    def _created(self, bundle: Bundle, answer: bytes) -> CreatedProcess:
+        files = ConmonFiles(bundle=bundle.directory)
+        message = parse_sync(answer, diagnostics=files.diagnostics)
+        if message.pid is None:
+            raise start_failed(bundle.container_id, message.error, command=command_of(bundle))
+        container, monitor = read_process(message.pid), find_monitor(bundle.directory)
+        if container is None or monitor is None:
+            raise StartFailed(f"container {bundle.container_id!r}: its process was killed at once", exit_code=128)
+        return CreatedProcess(container=container, monitor=monitor)
+
+    async def _abandon(self, bundle: Bundle, spawned: asyncio.Future[int] | None) -> None:
+        """Leave nothing of a create that failed at any point."""
+        if spawned is not None:
+            await asyncio.wait({spawned})
+        binary = self.catalog.resolve(bundle.runtime)
+        await asyncio.to_thread(
+            leftovers.kill_all,
+            bundle.container_id,
+            programs=(str(self.conmon), str(binary.path)),
+            cgroups=self.cgroups,
+            cgroups_path=recorded_cgroup(bundle.directory, container_id=bundle.container_id),
+            timeout=self.timeouts.delete,
+        )
+        await self._clear(bundle.container_id, bundle=bundle.directory, binary=binary)
+
+    async def _end_monitor(self, monitor: Process) -> None:
+        try:
+            async with asyncio.timeout(self.timeouts.exit_file):
+                await wait_ended(monitor)
+        except TimeoutError:
+            _log.warning("monitor killed: it did not end after its container", pid=monitor.pid)
+            send_signal(monitor, signal.SIGKILL)
+            await wait_ended(monitor)
+
+    async def _clear(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
+        """Remove the state of a container none of whose processes runs."""
+        state = self._state(binary)
+        if binary.kind is RuntimeKind.OTHER:
+            argv = [str(binary.path), f"--root={state}", "delete", "--force", container_id]
+            done = await run(argv, timeout=self.timeouts.delete)
+            if done.returncode != 0 and (state / container_id).exists():
+                raise Internal(f"container {container_id!r}: {binary.name} delete failed: {done.message}")
+        path = recorded_cgroup(bundle, container_id=container_id)
+        await asyncio.to_thread(self._clear_blocking, state / container_id, bundle, path)
+
+    def _clear_blocking(self, state: Path, bundle: Path, cgroups_path: str) -> None:
+        if cgroups_path:
+            leftovers.empty_cgroup(self.cgroups, cgroups_path, timeout=self.timeouts.delete)
+        if state.is_dir():
+            shutil.rmtree(state)
+        ConmonFiles(bundle=bundle).remove()
+
+    def _state(self, binary: RuntimeBinary) -> Path:
+        return self.state_root / binary.name
+
+
+def _check_id(container_id: str) -> None:
+    # crun takes `../x` for an id and leaves its state directory: nothing but a real id may reach it.
+    if not CONTAINER_ID.fullmatch(container_id):
+        raise InvalidArgument(f"container id {container_id!r} is not 64 lower-case hexadecimal characters")
+
+
+def _open_gate(state: Path) -> bool:
+    """Do what `crun start` does, without the process: write to the fifo at which the created process waits to exec.
+
+    False when there is no fifo or nobody waits; then crun itself is asked, which also knows why."""
+    fifo = state / "exec.fifo"
+    try:
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fifo.unlink()
+        os.write(descriptor, b"1")
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+async def _whole(undo: Coroutine[object, object, None], *, container_id: str) -> None:
+    """Run an undo to its end, even when the caller is cancelled meanwhile. Its own failure is logged: the error that led
+    here is the one to report, and the next `delete` tries again."""
+    task = asyncio.ensure_future(undo)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not task.cancelled() and (failure := task.exception()):
+        _log.error("a failed create was not undone whole", container=container_id, exc_info=failure)
+    if cancelled:
+        raise cancelled
+
+
+_: type[ContainerRuntime] = ConmonRuntime
