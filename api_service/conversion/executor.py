@@ -1,0 +1,205 @@
+"""Between the executor's messages and what `api_service.nodes.executor` calls the same things."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from slipway.executor.v1 import image_store_service_pb2 as image_pb2
+from slipway.executor.v1 import node_service_pb2 as node_pb2
+from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
+
+from api_service.nodes.executor import (
+    ContainerSnapshot,
+    ContainerSpec,
+    DiskUsage,
+    Endpoint,
+    Exited,
+    JournalAnswer,
+    JournalEntry,
+    LogLine,
+    LogQuery,
+    LogStream,
+    NetworkMode,
+    NodeFacts,
+    NodeSnapshot,
+    Signaled,
+    SnapshotPhase,
+    Started,
+    StartRefused,
+    StoredImage,
+)
+from common.errors import Internal
+
+_NETWORK_MODES = {
+    NetworkMode.BRIDGE: runtime_pb2.NETWORK_MODE_BRIDGE,
+    NetworkMode.HOST: runtime_pb2.NETWORK_MODE_HOST,
+    NetworkMode.NONE: runtime_pb2.NETWORK_MODE_NONE,
+}
+_PHASES = {
+    runtime_pb2.CONTAINER_PHASE_CREATED: SnapshotPhase.CREATED,
+    runtime_pb2.CONTAINER_PHASE_RUNNING: SnapshotPhase.RUNNING,
+    runtime_pb2.CONTAINER_PHASE_STOPPED: SnapshotPhase.STOPPED,
+    runtime_pb2.CONTAINER_PHASE_BROKEN: SnapshotPhase.BROKEN,
+}
+_LOG_STREAMS = {
+    runtime_pb2.LOG_STREAM_STDOUT: LogStream.STDOUT,
+    runtime_pb2.LOG_STREAM_STDERR: LogStream.STDERR,
+}
+
+
+def spec_to_proto(spec: ContainerSpec) -> runtime_pb2.ContainerSpec:
+    return runtime_pb2.ContainerSpec(
+        id=spec.id,
+        image_id=spec.image_id,
+        args=spec.args,
+        env=spec.env,
+        working_dir=spec.working_dir,
+        user=spec.user,
+        hostname=spec.hostname,
+        domainname=spec.domainname,
+        terminal=spec.terminal,
+        readonly_rootfs=spec.readonly_rootfs,
+        shm_size=spec.shm_size,
+        network_mode=_NETWORK_MODES[spec.network_mode],
+        mac_address=spec.mac_address,
+        dns_servers=spec.dns_servers,
+        dns_search=spec.dns_search,
+        dns_options=spec.dns_options,
+        extra_hosts=[runtime_pb2.HostEntry(name=name, address=address) for name, address in spec.extra_hosts],
+        log_max_size=spec.log_max_size,
+        log_max_files=spec.log_max_files,
+        runtime=spec.runtime,
+        annotations=dict(spec.annotations),
+    )
+
+
+def entry_from_proto(message: runtime_pb2.JournalEntry) -> JournalEntry:
+    """Raises Internal for an event this version does not know."""
+    return JournalEntry(
+        sequence=message.sequence,
+        time=message.time.ToNanoseconds(),
+        container_id=message.container_id,
+        event=_event_from_proto(message),
+    )
+
+
+def _event_from_proto(message: runtime_pb2.JournalEntry) -> Started | StartRefused | Exited | Signaled:
+    match message.WhichOneof("event"):
+        case "started":
+            started = message.started
+            return Started(
+                start_id=started.start_id,
+                pid=started.pid,
+                sandbox_id=started.sandbox_id,
+                netns_path=started.netns_path,
+                endpoint=_endpoint_from_proto(started.endpoint) if started.HasField("endpoint") else None,
+            )
+        case "start_failed":
+            failed = message.start_failed
+            return StartRefused(start_id=failed.start_id, exit_code=failed.exit_code, message=failed.message)
+        case "exited":
+            exited = message.exited
+            return Exited(
+                start_id=exited.start_id,
+                exit_code=exited.exit_code if exited.HasField("exit_code") else None,
+                oom_killed=exited.oom_killed,
+                error=exited.error,
+            )
+        case "signaled":
+            return Signaled(signal=message.signaled.signal)
+        case _:
+            raise Internal(f"journal entry {message.sequence} tells of something this version does not know")
+
+
+def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
+    return Endpoint(
+        network=message.network,
+        interface=message.interface,
+        mac_address=message.mac_address,
+        ipv4_address=message.ipv4_address,
+        ipv4_prefix_length=message.ipv4_prefix_length,
+        ipv4_gateway=message.ipv4_gateway,
+        ipv6_address=message.ipv6_address,
+        ipv6_prefix_length=message.ipv6_prefix_length,
+        ipv6_gateway=message.ipv6_gateway,
+    )
+
+
+def answer_from_proto(message: runtime_pb2.FollowJournalResponse) -> JournalAnswer:
+    entry = entry_from_proto(message.entry) if message.HasField("entry") else None
+    return JournalAnswer(journal_id=message.journal_id, entry=entry)
+
+
+def snapshot_from_proto(message: runtime_pb2.ListContainersResponse) -> NodeSnapshot:
+    containers = tuple(_container_from_proto(container) for container in message.containers)
+    return NodeSnapshot(containers=containers, journal_id=message.journal_id, sequence=message.sequence)
+
+
+def _container_from_proto(message: runtime_pb2.ContainerSnapshot) -> ContainerSnapshot:
+    return ContainerSnapshot(
+        container_id=message.container_id,
+        phase=_PHASES.get(message.phase, SnapshotPhase.BROKEN),
+        started=entry_from_proto(message.started) if message.HasField("started") else None,
+        last=entry_from_proto(message.last) if message.HasField("last") else None,
+        error=message.error,
+    )
+
+
+def log_query_to_proto(query: LogQuery) -> runtime_pb2.ReadLogsRequest:
+    request = runtime_pb2.ReadLogsRequest(
+        container_id=query.container_id,
+        stdout=query.stdout,
+        stderr=query.stderr,
+        follow=query.follow,
+        tail=query.tail,
+    )
+    if query.since is not None:
+        request.since.CopyFrom(_timestamp(query.since))
+    if query.until is not None:
+        request.until.CopyFrom(_timestamp(query.until))
+    return request
+
+
+def log_line_from_proto(message: runtime_pb2.ReadLogsResponse) -> LogLine:
+    stream = _LOG_STREAMS.get(message.stream, LogStream.STDOUT)
+    return LogLine(stream=stream, time=message.timestamp.ToNanoseconds(), data=message.data)
+
+
+def stored_image_from_proto(message: image_pb2.StoredImage) -> StoredImage:
+    return StoredImage(
+        id=message.id,
+        config=message.config,
+        layers=tuple(message.layers),
+        size=message.size,
+        names=tuple(message.names),
+    )
+
+
+def facts_from_proto(message: node_pb2.GetNodeResponse) -> NodeFacts:
+    return NodeFacts(
+        node_id=message.node_id,
+        version=message.version,
+        hostname=message.hostname,
+        os=message.os,
+        architecture=message.architecture,
+        kernel_version=message.kernel_version,
+        cpus=message.cpus,
+        memory=message.memory,
+        cgroup_layout=message.cgroup_layout,
+        runtimes=tuple(message.runtimes),
+        ipv4_forwarding=message.ipv4_forwarding,
+        warnings=tuple(message.warnings),
+    )
+
+
+def disk_usage_from_proto(message: node_pb2.GetDiskUsageResponse) -> DiskUsage:
+    return DiskUsage(
+        images_size=message.images_size,
+        containers_size=message.containers_size,
+        logs_size=message.logs_size,
+    )
+
+
+def _timestamp(nanoseconds: int) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(nanoseconds)
+    return timestamp

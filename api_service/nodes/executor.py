@@ -1,0 +1,241 @@
+"""The executor service of a node, as this service sees it: domain types only.
+
+Times are nanoseconds since the epoch on the node's clock. Every method takes the deadline after which its answer is of
+no use any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from api_service.nodes.deadline import Deadline
+
+
+class NetworkMode(StrEnum):
+    BRIDGE = "bridge"
+    HOST = "host"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """A container, fully resolved: the executor applies no default. Fields mean what the protocol's do."""
+
+    id: str
+    image_id: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    working_dir: str
+    user: str
+    hostname: str
+    domainname: str
+    terminal: bool
+    readonly_rootfs: bool
+    shm_size: int
+    network_mode: NetworkMode
+    mac_address: str
+    dns_servers: tuple[str, ...]
+    dns_search: tuple[str, ...]
+    dns_options: tuple[str, ...]
+    extra_hosts: tuple[tuple[str, str], ...]  # (host name, address)
+    log_max_size: int
+    log_max_files: int
+    runtime: str
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    network: str
+    interface: str = ""
+    mac_address: str = ""
+    ipv4_address: str = ""
+    ipv4_prefix_length: int = 0
+    ipv4_gateway: str = ""
+    ipv6_address: str = ""
+    ipv6_prefix_length: int = 0
+    ipv6_gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    start_id: str
+    pid: int
+    sandbox_id: str = ""
+    netns_path: str = ""
+    endpoint: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRefused:
+    """The process could not be started, and nothing of the attempt is left."""
+
+    start_id: str
+    exit_code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """`exit_code` is None when nobody saw the end; `error` then says why."""
+
+    start_id: str
+    exit_code: int | None
+    oom_killed: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signaled:
+    signal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """One durable transition. `sequence` increases by one through the whole journal."""
+
+    sequence: int
+    time: int
+    container_id: str
+    event: Started | StartRefused | Exited | Signaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalAnswer:
+    """`entry` is None in the first answer, which says that the position was accepted."""
+
+    journal_id: str
+    entry: JournalEntry | None
+
+
+class SnapshotPhase(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSnapshot:
+    """`started` is the last `Started` entry, `last` the last of any kind; None when there is none."""
+
+    container_id: str
+    phase: SnapshotPhase
+    started: JournalEntry | None = None
+    last: JournalEntry | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSnapshot:
+    """Every container of the node, and the journal's position at the same instant."""
+
+    containers: Sequence[ContainerSnapshot]
+    journal_id: str
+    sequence: int
+
+
+class LogStream(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    container_id: str
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    since: int | None = None
+    until: int | None = None
+    tail: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    stream: LogStream
+    time: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """`config` is the image's configuration, JSON, byte for byte; `names` are what its archive carried."""
+
+    id: str
+    config: bytes
+    layers: tuple[str, ...]
+    size: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the node is and can do. `memory` in bytes; `runtimes`: the default first."""
+
+    node_id: str
+    version: str
+    hostname: str
+    os: str
+    architecture: str
+    kernel_version: str
+    cpus: int
+    memory: int
+    cgroup_layout: str
+    runtimes: tuple[str, ...]
+    ipv4_forwarding: bool
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUsage:
+    """Bytes."""
+
+    images_size: int
+    containers_size: int
+    logs_size: int
+
+
+class ExecutorClient(Protocol):
+    """Every method raises Unavailable when the node does not answer, DeadlineExceeded, and the errors named with it.
+    Every call may be repeated after a lost answer."""
+
+    async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
+        """Lay the container out. Raises FailedPrecondition when it exists with another specification."""
+
+    async def start(self, container_id: str, *, start_id: str, deadline: Deadline) -> JournalEntry:
+        """A `Started` or `StartRefused` entry; a repeated `start_id` gets the outcome of the first call."""
+
+    async def signal(self, container_id: str, *, signal: int, deadline: Deadline) -> None:
+        """Raises FailedPrecondition when it does not run."""
+
+    async def stop(self, container_id: str, *, signal: int, timeout: int, deadline: Deadline) -> JournalEntry | None:
+        """Signal, wait `timeout` seconds (-1: without end), SIGKILL. The `Exited` entry; None when nothing ran."""
+
+    async def remove(self, container_id: str, *, deadline: Deadline) -> None:
+        """Kill what runs and delete everything of the container. Nothing there: nothing happens."""
+
+    async def snapshot(self, *, deadline: Deadline) -> NodeSnapshot: ...
+
+    def read_logs(self, query: LogQuery) -> AsyncIterator[LogLine]:
+        """Oldest first; with `follow` until the container ends."""
+
+    def follow_journal(self, *, journal_id: str, after: int) -> AsyncIterator[JournalAnswer]:
+        """Transitions after a position, without end. Raises OutOfRange when the journal does not know the position."""
+
+    async def load_image(self, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[StoredImage]:
+        """Raises InvalidArgument (`CORRUPT_IMAGE`) and ResourceExhausted."""
+
+    async def import_image(self, config: bytes, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage: ...
+
+    async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]: ...
+
+    async def remove_image(self, image_id: str, *, deadline: Deadline) -> None:
+        """Raises FailedPrecondition while a container on the node uses it."""
+
+    async def facts(self, *, deadline: Deadline) -> NodeFacts: ...
+
+    async def disk_usage(self, *, deadline: Deadline) -> DiskUsage: ...

@@ -1,0 +1,192 @@
+"""The executor of a node over gRPC.
+
+The connection is made when it is first needed and again whenever it broke. Every error comes back as one of
+`common.errors`; a node that does not answer says so by name, with its address and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from slipway.executor.v1 import image_store_service_pb2 as image_pb2
+from slipway.executor.v1 import image_store_service_pb2_grpc as image_grpc
+from slipway.executor.v1 import node_service_pb2 as node_pb2
+from slipway.executor.v1 import node_service_pb2_grpc as node_grpc
+from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
+from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
+
+from api_service.conversion import executor as conversion
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import (
+    ContainerSpec,
+    DiskUsage,
+    ExecutorClient,
+    JournalAnswer,
+    JournalEntry,
+    LogLine,
+    LogQuery,
+    NodeFacts,
+    NodeSnapshot,
+    StoredImage,
+)
+from common.errors import Unavailable
+from common.rpc_status import error_from
+
+T = TypeVar("T")
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+_RETRY_AFTER = 1.0  # seconds
+_MAX_MESSAGE = 64 * 1024 * 1024  # bytes; the list of a node's images, with their configurations, is the largest
+_OPTIONS = (
+    # The defaults back off to two minutes, in which an executor that is back would go on being called unavailable.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A node that vanished without a word must not leave the journal's stream open for ever.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    # Several clients in one process, each with a connection of its own.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class GrpcExecutor:
+    """`address` is gRPC's, for example `unix:///run/slipway/executor.sock`. Use as an async context manager."""
+
+    def __init__(self, *, node: str, address: str) -> None:
+        self._node = node
+        self._address = address
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        self._runtime = runtime_grpc.RuntimeServiceStub(self._channel)
+        self._images = image_grpc.ImageStoreServiceStub(self._channel)
+        self._nodes = node_grpc.NodeServiceStub(self._channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
+        request = runtime_pb2.CreateContainerRequest(spec=conversion.spec_to_proto(spec))
+        await self._answer(self._runtime.CreateContainer(request, timeout=deadline.remaining))
+
+    async def start(self, container_id: str, *, start_id: str, deadline: Deadline) -> JournalEntry:
+        request = runtime_pb2.StartContainerRequest(container_id=container_id, start_id=start_id)
+        answer = await self._answer(self._runtime.StartContainer(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry)
+
+    async def signal(self, container_id: str, *, signal: int, deadline: Deadline) -> None:
+        request = runtime_pb2.SignalContainerRequest(container_id=container_id, signal=signal)
+        await self._answer(self._runtime.SignalContainer(request, timeout=deadline.remaining))
+
+    async def stop(self, container_id: str, *, signal: int, timeout: int, deadline: Deadline) -> JournalEntry | None:
+        request = runtime_pb2.StopContainerRequest(container_id=container_id, signal=signal, timeout=timeout)
+        answer = await self._answer(self._runtime.StopContainer(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
+
+    async def remove(self, container_id: str, *, deadline: Deadline) -> None:
+        request = runtime_pb2.RemoveContainerRequest(container_id=container_id)
+        await self._answer(self._runtime.RemoveContainer(request, timeout=deadline.remaining))
+
+    async def snapshot(self, *, deadline: Deadline) -> NodeSnapshot:
+        request = runtime_pb2.ListContainersRequest()
+        answer = await self._answer(self._runtime.ListContainers(request, timeout=deadline.remaining))
+        return conversion.snapshot_from_proto(answer)
+
+    async def read_logs(self, query: LogQuery) -> AsyncIterator[LogLine]:
+        call = self._runtime.ReadLogs(conversion.log_query_to_proto(query))
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield conversion.log_line_from_proto(message)
+
+    async def follow_journal(self, *, journal_id: str, after: int) -> AsyncIterator[JournalAnswer]:
+        call = self._runtime.FollowJournal(
+            runtime_pb2.FollowJournalRequest(journal_id=journal_id, after_sequence=after)
+        )
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield conversion.answer_from_proto(message)
+
+    async def load_image(self, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[StoredImage]:
+        call = self._images.LoadImage(timeout=deadline.remaining)
+        answer = await self._upload(call, (image_pb2.LoadImageRequest(chunk=chunk) async for chunk in chunks))
+        return [conversion.stored_image_from_proto(image) for image in answer.images]
+
+    async def import_image(self, config: bytes, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage:
+        async def requests() -> AsyncIterator[image_pb2.ImportImageRequest]:
+            yield image_pb2.ImportImageRequest(config=config)
+            async for chunk in chunks:
+                yield image_pb2.ImportImageRequest(chunk=chunk)
+
+        answer = await self._upload(self._images.ImportImage(timeout=deadline.remaining), requests())
+        return conversion.stored_image_from_proto(answer.image)
+
+    async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]:
+        answer = await self._answer(self._images.ListImages(image_pb2.ListImagesRequest(), timeout=deadline.remaining))
+        return [conversion.stored_image_from_proto(image) for image in answer.images]
+
+    async def remove_image(self, image_id: str, *, deadline: Deadline) -> None:
+        request = image_pb2.RemoveImageRequest(image_id=image_id)
+        await self._answer(self._images.RemoveImage(request, timeout=deadline.remaining))
+
+    async def facts(self, *, deadline: Deadline) -> NodeFacts:
+        answer = await self._answer(self._nodes.GetNode(node_pb2.GetNodeRequest(), timeout=deadline.remaining))
+        return conversion.facts_from_proto(answer)
+
+    async def disk_usage(self, *, deadline: Deadline) -> DiskUsage:
+        answer = await self._answer(
+            self._nodes.GetDiskUsage(node_pb2.GetDiskUsageRequest(), timeout=deadline.remaining)
+        )
+        return conversion.disk_usage_from_proto(answer)
+
+    async def _answer(self, call: Awaitable[T]) -> T:
+        with self._errors():
+            return await call
+
+    async def _upload(
+        self, call: grpc.aio.StreamUnaryCall[RequestT, ResponseT], requests: AsyncIterator[RequestT]
+    ) -> ResponseT:
+        """Each write waits until the node has room, so the caller is read no faster than the node takes it in."""
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            try:
+                async for request in requests:
+                    await call.write(request)
+                await call.done_writing()
+            except asyncio.InvalidStateError:
+                pass  # the node answered before the end; its answer says why
+            return await call
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            known = error_from(error)
+            if type(known) is not Unavailable:
+                raise known from error
+            raise self._unavailable(known) from error
+
+    def _unavailable(self, error: Unavailable) -> Unavailable:
+        return Unavailable(
+            f"node {self._node!r}: its executor at {self._address} does not answer ({error.message}); start it "
+            "(python -m executor_service, as root) or look at its log, then repeat the request",
+            retry_after=error.retry_after or _RETRY_AFTER,
+            reason="NODE_UNAVAILABLE",
+            metadata={"node": self._node, "address": self._address},
+        )
+
+
+_: type[ExecutorClient] = GrpcExecutor

@@ -1,0 +1,194 @@
+"""Follows one node's journal into the records, from the stored position, for as long as the service runs.
+
+Entries of different containers are applied beside each other, entries of one container in order. The stored position
+lags behind by design: to repeat an entry is harmless, and a commit an entry would double the cost of a start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import ExecutorClient, JournalAnswer, JournalEntry
+from api_service.nodes.observer import Observer
+from api_service.records.container import JournalPosition
+from api_service.records.node_cursors import NodeCursors
+from common.errors import OutOfRange, SlipwayError
+
+_log = structlog.get_logger(__name__)
+
+_MAX_BATCH = 64
+_SAVE_EVERY = 64  # entries
+_SNAPSHOT_TIME = 30  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Seconds between attempts to reach a node: `first`, doubled each time, at most `limit`."""
+
+    first: float = 0.1
+    limit: float = 2.0
+
+
+class JournalFollower:
+    """Run `follow_forever` as a task; the other methods may be called at any time.
+
+    `on_connected` is called each time the node accepts the position, after a resynchronisation if one was needed.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        executor: ExecutorClient,
+        observer: Observer,
+        cursors: NodeCursors,
+        on_connected: Callable[[], None],
+        backoff: Backoff,
+    ) -> None:
+        self._node = node
+        self._executor = executor
+        self._observer = observer
+        self._cursors = cursors
+        self._on_connected = on_connected
+        self._backoff = backoff
+        self._position = JournalPosition()
+        self._saved = JournalPosition()
+        self._connected = False
+        self._changed = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    @property
+    def journal_id(self) -> str:
+        """The journal followed last; empty before the first contact."""
+        return self._position.journal_id
+
+    async def reached(self, sequence: int, *, patience: float) -> bool:
+        """Wait until the entry of this sequence is in the records; False when the journal is not being followed, or
+        after `patience` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._connected and self._position.sequence < sequence:
+                    await self._changed.wait()
+        return self._position.sequence >= sequence
+
+    async def follow_forever(self) -> None:
+        stored = await self._cursors.get(self._node)
+        self._position = self._saved = stored or JournalPosition()
+        delay = self._backoff.first
+        try:
+            while True:
+                try:
+                    if not self._position.journal_id:
+                        await self._resynchronise()
+                    async for _ in self._follow():
+                        delay = self._backoff.first
+                except OutOfRange as error:
+                    _log.warning("journal position unknown, taking a snapshot", node=self._node, error=error.message)
+                    self._position = JournalPosition()
+                except SlipwayError as error:
+                    _log.info("node not followed", node=self._node, error=error.message, retry_in=delay)
+                except Exception as error:
+                    # A bug must not end the following of a node for good.
+                    _log.error("journal entry failed", node=self._node, exc_info=error)
+                self._set_connected(False)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, self._backoff.limit)
+        finally:
+            self._set_connected(False)
+            await self._save()
+
+    async def _follow(self) -> AsyncIterator[None]:
+        """Yields whenever something came."""
+        position = self._position
+        answers = self._executor.follow_journal(journal_id=position.journal_id, after=position.sequence)
+        async with contextlib.aclosing(_batches(answers)) as batches:
+            async for batch in batches:
+                if batch[0].journal_id != position.journal_id:
+                    raise OutOfRange(f"the node has another journal, {batch[0].journal_id!r}", reason="JOURNAL_CHANGED")
+                await self._apply([answer.entry for answer in batch if answer.entry is not None])
+                if not self._connected:
+                    self._set_connected(True)
+                    self._on_connected()
+                yield
+
+    async def _apply(self, entries: Sequence[JournalEntry]) -> None:
+        if not entries:
+            return
+        by_container: dict[str, list[JournalEntry]] = {}
+        for entry in entries:
+            by_container.setdefault(entry.container_id, []).append(entry)
+        async with asyncio.TaskGroup() as group:
+            for each in by_container.values():
+                group.create_task(self._apply_in_order(each))
+        self._move_to(JournalPosition(journal_id=self.journal_id, sequence=entries[-1].sequence))
+        if self._position.sequence - self._saved.sequence >= _SAVE_EVERY:
+            await self._save()
+
+    async def _apply_in_order(self, entries: Sequence[JournalEntry]) -> None:
+        for entry in entries:
+            await self._observer.observe(entry, journal_id=self.journal_id)
+
+    async def _resynchronise(self) -> None:
+        snapshot = await self._executor.snapshot(deadline=Deadline.after(_SNAPSHOT_TIME))
+        await self._observer.resynchronise(snapshot, node=self._node)
+        self._move_to(JournalPosition(journal_id=snapshot.journal_id, sequence=snapshot.sequence))
+        await self._save()
+
+    async def _save(self) -> None:
+        if self._position != self._saved and self._position.journal_id:
+            try:
+                await self._cursors.set(self._node, self._position)
+            except SlipwayError as error:
+                _log.warning("journal position not saved", node=self._node, error=error.message)
+            else:
+                self._saved = self._position
+
+    def _move_to(self, position: JournalPosition) -> None:
+        self._position = position
+        self._wake()
+
+    def _set_connected(self, connected: bool) -> None:
+        self._connected = connected
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+async def _batches(answers: AsyncIterator[JournalAnswer]) -> AsyncGenerator[list[JournalAnswer]]:
+    """What came while the batch before was being applied, at most `_MAX_BATCH` answers and never none."""
+    waiting: asyncio.Queue[JournalAnswer | BaseException] = asyncio.Queue(_MAX_BATCH)
+
+    async def pump() -> None:
+        try:
+            async for answer in answers:
+                await waiting.put(answer)
+            await waiting.put(SlipwayError("the node ended the stream", reason="JOURNAL_ENDED"))
+        except Exception as error:
+            await waiting.put(error)
+
+    task = asyncio.create_task(pump())
+    try:
+        while True:
+            batch = [await waiting.get()]
+            while not waiting.empty():
+                batch.append(waiting.get_nowait())
+            good = [item for item in batch if not isinstance(item, BaseException)]
+            if good:
+                yield good
+            for item in batch:
+                if isinstance(item, BaseException):
+                    raise item
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

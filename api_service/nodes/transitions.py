@@ -1,0 +1,164 @@
+"""What a journal entry makes of a container's record, and the events that belong to it. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+
+from api_service.nodes.executor import (
+    ContainerSnapshot,
+    Endpoint,
+    Exited,
+    JournalEntry,
+    NodeSnapshot,
+    Signaled,
+    SnapshotPhase,
+    Started,
+    StartRefused,
+)
+from api_service.records.container import (
+    ContainerRecord,
+    ContainerState,
+    JournalPosition,
+    ObservedEndpoint,
+    ObservedNetwork,
+    Phase,
+)
+from api_service.records.event import Event
+from api_service.records.event_shapes import container_event, network_event
+
+_SECOND = 1_000_000_000  # nanoseconds
+
+
+def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord, list[Event]]:
+    """The record after the entry. Neither looks nor moves where the record stands in the journal."""
+    match entry.event:
+        case Started():
+            return _started(record, entry.event, entry.time)
+        case StartRefused():
+            state = dataclasses.replace(
+                record.state,
+                running=False,
+                pid=0,
+                exit_code=entry.event.exit_code,
+                error=entry.event.message,
+                start_id=entry.event.start_id,
+            )
+            return dataclasses.replace(record, state=state, network=ObservedNetwork()), []
+        case Exited():
+            return _exited(record, entry.event, entry.time)
+        case Signaled():
+            return record, [container_event(record, "kill", entry.time, signal=str(entry.event.signal))]
+
+
+def _started(record: ContainerRecord, event: Started, time: int) -> tuple[ContainerRecord, list[Event]]:
+    state = ContainerState(
+        running=True,
+        pid=event.pid,
+        started_at=time,
+        finished_at=record.state.finished_at,
+        start_id=event.start_id,
+    )
+    network = ObservedNetwork(
+        sandbox_id=event.sandbox_id,
+        sandbox_key=event.netns_path,
+        endpoint=_endpoint(event.endpoint) if event.endpoint is not None else None,
+    )
+    started = dataclasses.replace(record, state=state, network=network)
+    connected = (
+        [network_event(record, "connect", time, network=event.endpoint.network)] if event.endpoint is not None else []
+    )
+    return started, [*connected, container_event(record, "start", time)]
+
+
+def _endpoint(endpoint: Endpoint) -> ObservedEndpoint:
+    return ObservedEndpoint(
+        network=endpoint.network,
+        mac_address=endpoint.mac_address,
+        ip_address=endpoint.ipv4_address,
+        ip_prefix_len=endpoint.ipv4_prefix_length,
+        gateway=endpoint.ipv4_gateway,
+        global_ipv6_address=endpoint.ipv6_address,
+        global_ipv6_prefix_len=endpoint.ipv6_prefix_length,
+        ipv6_gateway=endpoint.ipv6_gateway,
+    )
+
+
+def _exited(record: ContainerRecord, event: Exited, time: int) -> tuple[ContainerRecord, list[Event]]:
+    state = dataclasses.replace(
+        record.state,
+        running=False,
+        pid=0,
+        exit_code=event.exit_code,
+        error=event.error,
+        oom_killed=event.oom_killed,
+        finished_at=time,
+        start_id=event.start_id,
+    )
+    ended = dataclasses.replace(record, state=state, network=ObservedNetwork())
+    return ended, _events_of_end(record, event, time)
+
+
+def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Event]:
+    more = {"exitCode": str(event.exit_code)} if event.exit_code is not None else {"error": event.error}
+    if record.state.started_at is not None:
+        more["execDuration"] = str(max(time - record.state.started_at, 0) // _SECOND)
+    if event.exit_code is not None and event.exit_code > 128 and event.exit_code - 128 in signal.valid_signals():
+        more["signal"] = str(event.exit_code - 128)
+    events = [container_event(record, "oom", time)] if event.oom_killed else []
+    events.append(container_event(record, "die", time, **more))
+    if record.network.endpoint is not None:
+        events.append(network_event(record, "disconnect", time, network=record.network.endpoint.network))
+    return events
+
+
+def resynchronise(
+    record: ContainerRecord, snapshot: ContainerSnapshot | None, node: NodeSnapshot, *, now: int
+) -> tuple[ContainerRecord, list[Event]]:
+    """The record as the node's snapshot has it; `snapshot` is None when the node does not know the container.
+
+    What happened between is told as far as the snapshot knows it: a run that nobody saw end ends with an unknown exit
+    code, a run that began and ended meanwhile is told whole.
+    """
+    events: list[Event] = []
+    for entry in _missed(record, snapshot, now=now):
+        record, more = apply(record, entry)
+        events += more
+    if snapshot is not None and snapshot.phase is SnapshotPhase.BROKEN and record.phase is Phase.READY:
+        state = dataclasses.replace(record.state, error=snapshot.error)
+        record = dataclasses.replace(record, phase=Phase.DEAD, state=state)
+    position = JournalPosition(journal_id=node.journal_id, sequence=node.sequence)
+    return dataclasses.replace(record, observed=position), events
+
+
+def _missed(record: ContainerRecord, snapshot: ContainerSnapshot | None, *, now: int) -> list[JournalEntry]:
+    if snapshot is None or snapshot.phase is SnapshotPhase.BROKEN:
+        why = "the node no longer knows the container" if snapshot is None else snapshot.error
+        return [_unseen_end(record, why, now)] if record.state.running else []
+    started, last = snapshot.started, snapshot.last
+    end = last if last is not None and not isinstance(last.event, Signaled) and last is not started else None
+    if snapshot.phase is SnapshotPhase.RUNNING:
+        end = None
+    missed: list[JournalEntry] = []
+    same_run = started is not None and _start_id(started) == record.state.start_id
+    if record.state.running and not same_run:
+        missed.append(_unseen_end(record, "the end of this run was not recorded", now))
+    run_is_new = started is not None and not same_run
+    if run_is_new and started is not None:
+        missed.append(started)
+    if end is None or isinstance(end.event, Started):
+        if record.state.running and same_run and snapshot.phase is not SnapshotPhase.RUNNING:
+            missed.append(_unseen_end(record, "the end of this run was not recorded", now))
+        return missed
+    if run_is_new or record.state.running or _start_id(end) != record.state.start_id:
+        missed.append(end)
+    return missed
+
+
+def _start_id(entry: JournalEntry) -> str:
+    return "" if isinstance(entry.event, Signaled) else entry.event.start_id
+
+
+def _unseen_end(record: ContainerRecord, why: str, now: int) -> JournalEntry:
+    event = Exited(start_id=record.state.start_id, exit_code=None, error=why)
+    return JournalEntry(sequence=0, time=now, container_id=record.id, event=event)

@@ -1,0 +1,110 @@
+"""The record of a container: what was asked for, where it is, and the last state observed there.
+
+Times are nanoseconds since the epoch: the node's clock for what was observed, this service's for `created_at`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
+
+
+class Phase(StrEnum):
+    """How far create and remove have come. Only a `ready` container can be used; `creating` ones are not shown."""
+
+    CREATING = "creating"
+    READY = "ready"
+    REMOVING = "removing"
+    DEAD = "dead"
+
+
+class Status(StrEnum):
+    """Docker's seven words for where a container stands."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerState:
+    """`exit_code` is of the last process that ended; None before the first end, while one runs, and when nobody saw it.
+    `start_id` names the start the process belongs to. `pid` is 0 unless it runs."""
+
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int | None = None
+    finished_at: int | None = None
+    start_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedEndpoint:
+    """The attachment to one network while the process runs."""
+
+    network: str
+    mac_address: str = ""
+    ip_address: str = ""
+    ip_prefix_len: int = 0
+    gateway: str = ""
+    global_ipv6_address: str = ""
+    global_ipv6_prefix_len: int = 0
+    ipv6_gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedNetwork:
+    """`sandbox_key` is the path of the network namespace on the node."""
+
+    sandbox_id: str = ""
+    sandbox_key: str = ""
+    endpoint: ObservedEndpoint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalPosition:
+    """The last journal entry the record's state includes."""
+
+    journal_id: str = ""
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecord:
+    """`config` is merged with the image's, `host_config` has its defaults. `request_id`: empty when none was given."""
+
+    id: str
+    name: str
+    created_at: int
+    phase: Phase
+    path: str
+    args: tuple[str, ...]
+    config: ContainerConfig
+    host_config: HostConfig
+    networking_config: NetworkingConfig
+    image_id: str
+    node: str
+    platform: str
+    request_id: str = ""
+    state: ContainerState = field(default_factory=ContainerState)
+    network: ObservedNetwork = field(default_factory=ObservedNetwork)
+    observed: JournalPosition = field(default_factory=JournalPosition)
+
+    @property
+    def status(self) -> Status:
+        if self.phase is Phase.REMOVING:
+            return Status.REMOVING
+        if self.phase is Phase.DEAD:
+            return Status.DEAD
+        if self.state.running:
+            return Status.RUNNING
+        return Status.CREATED if self.state.started_at is None else Status.EXITED

@@ -1,0 +1,231 @@
+"""The containers in the store: `containers/<id>`, `names/<name>` and `requests/<request id>`, both to an id.
+
+The three are written in the same commits, so a name or request id is never held by a container that does not exist.
+A commit that changes a record carries the events of the change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from api_service.records.codec import Codec, Stored
+from api_service.records.container import ContainerRecord, Phase
+from api_service.records.event import Event
+from api_service.records.event_log import EventLog
+from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
+from common.errors import Aborted, InvalidArgument, NotFound, Violation
+
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
+_ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
+_MAX_ATTEMPTS = 64  # of one compare-and-set; each failure means that another commit to the same record succeeded
+_MAX_CANDIDATES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """A record as a change leaves it, and the events that belong to the change. `source` makes the events' keys
+    reproducible (see `EventLog.puts`)."""
+
+    record: ContainerRecord
+    events: Sequence[Event] = ()
+    source: str = ""
+
+
+class ContainerRepository:
+    """Every method raises what the store raises."""
+
+    def __init__(self, store: Store, events: EventLog) -> None:
+        self._store = store
+        self._events = events
+        self._codec = Codec(ContainerRecord)
+
+    async def get(self, container_id: str) -> Stored[ContainerRecord] | None:
+        entry = await self._store.get(_key(container_id))
+        return self._codec.decode(entry) if entry is not None else None
+
+    async def find(self, reference: str) -> ContainerRecord:
+        """The container of a full id, a name (a leading slash is dropped) or a unique id prefix, in this order.
+
+        Raises NotFound, or InvalidArgument (reason `AMBIGUOUS_CONTAINER`) naming the candidates.
+        """
+        if _FULL_ID.fullmatch(reference) and (found := await self._shown(reference)) is not None:
+            return found
+        named = await self._store.get(_name_key(reference.removeprefix("/")))
+        if named is not None and (found := await self._shown(named.value.decode())) is not None:
+            return found
+        matches = await self._with_prefix(reference) if _ID_PREFIX.fullmatch(reference) else []
+        if len(matches) > 1:
+            raise _ambiguous(reference, matches)
+        if not matches:
+            raise no_such_container(reference)
+        return matches[0]
+
+    async def all(self) -> list[ContainerRecord]:
+        """All that are shown, in no order."""
+        return [record for record in await self.every_phase() if record.phase is not Phase.CREATING]
+
+    async def every_phase(self) -> list[ContainerRecord]:
+        return [self._codec.decode(entry).record for entry in await self._store.list("containers/")]
+
+    async def id_of_request(self, request_id: str) -> str | None:
+        entry = await self._store.get(_request_key(request_id))
+        return entry.value.decode() if entry is not None else None
+
+    async def add(self, record: ContainerRecord) -> None:
+        """Reserve its request id and its name and write it. Raises RevisionConflict, see `held_*`."""
+        reserve = [Put(key=_name_key(record.name), value=record.id.encode(), expected_revision=0)]
+        if record.request_id:
+            reserve.insert(0, Put(key=_request_key(record.request_id), value=record.id.encode(), expected_revision=0))
+        await self._store.commit(
+            *reserve, Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0)
+        )
+
+    @staticmethod
+    def held_request(conflict: RevisionConflict) -> bool:
+        """Whether `add` failed for the request id."""
+        return conflict.key.startswith("requests/")
+
+    @staticmethod
+    def held_name(conflict: RevisionConflict) -> str | None:
+        """The id of the container that holds the name for which `add` or `rename` failed; None: it failed for another
+        reason, or the holder is gone meanwhile."""
+        if conflict.key.startswith("names/") and conflict.current is not None:
+            return conflict.current.value.decode()
+        return None
+
+    async def update(
+        self, container_id: str, change: Callable[[ContainerRecord], Changed | None]
+    ) -> ContainerRecord | None:
+        """Apply `change` to the record as it stands, again when another commit was faster; return the outcome.
+
+        `change` is pure; its None leaves the record alone. None comes back when there is no such record.
+        """
+        for _ in range(_MAX_ATTEMPTS):
+            stored = await self.get(container_id)
+            if stored is None:
+                return None
+            changed = change(stored.record)
+            if changed is None:
+                return stored.record
+            try:
+                await self._commit(stored, changed)
+            except RevisionConflict as conflict:
+                if conflict.key != _key(container_id):
+                    raise
+                continue
+            return changed.record
+        raise _contended(container_id)
+
+    async def rename(
+        self, container_id: str, new_name: str, change: Callable[[ContainerRecord], Changed]
+    ) -> ContainerRecord | None:
+        """As `update`, and move the name. Raises RevisionConflict when another container holds it."""
+        for _ in range(_MAX_ATTEMPTS):
+            stored = await self.get(container_id)
+            if stored is None:
+                return None
+            changed = change(stored.record)
+            names: list[Put | Delete] = [
+                Delete(key=_name_key(stored.record.name)),
+                Put(key=_name_key(new_name), value=container_id.encode(), expected_revision=0),
+            ]
+            try:
+                await self._commit(stored, changed, *names)
+            except RevisionConflict as conflict:
+                if conflict.key != _key(container_id):
+                    raise
+                continue
+            return changed.record
+        raise _contended(container_id)
+
+    async def delete(self, container_id: str, event: Callable[[ContainerRecord], Event] | None = None) -> None:
+        """Remove the record, its name and its request id, with the event of it. Nothing there: nothing happens."""
+        for _ in range(_MAX_ATTEMPTS):
+            stored = await self.get(container_id)
+            if stored is None:
+                return
+            record = stored.record
+            operations: list[Put | Delete] = [
+                Delete(key=_key(container_id), expected_revision=stored.revision),
+                Delete(key=_name_key(record.name)),
+            ]
+            if record.request_id:
+                operations.append(Delete(key=_request_key(record.request_id)))
+            if event is not None:
+                operations += self._events.puts([event(record)])
+            try:
+                await self._store.commit(*operations)
+            except RevisionConflict:
+                continue
+            return
+        raise _contended(container_id)
+
+    async def watch(self, container_id: str) -> AsyncIterator[ContainerRecord | None]:
+        """The record as it stands, then every change of it; None when it is removed, which ends it."""
+        revision = await self._store.revision()
+        stored = await self.get(container_id)
+        yield stored.record if stored is not None else None
+        if stored is None:
+            return
+        async for change in self._store.watch(_key(container_id), after=revision):
+            if change.value is None:
+                yield None
+                return
+            yield self._codec.decode(Entry(key=change.key, value=change.value, revision=change.revision)).record
+
+    async def _commit(self, stored: Stored[ContainerRecord], changed: Changed, *more: Put | Delete) -> None:
+        record = Put(
+            key=_key(stored.record.id),
+            value=self._codec.encode(changed.record),
+            expected_revision=stored.revision,
+        )
+        await self._store.commit(record, *more, *self._events.puts(changed.events, source=changed.source))
+
+    async def _shown(self, container_id: str) -> ContainerRecord | None:
+        stored = await self.get(container_id)
+        if stored is None or stored.record.phase is Phase.CREATING:
+            return None
+        return stored.record
+
+    async def _with_prefix(self, prefix: str) -> list[ContainerRecord]:
+        entries = await self._store.list(_key(prefix), limit=4 * _MAX_CANDIDATES)
+        records = [self._codec.decode(entry).record for entry in entries]
+        return [record for record in records if record.phase is not Phase.CREATING]
+
+
+def no_such_container(reference: str) -> NotFound:
+    return NotFound(
+        f"No such container: {reference}",
+        resource_type="container",
+        resource_name=reference,
+        reason="CONTAINER_NOT_FOUND",
+    )
+
+
+def _ambiguous(prefix: str, matches: Sequence[ContainerRecord]) -> InvalidArgument:
+    shown = ", ".join(f"{record.id[:12]} ({record.name})" for record in matches[:_MAX_CANDIDATES])
+    rest = " and more" if len(matches) > _MAX_CANDIDATES else ""
+    text = f"{prefix!r} is the beginning of several ids: {shown}{rest}; give more of the id, or the name"
+    return InvalidArgument(
+        text, violations=[Violation(field="container", description=text)], reason="AMBIGUOUS_CONTAINER"
+    )
+
+
+def _contended(container_id: str) -> Aborted:
+    return Aborted(f"container {container_id[:12]}: others change its record all the time; repeat the request")
+
+
+def _key(container_id: str) -> str:
+    return f"containers/{container_id}"
+
+
+def _name_key(name: str) -> str:
+    return f"names/{name}"
+
+
+def _request_key(request_id: str) -> str:
+    # It is any text at all, and a key is not.
+    return f"requests/{quote(request_id, safe='')}"

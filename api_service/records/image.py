@@ -1,0 +1,23 @@
+"""The record of an image: its names, which are this service's, and the facts its configuration holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api_service.records.config import ImageConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """`id` is `sha256:<hex>`; `created` is in nanoseconds since the epoch, None when the image does not say; `size` in
+    bytes, unpacked; `layers` are diff ids, lowest first; `nodes` are those that hold the image."""
+
+    id: str
+    names: tuple[str, ...]
+    config: ImageConfig
+    size: int
+    created: int | None
+    architecture: str
+    os: str
+    layers: tuple[str, ...]
+    nodes: tuple[str, ...]

@@ -1,0 +1,27 @@
+"""How far each node's journal has been followed: `node-cursors/<node>`."""
+
+from __future__ import annotations
+
+from api_service.records.codec import Codec
+from api_service.records.container import JournalPosition
+from api_service.store.store import Put, Store
+
+
+class NodeCursors:
+    """The stored position may lag behind; following from it again is harmless."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._codec = Codec(JournalPosition)
+
+    async def get(self, node: str) -> JournalPosition | None:
+        """None when the node was never followed."""
+        entry = await self._store.get(_key(node))
+        return self._codec.decode(entry).record if entry is not None else None
+
+    async def set(self, node: str, position: JournalPosition) -> None:
+        await self._store.commit(Put(key=_key(node), value=self._codec.encode(position)))
+
+
+def _key(node: str) -> str:
+    return f"node-cursors/{node}"
