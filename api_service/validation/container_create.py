@@ -1,0 +1,170 @@
+"""A create request as a whole: every rule it breaks at once, its defaults, and what to warn of.
+
+`validate_create`, then `normalise`, then `warnings`; all three are pure. The image's configuration comes later
+(`api_service.operations.image_config_merge`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from api_service.records.config import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
+from api_service.validation.annotations import validate_annotations
+from api_service.validation.environment import validate_environment
+from api_service.validation.extra_hosts import validate_extra_hosts
+from api_service.validation.host_facts import HostFacts
+from api_service.validation.log_options import normalise_log_config, validate_log_config
+from api_service.validation.name_resolution import validate_dns, validate_dns_options, validate_dns_search
+from api_service.validation.names import strip_name, validate_name
+from api_service.validation.network_mode import (
+    BRIDGE,
+    HOST,
+    NONE,
+    normalise_network,
+    validate_endpoints,
+    validate_network_mode,
+)
+from api_service.validation.ports import expand_exposed_ports, validate_exposed_ports
+from api_service.validation.process import (
+    clean_path,
+    validate_domainname,
+    validate_hostname,
+    validate_stop_timeout,
+    validate_user,
+    validate_words,
+    validate_working_dir,
+)
+from api_service.validation.references import validate_image
+from api_service.validation.signals import validate_signal
+from common.errors import Violation
+
+DEFAULT_SHM_SIZE = 64 * 1024 * 1024  # bytes
+DEFAULT_STOP_TIMEOUT = 10  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creation:
+    """A valid request with its defaults. `name` is empty when one is to be generated."""
+
+    name: str
+    config: ContainerConfig
+    host_config: HostConfig
+    networking_config: NetworkingConfig
+
+
+def validate_create(
+    name: str,
+    config: ContainerConfig,
+    host_config: HostConfig,
+    networking_config: NetworkingConfig,
+    facts: HostFacts,
+) -> list[Violation]:
+    """Every broken rule, in the order of the fields."""
+    return [
+        *(validate_name(name, "name") if name else ()),
+        *validate_image(config.image, "config.image"),
+        *validate_config(config, "config"),
+        *validate_host_config(host_config, facts, "host_config"),
+        *validate_endpoints(
+            networking_config.endpoints, host_config.network_mode, "networking_config.endpoints_config"
+        ),
+    ]
+
+
+def validate_config(config: ContainerConfig, field: str) -> list[Violation]:
+    """All of the portable part but the image's name: an image's own configuration is held to the same rules."""
+    violations: list[Violation] = []
+    if config.hostname:
+        violations += validate_hostname(config.hostname, f"{field}.hostname")
+    if config.domainname:
+        violations += validate_domainname(config.domainname, f"{field}.domainname")
+    if config.user:
+        violations += validate_user(config.user, f"{field}.user")
+    violations += validate_environment(config.env, f"{field}.env")
+    violations += validate_words(config.cmd, f"{field}.cmd")
+    violations += validate_words(config.entrypoint or (), f"{field}.entrypoint")
+    if config.working_dir:
+        violations += validate_working_dir(config.working_dir, f"{field}.working_dir")
+    if config.stop_signal:
+        violations += validate_signal(config.stop_signal, f"{field}.stop_signal")
+    if config.stop_timeout is not None:
+        violations += validate_stop_timeout(config.stop_timeout, f"{field}.stop_timeout")
+    violations += validate_exposed_ports(config.exposed_ports, f"{field}.exposed_ports")
+    return violations
+
+
+def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) -> list[Violation]:
+    return [
+        *validate_network_mode(host_config.network_mode, f"{field}.network_mode"),
+        *validate_dns(host_config.dns, f"{field}.dns"),
+        *validate_dns_search(host_config.dns_search, f"{field}.dns_search"),
+        *validate_dns_options(host_config.dns_options, f"{field}.dns_options"),
+        *validate_extra_hosts(host_config.extra_hosts, f"{field}.extra_hosts"),
+        *validate_log_config(host_config.log_config, f"{field}.log_config"),
+        *_validate_runtime(host_config.runtime, facts, f"{field}.runtime"),
+        *_validate_shm_size(host_config.shm_size, f"{field}.shm_size"),
+        *validate_annotations(host_config.annotations, f"{field}.annotations"),
+    ]
+
+
+def normalise(
+    name: str,
+    config: ContainerConfig,
+    host_config: HostConfig,
+    networking_config: NetworkingConfig,
+    facts: HostFacts,
+) -> Creation:
+    """The one place where defaults are given, to a valid request. What an image may give too (user, working directory,
+    stop signal) has its default after the merge; the host name's is the short id, which does not exist yet."""
+    return Creation(
+        name=strip_name(name),
+        config=replace(
+            config,
+            working_dir=clean_path(config.working_dir) if config.working_dir else "",
+            stop_timeout=DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout,
+            exposed_ports=expand_exposed_ports(config.exposed_ports),
+        ),
+        host_config=replace(
+            host_config,
+            network_mode=normalise_network(host_config.network_mode),
+            log_config=normalise_log_config(host_config.log_config),
+            runtime=host_config.runtime or facts.default_runtime,
+            shm_size=host_config.shm_size or DEFAULT_SHM_SIZE,
+        ),
+        networking_config=NetworkingConfig(
+            endpoints={
+                normalise_network(network): _normalise_endpoint(settings)
+                for network, settings in networking_config.endpoints.items()
+            }
+        ),
+    )
+
+
+def warnings(creation: Creation, facts: HostFacts) -> list[str]:
+    """What the request asks for and will not get, a sentence each."""
+    found: list[str] = []
+    mode = creation.host_config.network_mode
+    if mode == BRIDGE and not facts.ipv4_forwarding:
+        found.append("IPv4 forwarding is off on the node: the container will not reach other networks.")
+    if mode in (HOST, NONE) and creation.config.exposed_ports:
+        found.append(f"config.exposed_ports has no effect with network mode '{mode}'.")
+    if mode == NONE and any(settings.mac_address for settings in creation.networking_config.endpoints.values()):
+        found.append("mac_address has no effect with network mode 'none'.")
+    return found
+
+
+def _normalise_endpoint(settings: EndpointSettings) -> EndpointSettings:
+    return replace(settings, mac_address=settings.mac_address.lower())
+
+
+def _validate_runtime(runtime: str, facts: HostFacts, field: str) -> list[Violation]:
+    if not runtime or runtime in facts.runtimes:
+        return []
+    known = ", ".join(repr(name) for name in facts.runtimes)
+    return [Violation(field=field, description=f"the node has no runtime {runtime[:64]!r}; it has {known}")]
+
+
+def _validate_shm_size(size: int, field: str) -> list[Violation]:
+    if size >= 0:
+        return []
+    return [Violation(field=field, description=f"{size} is not a size: give bytes, or 0 for 64 MiB")]

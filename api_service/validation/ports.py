@@ -1,0 +1,56 @@
+"""Exposed ports: `80`, `80/tcp`, `8000-8010/udp`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.errors import Violation
+
+_PROTOCOLS = ("tcp", "udp", "sctp")
+_SPEC = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-zA-Z]+))?")
+_HIGHEST = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortRange:
+    """Ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+    protocol: str
+
+
+def parse_exposed_port(text: str) -> PortRange:
+    """Raises ValueError with a sentence."""
+    match = _SPEC.fullmatch(text)
+    shown = repr(text[:64])
+    if match is None:
+        raise ValueError(f"{shown} is not port or port/protocol, like '80/tcp' or '8000-8010/udp'")
+    first, last = int(match[1]), int(match[2] or match[1])
+    protocol = (match[3] or "tcp").lower()
+    if protocol not in _PROTOCOLS:
+        raise ValueError(f"{shown} names the protocol {protocol!r}; there are {', '.join(_PROTOCOLS)}")
+    if not (1 <= first <= _HIGHEST and 1 <= last <= _HIGHEST):
+        raise ValueError(f"{shown} is outside the ports 1 to {_HIGHEST}")
+    if first > last:
+        raise ValueError(f"{shown} begins after its end; write the lower port first")
+    return PortRange(first=first, last=last, protocol=protocol)
+
+
+def expand_exposed_ports(specs: Sequence[str]) -> tuple[str, ...]:
+    """Of valid specs: every port once as `80/tcp`, in the order given."""
+    ranges = [parse_exposed_port(spec) for spec in specs]
+    ports = (f"{port}/{span.protocol}" for span in ranges for port in range(span.first, span.last + 1))
+    return tuple(dict.fromkeys(ports))
+
+
+def validate_exposed_ports(specs: Sequence[str], field: str) -> list[Violation]:
+    violations = []
+    for index, spec in enumerate(specs):
+        try:
+            parse_exposed_port(spec)
+        except ValueError as error:
+            violations.append(Violation(field=f"{field}[{index}]", description=str(error)))
+    return violations
