@@ -8,6 +8,7 @@ import errno
 import hashlib
 import re
 import secrets
+import socket
 import sqlite3
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -162,7 +163,28 @@ class BridgeNetwork:
         try:
             await to_the_end(in_own_thread(partial(wiring.wire, self._pins, record.token, attachment)))
         except OSError as error:
-            raise _wiring_error(error, record) from error
+            raise self._wiring_error(error, record) from error
+
+    def _wiring_error(self, error: OSError, record: SandboxRecord) -> SlipwayError:
+        message = f"sandbox '{record.sandbox_id}': {error.strerror or error}"
+        if error.errno in _EXHAUSTED:
+            return ResourceExhausted(f"{message}; a limit of the kernel is reached, remove containers or raise it")
+        if error.errno in {errno.EPERM, errno.EACCES}:
+            return FailedPrecondition(
+                f"{message}; the executor needs CAP_NET_ADMIN and CAP_SYS_ADMIN", reason="BRIDGE_UNAVAILABLE"
+            )
+        if record.mode is NetworkMode.BRIDGE and not self._bridge_stands():
+            return FailedPrecondition(
+                f"{message}; bridge '{self._config.bridge}' is gone, restart the executor to have it made again",
+                reason="BRIDGE_UNAVAILABLE",
+            )
+        return Internal(message)
+
+    def _bridge_stands(self) -> bool:
+        try:
+            return self._bridge is not None and socket.if_nametoindex(self._config.bridge) == self._bridge.index
+        except OSError:
+            return False
 
     def _attachment(self, record: SandboxRecord) -> wiring.Attachment | None:
         endpoint = self._endpoint(record)
@@ -247,21 +269,6 @@ def _check_same(existing: SandboxRecord, wanted: SandboxRecord) -> None:
         resource_type="sandbox",
         resource_name=str(existing.sandbox_id),
     )
-
-
-def _wiring_error(error: OSError, record: SandboxRecord) -> SlipwayError:
-    message = f"sandbox '{record.sandbox_id}': {error.strerror or error}"
-    if error.errno in _EXHAUSTED:
-        return ResourceExhausted(f"{message}; a limit of the kernel is reached, remove containers or raise it")
-    if error.errno == errno.ENODEV:
-        return FailedPrecondition(
-            f"{message}; the bridge is gone, restart the executor to have it made again", reason="BRIDGE_UNAVAILABLE"
-        )
-    if error.errno in {errno.EPERM, errno.EACCES}:
-        return FailedPrecondition(
-            f"{message}; the executor needs CAP_NET_ADMIN and CAP_SYS_ADMIN", reason="BRIDGE_UNAVAILABLE"
-        )
-    return Internal(message)
 
 
 def _unpin(pins: PinDirectory, tokens: set[str]) -> None:

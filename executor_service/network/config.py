@@ -33,6 +33,11 @@ class BridgeConfig:
     mtu: int | None = None  # bytes
     pool_size: int = 4
 
+    @property
+    def gateways(self) -> tuple[str, str]:
+        """The bridge's own addresses, by which containers reach the host: IPv4, IPv6."""
+        return str(self.ipv4_subnet.network_address + 1), str(self.ipv6_subnet.network_address + 1)
+
     def __post_init__(self) -> None:
         """Raises InvalidArgument with every broken rule."""
         rules = (

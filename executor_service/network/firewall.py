@@ -32,7 +32,7 @@ table inet {config.table} {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         iifname "{bridge}" oifname "{bridge}" accept
-        iifname "{bridge}" ip saddr != {ipv4} drop comment "a container speaks for itself alone"
+        iifname "{bridge}" ip saddr != {ipv4} drop comment "forged source address"
         iifname "{bridge}" ip6 saddr != {ipv6} drop
         iifname "{bridge}" ct state invalid drop comment "would leave without being masqueraded"
         oifname "{bridge}" ct state established,related accept

@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from types import TracebackType
 from typing import Self
 
@@ -89,25 +88,26 @@ def delete_link(name: str) -> Request:
     return Request(_RTM_DELLINK, 0, body, f"delete {name}")
 
 
-def add_address(index: int, interface: IPv4Interface | IPv6Interface) -> Request:
+def add_address(index: int, address: str, prefix_length: int) -> Request:
     """The address is usable at once: no duplicate address detection."""
-    family = _family(interface.version)
+    family, packed = _packed(address)
     body = (
-        struct.pack("=BBBBI", family, interface.network.prefixlen, 0, 0, index)
-        + _attribute(_IFA_ADDRESS, interface.packed)
-        + _attribute(_IFA_LOCAL, interface.packed)
+        struct.pack("=BBBBI", family, prefix_length, 0, 0, index)
+        + _attribute(_IFA_ADDRESS, packed)
+        + _attribute(_IFA_LOCAL, packed)
         + _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NODAD))
     )
-    if interface.version == 4:
-        body += _attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
-    return Request(_RTM_NEWADDR, _CREATE_EXCLUSIVE, body, f"add address {interface}")
+    if family == socket.AF_INET:
+        broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix_length)) - 1
+        body += _attribute(_IFA_BROADCAST, broadcast.to_bytes(4, "big"))
+    return Request(_RTM_NEWADDR, _CREATE_EXCLUSIVE, body, f"add address {address}/{prefix_length}")
 
 
 def add_default_route(index: int, gateway: str) -> Request:
-    address = ip_address(gateway)
+    family, packed = _packed(gateway)
     body = (
-        struct.pack("=BBBBBBBBI", _family(address.version), 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
-        + _attribute(_RTA_GATEWAY, address.packed)
+        struct.pack("=BBBBBBBBI", family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
+        + _attribute(_RTA_GATEWAY, packed)
         + _attribute(_RTA_OIF, struct.pack("=I", index))
     )
     return Request(_RTM_NEWROUTE, _CREATE_EXCLUSIVE, body, f"add the default route via {gateway}")
@@ -156,8 +156,9 @@ def _attribute(kind: int, payload: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + payload + bytes(-length % 4)
 
 
-def _family(version: int) -> int:
-    return socket.AF_INET if version == 4 else socket.AF_INET6
+def _packed(address: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address)
 
 
 def _answers(data: bytes) -> list[tuple[int, int, str]]:

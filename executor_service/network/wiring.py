@@ -10,7 +10,6 @@ import os
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from executor_service.network import syscalls
@@ -76,8 +75,8 @@ def _outside(attachment: Attachment, namespace: int) -> list[Request]:
 def _inside(endpoint: Endpoint, index: int) -> list[Request]:
     return [
         bring_up(_LOOPBACK),
-        add_address(index, IPv4Interface((endpoint.ipv4_address, endpoint.ipv4_prefix_length))),
-        add_address(index, IPv6Interface((endpoint.ipv6_address, endpoint.ipv6_prefix_length))),
+        add_address(index, endpoint.ipv4_address, endpoint.ipv4_prefix_length),
+        add_address(index, endpoint.ipv6_address, endpoint.ipv6_prefix_length),
         bring_up(index),
         add_default_route(index, endpoint.ipv4_gateway),
         add_default_route(index, endpoint.ipv6_gateway),
