@@ -166,8 +166,6 @@ def _clean(name: bytes, entry: bytes) -> bytes:
     """`name` without `.` and empty components; b"" is the root."""
     if name.startswith(b"/"):
         raise corrupt_image(f"layer: the entry {shown(entry)} uses the absolute name {shown(name)}")
-    if len(name) > _MAX_PATH + 2:
-        raise corrupt_image(f"layer: a name of {len(name)} bytes; the limit is {_MAX_PATH}")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise corrupt_image(f"layer: the entry {shown(entry)} uses the name {shown(name)}, which leaves its directory")
@@ -175,7 +173,10 @@ def _clean(name: bytes, entry: bytes) -> bytes:
         raise corrupt_image(f"layer: the entry {shown(entry)} has an empty name")
     if any(len(part) > _MAX_COMPONENT for part in parts):
         raise corrupt_image(f"layer: {shown(entry)} has a component longer than {_MAX_COMPONENT} bytes")
-    return b"/".join(parts)
+    cleaned = b"/".join(parts)
+    if len(cleaned) > _MAX_PATH:
+        raise corrupt_image(f"layer: a name of {len(cleaned)} bytes; the limit is {_MAX_PATH}")
+    return cleaned
 
 
 def _kept_attributes(entry: Entry) -> Mapping[bytes, bytes]:

@@ -67,6 +67,7 @@ class LayerStore:
 
     def hold_all(self, owner: str) -> None:
         """Keep every layer: `owner` is known to hold some, but its record cannot be read."""
+        _log.warning("unused layers are kept until this record is removed", owner=owner)
         self._holders_of_all.add(owner)
 
     def release(self, owner: str) -> None:
@@ -99,9 +100,8 @@ class LayerStore:
         self._sizes[name] = size
 
     async def collect(self) -> None:
-        """Drop every layer that nobody holds. Deleting goes on in the background."""
+        """Drop every layer that nobody holds, unless somebody holds all. Deleting goes on in the background."""
         if self._holders_of_all:
-            _log.warning("unused layers are kept: a record cannot be read", owners=sorted(self._holders_of_all))
             return
         async with self._collecting:
             held = frozenset[str]().union(*self._holders.values())

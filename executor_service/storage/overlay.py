@@ -7,6 +7,7 @@ rename when it is whole, and is gone by one rename into the trash.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ import structlog
 from common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
 from executor_service.container import CONTAINER_ID
 from executor_service.run import run
-from executor_service.storage.durable import private_directory, sync_directory, write_synced
+from executor_service.storage.durable import private_directory, sync_directory
 from executor_service.storage.image_config import DIGEST
 from executor_service.storage.images import ImageStore
 from executor_service.storage.init_layer import init_layer_name, make_init_layer, unsafe_directories
@@ -174,9 +175,14 @@ class OverlaySnapshots:
             for name, mode in (("upper", 0o755), ("work", 0o700), ("merged", 0o700)):
                 (staged / name).mkdir()
                 (staged / name).chmod(mode)
-            write_synced(staged / _RECORD, json.dumps(asdict(record)).encode())
-            staged.rename(self._containers / container_id)
-            sync_directory(self._containers)
+            descriptor = os.open(staged / _RECORD, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(asdict(record)).encode())
+                file.flush()
+                staged.rename(self._containers / container_id)
+                # One sync for all of it: a journal that has the file's data has the mkdirs and the rename before it. A
+                # power cut in between leaves an empty record, which is a broken container nobody was promised.
+                os.fsync(descriptor)
         except BaseException:
             self._trash.throw(staged)
             raise

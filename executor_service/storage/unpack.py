@@ -31,6 +31,8 @@ _log = structlog.get_logger(__name__)
 
 _PIPE_SIZE = 1 << 20  # bytes
 _SIDE_BY_SIDE = 2  # layers unpacked at a time
+# What tar says of ENOSPC and EDQUOT; a file system that is just full takes part of a write first.
+_FULL = ("No space left on device", "Disk quota exceeded", "Wrote only")
 _OPAQUE = "trusted.overlay.opaque"
 
 
@@ -152,7 +154,7 @@ def _outcome(
             "image: unpacking a layer took longer than this node allows", reason="TIMEOUT"
         ) from error
     if done.returncode != 0:
-        if "No space left on device" in done.message or "Disk quota exceeded" in done.message:
+        if any(sign in done.message for sign in _FULL):
             raise ResourceExhausted("image: no space left to unpack a layer; free some and try again")
         _log.error("tar failed", error=done.message)
         raise Internal(f"image: a layer could not be unpacked: {done.message.splitlines()[0]}")
