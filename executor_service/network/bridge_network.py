@@ -113,7 +113,8 @@ class BridgeNetwork:
     def _set_up(self) -> host_bridge.Bridge:
         try:
             with ExitStack() as undo:
-                self._pins.prepare()
+                if self._pins.prepare():
+                    undo.callback(self._pins.remove)
                 forwarding.enable_forwarding()
                 bridge = host_bridge.ensure_bridge(self._config)
                 if bridge.created:

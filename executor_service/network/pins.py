@@ -21,18 +21,20 @@ class PinDirectory:
 
     path: Path
 
-    def prepare(self) -> None:
-        """Make the directory (0700) and its mount. Idempotent. Raises OSError."""
+    def prepare(self) -> bool:
+        """Make the directory (0700) and its mount. Idempotent. Returns whether the mount is new. Raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._is_mount_point():
+        new = not self._is_mount_point()
+        if new:
             syscalls.bind_mount(self.path, self.path)
         syscalls.make_shared(self.path)
+        return new
 
     def remove(self) -> None:
-        """Undo `prepare`; the pins must be gone. Idempotent."""
+        """Undo `prepare`; a directory that still holds something stays. Idempotent."""
         if self._is_mount_point():
             syscalls.detach_mount(self.path)
-        if self.path.is_dir():
+        if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     def of(self, token: str) -> Path:
