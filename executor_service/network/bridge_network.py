@@ -6,7 +6,6 @@ import asyncio
 import base64
 import errno
 import hashlib
-import re
 import secrets
 import socket
 import sqlite3
@@ -19,13 +18,15 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from common.errors import FailedPrecondition, Internal, InvalidArgument, ResourceExhausted, SlipwayError, Violation
+from common.errors import FailedPrecondition, Internal, ResourceExhausted, SlipwayError
 from common.sqlite import Database
 from executor_service.container import NetworkMode
 from executor_service.network import firewall, forwarding, host_bridge, records, rtnetlink, wiring
 from executor_service.network.config import BridgeConfig
 from executor_service.network.ipam import AddressPool
+from executor_service.network.mac import checked_mac, random_mac
 from executor_service.network.pins import PinDirectory
+from executor_service.network.pool import SandboxPool
 from executor_service.network.records import SandboxRecord
 from executor_service.network.sandbox import Endpoint, Sandbox, SandboxNetwork
 from executor_service.network.worker import in_own_thread, to_the_end
@@ -34,7 +35,6 @@ _log = structlog.get_logger(__name__)
 
 _NETWORK = "bridge"
 _INTERFACE = "eth0"
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _TOKEN_LENGTH = 9  # of base 32: 45 bits; with the prefix exactly the 15 characters of an interface's name
 # EXFULL is the bridge's answer to port 1024 (BR_MAX_PORTS), ENOSPC unshare's at user.max_net_namespaces.
 _EXHAUSTED = frozenset({errno.EXFULL, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -49,6 +49,7 @@ class BridgeNetwork:
         self._database = database
         self._pins = PinDirectory(config.run_directory)
         self._bridge: host_bridge.Bridge | None = None
+        self._pool = SandboxPool(size=config.pool_size, prepare=self._prepare)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Two instances in one network namespace have different bridges, hence different prefixes.
         self._prefix = f"sw{hashlib.sha256(config.bridge.encode()).hexdigest()[:4]}"
@@ -62,19 +63,22 @@ class BridgeNetwork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._discard(await self._pool.stop())
         self._bridge = None
 
     async def create(self, sandbox_id: str, *, mode: NetworkMode, mac_address: str = "") -> Sandbox:
         """See SandboxNetwork. Raises InvalidArgument for a MAC address that no interface can have, and
         FailedPrecondition when the id is taken by a sandbox of another mode or MAC address."""
-        mac = _checked_mac(mac_address)
+        mac = checked_mac(mac_address)
         async with self._lock(sandbox_id), AsyncExitStack() as undo:
-            token = _new_token()
-            undo.push_async_callback(self._discard, {token})
-            wanted = SandboxRecord(token=token, sandbox_id=sandbox_id, mode=mode, mac_address=mac)
-            record = await to_the_end(self._database.write(partial(self._claim, wanted=wanted)))
-            if record.token == token:
+            wanted = SandboxRecord(token=_new_token(), sandbox_id=sandbox_id, mode=mode, mac_address=mac)
+            ready = self._pool.take() if mode is NetworkMode.BRIDGE and not mac else None
+            undo.push_async_callback(self._discard, {wanted.token} | ({ready.token} if ready else set()))
+            record = await self._claimed(wanted, ready)
+            if record.token == wanted.token:
                 await self._wire(record)
+            if ready is not None and record.token != ready.token:
+                await self._discard({ready.token})
             undo.pop_all()
             return self._sandbox(record)
 
@@ -89,7 +93,23 @@ class BridgeNetwork:
         return [self._sandbox(record) for record in recorded if record.sandbox_id is not None]
 
     async def reconcile(self, keep: set[str]) -> None:
-        """See SandboxNetwork. To be called before the first create."""
+        """See SandboxNetwork. To be called before the first create; from then on sandboxes are prepared ahead."""
+        await self._discard(await self._pool.stop())
+        await self._sweep(keep)
+        self._pool.start()
+
+    async def wait_prepared(self) -> None:
+        """Return once as many sandboxes stand ready as are to be had."""
+        await self._pool.wait_filled()
+
+    async def teardown(self) -> None:
+        """Destroy every sandbox, and remove the table, the bridge and the pin directory. Idempotent."""
+        await self._pool.stop()
+        await to_the_end(asyncio.to_thread(self._pins.prepare))
+        await self._sweep(set())
+        await to_the_end(asyncio.to_thread(self._take_down))
+
+    async def _sweep(self, keep: set[str]) -> None:
         # What exists is listed before the records are read: whatever is being made has its record by then.
         pinned = await asyncio.to_thread(self._pins.tokens)
         interfaces = await asyncio.to_thread(host_bridge.interfaces_with_prefix, self._prefix)
@@ -100,12 +120,6 @@ class BridgeNetwork:
         strays = interfaces - {self._prefix + token for token in kept}
         await to_the_end(asyncio.to_thread(_delete_interfaces, strays))
         _log.info("sandboxes reconciled", kept=len(kept), removed=len(gone), stray_interfaces=len(strays))
-
-    async def teardown(self) -> None:
-        """Destroy every sandbox, and remove the table, the bridge and the pin directory. Idempotent."""
-        await to_the_end(asyncio.to_thread(self._pins.prepare))
-        await self.reconcile(set())
-        await to_the_end(asyncio.to_thread(self._take_down))
 
     def _lock(self, sandbox_id: str) -> asyncio.Lock:
         return self._locks.setdefault(sandbox_id, asyncio.Lock())
@@ -134,8 +148,23 @@ class BridgeNetwork:
         host_bridge.delete_bridge(self._config)
         self._pins.remove()
 
-    def _claim(self, connection: sqlite3.Connection, wanted: SandboxRecord) -> SandboxRecord:
-        """The sandbox's record if it stands already, else a new one. On the database's thread, in its transaction."""
+    async def _claimed(self, wanted: SandboxRecord, ready: SandboxRecord | None) -> SandboxRecord:
+        claim = partial(self._claim, wanted=wanted, ready=ready)
+        try:
+            return await to_the_end(self._database.write(claim))
+        except ResourceExhausted:
+            # Prepared sandboxes hold addresses too; whoever asks comes before whoever might.
+            spare = self._pool.drain()
+            if not spare:
+                raise
+            await self._discard(spare)
+            return await to_the_end(self._database.write(claim))
+
+    def _claim(
+        self, connection: sqlite3.Connection, wanted: SandboxRecord, ready: SandboxRecord | None
+    ) -> SandboxRecord:
+        """The sandbox's record if it stands already, else the ready one made its own, else a new one. On the
+        database's thread, in its transaction."""
         assert wanted.sandbox_id is not None
         existing = records.find(connection, wanted.sandbox_id)
         if existing is not None and self._exists(existing):
@@ -144,6 +173,9 @@ class BridgeNetwork:
         if existing is not None:
             # Left by a crash before its pin. Its token is not used again: the old interface may still be dying.
             records.delete(connection, {existing.token})
+        if ready is not None and self._exists(ready):
+            records.give(connection, token=ready.token, sandbox_id=wanted.sandbox_id)
+            return replace(ready, sandbox_id=wanted.sandbox_id)
         return self._record(connection, wanted)
 
     def _record(self, connection: sqlite3.Connection, wanted: SandboxRecord) -> SandboxRecord:
@@ -152,10 +184,20 @@ class BridgeNetwork:
             return wanted
         return records.insert_with_addresses(
             connection,
-            replace(wanted, mac_address=wanted.mac_address or _random_mac()),
+            replace(wanted, mac_address=wanted.mac_address or random_mac()),
             network=_NETWORK,
             subnets=(self._config.ipv4_subnet, self._config.ipv6_subnet),
         )
+
+    async def _prepare(self) -> SandboxRecord:
+        """A finished sandbox on the bridge that is nobody's yet."""
+        async with AsyncExitStack() as undo:
+            wanted = SandboxRecord(token=_new_token(), sandbox_id=None, mode=NetworkMode.BRIDGE)
+            undo.push_async_callback(self._discard, {wanted.token})
+            record = await to_the_end(self._database.write(partial(self._record, wanted=wanted)))
+            await self._wire(record)
+            undo.pop_all()
+            return record
 
     async def _wire(self, record: SandboxRecord) -> None:
         if record.mode is NetworkMode.HOST:
@@ -201,7 +243,10 @@ class BridgeNetwork:
         )
 
     async def _discard(self, tokens: set[str]) -> None:
-        """Let the namespaces go, then free their addresses; in this order, so that a crash between leaves a record."""
+        """Let namespaces go, then free their addresses; in this order, so that a crash between leaves a record."""
+
+        if not tokens:
+            return
 
         async def discard() -> None:
             await asyncio.to_thread(_unpin, self._pins, tokens)
@@ -240,23 +285,6 @@ class BridgeNetwork:
 
 def _new_token() -> str:
     return base64.b32encode(secrets.token_bytes(_TOKEN_LENGTH)).decode().lower()[:_TOKEN_LENGTH]
-
-
-def _random_mac() -> str:
-    """A random locally administered, individual address (IEEE 802: bit 1 of the first octet set, bit 0 clear)."""
-    octets = bytearray(secrets.token_bytes(6))
-    octets[0] = octets[0] & 0xFC | 0x02
-    return octets.hex(":")
-
-
-def _checked_mac(mac_address: str) -> str:
-    mac = mac_address.lower()
-    if not mac:
-        return mac
-    if _MAC.fullmatch(mac) is None or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
-        rule = f"'{mac_address}' is no address an interface can have; give six hex octets such as 02:42:ac:11:00:02, "
-        raise InvalidArgument(violations=[Violation(field="mac_address", description=f"{rule}the first one even")])
-    return mac
 
 
 def _check_same(existing: SandboxRecord, wanted: SandboxRecord) -> None:

@@ -80,10 +80,9 @@ def insert(connection: sqlite3.Connection, record: SandboxRecord) -> None:
     )
 
 
-def give(connection: sqlite3.Connection, *, token: str, sandbox_id: str) -> bool:
-    """Make a prepared sandbox somebody's. False when it is gone or already taken."""
-    statement = "UPDATE network_sandboxes SET sandbox_id = ? WHERE token = ? AND sandbox_id IS NULL"
-    return connection.execute(statement, (sandbox_id, token)).rowcount == 1
+def give(connection: sqlite3.Connection, *, token: str, sandbox_id: str) -> None:
+    """Make a prepared sandbox somebody's."""
+    connection.execute("UPDATE network_sandboxes SET sandbox_id = ? WHERE token = ?", (sandbox_id, token))
 
 
 def delete(connection: sqlite3.Connection, tokens: set[str]) -> None:

@@ -75,7 +75,7 @@ async def test_nobody_outside_reaches_a_sandbox_unasked(network: BridgeNetwork, 
     with open_namespace(sandbox.netns_path) as inside:
         for address in (ipv4, ipv6):
             with pytest.raises(TimeoutError):
-                exchange(outside, inside, address)
+                exchange(outside, inside, address, timeout=0.5)
 
 
 async def test_the_interface_is_eth0_with_its_mac_and_without_router_advertisements(network: BridgeNetwork) -> None:

@@ -1,0 +1,161 @@
+"""Sandboxes prepared ahead: taken without wiring, never two for one, never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from common.sqlite import Database
+from executor_service.container import NetworkMode
+from executor_service.network import records, syscalls, wiring
+from executor_service.network.bridge_network import BridgeNetwork
+from tests.fixtures.bridge import bridge_config, bridge_network, exchange, interfaces, node_state
+from tests.fixtures.netns import open_namespace
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with node_state(tmp_path) as state:
+        yield state
+
+
+@pytest.fixture
+async def network(tmp_path: Path, database: Database) -> AsyncIterator[BridgeNetwork]:
+    """Two sandboxes stand ready."""
+    async with bridge_network(bridge_config(tmp_path, pool_size=2), database) as made:
+        await made.reconcile(set())
+        await _filled(made)
+        yield made
+
+
+async def _filled(network: BridgeNetwork) -> None:
+    async with asyncio.timeout(10):
+        await network.wait_prepared()
+
+
+async def _prepared(database: Database) -> set[str]:
+    return {record.token for record in await database.read(records.everything) if record.sandbox_id is None}
+
+
+def _no_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, "nothing can be wired now")
+
+    monkeypatch.setattr(wiring, "wire", fail)
+
+
+async def test_a_prepared_sandbox_is_taken_without_wiring_and_works(
+    network: BridgeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _no_wiring(patch)
+        one = await network.create("one", mode=NetworkMode.BRIDGE)
+        two = await network.create("two", mode=NetworkMode.BRIDGE)
+        assert await network.create("one", mode=NetworkMode.BRIDGE) == one
+    assert one.endpoint is not None
+    assert two.endpoint is not None
+    with open_namespace(one.netns_path) as first, open_namespace(two.netns_path) as second:
+        assert exchange(first, second, two.endpoint.ipv4_address) == one.endpoint.ipv4_address
+        assert one.endpoint.mac_address in first.command("ip", "link", "show", "eth0")
+    assert await network.list() == [one, two]
+
+
+async def test_the_pool_is_filled_again_and_never_beyond_its_size(network: BridgeNetwork, database: Database) -> None:
+    first = await _prepared(database)
+    assert len(first) == 2
+    for number in range(3):
+        await network.create(f"s{number}", mode=NetworkMode.BRIDGE)
+    await _filled(network)
+    again = await _prepared(database)
+    assert len(again) == 2
+    assert not again & first
+
+
+async def test_many_at_once_share_nothing(network: BridgeNetwork) -> None:
+    sandboxes = await asyncio.gather(*(network.create(f"s{n}", mode=NetworkMode.BRIDGE) for n in range(10)))
+    assert len({sandbox.netns_path for sandbox in sandboxes}) == 10
+    assert len({sandbox.endpoint.ipv4_address for sandbox in sandboxes if sandbox.endpoint}) == 10
+
+
+async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: BridgeNetwork, database: Database) -> None:
+    prepared = await _prepared(database)
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, mac_address="02:00:00:00:00:77")
+    assert sandbox.endpoint is not None
+    assert sandbox.endpoint.mac_address == "02:00:00:00:00:77"
+    assert await _prepared(database) == prepared
+
+
+async def test_a_prepared_sandbox_that_vanished_is_replaced_by_a_fresh_one(
+    network: BridgeNetwork, database: Database, tmp_path: Path
+) -> None:
+    prepared = await _prepared(database)
+    for token in prepared:
+        syscalls.detach_mount(tmp_path / "netns" / token)
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+    with open_namespace(sandbox.netns_path) as inside:
+        assert inside.run(interfaces) == {"lo", "eth0"}
+    assert len(prepared & await _prepared(database)) == 1
+
+
+async def test_prepared_sandboxes_give_their_addresses_to_whoever_asks(tmp_path: Path, database: Database) -> None:
+    config = bridge_config(tmp_path, ipv4_subnet="172.30.0.0/30", pool_size=1)
+    async with bridge_network(config, database) as network:
+        await network.reconcile(set())
+        await _filled(network)
+        sandbox = await network.create("one", mode=NetworkMode.BRIDGE, mac_address="02:00:00:00:00:77")
+        assert sandbox.endpoint is not None
+        assert sandbox.endpoint.ipv4_address == "172.30.0.2"
+
+
+async def test_a_pool_that_cannot_be_filled_hinders_nobody(
+    network: BridgeNetwork, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _no_wiring(patch)
+        await network.create("one", mode=NetworkMode.BRIDGE)
+        await _filled(network)
+        assert len(await _prepared(database)) == 1
+    await network.create("two", mode=NetworkMode.BRIDGE)
+    await _filled(network)
+    assert len(await _prepared(database)) == 2
+
+
+async def test_a_cancelled_create_leaves_nothing_of_what_it_took(network: BridgeNetwork, database: Database) -> None:
+    creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE))
+    await asyncio.sleep(0)  # it has taken one and queued its write
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert await network.list() == []
+    await _filled(network)
+    assert len(await _prepared(database)) == 2
+
+
+async def test_leaving_discards_the_prepared_and_keeps_the_taken(tmp_path: Path, database: Database) -> None:
+    config = bridge_config(tmp_path, pool_size=2)
+    async with bridge_network(config, database) as outer:
+        async with BridgeNetwork(config, database) as network:
+            await network.reconcile(set())
+            await _filled(network)
+            sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+        assert await _prepared(database) == set()
+        assert [pin.name for pin in (tmp_path / "netns").iterdir()] == [Path(sandbox.netns_path).name]
+        assert await outer.list() == [sandbox]
+
+
+async def test_what_a_crashed_executor_prepared_is_removed(
+    network: BridgeNetwork, database: Database, tmp_path: Path
+) -> None:
+    left = await _prepared(database)
+    await database.write(
+        partial(records.insert, record=records.SandboxRecord(token="neverwird", sandbox_id=None, mode=NetworkMode.NONE))
+    )
+    async with BridgeNetwork(bridge_config(tmp_path), database) as next_one:
+        await next_one.reconcile(set())
+        assert await _prepared(database) == set()
+        assert not any((tmp_path / "netns" / token).exists() for token in left)
