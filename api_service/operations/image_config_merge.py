@@ -7,7 +7,7 @@ from dataclasses import replace
 from api_service.records.config import ContainerConfig, ImageConfig
 from api_service.validation.container_create import validate_config
 from api_service.validation.environment import merge_environment
-from api_service.validation.ports import expand_exposed_ports
+from api_service.validation.ports import normalise_exposed_ports
 from api_service.validation.process import clean_path
 from api_service.validation.signals import DEFAULT_STOP_SIGNAL
 from common.errors import Violation
@@ -31,7 +31,7 @@ def merge_image_config(config: ContainerConfig, image: ImageConfig) -> Container
         working_dir=clean_path(config.working_dir or image.working_dir or DEFAULT_WORKING_DIR),
         labels={**image.labels, **config.labels},
         stop_signal=config.stop_signal or image.stop_signal or DEFAULT_STOP_SIGNAL,
-        exposed_ports=expand_exposed_ports((*config.exposed_ports, *image.exposed_ports)),
+        exposed_ports=normalise_exposed_ports((*config.exposed_ports, *image.exposed_ports)),
     )
 
 

@@ -24,7 +24,7 @@ from api_service.validation.network_mode import (
     validate_endpoints,
     validate_network_mode,
 )
-from api_service.validation.ports import expand_exposed_ports, validate_exposed_ports
+from api_service.validation.ports import normalise_exposed_ports, validate_exposed_ports
 from api_service.validation.process import (
     clean_path,
     validate_domainname,
@@ -122,7 +122,7 @@ def normalise(
             config,
             working_dir=clean_path(config.working_dir) if config.working_dir else "",
             stop_timeout=DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout,
-            exposed_ports=expand_exposed_ports(config.exposed_ports),
+            exposed_ports=normalise_exposed_ports(config.exposed_ports),
         ),
         host_config=replace(
             host_config,

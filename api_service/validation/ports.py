@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.errors import Violation
 
@@ -20,6 +20,10 @@ class PortRange:
     first: int
     last: int
     protocol: str
+
+    def __str__(self) -> str:
+        span = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{span}/{self.protocol}"
 
 
 def parse_exposed_port(text: str) -> PortRange:
@@ -39,11 +43,16 @@ def parse_exposed_port(text: str) -> PortRange:
     return PortRange(first=first, last=last, protocol=protocol)
 
 
-def expand_exposed_ports(specs: Sequence[str]) -> tuple[str, ...]:
-    """Of valid specs: every port once as `80/tcp`, in the order given."""
-    ranges = [parse_exposed_port(spec) for spec in specs]
-    ports = (f"{port}/{span.protocol}" for span in ranges for port in range(span.first, span.last + 1))
-    return tuple(dict.fromkeys(ports))
+def normalise_exposed_ports(specs: Sequence[str]) -> tuple[str, ...]:
+    """Of valid specs: every port once, as `80/tcp` or `8000-8010/udp`, in ascending order. Ranges stay ranges: a few
+    words of a request can name all ports there are, and records are read often."""
+    united: list[PortRange] = []
+    for span in sorted(map(parse_exposed_port, specs), key=lambda span: (span.protocol, span.first, span.last)):
+        if united and united[-1].protocol == span.protocol and span.first <= united[-1].last:
+            united[-1] = replace(united[-1], last=max(united[-1].last, span.last))
+        else:
+            united.append(span)
+    return tuple(map(str, sorted(united, key=lambda span: (span.first, span.protocol))))
 
 
 def validate_exposed_ports(specs: Sequence[str], field: str) -> list[Violation]:

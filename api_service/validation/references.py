@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from common.errors import Violation
+from common.errors import InvalidArgument, Violation
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
@@ -31,8 +31,10 @@ _FULL_ID = re.compile(r"(?:sha256:)?([a-f0-9]{64})")
 _ID_PREFIX = re.compile(rf"(?:sha256:)?([a-f0-9]{{{_SHORTEST_ID_PREFIX},64}})")
 
 
-class InvalidReference(ValueError):
-    """Its text is a sentence for people."""
+class InvalidReference(InvalidArgument):
+    """The text is no reference; the message says why."""
+
+    default_reason = "INVALID_REFERENCE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,10 @@ class ImageReference:
     @property
     def familiar_name(self) -> str:
         """`busybox`"""
-        if self.domain != DEFAULT_DOMAIN:
-            return f"{self.domain}/{self.path}"
         below = self.path.removeprefix(_OFFICIAL)
-        return below if "/" not in below else self.path
+        short = below if "/" not in below else self.path
+        # A path like `0.0/app` would be read as a registry's without its domain.
+        return short if _split_domain(short) == (self.domain, self.path) else f"{self.domain}/{self.path}"
 
     @property
     def _suffix(self) -> str:
@@ -116,7 +118,7 @@ def validate_image(text: str, field: str) -> list[Violation]:
     try:
         parse_reference(text)
     except InvalidReference as error:
-        return [Violation(field=field, description=str(error))]
+        return [Violation(field=field, description=error.message)]
     return []
 
 

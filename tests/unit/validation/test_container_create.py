@@ -1,0 +1,202 @@
+"""The create request as a whole: all violations at once, defaults, warnings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from api_service.records.config import (
+    ContainerConfig,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    NetworkingConfig,
+)
+from api_service.validation.container_create import Creation, normalise, validate_create, warnings
+from api_service.validation.host_facts import HostFacts
+
+_FACTS = HostFacts(runtimes=("crun", "runc"))
+_CONFIG = ContainerConfig(image="busybox")
+
+
+def _fields(
+    name: str = "",
+    config: ContainerConfig = _CONFIG,
+    host_config: HostConfig | None = None,
+    networking_config: NetworkingConfig | None = None,
+) -> list[str]:
+    violations = validate_create(
+        name, config, host_config or HostConfig(), networking_config or NetworkingConfig(), _FACTS
+    )
+    assert all(violation.description for violation in violations)
+    return [violation.field for violation in violations]
+
+
+def test_least_request_is_valid() -> None:
+    assert _fields() == []
+
+
+def test_full_request_is_valid() -> None:
+    config = ContainerConfig(
+        image="registry.example/team/app:1", hostname="web", domainname="example.org", user="1000:1000", tty=True,
+        env=("A=1", "B"), cmd=("x",), entrypoint=("/bin/sh",), working_dir="/srv", labels={"": "", "a": "b"},
+        stop_signal="RTMIN+3", stop_timeout=-1, exposed_ports=("80/tcp", "1000-1010/udp"),
+    )  # fmt: skip
+    host_config = HostConfig(
+        network_mode="bridge", dns=("1.1.1.1",), dns_search=("example.org",), dns_options=("ndots:2",),
+        extra_hosts=("db:10.0.0.5", "gw:host-gateway"), auto_remove=True, log_config=LogConfig(type="json-file"),
+        runtime="runc", readonly_rootfs=True, shm_size=1, annotations={"org.example.owner": "me"},
+    )  # fmt: skip
+    endpoints = NetworkingConfig(endpoints={"bridge": EndpointSettings(mac_address="02:42:ac:11:00:02")})
+    assert _fields("/web", config, host_config, endpoints) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"image": ""}, "config.image"),
+        ({"image": "No Image"}, "config.image"),
+        ({"hostname": "a_b"}, "config.hostname"),
+        ({"domainname": "-"}, "config.domainname"),
+        ({"user": "a:b:c"}, "config.user"),
+        ({"env": ("A=1", "=x")}, "config.env[1]"),
+        ({"cmd": ("a\0",)}, "config.cmd[0]"),
+        ({"entrypoint": ("a", "\0")}, "config.entrypoint[1]"),
+        ({"working_dir": "relative"}, "config.working_dir"),
+        ({"stop_signal": "SIGNOPE"}, "config.stop_signal"),
+        ({"stop_timeout": -2}, "config.stop_timeout"),
+        ({"exposed_ports": ("http",)}, "config.exposed_ports[0]"),
+    ],
+)
+def test_each_field_of_config(change: dict[str, object], field: str) -> None:
+    assert _fields(config=replace(_CONFIG, **change)) == [field]  # type: ignore[arg-type]  # a table of any field
+
+
+@pytest.mark.parametrize(
+    ("host_config", "field"),
+    [
+        (HostConfig(network_mode="container:x"), "host_config.network_mode"),
+        (HostConfig(network_mode="mynet"), "host_config.network_mode"),
+        (HostConfig(dns=("x",)), "host_config.dns[0]"),
+        (HostConfig(dns_search=("a b",)), "host_config.dns_search[0]"),
+        (HostConfig(dns_options=("a b",)), "host_config.dns_options[0]"),
+        (HostConfig(extra_hosts=("x",)), "host_config.extra_hosts[0]"),
+        (HostConfig(log_config=LogConfig(type="none")), "host_config.log_config.type"),
+        (HostConfig(log_config=LogConfig(config={"a": "b"})), 'host_config.log_config.config["a"]'),
+        (HostConfig(runtime="kata"), "host_config.runtime"),
+        (HostConfig(shm_size=-1), "host_config.shm_size"),
+        (HostConfig(annotations={"": "x"}), 'host_config.annotations[""]'),
+        (HostConfig(annotations={"run.oci.hooks.stdout": "x"}), 'host_config.annotations["run.oci.hooks.stdout"]'),
+        (
+            HostConfig(annotations={"org.systemd.property.ExecStartPre": "x"}),
+            'host_config.annotations["org.systemd.property.ExecStartPre"]',
+        ),
+    ],
+)
+def test_each_field_of_host_config(host_config: HostConfig, field: str) -> None:
+    assert _fields(host_config=host_config) == [field]
+
+
+def test_everything_wrong_is_reported_at_once_in_order() -> None:
+    assert _fields(
+        "!",
+        ContainerConfig(image="A", hostname="_", env=("", "=x", "OK=1", "\0"), stop_signal="x", working_dir="x"),
+        HostConfig(network_mode="bridge", extra_hosts=("x", "y"), runtime="kata", shm_size=-5),
+        NetworkingConfig(endpoints={"bridge": EndpointSettings(aliases=("db",), mac_address="x")}),
+    ) == [
+        "name",
+        "config.image",
+        "config.hostname",
+        "config.env[0]",
+        "config.env[1]",
+        "config.env[3]",
+        "config.working_dir",
+        "config.stop_signal",
+        "host_config.extra_hosts[0]",
+        "host_config.extra_hosts[1]",
+        "host_config.runtime",
+        "host_config.shm_size",
+        'networking_config.endpoints_config["bridge"].aliases',
+        'networking_config.endpoints_config["bridge"].mac_address',
+    ]
+
+
+def test_unknown_runtime_names_the_known() -> None:
+    [violation] = validate_create("", _CONFIG, HostConfig(runtime="kata"), NetworkingConfig(), _FACTS)
+    assert "'kata'" in violation.description
+    assert "'crun', 'runc'" in violation.description
+
+
+@pytest.mark.parametrize("mode", ["bridge", "host", "none"])
+def test_matrix_rows_that_these_modes_allow(mode: str) -> None:
+    config = replace(_CONFIG, hostname="web", exposed_ports=("80",))
+    host_config = HostConfig(network_mode=mode, dns=("1.1.1.1",), dns_search=("a",), extra_hosts=("a:1.1.1.1",))
+    assert _fields(config=config, host_config=host_config) == []
+
+
+def _normalise(
+    config: ContainerConfig = _CONFIG,
+    host_config: HostConfig | None = None,
+    networking_config: NetworkingConfig | None = None,
+    name: str = "",
+) -> Creation:
+    return normalise(name, config, host_config or HostConfig(), networking_config or NetworkingConfig(), _FACTS)
+
+
+def test_defaults() -> None:
+    assert _normalise() == Creation(
+        name="",
+        config=replace(_CONFIG, stop_timeout=10),
+        host_config=HostConfig(
+            network_mode="bridge",
+            log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "5"}),
+            runtime="crun",
+            shm_size=64 * 1024 * 1024,
+        ),
+        networking_config=NetworkingConfig(),
+    )
+
+
+def test_what_was_asked_for_stays_in_its_normal_form() -> None:
+    creation = _normalise(
+        replace(_CONFIG, stop_timeout=0, working_dir="//srv/./x/", exposed_ports=("80", "90-91/UDP")),
+        HostConfig(network_mode="default", runtime="runc", shm_size=1),
+        NetworkingConfig(endpoints={"default": EndpointSettings(mac_address="02:AB:00:00:00:01")}),
+        name="/web",
+    )
+    assert creation.name == "web"
+    assert creation.config.stop_timeout == 0
+    assert creation.config.working_dir == "/srv/x"
+    assert creation.config.exposed_ports == ("80/tcp", "90-91/udp")
+    assert (creation.host_config.network_mode, creation.host_config.runtime) == ("bridge", "runc")
+    assert creation.host_config.shm_size == 1
+    assert creation.networking_config.endpoints == {"bridge": EndpointSettings(mac_address="02:ab:00:00:00:01")}
+
+
+def test_normal_form_is_stable() -> None:
+    first = _normalise(replace(_CONFIG, exposed_ports=("1-3",)), HostConfig(network_mode="none"))
+    assert normalise(first.name, first.config, first.host_config, first.networking_config, _FACTS) == first
+
+
+@pytest.mark.parametrize(
+    ("mode", "forwarding", "ports", "mac", "expected"),
+    [
+        ("bridge", True, ("80",), "02:00:00:00:00:01", []),
+        ("bridge", False, (), "", ["IPv4 forwarding"]),
+        ("host", False, (), "", []),
+        ("none", False, (), "", []),
+        ("host", True, ("80",), "", ["exposed_ports"]),
+        ("none", True, ("80",), "02:00:00:00:00:01", ["exposed_ports", "mac_address"]),
+    ],
+)
+def test_warnings(mode: str, forwarding: bool, ports: tuple[str, ...], mac: str, expected: list[str]) -> None:
+    creation = _normalise(
+        replace(_CONFIG, exposed_ports=ports),
+        HostConfig(network_mode=mode),
+        NetworkingConfig(endpoints={mode: EndpointSettings(mac_address=mac)}),
+    )
+    found = warnings(creation, replace(_FACTS, ipv4_forwarding=forwarding))
+    assert len(found) == len(expected)
+    for text, word in zip(found, expected, strict=True):
+        assert word in text

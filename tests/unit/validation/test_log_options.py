@@ -1,0 +1,72 @@
+"""The log driver's options."""
+
+from __future__ import annotations
+
+import pytest
+
+from api_service.records.config import LogConfig
+from api_service.validation.log_options import (
+    LogBounds,
+    log_bounds,
+    normalise_log_config,
+    parse_size,
+    validate_log_config,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1), ("10m", 10_000_000), ("10M", 10_000_000), ("10mb", 10_000_000), ("10MiB", 10_000_000), ("42b", 42),
+        ("100k", 100_000), ("1 g", 10**9), ("1.5k", 1500), ("2t", 2 * 10**12), ("0", None), ("0.0001", None),
+        ("-1", None), ("", None), ("m", None), ("10x", None), ("10 m b", None), ("1e3", None), ("10m\n", None),
+        (" 10m", None), ("9" * 19 + "p", None), ("9" * 5000, None), ("nan", None), ("١", None),
+    ],
+)  # fmt: skip
+def test_sizes(text: str, size: int | None) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LogConfig(),
+        LogConfig(type="json-file"),
+        LogConfig(config={"max-size": "1k", "max-file": "1"}),
+        LogConfig(config={"max-file": "1000"}),
+    ],
+)
+def test_configurations_that_are_fine(config: LogConfig) -> None:
+    assert validate_log_config(config, "f") == []
+
+
+def test_everything_wrong_is_reported() -> None:
+    config = LogConfig(config={"max-size": "big", "max-file": "0", "mode": "non-blocking", "": "x"})
+    violations = validate_log_config(config, "host_config.log_config")
+    assert [violation.field for violation in violations] == [
+        'host_config.log_config.config["max-size"]',
+        'host_config.log_config.config["max-file"]',
+        'host_config.log_config.config["mode"]',
+        'host_config.log_config.config[""]',
+    ]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "", "x", "1001", "9" * 5000, "1\n"])
+def test_counts_that_are_refused(count: str) -> None:
+    assert len(validate_log_config(LogConfig(config={"max-file": count}), "f")) == 1
+
+
+@pytest.mark.parametrize("driver", ["none", "local", "syslog", "JSON-FILE"])
+def test_other_drivers_are_refused_with_the_way_out(driver: str) -> None:
+    [violation] = validate_log_config(LogConfig(type=driver, config={"whatever": "x"}), "host_config.log_config")
+    assert violation.field == "host_config.log_config.type"
+    assert driver in violation.description
+    assert "json-file" in violation.description
+
+
+def test_defaults_are_bounded_and_the_request_wins() -> None:
+    assert normalise_log_config(LogConfig()) == LogConfig(type="json-file", config={"max-size": "10m", "max-file": "5"})
+    asked = normalise_log_config(LogConfig(config={"max-size": "1k"}))
+    assert asked.config == {"max-size": "1k", "max-file": "5"}
+    assert log_bounds(asked) == LogBounds(max_size=1000, max_files=5)
+    assert log_bounds(LogConfig()) == LogBounds(max_size=10_000_000, max_files=5)
