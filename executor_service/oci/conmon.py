@@ -78,8 +78,8 @@ def conmon_argv(conmon: Path, bundle: Bundle, *, runtime: RuntimeBinary, state_r
     argv += ["--container-pidfile", str(files.container_pid), "--conmon-pidfile", str(files.monitor_pid)]
     argv += ["--exit-dir", str(files.exit_directory), "--persist-dir", str(files.persist_directory)]
     argv += ["--log-path", f"k8s-file:{bundle.log_path}", "--log-level", "error"]
-    # The attach socket lies in the bundle, reached through a descriptor, so no length of a path is too much. An fsync of
-    # the log at the end of every container would be paid by whoever waits for it.
+    # The attach socket lies in the bundle, reached through a descriptor, so no length of a path is too much. An fsync
+    # of the log at the end of every container would be paid by whoever waits for it.
     argv += ["--full-attach", "--no-sync-log"]
     if bundle.log_size_limit:
         argv += ["--log-size-max", str(bundle.log_size_limit)]
@@ -89,7 +89,8 @@ def conmon_argv(conmon: Path, bundle: Bundle, *, runtime: RuntimeBinary, state_r
 
 
 def spawn(argv: list[str], *, bundle: Path, sync_write: int) -> int:
-    """Start conmon and return the status of its first process, which ends once it has forked the monitor. Blocks (3 ms).
+    """Start conmon and return the status of its first process, which ends once it has forked the monitor. Blocks (3
+    ms).
 
     The monitor leads a session of its own and keeps no descriptor of ours but the sync pipe, so it outlives us.
     """

@@ -34,6 +34,7 @@ from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, re
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProcess, Exit, Process
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
+from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
 from executor_service.run import run
 
@@ -59,6 +60,7 @@ class ConmonRuntime:
     cgroups: CgroupTree
     conmon: Path = Path("/usr/bin/conmon")
     timeouts: RuntimeTimeouts = field(default_factory=RuntimeTimeouts)
+    _filters: CompiledFilters = field(default_factory=CompiledFilters)
 
     async def create(self, bundle: Bundle) -> CreatedProcess:
         _check_id(bundle.container_id)
@@ -67,9 +69,12 @@ class ConmonRuntime:
         sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
         try:
             async with asyncio.timeout(self.timeouts.create):
+                warm_up = asyncio.get_running_loop().run_in_executor(None, self.cgroups.expect_migration)
                 spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, bundle, runtime, sync_write))
                 await asyncio.shield(spawned)
-                return self._created(bundle, await read_sync(sync_read))
+                answer = await read_sync(sync_read)
+                await warm_up
+                return self._created(bundle, runtime, answer)
         except BaseException as error:
             await _whole(self._abandon(bundle, spawned), container_id=bundle.container_id)
             if isinstance(error, TimeoutError):
@@ -148,15 +153,16 @@ class ConmonRuntime:
         try:
             files = ConmonFiles(bundle=bundle.directory)
             files.prepare()
-            _write_private(files.config, json.dumps(bundle.config, separators=(",", ":")).encode())
             state = self._state(runtime)
+            config = self._filters.apply(bundle.config) if runtime.kind is RuntimeKind.CRUN else bundle.config
+            _write_private(files.config, json.dumps(config, separators=(",", ":")).encode())
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             argv = conmon_argv(self.conmon, bundle, runtime=runtime, state_root=state)
             return spawn(argv, bundle=bundle.directory, sync_write=sync_write)
         finally:
             os.close(sync_write)
 
-    def _created(self, bundle: Bundle, answer: bytes) -> CreatedProcess:
+    def _created(self, bundle: Bundle, runtime: RuntimeBinary, answer: bytes) -> CreatedProcess:
         files = ConmonFiles(bundle=bundle.directory)
         message = parse_sync(answer, diagnostics=files.diagnostics)
         if message.pid is None:
@@ -164,6 +170,8 @@ class ConmonRuntime:
         container, monitor = read_process(message.pid), find_monitor(bundle.directory)
         if container is None or monitor is None:
             raise StartFailed(f"container {bundle.container_id!r}: its process was killed at once", exit_code=128)
+        if runtime.kind is RuntimeKind.CRUN:
+            self._filters.learn(bundle.config, self._state(runtime) / bundle.container_id)
         return CreatedProcess(container=container, monitor=monitor)
 
     async def _abandon(self, bundle: Bundle, spawned: asyncio.Future[int] | None) -> None:
@@ -242,8 +250,8 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 async def _whole(undo: Coroutine[object, object, None], *, container_id: str) -> None:
-    """Run an undo to its end, even when the caller is cancelled meanwhile. Its own failure is logged: the error that led
-    here is the one to report, and the next `delete` tries again."""
+    """Run an undo to its end, even when the caller is cancelled meanwhile. Its own failure is logged: the error that
+    led here is the one to report, and the next `delete` tries again."""
     task = asyncio.ensure_future(undo)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

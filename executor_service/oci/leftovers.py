@@ -16,8 +16,8 @@ def kill_all(
 ) -> None:
     """Kill the monitor, the runtime and the container's processes until none is left, for `timeout` seconds at most.
 
-    The monitor and the runtime are those of `programs` with the id among their arguments: before the runtime has made the
-    cgroup and the pid files there is no other trace of them. Blocks.
+    The monitor and the runtime are those of `programs` with the id among their arguments: before the runtime has made
+    the cgroup and the pid files there is no other trace of them. Blocks.
     """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

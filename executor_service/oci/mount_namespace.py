@@ -1,10 +1,11 @@
 """A mount namespace in which a hybrid cgroup host looks like a plain v1 host, for crun.
 
-crun refuses hosts that have v1 controllers and a v2 hierarchy at `/sys/fs/cgroup/unified` with controllers in it. So the
-executor lives in a mount namespace of its own, whose `/sys/fs/cgroup` is a read-only tmpfs with the v1 hierarchies bound
-into it and no `unified`. (Unmounting `unified` alone would not do: crun then makes plain directories in the place where it
-was, in the host's tmpfs.) The namespace is pinned to a file, so that a restarted executor finds the mounts of the
-one before. It receives the host's new mounts (propagation slave), and nothing on the host changes.
+crun refuses hosts that have v1 controllers and a v2 hierarchy at `/sys/fs/cgroup/unified` with controllers in it. So
+the executor lives in a mount namespace of its own, whose `/sys/fs/cgroup` is a read-only tmpfs with the v1
+hierarchies bound into it and no `unified`. (Unmounting `unified` alone would not do: crun then makes plain
+directories in the place where it was, in the host's tmpfs.) The namespace is pinned to a file, so that a restarted
+executor finds the mounts of the one before. It receives the host's new mounts (propagation slave), and nothing on the
+host changes.
 """
 
 from __future__ import annotations

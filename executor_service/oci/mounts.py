@@ -44,7 +44,8 @@ MASKED_PATHS: tuple[str, ...] = (
 READONLY_PATHS: tuple[str, ...] = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 # With a read-only root these stay writable: programs cannot run without them and they hold nothing that persists.
-_WRITABLE_WITH_READONLY_ROOT = frozenset({"/proc", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm"})  # noqa: S108 - a container's
+_SHM = "/dev/shm"  # noqa: S108 - the container's, not ours
+_WRITABLE_WITH_READONLY_ROOT = frozenset({"/proc", "/dev", "/dev/pts", "/dev/mqueue", _SHM})
 
 
 def container_mounts(*, files: NetworkFiles, shm_size: int, readonly: bool) -> list[Mount]:
@@ -59,7 +60,7 @@ def container_mounts(*, files: NetworkFiles, shm_size: int, readonly: bool) -> l
         _mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
         _mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"),
         _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size}", source="shm"),  # noqa: S108
+        _mount(_SHM, "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size}", source="shm"),
         _bind(files.resolv_conf, "/etc/resolv.conf"),
         _bind(files.hostname, "/etc/hostname"),
         _bind(files.hosts, "/etc/hosts"),

@@ -40,9 +40,9 @@ class RuntimeCatalog:
     def probe(
         cls, *, configured: Mapping[str, str] | None = None, default: str = "", search_path: str = _SEARCH_PATH
     ) -> RuntimeCatalog:
-        """Look for crun and runc, add what the configuration names (name -> absolute path). Without a configured default,
-        crun is taken when it is there, else runc. Raises Unimplemented when no runtime is found, InvalidArgument for a
-        configured one that cannot be executed."""
+        """Look for crun and runc, add what the configuration names (name -> absolute path). Without a configured
+        default, crun is taken when it is there, else runc. Raises Unimplemented when no runtime is found,
+        InvalidArgument for a configured one that cannot be executed."""
         paths = {name: found for name in ("crun", "runc") if (found := shutil.which(name, path=search_path))}
         paths.update(configured or {})
         runtimes = {name: _binary(name, path) for name, path in paths.items()}

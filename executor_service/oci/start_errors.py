@@ -32,7 +32,8 @@ def _names_command(text: str, command: str) -> bool:
 
 
 def readable(message: str) -> str:
-    """The last error of what a runtime wrote: runc writes JSON or logfmt lines, crun plain text, both with noise before."""
+    """The last error of what a runtime wrote: runc writes JSON or logfmt lines, crun plain text, both with noise
+    before."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     for line in reversed(lines):
         if (found := _structured(line)) is not None:

@@ -79,9 +79,7 @@ def _find_user(rootfs: Path, wanted: str, *, spelled: str) -> _PasswdEntry:
             return entry
     if number is not None:
         return _PasswdEntry(name="", uid=number, gid=0, home="/")
-    raise _refused(
-        f"user {spelled!r}: no {wanted!r} in the container's /etc/passwd; use a name it lists, or a number"
-    )
+    raise _refused(f"user {spelled!r}: no {wanted!r} in the container's /etc/passwd; use a name it lists, or a number")
 
 
 def _find_group(rootfs: Path, wanted: str, *, spelled: str) -> int:
@@ -91,9 +89,7 @@ def _find_group(rootfs: Path, wanted: str, *, spelled: str) -> int:
     for entry in _groups(rootfs):
         if entry.name == wanted:
             return entry.gid
-    raise _refused(
-        f"user {spelled!r}: no {wanted!r} in the container's /etc/group; use a name it lists, or a number"
-    )
+    raise _refused(f"user {spelled!r}: no {wanted!r} in the container's /etc/group; use a name it lists, or a number")
 
 
 def _groups_of(rootfs: Path, name: str) -> tuple[int, ...]:

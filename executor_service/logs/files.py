@@ -1,0 +1,86 @@
+"""The files of one log: `log` is being written, `log.1` was written before it, `log.2` before that."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLog:
+    """An open file of the log, which stays readable when it is renamed or dropped. `size` is that at opening."""
+
+    descriptor: int
+    inode: int
+    size: int
+    modified: int  # nanoseconds since the epoch
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def rotated_files(log: Path) -> list[tuple[int, Path]]:
+    """(number, path) of the rotated files, the newest first. Blocks."""
+    pattern = re.compile(re.escape(log.name) + r"\.([1-9][0-9]{0,5})")
+    try:
+        names = [entry.name for entry in os.scandir(log.parent)]
+    except FileNotFoundError:
+        return []
+    found = [(int(match.group(1)), log.with_name(name)) for name in names if (match := pattern.fullmatch(name))]
+    return sorted(found)
+
+
+def inode_of(path: Path) -> int | None:
+    """The inode at the path, None when there is nothing. Blocks."""
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def open_all(log: Path) -> list[OpenLog]:
+    """Open every file of the log, the oldest first; none twice, and none missed while a rotation goes on. Blocks."""
+    for _ in range(_ATTEMPTS):
+        newest = inode_of(log)
+        opened = _open_each([log, *(path for _, path in rotated_files(log))])
+        if newest == inode_of(log):
+            return opened[::-1]
+        for file in opened:
+            file.close()
+    raise BlockingIOError(f"{log} is rotated faster than it can be opened")
+
+
+def open_next(log: Path, after: OpenLog) -> OpenLog | None:
+    """The file that was begun after this one; None while this is the one being written. Blocks.
+
+    A reader so slow that its file was dropped meanwhile goes on with the oldest there is.
+    """
+    files = open_all(log)
+    inodes = [file.inode for file in files]
+    index = inodes.index(after.inode) + 1 if after.inode in inodes else 0
+    for position, file in enumerate(files):
+        if position != index:
+            file.close()
+    return files[index] if index < len(files) else None
+
+
+def _open_each(paths: list[Path]) -> list[OpenLog]:
+    opened: list[OpenLog] = []
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        status = os.fstat(descriptor)
+        if any(file.inode == status.st_ino for file in opened):
+            # A rotation gives the file its second name before it takes the first one away.
+            os.close(descriptor)
+            continue
+        opened.append(
+            OpenLog(descriptor=descriptor, inode=status.st_ino, size=status.st_size, modified=status.st_mtime_ns)
+        )
+    return opened

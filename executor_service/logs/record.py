@@ -1,0 +1,117 @@
+"""The k8s-file log format (CRI logging format, and conmon(8)): `RFC3339Nano stream F|P text`, one chunk a line.
+
+`F` ends a line of the container's output, `P` is a part of a longer one. Parts are joined again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from functools import lru_cache
+
+MAX_MESSAGE = 1024 * 1024  # bytes; a longer line comes in pieces, the last one with the newline
+
+
+class Stream(IntEnum):
+    """The container's descriptor the output came from."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """One line of output with its newline; a piece without one when the line is too long, or was never ended.
+    `timestamp` is when its first byte was written, in nanoseconds since the epoch."""
+
+    timestamp: int
+    stream: Stream
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One line of the log file. `text` has no newline; `ends` tells whether the container's line ends here."""
+
+    timestamp: int
+    stream: Stream
+    ends: bool
+    text: bytes
+
+
+_STREAMS = {b"stdout": Stream.STDOUT, b"stderr": Stream.STDERR}
+
+
+def parse_chunk(line: bytes) -> Chunk | None:
+    """Parse a line without its newline. None for what is no chunk: a write cut short by a full disk or a power failure
+    must not hide the rest of the log."""
+    fields = line.split(b" ", 3)
+    if len(fields) != 4 or fields[1] not in _STREAMS or fields[2] not in (b"F", b"P"):
+        return None
+    try:
+        timestamp = parse_timestamp(fields[0])
+    except ValueError:
+        return None
+    return Chunk(timestamp, _STREAMS[fields[1]], fields[2] == b"F", fields[3])
+
+
+def parse_timestamp(text: bytes) -> int:
+    """RFC 3339 with up to nine decimals to nanoseconds since the epoch. Raises ValueError."""
+    seconds, rest = text[:19], text[19:]
+    nanoseconds = 0
+    if rest.startswith(b"."):
+        length = next((i for i, byte in enumerate(rest[1:]) if not 48 <= byte <= 57), len(rest) - 1)
+        nanoseconds = int(rest[1 : 1 + length].ljust(9, b"0")[:9])
+        rest = rest[1 + length :]
+    return _epoch_seconds(seconds, rest) * 1_000_000_000 + nanoseconds
+
+
+@lru_cache(maxsize=64)
+def _epoch_seconds(seconds: bytes, zone: bytes) -> int:
+    # Many lines share a second, and this is most of the cost of a line.
+    parsed = datetime.fromisoformat((seconds + zone).decode("ascii", errors="strict"))
+    if parsed.tzinfo is None:
+        raise ValueError(f"{seconds + zone!r} has no time zone")
+    return int(parsed.timestamp())
+
+
+@dataclass(slots=True)
+class _Pending:
+    timestamp: int
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Joiner:
+    """Joins chunks to records, each stream for itself. Holds at most `limit` bytes for each stream."""
+
+    limit: int = MAX_MESSAGE
+    _pending: dict[Stream, _Pending] = field(default_factory=dict)
+
+    def join(self, chunks: Iterable[Chunk]) -> Iterator[LogRecord]:
+        for chunk in chunks:
+            pending = self._pending.get(chunk.stream)
+            if pending is not None and pending.size + len(chunk.text) > self.limit:
+                yield self._take(chunk.stream, end=b"")
+                pending = None
+            if chunk.ends and pending is None:
+                yield LogRecord(timestamp=chunk.timestamp, stream=chunk.stream, data=chunk.text + b"\n")
+                continue
+            if pending is None:
+                pending = self._pending[chunk.stream] = _Pending(chunk.timestamp)
+            pending.parts.append(chunk.text)
+            pending.size += len(chunk.text)
+            if chunk.ends:
+                yield self._take(chunk.stream, end=b"\n")
+
+    def flush(self) -> Iterator[LogRecord]:
+        """What is left when no more will come: lines that were never ended, the oldest first."""
+        for stream in sorted(self._pending, key=lambda stream: self._pending[stream].timestamp):
+            yield self._take(stream, end=b"")
+
+    def _take(self, stream: Stream, *, end: bytes) -> LogRecord:
+        pending = self._pending.pop(stream)
+        return LogRecord(timestamp=pending.timestamp, stream=stream, data=b"".join(pending.parts) + end)

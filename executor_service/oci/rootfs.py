@@ -1,0 +1,78 @@
+"""Checks of a mounted root filesystem before a runtime mounts into it. Images are hostile: what they hold may be
+links."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from common.errors import FailedPrecondition, InvalidArgument, Violation
+from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.spec import check_working_dir
+
+_MOUNT_POINTS = ("/proc", "/sys", "/dev")
+_MAX_DEPTH = 128  # components of a working directory
+
+
+def check_mount_points(rootfs: Path) -> None:
+    """Raise FailedPrecondition unless `/proc`, `/sys` and `/dev` are directories of the root filesystem itself, or
+    absent.
+
+    With a symlink in their place runtimes mount onto, and write into, what it leads to. Blocks.
+    """
+    for point in _MOUNT_POINTS:
+        try:
+            os.close(open_in_root(rootfs, point, flags=os.O_PATH | os.O_DIRECTORY, follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            reason = f"{point} in the container's root is not a directory ({error.strerror}); replace it in the image"
+            raise FailedPrecondition(reason, resource_type="image") from error
+
+
+def ensure_working_dir(rootfs: Path, working_dir: str) -> None:
+    """Make the working directory if it is missing, as Docker does, without leaving the root. Blocks.
+
+    Raises InvalidArgument when it is no directory, or leads through links into /proc (CVE-2024-21626): links are
+    followed here, where no /proc is mounted, so such a link leads nowhere.
+    """
+    violations = check_working_dir(working_dir)
+    parts = [part for part in working_dir.split("/") if part not in ("", ".")]
+    if not violations and (".." in parts or len(parts) > _MAX_DEPTH):
+        violations = [_violation(f"{working_dir!r} holds '..' or over {_MAX_DEPTH} components; write it plainly")]
+    if violations:
+        raise InvalidArgument(violations=violations)
+    path = ""
+    for part in parts:
+        parent, path = path or "/", f"{path}/{part}"
+        try:
+            os.close(_open_directory(rootfs, path))
+        except FileNotFoundError:
+            _make_directory(rootfs, parent, part, working_dir)
+        except OSError as error:
+            raise _refused(working_dir, error) from error
+
+
+def _make_directory(rootfs: Path, parent: str, name: str, working_dir: str) -> None:
+    directory = _open_directory(rootfs, parent)
+    try:
+        os.mkdir(name, 0o755, dir_fd=directory)  # noqa: PTH102 - only os.mkdir takes a directory descriptor
+    except OSError as error:
+        # EEXIST: a link that leads nowhere stands there.
+        raise _refused(working_dir, error) from error
+    finally:
+        os.close(directory)
+
+
+def _open_directory(rootfs: Path, path: str) -> int:
+    return open_in_root(rootfs, path, flags=os.O_PATH | os.O_DIRECTORY)
+
+
+def _refused(working_dir: str, error: OSError) -> InvalidArgument:
+    reason = "a link in it leads nowhere" if error.errno == errno.EEXIST else error.strerror
+    return InvalidArgument(violations=[_violation(f"{working_dir!r} cannot be the working directory: {reason}")])
+
+
+def _violation(description: str) -> Violation:
+    return Violation(field="config.working_dir", description=description)
