@@ -12,7 +12,7 @@ from executor_service.network.records import SandboxRecord
 
 _log = structlog.get_logger(__name__)
 
-# Making a sandbox competes with the start that took one, for the kernel's RTNL lock and for the processor.
+# Making a sandbox competes with the start that took one, for the RTNL lock, the database and the processor: later.
 _REFILL_DELAY = 0.05  # seconds
 
 
@@ -65,6 +65,7 @@ class SandboxPool:
     async def _refill(self) -> None:
         while True:
             await self._taken.wait()
+            await asyncio.sleep(_REFILL_DELAY)
             self._taken.clear()
             try:
                 while len(self._ready) < self._size:
@@ -73,4 +74,3 @@ class SandboxPool:
                 # Without a prepared one a create makes its own, and reports what is wrong; the next take tries again.
                 _log.warning("no sandbox prepared ahead", exc_info=True)
             self._filled.set()
-            await asyncio.sleep(_REFILL_DELAY)
