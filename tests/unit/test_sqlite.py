@@ -147,6 +147,25 @@ async def test_full_disk_is_resource_exhausted_and_passes(database: Database) ->
     await database.write(_insert("later", bytes(10**6)))
 
 
+async def test_neighbours_of_a_write_that_lost_the_transaction_are_told(database: Database) -> None:
+    def lose(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # as SQLite does by itself on some errors of the disk
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    gate = _Gate()
+    held = await gate.hold(database)
+    group = [asyncio.create_task(database.write(work)) for work in (_insert("a"), lose, _insert("b"))]
+    await asyncio.sleep(0)
+    gate.release()
+    outcomes = await asyncio.gather(*group, return_exceptions=True)
+    await held
+    assert [getattr(outcome, "reason", None) for outcome in outcomes] == ["DISK_FULL"] * 3
+    assert await database.read(_keys) == []
+    await database.write(_insert("later"))
+
+
 async def test_read_only_is_unavailable(database: Database) -> None:
     await database.write(lambda connection: connection.execute("PRAGMA query_only=ON"))
     with pytest.raises(Unavailable, match="writable") as caught:

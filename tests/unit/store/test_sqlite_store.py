@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import signal
@@ -136,12 +137,28 @@ async def test_watcher_beyond_memory_reads_the_history_in_batches(
         changes = store.watch("k%", after=0)
         for number in range(50):
             await store.commit(
-                *(Put(key=f"k%{number}/{n}", value=b"") for n in range(number % 6)), Put(key="other", value=b"")
+                *(Put(key=f"k%{number}/{n}", value=b"") for n in range(number % 6)),
+                Put(key="other", value=b""),
+                Put(key=f"kx{number}", value=b""),
+                Put(key=f"K%{number}", value=b""),
             )
         expected = [f"k%{number}/{n}" for number in range(50) for n in range(number % 6)]
         assert [(await anext(changes)).key for _ in expected] == expected
         await store.commit(Put(key="k%live", value=b""))
         assert (await anext(changes)).key == "k%live"
+
+
+def test_history_trimmed_while_a_watcher_reads_is_out_of_range() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(api_service.store.sqlite_store._SCHEMA)
+    for _ in range(64):
+        api_service.store.sqlite_store._apply(connection, operations=[Put(key="k", value=b"")], history_limit=10)
+    read = functools.partial(api_service.store.sqlite_store._history, connection, prefix="", upto=64)
+    with pytest.raises(OutOfRange):
+        read(after=53)
+    changes, complete = read(after=54)
+    assert ([change.revision for change in changes], complete) == (list(range(55, 65)), 64)
+    connection.close()
 
 
 async def test_memory_of_the_feed_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
