@@ -13,13 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
-import protovalidate
 import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
-from common.errors import InvalidArgument, SlipwayError, Violation
-from common.field_path import field_path
+from common.errors import SlipwayError
+from common.request_rules import RequestRules
 from common.rpc_status import status_of
 
 _log = structlog.get_logger(__name__)
@@ -28,10 +27,11 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler, unary and streaming. Stateless but for the compiled validation rules."""
+    """Wraps every handler, unary and streaming. Stateless but for the compiled rules; give the same `rules` to a
+    handler that defers some of them."""
 
-    def __init__(self) -> None:
-        self._validator = protovalidate.Validator()
+    def __init__(self, rules: RequestRules | None = None) -> None:
+        self._rules = rules if rules is not None else RequestRules()
 
     async def intercept_service(
         self,
@@ -78,14 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _checked(self, request: Any) -> Any:
         if not isinstance(request, Message):
             return self._checked_stream(request)
-        violations = self._validator.collect_violations(request)
-        if violations:
-            raise InvalidArgument(
-                violations=[
-                    Violation(field=field_path(violation.proto.field), description=violation.proto.message)
-                    for violation in violations
-                ]
-            )
+        self._rules.check(request)
         return request
 
     async def _checked_stream(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:

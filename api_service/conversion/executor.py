@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import image_store_service_pb2 as image_pb2
 from slipway.executor.v1 import node_service_pb2 as node_pb2
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 
+from api_service.conversion.times import timestamp
 from api_service.nodes.executor import (
     ContainerSnapshot,
     ContainerSpec,
@@ -153,9 +153,9 @@ def log_query_to_proto(query: LogQuery) -> runtime_pb2.ReadLogsRequest:
         tail=query.tail,
     )
     if query.since is not None:
-        request.since.CopyFrom(_timestamp(query.since))
+        request.since.CopyFrom(timestamp(query.since))
     if query.until is not None:
-        request.until.CopyFrom(_timestamp(query.until))
+        request.until.CopyFrom(timestamp(query.until))
     return request
 
 
@@ -197,9 +197,3 @@ def disk_usage_from_proto(message: node_pb2.GetDiskUsageResponse) -> DiskUsage:
         containers_size=message.containers_size,
         logs_size=message.logs_size,
     )
-
-
-def _timestamp(nanoseconds: int) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromNanoseconds(nanoseconds)
-    return timestamp

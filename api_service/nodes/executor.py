@@ -6,7 +6,7 @@ no use any more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -220,10 +220,10 @@ class ExecutorClient(Protocol):
 
     async def snapshot(self, *, deadline: Deadline) -> NodeSnapshot: ...
 
-    def read_logs(self, query: LogQuery) -> AsyncIterator[LogLine]:
+    def read_logs(self, query: LogQuery) -> AsyncGenerator[LogLine]:
         """Oldest first; with `follow` until the container ends."""
 
-    def follow_journal(self, *, journal_id: str, after: int) -> AsyncIterator[JournalAnswer]:
+    def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
         """Transitions after a position, without end. Raises OutOfRange when the journal does not know the position."""
 
     async def load_image(self, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[StoredImage]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -103,14 +103,14 @@ class GrpcExecutor:
         answer = await self._answer(self._runtime.ListContainers(request, timeout=deadline.remaining))
         return conversion.snapshot_from_proto(answer)
 
-    async def read_logs(self, query: LogQuery) -> AsyncIterator[LogLine]:
+    async def read_logs(self, query: LogQuery) -> AsyncGenerator[LogLine]:
         call = self._runtime.ReadLogs(conversion.log_query_to_proto(query))
         with self._errors(), contextlib.ExitStack() as stack:
             stack.callback(call.cancel)
             async for message in call:
                 yield conversion.log_line_from_proto(message)
 
-    async def follow_journal(self, *, journal_id: str, after: int) -> AsyncIterator[JournalAnswer]:
+    async def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
         call = self._runtime.FollowJournal(
             runtime_pb2.FollowJournalRequest(journal_id=journal_id, after_sequence=after)
         )

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from api_service.nodes.executor import ExecutorClient, JournalEntry
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import ExecutorClient, JournalEntry, NodeFacts
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
 from api_service.records.container import ContainerRecord
-from common.errors import NotFound
+from common.errors import DeadlineExceeded, NotFound, Unavailable
 
 _JOURNAL_PATIENCE = 1.0  # seconds an answer waits for the journal to tell the same
+_FACTS_KEPT = 30.0  # seconds
+_FACTS_TIME = 5.0  # seconds to ask for them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    name: str
-    executor: ExecutorClient
-    follower: JournalFollower
-    observer: Observer
+    """One node: its executor, and its journal's way into the records."""
+
+    def __init__(self, *, name: str, executor: ExecutorClient, follower: JournalFollower, observer: Observer) -> None:
+        self.name = name
+        self.executor = executor
+        self.follower = follower
+        self._observer = observer
+        self._facts: NodeFacts | None = None
+        self._facts_at = 0.0
 
     async def settle(self, entry: JournalEntry) -> ContainerRecord | None:
         """Get the entry of an answer into the records; return the container's record after that.
@@ -28,10 +35,25 @@ class Node:
         directly when it is not.
         """
         await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE)
-        return await self.observer.observe(entry, journal_id=self.follower.journal_id)
+        return await self._observer.observe(entry, journal_id=self.follower.journal_id)
+
+    async def facts(self, deadline: Deadline) -> NodeFacts:
+        """What the node is, at most half a minute old, or as it was when it last answered. Raises Unavailable when it
+        never did."""
+        if self._facts is None or time.monotonic() - self._facts_at > _FACTS_KEPT:
+            try:
+                self._facts = await self.executor.facts(deadline=deadline.at_most(_FACTS_TIME))
+            except (Unavailable, DeadlineExceeded):
+                if self._facts is None:
+                    raise
+            else:
+                self._facts_at = time.monotonic()
+        return self._facts
 
 
 class NodeRegistry:
+    """By name."""
+
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes: Mapping[str, Node] = {node.name: node for node in sorted(nodes, key=lambda node: node.name)}
 

@@ -7,7 +7,7 @@ A commit that changes a record carries the events of the change.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -163,7 +163,7 @@ class ContainerRepository:
             return
         raise _contended(container_id)
 
-    async def watch(self, container_id: str) -> AsyncIterator[ContainerRecord | None]:
+    async def watch(self, container_id: str) -> AsyncGenerator[ContainerRecord | None]:
         """The record as it stands, then every change of it; None when it is removed, which ends it."""
         revision = await self._store.revision()
         stored = await self.get(container_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from api_service.records.codec import Codec
 from api_service.records.event import Event, EventCursor
@@ -20,6 +20,9 @@ _PREFIX = "events/"
 _CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,4})")
 _TRIM_BATCH = 100
 _LAST_INDEX = 9999  # no commit has as many events
+
+BEGINNING = EventCursor(revision=0, index=-1)
+"""The place before every event."""
 
 
 class EventLog:
@@ -53,12 +56,23 @@ class EventLog:
             with contextlib.suppress(RevisionConflict):  # somebody else just did
                 await self._store.commit(*self.puts(events, source=source))
 
-    async def after(self, cursor: EventCursor) -> AsyncIterator[tuple[EventCursor, Event]]:
+    async def end(self) -> EventCursor:
+        """The place after everything that has happened."""
+        return EventCursor(revision=await self._store.revision(), index=_LAST_INDEX)
+
+    async def kept(self, *, after: EventCursor, since: int = 0) -> list[tuple[EventCursor, Event]]:
+        """What is kept of the events after the cursor whose time is `since` (nanoseconds) or later."""
+        entries = await self._store.list(_PREFIX, after_key=f"{_PREFIX}{max(since, 0):020d}")
+        placed = [(EventCursor(revision=entry.revision, index=_index(entry.key)), entry) for entry in entries]
+        wanted = sorted((item for item in placed if item[0] > after), key=lambda item: item[0])
+        return [(place, self._codec.decode(entry).record) for place, entry in wanted]
+
+    async def after(self, cursor: EventCursor) -> AsyncGenerator[tuple[EventCursor, Event]]:
         """What came after the cursor, then what comes, without end. Raises OutOfRange (`CURSOR_GONE`)."""
         place = EventCursor(revision=cursor.revision, index=-1)
         # Other events of the cursor's own commit may come after it.
-        after = cursor.revision if cursor.index >= _LAST_INDEX else max(cursor.revision - 1, 0)
-        async for change in self._store.watch(_PREFIX, after=after):
+        begin = cursor.revision if cursor.index >= _LAST_INDEX else max(cursor.revision - 1, 0)
+        async for change in self._store.watch(_PREFIX, after=begin):
             if change.value is None:
                 continue  # trimmed
             index = place.index + 1 if change.revision == place.revision else 0
@@ -67,19 +81,14 @@ class EventLog:
                 entry = Entry(key=change.key, value=change.value, revision=change.revision)
                 yield place, self._codec.decode(entry).record
 
-    async def since(self, time: int) -> AsyncIterator[tuple[EventCursor, Event]]:
+    async def since(self, time: int) -> AsyncGenerator[tuple[EventCursor, Event]]:
         """The kept events from `time` (nanoseconds) on, then what comes, without end."""
-        now = await self._store.revision()
-        entries = await self._store.list(_PREFIX, after_key=f"{_PREFIX}{max(time, 0):020d}")
-        kept = sorted((entry.revision, _index(entry.key), entry) for entry in entries if entry.revision <= now)
-        for revision, index, entry in kept:
-            yield EventCursor(revision=revision, index=index), self._codec.decode(entry).record
-        async for item in self.after(EventCursor(revision=now, index=_LAST_INDEX)):
-            yield item
-
-    async def from_now(self) -> AsyncIterator[tuple[EventCursor, Event]]:
-        async for item in self.after(EventCursor(revision=await self._store.revision(), index=_LAST_INDEX)):
-            yield item
+        now = await self.end()
+        for place, event in await self.kept(after=BEGINNING, since=time):
+            if place <= now:
+                yield place, event
+        async for place, event in self.after(now):
+            yield place, event
 
     async def trim_forever(self) -> None:
         """Delete the oldest as they become too many."""

@@ -10,7 +10,10 @@ from api_service.records.config import ImageConfig
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
     """`id` is `sha256:<hex>`; `created` is in nanoseconds since the epoch, None when the image does not say; `size` in
-    bytes, unpacked; `layers` are diff ids, lowest first; `nodes` are those that hold the image."""
+    bytes, unpacked; `layers` are diff ids, lowest first; `nodes` are those that hold the image.
+
+    A `condemned` image was removed while a stopped container still needs its layers: nobody sees it, and it goes with
+    its last container."""
 
     id: str
     names: tuple[str, ...]
@@ -21,3 +24,4 @@ class ImageRecord:
     os: str
     layers: tuple[str, ...]
     nodes: tuple[str, ...]
+    condemned: bool = False

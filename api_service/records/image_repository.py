@@ -71,6 +71,19 @@ class ImageRepository:
                 return merged
         raise _contended(image.id)
 
+    async def adopt(self, image: ImageRecord) -> None:
+        """Write an image found on a node, without event, with those of its names that nobody has. One that is there
+        stays as it is."""
+        for _ in range(_MAX_ATTEMPTS):
+            free = [name for name in image.names if await self._store.get(_name_key(name)) is None]
+            record = dataclasses.replace(image, names=tuple(free))
+            if await self.get(image.id) is not None or await self._committed(
+                Put(key=_key(image.id), value=self._codec.encode(record), expected_revision=0),
+                *(Put(key=_name_key(name), value=image.id.encode(), expected_revision=0) for name in free),
+            ):
+                return
+        raise _contended(image.id)
+
     async def set_nodes(self, image_id: str, nodes: tuple[str, ...]) -> None:
         for _ in range(_MAX_ATTEMPTS):
             entry = await self._store.get(_key(image_id))
@@ -95,6 +108,22 @@ class ImageRepository:
                 Put(key=entry.key, value=self._codec.encode(left), expected_revision=entry.revision),
                 Delete(key=_name_key(name)),
                 *self._events.puts([event]),
+            ):
+                return
+        raise _contended(image_id)
+
+    async def condemn(self, image_id: str, events: Sequence[Event]) -> None:
+        """Take all names from the image and hide it."""
+        for _ in range(_MAX_ATTEMPTS):
+            entry = await self._store.get(_key(image_id))
+            if entry is None:
+                return
+            record = self._codec.decode(entry).record
+            hidden = dataclasses.replace(record, names=(), condemned=True)
+            if await self._committed(
+                Put(key=entry.key, value=self._codec.encode(hidden), expected_revision=entry.revision),
+                *(Delete(key=_name_key(name)) for name in record.names),
+                *self._events.puts(events),
             ):
                 return
         raise _contended(image_id)
@@ -144,7 +173,7 @@ class ImageRepository:
 def _merged(held: ImageRecord, new: ImageRecord) -> ImageRecord:
     names = dict.fromkeys((*held.names, *new.names))
     nodes = dict.fromkeys((*held.nodes, *new.nodes))
-    return dataclasses.replace(held, names=tuple(names), nodes=tuple(nodes))
+    return dataclasses.replace(held, names=tuple(names), nodes=tuple(nodes), condemned=False)
 
 
 def _contended(image_id: str) -> Aborted:

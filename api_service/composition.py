@@ -1,0 +1,74 @@
+"""The whole service, put together: what is made of what, and in which order it begins and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from api_service.nodes.grpc_executor import GrpcExecutor
+from api_service.nodes.journal_follower import Backoff, JournalFollower
+from api_service.nodes.observer import Observer
+from api_service.nodes.registry import Node, NodeRegistry
+from api_service.operations.container_locks import ContainerLocks
+from api_service.operations.engine import Engine
+from api_service.operations.jobs import Jobs
+from api_service.operations.node_sweep import auto_remove, sweep_node
+from api_service.records.container_repository import ContainerRepository
+from api_service.records.event_log import EventLog
+from api_service.records.image_repository import ImageRepository
+from api_service.records.node_cursors import NodeCursors
+from api_service.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`grace`: seconds that work under way gets to end at a stop."""
+
+    node: str
+    executor: str
+    grace: float = 10.0
+    max_events: int = 100_000
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+@asynccontextmanager
+async def open_engine(store: Store, plan: Plan, *, clock: Callable[[], int] = time.time_ns) -> AsyncIterator[Engine]:
+    """The engine over a store that is open, following its node. It serves reads whether or not the node is there."""
+    async with AsyncExitStack() as stack:
+        events = EventLog(store, limit=plan.max_events)
+        containers = ContainerRepository(store, events)
+        observer = Observer(containers, events, clock=clock)
+        executor = await stack.enter_async_context(GrpcExecutor(node=plan.node, address=plan.executor))
+        jobs = await stack.enter_async_context(Jobs(grace=plan.grace))
+        follower = JournalFollower(
+            node=plan.node,
+            executor=executor,
+            observer=observer,
+            cursors=NodeCursors(store),
+            on_connected=lambda: jobs.background(sweep_node(engine, node), name=f"sweep {plan.node}"),
+            backoff=plan.backoff,
+        )
+        node = Node(name=plan.node, executor=executor, follower=follower, observer=observer)
+        engine = Engine(
+            containers=containers,
+            images=ImageRepository(store, events),
+            events=events,
+            nodes=NodeRegistry([node]),
+            locks=ContainerLocks(),
+            jobs=jobs,
+            clock=clock,
+        )
+        observer.on_ended = lambda record: auto_remove(engine, record)
+        stack.push_async_callback(_end, asyncio.create_task(events.trim_forever(), name="trim events"))
+        stack.push_async_callback(_end, asyncio.create_task(follower.follow_forever(), name=f"follow {plan.node}"))
+        yield engine
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

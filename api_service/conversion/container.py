@@ -1,0 +1,278 @@
+"""Between the messages about containers and the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slipway.v1 import container_pb2 as container_pb2
+from slipway.v1 import container_service_pb2 as service_pb2
+
+from api_service.conversion.times import optional_timestamp, timestamp
+from api_service.nodes.executor import LogLine, LogQuery, LogStream
+from api_service.operations.container_create import CreateRequest
+from api_service.operations.container_list import ContainerFilter, Page
+from api_service.operations.container_status_text import status_text
+from api_service.operations.container_wait import WaitCondition, Waited
+from api_service.records.config import (
+    ContainerConfig,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    NetworkingConfig,
+)
+from api_service.records.container import ContainerRecord, Status
+from common.errors import Violation
+
+_STATUSES = {
+    Status.CREATED: container_pb2.CONTAINER_STATUS_CREATED,
+    Status.RUNNING: container_pb2.CONTAINER_STATUS_RUNNING,
+    Status.PAUSED: container_pb2.CONTAINER_STATUS_PAUSED,
+    Status.RESTARTING: container_pb2.CONTAINER_STATUS_RESTARTING,
+    Status.REMOVING: container_pb2.CONTAINER_STATUS_REMOVING,
+    Status.EXITED: container_pb2.CONTAINER_STATUS_EXITED,
+    Status.DEAD: container_pb2.CONTAINER_STATUS_DEAD,
+}
+_STATUS_OF = {number: status for status, number in _STATUSES.items()}
+_CONDITIONS = {
+    service_pb2.WAIT_CONDITION_UNSPECIFIED: WaitCondition.NOT_RUNNING,
+    service_pb2.WAIT_CONDITION_NOT_RUNNING: WaitCondition.NOT_RUNNING,
+    service_pb2.WAIT_CONDITION_NEXT_EXIT: WaitCondition.NEXT_EXIT,
+    service_pb2.WAIT_CONDITION_REMOVED: WaitCondition.REMOVED,
+}
+_LOG_STREAMS = {
+    LogStream.STDOUT: service_pb2.LOG_STREAM_STDOUT,
+    LogStream.STDERR: service_pb2.LOG_STREAM_STDERR,
+}
+
+
+def create_request_from_proto(
+    message: service_pb2.CreateContainerRequest, violations: Sequence[Violation]
+) -> CreateRequest:
+    return CreateRequest(
+        name=message.name,
+        config=_config_from_proto(message.config),
+        host_config=_host_config_from_proto(message.host_config),
+        networking_config=_networking_from_proto(message.networking_config),
+        platform=message.platform,
+        request_id=message.request_id,
+        violations=violations,
+    )
+
+
+def _config_from_proto(message: container_pb2.ContainerConfig) -> ContainerConfig:
+    return ContainerConfig(
+        image=message.image,
+        hostname=message.hostname,
+        domainname=message.domainname,
+        user=message.user,
+        tty=message.tty,
+        env=tuple(message.env),
+        cmd=tuple(message.cmd),
+        # The protocol cannot tell an empty list from none.
+        entrypoint=tuple(message.entrypoint) or None,
+        working_dir=message.working_dir,
+        labels=dict(message.labels),
+        stop_signal=message.stop_signal,
+        stop_timeout=message.stop_timeout if message.HasField("stop_timeout") else None,
+        exposed_ports=tuple(message.exposed_ports),
+    )
+
+
+def _host_config_from_proto(message: container_pb2.HostConfig) -> HostConfig:
+    return HostConfig(
+        network_mode=message.network_mode,
+        dns=tuple(message.dns),
+        dns_search=tuple(message.dns_search),
+        dns_options=tuple(message.dns_options),
+        extra_hosts=tuple(message.extra_hosts),
+        auto_remove=message.auto_remove,
+        log_config=LogConfig(type=message.log_config.type, config=dict(message.log_config.config)),
+        runtime=message.runtime,
+        readonly_rootfs=message.readonly_rootfs,
+        shm_size=message.shm_size,
+        annotations=dict(message.annotations),
+    )
+
+
+def _networking_from_proto(message: container_pb2.NetworkingConfig) -> NetworkingConfig:
+    return NetworkingConfig(
+        endpoints={
+            name: EndpointSettings(
+                ipv4_address=endpoint.ipv4_address,
+                ipv6_address=endpoint.ipv6_address,
+                aliases=tuple(endpoint.aliases),
+                mac_address=endpoint.mac_address,
+            )
+            for name, endpoint in message.endpoints_config.items()
+        }
+    )
+
+
+def container_to_proto(record: ContainerRecord) -> container_pb2.Container:
+    return container_pb2.Container(
+        id=record.id,
+        name=record.name,
+        created_at=timestamp(record.created_at),
+        path=record.path,
+        args=record.args,
+        config=_config_to_proto(record.config),
+        host_config=_host_config_to_proto(record.host_config),
+        networking_config=container_pb2.NetworkingConfig(
+            endpoints_config={
+                name: _asked_to_proto(settings) for name, settings in record.networking_config.endpoints.items()
+            }
+        ),
+        image_id=record.image_id,
+        state=_state_to_proto(record),
+        network_settings=container_pb2.NetworkSettings(
+            sandbox_id=record.network.sandbox_id,
+            sandbox_key=record.network.sandbox_key,
+            networks=_endpoints_to_proto(record),
+        ),
+        node=record.node,
+        platform=record.platform,
+    )
+
+
+def _config_to_proto(config: ContainerConfig) -> container_pb2.ContainerConfig:
+    return container_pb2.ContainerConfig(
+        image=config.image,
+        hostname=config.hostname,
+        domainname=config.domainname,
+        user=config.user,
+        tty=config.tty,
+        env=config.env,
+        cmd=config.cmd,
+        entrypoint=config.entrypoint or (),
+        working_dir=config.working_dir,
+        labels=dict(config.labels),
+        stop_signal=config.stop_signal,
+        stop_timeout=config.stop_timeout,
+        exposed_ports=config.exposed_ports,
+    )
+
+
+def _host_config_to_proto(host: HostConfig) -> container_pb2.HostConfig:
+    return container_pb2.HostConfig(
+        network_mode=host.network_mode,
+        dns=host.dns,
+        dns_search=host.dns_search,
+        dns_options=host.dns_options,
+        extra_hosts=host.extra_hosts,
+        auto_remove=host.auto_remove,
+        log_config=container_pb2.LogConfig(type=host.log_config.type, config=dict(host.log_config.config)),
+        runtime=host.runtime,
+        readonly_rootfs=host.readonly_rootfs,
+        shm_size=host.shm_size,
+        annotations=dict(host.annotations),
+    )
+
+
+def _asked_to_proto(settings: EndpointSettings) -> container_pb2.EndpointSettings:
+    return container_pb2.EndpointSettings(
+        ipv4_address=settings.ipv4_address,
+        ipv6_address=settings.ipv6_address,
+        aliases=settings.aliases,
+        mac_address=settings.mac_address,
+    )
+
+
+def _state_to_proto(record: ContainerRecord) -> container_pb2.ContainerState:
+    state, status = record.state, record.status
+    return container_pb2.ContainerState(
+        status=_STATUSES[status],
+        running=state.running,
+        paused=status is Status.PAUSED,
+        restarting=status is Status.RESTARTING,
+        oom_killed=state.oom_killed,
+        dead=status is Status.DEAD,
+        pid=state.pid,
+        exit_code=state.exit_code,
+        error=state.error,
+        started_at=optional_timestamp(state.started_at),
+        finished_at=optional_timestamp(state.finished_at),
+    )
+
+
+def _endpoints_to_proto(record: ContainerRecord) -> dict[str, container_pb2.EndpointSettings]:
+    """The networks joined, with what was asked of them and, while the process runs, what was observed."""
+    mode = record.host_config.network_mode
+    asked = record.networking_config.endpoints.get(mode, EndpointSettings())
+    endpoint, seen = _asked_to_proto(asked), record.network.endpoint
+    if seen is None:
+        return {mode: endpoint}
+    endpoint.mac_address = seen.mac_address
+    endpoint.ip_address = seen.ip_address
+    endpoint.ip_prefix_len = seen.ip_prefix_len
+    endpoint.gateway = seen.gateway
+    endpoint.global_ipv6_address = seen.global_ipv6_address
+    endpoint.global_ipv6_prefix_len = seen.global_ipv6_prefix_len
+    endpoint.ipv6_gateway = seen.ipv6_gateway
+    return {seen.network: endpoint}
+
+
+def filter_from_proto(message: service_pb2.ContainerFilters) -> ContainerFilter:
+    """The status `unspecified` means any."""
+    unspecified = container_pb2.CONTAINER_STATUS_UNSPECIFIED in message.status
+    return ContainerFilter(
+        ids=tuple(message.id),
+        names=tuple(message.name),
+        labels=tuple(message.label),
+        ancestors=tuple(message.ancestor),
+        statuses=frozenset(Status) if unspecified else frozenset(_STATUS_OF[number] for number in message.status),
+        exited=tuple(message.exited),
+        networks=tuple(message.network),
+        before=message.before,
+        since=message.since,
+    )
+
+
+def page_to_proto(page: Page, *, now: int) -> service_pb2.ListContainersResponse:
+    return service_pb2.ListContainersResponse(
+        containers=[_summary_to_proto(record, now) for record in page.containers],
+        next_page_token=page.next_page_token,
+    )
+
+
+def _summary_to_proto(record: ContainerRecord, now: int) -> container_pb2.ContainerSummary:
+    return container_pb2.ContainerSummary(
+        id=record.id,
+        name=record.name,
+        image=record.config.image,
+        image_id=record.image_id,
+        command=" ".join((record.path, *record.args)),
+        created_at=timestamp(record.created_at),
+        state=_STATUSES[record.status],
+        status=status_text(record, now=now),
+        labels=dict(record.config.labels),
+        network_mode=record.host_config.network_mode,
+        networks=_endpoints_to_proto(record),
+        node=record.node,
+    )
+
+
+def condition_from_proto(condition: service_pb2.WaitCondition.ValueType) -> WaitCondition:
+    return _CONDITIONS[condition]
+
+
+def waited_to_proto(waited: Waited) -> service_pb2.WaitContainerResponse:
+    return service_pb2.WaitContainerResponse(exit_code=waited.exit_code, error=waited.error)
+
+
+def log_query_from_proto(message: service_pb2.StreamLogsRequest) -> LogQuery:
+    """Without the container's id: that is looked up later."""
+    return LogQuery(
+        container_id="",
+        stdout=message.stdout if message.HasField("stdout") else True,
+        stderr=message.stderr if message.HasField("stderr") else True,
+        follow=message.follow,
+        since=message.since.ToNanoseconds() if message.HasField("since") else None,
+        until=message.until.ToNanoseconds() if message.HasField("until") else None,
+        tail=message.tail if message.HasField("tail") else None,
+    )
+
+
+def log_line_to_proto(line: LogLine) -> service_pb2.StreamLogsResponse:
+    return service_pb2.StreamLogsResponse(
+        stream=_LOG_STREAMS[line.stream], timestamp=timestamp(line.time), data=line.data
+    )

@@ -1,0 +1,58 @@
+"""Between the messages about images and the records."""
+
+from __future__ import annotations
+
+from slipway.v1 import image_service_pb2 as image_pb2
+
+from api_service.conversion.times import optional_timestamp
+from api_service.operations.image_list import ImageFilter
+from api_service.operations.image_remove import RemovedImage
+from api_service.records.config import ImageConfig
+from api_service.records.image import ImageRecord
+
+
+def image_to_proto(image: ImageRecord) -> image_pb2.Image:
+    return image_pb2.Image(
+        id=image.id,
+        repo_tags=image.names,
+        created_at=optional_timestamp(image.created),
+        size=image.size,
+        architecture=image.architecture,
+        os=image.os,
+        config=image_pb2.ImageConfig(
+            user=image.config.user,
+            env=image.config.env,
+            entrypoint=image.config.entrypoint,
+            cmd=image.config.cmd,
+            working_dir=image.config.working_dir,
+            labels=dict(image.config.labels),
+            exposed_ports=image.config.exposed_ports,
+            stop_signal=image.config.stop_signal,
+        ),
+        layers=image.layers,
+    )
+
+
+def image_config_from_proto(message: image_pb2.ImageConfig) -> ImageConfig:
+    return ImageConfig(
+        user=message.user,
+        env=tuple(message.env),
+        entrypoint=tuple(message.entrypoint),
+        cmd=tuple(message.cmd),
+        working_dir=message.working_dir,
+        labels=dict(message.labels),
+        exposed_ports=tuple(message.exposed_ports),
+        stop_signal=message.stop_signal,
+    )
+
+
+def image_filter_from_proto(message: image_pb2.ListImagesRequest) -> ImageFilter:
+    return ImageFilter(
+        references=tuple(message.reference),
+        labels=tuple(message.label),
+        dangling=message.dangling if message.HasField("dangling") else None,
+    )
+
+
+def removed_to_proto(removed: RemovedImage) -> image_pb2.RemoveImageResponse:
+    return image_pb2.RemoveImageResponse(untagged=removed.untagged, deleted=removed.deleted)

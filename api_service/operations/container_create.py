@@ -1,0 +1,166 @@
+"""Create a container: all rules at once, the image, the name, the record, the node. Starts nothing.
+
+Until the record is `ready` the container does not exist for anybody else, and whatever ends the create before that, an
+error, the client or the deadline, leaves nothing behind: no name, no request id, no record, nothing on the node.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import NodeFacts
+from api_service.nodes.registry import Node
+from api_service.operations.container_replay import replayed
+from api_service.operations.container_spec import container_spec
+from api_service.operations.container_undo import undo_create
+from api_service.operations.engine import Engine
+from api_service.operations.image_config_merge import (
+    command_line,
+    merge_image_config,
+    validate_command,
+    validate_image_config,
+)
+from api_service.operations.image_resolve import resolve_image
+from api_service.operations.jobs import whole
+from api_service.operations.platform import check_platform
+from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
+from api_service.records.container import ContainerRecord, Phase
+from api_service.records.container_repository import Changed
+from api_service.records.event_shapes import container_event
+from api_service.records.image import ImageRecord
+from api_service.store.store import RevisionConflict
+from api_service.validation.container_create import Creation, normalise, validate_create, warnings
+from api_service.validation.host_facts import HostFacts
+from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
+from api_service.validation.network_mode import HOST
+from common.errors import Aborted, AlreadyExists, InvalidArgument, Violation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """`violations`: the rules of the protocol that the request breaks; they are reported with all others."""
+
+    name: str
+    config: ContainerConfig
+    host_config: HostConfig
+    networking_config: NetworkingConfig
+    platform: str = ""
+    request_id: str = ""
+    violations: Sequence[Violation] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """`warnings`: a sentence each."""
+
+    id: str
+    warnings: Sequence[str]
+
+
+async def create_container(engine: Engine, request: CreateRequest, *, deadline: Deadline) -> Created:
+    """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable."""
+    node = engine.nodes.place()
+    facts = await node.facts(deadline)
+    host = HostFacts(runtimes=facts.runtimes, ipv4_forwarding=facts.ipv4_forwarding)
+    asked = (request.name, request.config, request.host_config, request.networking_config, host)
+    violations = [*request.violations, *validate_create(*asked)]
+    if violations:
+        raise InvalidArgument(violations=violations)
+    creation = normalise(*asked)
+    async with deadline.enforced("create the container"):
+        while True:
+            if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
+                return Created(id=known, warnings=warnings(creation, host))
+            image = await resolve_image(engine, request.config.image)
+            draft = _draft(engine, request, creation, image, facts, node)
+            if await _create(engine, draft, node, name=creation.name, deadline=deadline):
+                return Created(id=draft.id, warnings=warnings(creation, host))
+
+
+def _draft(
+    engine: Engine, request: CreateRequest, creation: Creation, image: ImageRecord, facts: NodeFacts, node: Node
+) -> ContainerRecord:
+    """The record as it will be, but for its name. Raises InvalidArgument for what request and image make together."""
+    if broken := validate_image_config(image.config):
+        raise InvalidArgument(violations=broken)
+    config = merge_image_config(creation.config, image.config)
+    if missing := validate_command(config):
+        raise InvalidArgument(violations=missing)
+    platform = check_platform(request.platform, image, node_platform=f"{facts.os}/{facts.architecture}")
+    container_id = generate_id()
+    own_hostname = facts.hostname if creation.host_config.network_mode == HOST else short_id(container_id)
+    path, *args = command_line(config)
+    return ContainerRecord(
+        id=container_id,
+        name="",
+        created_at=engine.clock(),
+        phase=Phase.CREATING,
+        path=path,
+        args=tuple(args),
+        config=dataclasses.replace(config, hostname=config.hostname or own_hostname),
+        host_config=creation.host_config,
+        networking_config=creation.networking_config,
+        image_id=image.id,
+        node=node.name,
+        platform=platform,
+        request_id=request.request_id,
+    )
+
+
+async def _create(engine: Engine, draft: ContainerRecord, node: Node, *, name: str, deadline: Deadline) -> bool:
+    """False when another create holds the request id."""
+    async with AsyncExitStack() as undo:
+        engine.creating.add(draft.id)
+        undo.callback(engine.creating.discard, draft.id)
+        undo.push_async_callback(
+            lambda: engine.jobs.finish(undo_create(engine, draft), name=f"undo create {draft.id[:12]}")
+        )
+        record = await whole(_reserve(engine, draft, name))
+        if record is None:
+            return False
+        await node.executor.create(container_spec(record), deadline=deadline)
+        await whole(_make_ready(engine, record, undo))
+    engine.creating.discard(draft.id)
+    return True
+
+
+async def _reserve(engine: Engine, draft: ContainerRecord, name: str) -> ContainerRecord | None:
+    """The record with its name, written; None when another create holds the request id. Raises AlreadyExists."""
+    generated = [generate_name(attempt) for attempt in range(1, NAME_ATTEMPTS + 1)]
+    for candidate in [name] if name else [*generated, short_id(draft.id)]:
+        record = dataclasses.replace(draft, name=candidate)
+        try:
+            await engine.containers.add(record)
+        except RevisionConflict as conflict:
+            if engine.containers.held_request(conflict):
+                return None
+            if name and (holder := engine.containers.held_name(conflict)) is not None:
+                raise name_taken(name, holder) from conflict
+            continue
+        return record
+    raise Aborted(f"container name {name or 'generated'!r}: others take and release it; repeat the request")
+
+
+async def _make_ready(engine: Engine, record: ContainerRecord, undo: AsyncExitStack) -> None:
+    def change(found: ContainerRecord) -> Changed:
+        ready = dataclasses.replace(found, phase=Phase.READY)
+        return Changed(record=ready, events=[container_event(ready, "create", engine.clock())])
+
+    if await engine.containers.update(record.id, change) is None:
+        raise Aborted(f"container {record.name!r}: removed while it was being created")
+    undo.pop_all()
+
+
+def name_taken(name: str, holder: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"Conflict. The container name {name!r} is already in use by container {holder!r}. You have to remove "
+        "(or rename) that container to be able to reuse that name.",
+        resource_type="container",
+        resource_name=name,
+        owner=holder,
+        reason="CONTAINER_NAME_IN_USE",
+    )

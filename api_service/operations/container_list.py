@@ -1,0 +1,106 @@
+"""Which containers there are, newest first, a page at a time. From the records alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from api_service.operations.engine import Engine
+from api_service.operations.label_filter import has_labels
+from api_service.records.container import ContainerRecord, Status
+from api_service.validation.references import InvalidReference, normalise_reference
+from common.errors import InvalidArgument, Violation
+
+MAX_PAGE = 1000
+_ENDED = frozenset({Status.EXITED, Status.DEAD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerFilter:
+    """Values of one field are alternatives, fields restrict each other; `labels` all hold. `before` and `since` name
+    containers."""
+
+    ids: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
+    statuses: frozenset[Status] = field(default_factory=frozenset)
+    exited: tuple[int, ...] = ()
+    networks: tuple[str, ...] = ()
+    before: str = ""
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """`next_page_token` is empty on the last."""
+
+    containers: Sequence[ContainerRecord]
+    next_page_token: str
+
+
+async def list_containers(
+    engine: Engine, wanted: ContainerFilter, *, all: bool, page_size: int = 0, page_token: str = ""
+) -> Page:
+    """`page_size` 0: the largest. Raises InvalidArgument for a token never given, NotFound for `before`, `since`."""
+    begin = _parse_token(page_token) if page_token else None
+    before = _place(await engine.containers.find(wanted.before)) if wanted.before else None
+    since = _place(await engine.containers.find(wanted.since)) if wanted.since else None
+    running_only = not (all or wanted.statuses or wanted.exited)
+    found = sorted(
+        (
+            record
+            for record in await engine.containers.all()
+            if (record.state.running or not running_only)
+            and (begin is None or _place(record) < begin)
+            and (before is None or _place(record) < before)
+            and (since is None or _place(record) > since)
+            and _matches(record, wanted)
+        ),
+        key=_place,
+        reverse=True,
+    )
+    size = page_size or MAX_PAGE
+    page = found[:size]
+    return Page(containers=page, next_page_token=_token(page[-1]) if len(found) > size else "")
+
+
+def _matches(record: ContainerRecord, wanted: ContainerFilter) -> bool:
+    state, network = record.state, record.host_config.network_mode
+    return (
+        (not wanted.ids or record.id.startswith(wanted.ids))
+        and (not wanted.names or any(part.removeprefix("/") in record.name for part in wanted.names))
+        and (not wanted.statuses or record.status in wanted.statuses)
+        and (not wanted.exited or (record.status in _ENDED and state.exit_code in wanted.exited))
+        and (not wanted.networks or network in wanted.networks)
+        and (not wanted.ancestors or any(_descends(record, ancestor) for ancestor in wanted.ancestors))
+        and has_labels(record.config.labels, wanted.labels)
+    )
+
+
+def _descends(record: ContainerRecord, ancestor: str) -> bool:
+    if record.image_id.removeprefix("sha256:").startswith(ancestor.removeprefix("sha256:")):
+        return True
+    try:
+        return normalise_reference(record.config.image) == normalise_reference(ancestor)
+    except InvalidReference:
+        return False
+
+
+def _place(record: ContainerRecord) -> tuple[int, str]:
+    return record.created_at, record.id
+
+
+def _token(record: ContainerRecord) -> str:
+    return base64.urlsafe_b64encode(f"{record.created_at} {record.id}".encode()).decode()
+
+
+def _parse_token(token: str) -> tuple[int, str]:
+    try:
+        created_at, _, container_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        return int(created_at), container_id
+    except (ValueError, binascii.Error) as error:
+        what = "is not a token of this list; give next_page_token of the answer before, or leave it empty"
+        raise InvalidArgument(violations=[Violation(field="page_token", description=what)]) from error

@@ -1,0 +1,72 @@
+"""Start a container's process."""
+
+from __future__ import annotations
+
+import hashlib
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import JournalEntry, StartRefused
+from api_service.operations.container_state import refuse_when_going
+from api_service.operations.engine import Engine
+from api_service.records.container import ContainerRecord
+from api_service.records.container_repository import no_such_container
+from common.errors import StartFailed, Unavailable
+
+
+async def start_container(engine: Engine, container: str, *, deadline: Deadline) -> bool:
+    """True when it ran already. Raises StartFailed, FailedPrecondition, NotFound, Unavailable.
+
+    Once begun it goes on to its end without the client: a start is done or undone, never half.
+    """
+    record = await engine.containers.find(container)
+    refuse_when_going(record, "start")
+    if record.state.running:
+        return True
+    return await engine.jobs.finish(_start(engine, record.id, deadline), name=f"start {record.name}")
+
+
+async def _start(engine: Engine, container_id: str, deadline: Deadline) -> bool:
+    async with engine.locks.hold(container_id, "start", deadline), deadline.enforced("start the container"):
+        record = await current(engine, container_id)
+        refuse_when_going(record, "start")
+        if record.state.running:
+            return True
+        await start_locked(engine, record, deadline)
+        return False
+
+
+async def current(engine: Engine, container_id: str) -> ContainerRecord:
+    """The record as it stands now. Raises NotFound when it was removed meanwhile."""
+    stored = await engine.containers.get(container_id)
+    if stored is None:
+        raise no_such_container(container_id)
+    return stored.record
+
+
+async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
+    """The start itself; the caller holds the container's lock and has checked its state."""
+    node = engine.nodes.get(record.node)
+    entry = await _ask_twice(engine, record, deadline)
+    await node.settle(entry)
+    if isinstance(entry.event, StartRefused):
+        raise StartFailed(
+            f"container {record.name!r}: {entry.event.message}",
+            exit_code=entry.event.exit_code,
+            metadata={"container": record.id},
+        )
+
+
+async def _ask_twice(engine: Engine, record: ContainerRecord, deadline: Deadline) -> JournalEntry:
+    executor = engine.nodes.get(record.node).executor
+    start_id = start_id_of(record)
+    try:
+        return await executor.start(record.id, start_id=start_id, deadline=deadline)
+    except Unavailable:
+        # The answer may be lost and the start done. The same key gets the outcome of the first call.
+        return await executor.start(record.id, start_id=start_id, deadline=deadline)
+
+
+def start_id_of(record: ContainerRecord) -> str:
+    """The key of the next start: the same for every attempt until the journal has told of an outcome."""
+    seen = record.observed
+    return hashlib.sha256(f"{record.id} {seen.journal_id} {seen.sequence}".encode()).hexdigest()[:32]

@@ -1,0 +1,36 @@
+"""Which verbs a container's state allows, and the sentence for those it does not. Docker's table, with its answers of
+today: `already` is no error, everything else that cannot be is FAILED_PRECONDITION."""
+
+from __future__ import annotations
+
+from api_service.records.container import ContainerRecord, Status
+from common.errors import FailedPrecondition
+
+_GOING = {
+    Status.REMOVING: "it is being removed",
+    Status.DEAD: "its removal failed part-way; only removing it again is possible",
+}
+
+
+def refuse_when_going(record: ContainerRecord, verb: str) -> None:
+    """Raises FailedPrecondition for a container that is being removed or dead."""
+    if (why := _GOING.get(record.status)) is not None:
+        raise wrong_state(record, f"cannot {verb} it, {why}", reason="CONTAINER_GOING")
+
+
+def require_running(record: ContainerRecord, verb: str) -> None:
+    """Raises FailedPrecondition, for one that is going and one that does not run."""
+    refuse_when_going(record, verb)
+    if not record.state.running:
+        why = f"is not running (its state is {record.status.value}), so there is nothing to {verb}"
+        raise wrong_state(record, why, reason="CONTAINER_NOT_RUNNING")
+
+
+def wrong_state(record: ContainerRecord, why: str, *, reason: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"container {record.name!r}: {why}",
+        resource_type="container",
+        resource_name=record.id,
+        reason=reason,
+        metadata={"state": record.status.value},
+    )

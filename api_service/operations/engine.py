@@ -1,0 +1,32 @@
+"""What the operations work with. Made once, in the composition root; tests make their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from api_service.nodes.registry import NodeRegistry
+from api_service.operations.container_locks import ContainerLocks
+from api_service.operations.jobs import Jobs
+from api_service.operations.removals import Removals
+from api_service.records.container_repository import ContainerRepository
+from api_service.records.event_log import EventLog
+from api_service.records.image_repository import ImageRepository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """`clock`: nanoseconds since the epoch. `creating` holds the ids of the creates under way in this process: a record
+    in the phase `creating` that is not among them was left behind by one that died."""
+
+    containers: ContainerRepository
+    images: ImageRepository
+    events: EventLog
+    nodes: NodeRegistry
+    locks: ContainerLocks
+    jobs: Jobs
+    clock: Callable[[], int]
+    removals: Removals = field(default_factory=Removals)
+    creating: set[str] = field(default_factory=set)
+    image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)

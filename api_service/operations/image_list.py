@@ -1,0 +1,48 @@
+"""Which images there are, and one of them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api_service.operations.engine import Engine
+from api_service.operations.label_filter import has_labels
+from api_service.records.image import ImageRecord
+from api_service.validation.references import DEFAULT_TAG, InvalidReference, normalise_reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFilter:
+    """`references`: names and patterns, alternatives. `labels` all hold. `dangling`: True only without a name, False
+    only with one, None both."""
+
+    references: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    dangling: bool | None = None
+
+
+async def list_images(engine: Engine, wanted: ImageFilter) -> Sequence[ImageRecord]:
+    """Newest first; images that do not say when they were made come last."""
+    found = [image for image in await engine.images.all() if not image.condemned and _matches(image, wanted)]
+    return sorted(found, key=lambda image: (-(image.created or 0), image.id))
+
+
+def _matches(image: ImageRecord, wanted: ImageFilter) -> bool:
+    if wanted.dangling is not None and wanted.dangling == bool(image.names):
+        return False
+    if wanted.references and not any(_is_named(name, pattern) for name in image.names for pattern in wanted.references):
+        return False
+    return has_labels(image.config.labels, wanted.labels)
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    """A pattern without a tag means the repository with any."""
+    try:
+        exact = normalise_reference(pattern).familiar
+    except InvalidReference:
+        exact = pattern
+    if name == exact and (":" in pattern.rpartition("/")[2] or exact.endswith(f":{DEFAULT_TAG}")):
+        return True
+    repository = name.rpartition(":")[0]
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(repository, pattern)

@@ -1,0 +1,114 @@
+"""The record of an image that a node has stored, made of its configuration and the names its archive carried.
+Source: https://github.com/opencontainers/image-spec/blob/main/config.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api_service.nodes.executor import StoredImage
+from api_service.records.config import ImageConfig
+from api_service.records.image import ImageRecord
+from api_service.validation.references import InvalidReference, normalise_reference
+from common.errors import InvalidArgument
+
+_log = structlog.get_logger(__name__)
+
+
+class _Config(BaseModel):
+    """`null` stands for absent, as encoders of Go write it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    User: str | None = None
+    Env: list[str] | None = None
+    Entrypoint: list[str] | None = None
+    Cmd: list[str] | None = None
+    WorkingDir: str | None = None
+    Labels: dict[str, str] | None = None
+    ExposedPorts: dict[str, Any] | None = None
+    StopSignal: str | None = None
+
+
+class _Image(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    created: str | None = None
+    architecture: str = ""
+    os: str = ""
+    variant: str | None = None
+    config: _Config | None = Field(default=None)
+
+
+def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
+    """Raises InvalidArgument (`CORRUPT_IMAGE`). Names that are none are left out."""
+    try:
+        parsed = _Image.model_validate_json(stored.config)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidArgument(
+            f"image {stored.id}: its configuration is wrong at {where or 'the beginning'}: {first['msg']}",
+            reason="CORRUPT_IMAGE",
+        ) from error
+    config = parsed.config or _Config()
+    return ImageRecord(
+        id=stored.id,
+        names=tuple(dict.fromkeys(_names(stored.names))),
+        config=ImageConfig(
+            user=config.User or "",
+            env=tuple(config.Env or ()),
+            entrypoint=tuple(config.Entrypoint or ()),
+            cmd=tuple(config.Cmd or ()),
+            working_dir=config.WorkingDir or "",
+            labels=config.Labels or {},
+            exposed_ports=tuple(sorted(config.ExposedPorts or ())),
+            stop_signal=config.StopSignal or "",
+        ),
+        size=stored.size,
+        created=_created(parsed.created),
+        architecture=parsed.architecture,
+        os=parsed.os,
+        layers=stored.layers,
+        nodes=(node,),
+    )
+
+
+def encode_image_config(config: ImageConfig) -> bytes:
+    """The `config` object of an image configuration, JSON."""
+    fields: Mapping[str, object] = {
+        "User": config.user,
+        "Env": list(config.env),
+        "Entrypoint": list(config.entrypoint),
+        "Cmd": list(config.cmd),
+        "WorkingDir": config.working_dir,
+        "Labels": dict(config.labels),
+        "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "StopSignal": config.stop_signal,
+    }
+    return json.dumps({name: value for name, value in fields.items() if value}).encode()
+
+
+def _names(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        try:
+            yield normalise_reference(name).familiar
+        except InvalidReference as error:
+            _log.warning("image name left out", name=name[:200], error=str(error))
+
+
+def _created(text: str | None) -> int | None:
+    """Nanoseconds since the epoch; builders write RFC 3339, with up to nine decimals, or nothing worth having."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    if moment is None or moment.year < 1970 or moment.tzinfo is None:
+        return None
+    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

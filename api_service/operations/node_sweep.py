@@ -1,0 +1,83 @@
+"""What has to be put right whenever a node answers again: removals that were cut off, creates that nobody finishes,
+what a lost undo left on the node, containers that should have removed themselves, and the node's images."""
+
+from __future__ import annotations
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import NodeSnapshot, SnapshotPhase
+from api_service.nodes.registry import Node
+from api_service.operations.container_remove import join_removal, remove_ended
+from api_service.operations.container_undo import undo_create
+from api_service.operations.engine import Engine
+from api_service.operations.image_record import image_record
+from api_service.operations.image_remove import delete_condemned
+from api_service.records.container import ContainerRecord, Phase
+from api_service.records.event_shapes import image_event
+
+_CALL_TIME = 60.0  # seconds
+
+
+async def sweep_node(engine: Engine, node: Node) -> None:
+    """Each part on its own: one that fails is logged and leaves the others alone."""
+    jobs = engine.jobs
+    snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
+    for record in await engine.containers.every_phase():
+        if record.node != node.name:
+            continue
+        if record.phase is Phase.CREATING and record.id not in engine.creating:
+            jobs.background(undo_create(engine, record), name=f"undo create {record.id[:12]}")
+        elif record.phase is Phase.REMOVING:
+            jobs.background(_finish_removal(engine, record.id), name=f"finish removal {record.id[:12]}")
+        elif _should_be_gone(record):
+            jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
+    jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
+    jobs.background(_adopt_images(engine, node), name=f"images of {node.name}")
+
+
+def auto_remove(engine: Engine, record: ContainerRecord) -> None:
+    """To be called when a container's process has ended, or could not be started."""
+    if record.host_config.auto_remove:
+        engine.jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.name}")
+
+
+def _should_be_gone(record: ContainerRecord) -> bool:
+    ended = not record.state.running and record.state.start_id != ""
+    return record.phase is Phase.READY and record.host_config.auto_remove and ended
+
+
+async def _finish_removal(engine: Engine, container_id: str) -> None:
+    await join_removal(engine, container_id, force=True)
+
+
+async def _remove_leftovers(engine: Engine, node: Node, snapshot: NodeSnapshot) -> None:
+    """Only what was never started: a container that ran may be somebody's, and this service's records may be lost."""
+    for container in snapshot.containers:
+        if container.phase is not SnapshotPhase.CREATED or container.last is not None:
+            continue
+        # Records are written before the node is asked, so one that is absent now was undone.
+        if await engine.containers.get(container.container_id) is None:
+            await node.executor.remove(container.container_id, deadline=Deadline.after(_CALL_TIME))
+
+
+async def _adopt_images(engine: Engine, node: Node) -> None:
+    """Images the node has and the records do not, and the other way round."""
+    async with engine.image_changes:
+        stored = await node.executor.list_images(deadline=Deadline.after(_CALL_TIME))
+        known = {image.id: image for image in await engine.images.all()}
+        for image in stored:
+            record = known.get(image.id)
+            if record is None:
+                await engine.images.adopt(image_record(image, node=node.name))
+            elif node.name not in record.nodes:
+                await engine.images.set_nodes(record.id, (*record.nodes, node.name))
+        held = {image.id for image in stored}
+        for record in known.values():
+            if node.name not in record.nodes or record.id in held:
+                continue
+            if others := tuple(name for name in record.nodes if name != node.name):
+                await engine.images.set_nodes(record.id, others)
+            else:
+                await engine.images.delete(record.id, [image_event(record, "delete", engine.clock())])
+    for record in known.values():
+        if record.condemned:
+            await delete_condemned(engine, record.id)

@@ -1,0 +1,39 @@
+"""`os[/architecture]`: what an image is for, and what it must be for."""
+
+from __future__ import annotations
+
+from api_service.records.image import ImageRecord
+from common.errors import InvalidArgument, Violation
+
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+
+
+def check_platform(asked: str, image: ImageRecord, *, node_platform: str) -> str:
+    """The platform of the container. `asked` empty: the node's. Raises InvalidArgument.
+
+    What an image does not say about itself (one made of a plain tar) fits anything.
+    """
+    wanted_os, wanted_architecture = _parse(asked or node_platform)
+    node_os, node_architecture = _parse(node_platform)
+    os = image.os or wanted_os
+    architecture = image.architecture or wanted_architecture or node_architecture
+    if os != wanted_os or (wanted_architecture and architecture != wanted_architecture):
+        why = "asked for" if asked else "the node's"
+        raise _mismatch(
+            f"the image {image.names[0] if image.names else image.id} is for {os}/{architecture}, not for "
+            f"{asked or node_platform}, which is {why}; load the image for that platform, or ask for the image's"
+        )
+    if os != node_os:
+        raise _mismatch(f"the node runs {node_os}, it cannot run programs for {os}")
+    return f"{os}/{architecture}"
+
+
+def _parse(text: str) -> tuple[str, str]:
+    os, _, architecture = text.strip().lower().partition("/")
+    if not os or "/" in architecture:
+        raise _mismatch(f"{text[:64]!r} is not os or os/architecture, like 'linux/amd64'")
+    return os, _ARCHITECTURES.get(architecture, architecture)
+
+
+def _mismatch(why: str) -> InvalidArgument:
+    return InvalidArgument(violations=[Violation(field="platform", description=why)], reason="PLATFORM_MISMATCH")

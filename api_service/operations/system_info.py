@@ -1,0 +1,90 @@
+"""Versions, counts, nodes and disk usage. A node that does not answer is said to, and holds up nobody for long."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import DiskUsage, NodeFacts
+from api_service.nodes.registry import Node
+from api_service.operations.engine import Engine
+from api_service.records.container import Status
+from common.errors import SlipwayError
+
+API_VERSION = "slipway.v1"
+_NODE_TIME = 2.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """`facts` is None when the node does not answer; `error` then says why."""
+
+    name: str
+    facts: NodeFacts | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    version: str
+    api_version: str
+    python_version: str
+    nodes: Sequence[NodeState]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    containers: int
+    running: int
+    paused: int
+    stopped: int
+    images: int
+    nodes: Sequence[NodeState]
+
+
+async def system_version(engine: Engine, *, deadline: Deadline) -> Versions:
+    return Versions(
+        version=importlib.metadata.version("slipway"),
+        api_version=API_VERSION,
+        python_version=platform.python_version(),
+        nodes=await _nodes(engine, deadline),
+    )
+
+
+async def system_info(engine: Engine, *, deadline: Deadline) -> Info:
+    statuses = [record.status for record in await engine.containers.all()]
+    running, paused = statuses.count(Status.RUNNING), statuses.count(Status.PAUSED)
+    return Info(
+        containers=len(statuses),
+        running=running,
+        paused=paused,
+        stopped=len(statuses) - running - paused,
+        images=sum(not image.condemned for image in await engine.images.all()),
+        nodes=await _nodes(engine, deadline),
+    )
+
+
+async def system_disk_usage(engine: Engine, *, deadline: Deadline) -> DiskUsage:
+    """Of all nodes together. Raises Unavailable when one of them does not answer."""
+    usages = await asyncio.gather(*(node.executor.disk_usage(deadline=deadline) for node in engine.nodes.all()))
+    return DiskUsage(
+        images_size=sum(usage.images_size for usage in usages),
+        containers_size=sum(usage.containers_size for usage in usages),
+        logs_size=sum(usage.logs_size for usage in usages),
+    )
+
+
+async def _nodes(engine: Engine, deadline: Deadline) -> Sequence[NodeState]:
+    limit = deadline.at_most(_NODE_TIME)
+    return await asyncio.gather(*(_node(node, limit) for node in engine.nodes.all()))
+
+
+async def _node(node: Node, deadline: Deadline) -> NodeState:
+    try:
+        return NodeState(name=node.name, facts=await node.executor.facts(deadline=deadline))
+    except SlipwayError as error:
+        return NodeState(name=node.name, facts=None, error=error.message)

@@ -1,0 +1,93 @@
+"""The gRPC server: the services, health, reflection, and the addresses it listens on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from slipway.v1 import (
+    container_service_pb2,
+    container_service_pb2_grpc,
+    image_service_pb2,
+    image_service_pb2_grpc,
+    system_service_pb2,
+    system_service_pb2_grpc,
+)
+
+from api_service.operations.engine import Engine
+from api_service.servicers.container_servicer import ContainerServicer
+from api_service.servicers.image_servicer import ImageServicer
+from api_service.servicers.system_servicer import SystemServicer
+from common.errors import FailedPrecondition
+from common.interceptor import CallInterceptor
+from common.request_rules import RequestRules
+
+_MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a chunk of an archive has at most 4 MiB
+_SERVICES = tuple(
+    service.full_name
+    for module in (container_service_pb2, image_service_pb2, system_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+
+@asynccontextmanager
+async def serve(engine: Engine, addresses: Sequence[str], *, grace: float, max_calls: int) -> AsyncIterator[None]:
+    """Serve until the block ends; calls under way then get `grace` seconds. Raises FailedPrecondition
+    (reason `ADDRESS_IN_USE`) and InvalidArgument for an address that cannot be had."""
+    rules = RequestRules(deferred=[container_service_pb2.CreateContainerRequest])
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(rules)],
+        # Without this two services could share a port, each getting some of the calls.
+        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)],
+        maximum_concurrent_rpcs=max_calls,
+    )
+    container_service_pb2_grpc.add_ContainerServiceServicer_to_server(ContainerServicer(engine, rules), server)
+    image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(engine), server)
+    system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine), server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ("", *_SERVICES):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    for address in addresses:
+        _listen(server, address)
+    await server.start()
+    try:
+        yield
+    finally:
+        await checks.enter_graceful_shutdown()
+        await server.stop(grace)
+
+
+def _listen(server: grpc.aio.Server, address: str) -> None:
+    path = Path(address.removeprefix("unix://")) if address.startswith("unix:") else None
+    if path is not None:
+        _refuse_served(path, address)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        why = "another program may be listening there, or it is not an address of this machine"
+        raise FailedPrecondition(
+            f"cannot listen on {address}: {why}; choose another with --listen", reason="ADDRESS_IN_USE"
+        ) from error
+    if path is not None:
+        # Whoever may connect may do everything; the directory's permissions let its group's members get here.
+        path.chmod(0o660)
+
+
+def _refuse_served(path: Path, address: str) -> None:
+    """gRPC replaces a socket that is there, also one that somebody serves."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        refused = probe.connect_ex(str(path))
+    if refused not in (errno.ENOENT, errno.ECONNREFUSED):
+        raise FailedPrecondition(
+            f"cannot listen on {address}: another program serves it; stop that, or choose another with --listen",
+            reason="ADDRESS_IN_USE",
+        )

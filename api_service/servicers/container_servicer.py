@@ -1,0 +1,113 @@
+"""ContainerService: from the message to the operation and back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import container_service_pb2_grpc as pb2_grpc
+
+from api_service.conversion import container as conversion
+from api_service.operations.container_create import create_container
+from api_service.operations.container_inspect import inspect_container
+from api_service.operations.container_kill import kill_container
+from api_service.operations.container_list import list_containers
+from api_service.operations.container_logs import stream_logs
+from api_service.operations.container_remove import remove_container
+from api_service.operations.container_rename import rename_container
+from api_service.operations.container_restart import restart_container
+from api_service.operations.container_start import start_container
+from api_service.operations.container_stop import stop_container
+from api_service.operations.container_wait import wait_container
+from api_service.operations.engine import Engine
+from api_service.servicers.call import Context, client_deadline, deadline_of, send_headers
+from common.request_rules import RequestRules
+
+
+class ContainerServicer(pb2_grpc.ContainerServiceServicer):
+    """`rules` leaves the rules of a create to this servicer, which reports them with those of the operation."""
+
+    def __init__(self, engine: Engine, rules: RequestRules) -> None:
+        self._engine = engine
+        self._rules = rules
+
+    async def CreateContainer(
+        self, request: pb2.CreateContainerRequest, context: Context
+    ) -> pb2.CreateContainerResponse:
+        asked = conversion.create_request_from_proto(request, self._rules.violations(request))
+        created = await create_container(self._engine, asked, deadline=deadline_of(context))
+        return pb2.CreateContainerResponse(id=created.id, warnings=created.warnings)
+
+    async def StartContainer(self, request: pb2.StartContainerRequest, context: Context) -> pb2.StartContainerResponse:
+        already = await start_container(self._engine, request.container, deadline=deadline_of(context))
+        return pb2.StartContainerResponse(already_started=already)
+
+    async def StopContainer(self, request: pb2.StopContainerRequest, context: Context) -> pb2.StopContainerResponse:
+        already = await stop_container(
+            self._engine,
+            request.container,
+            signal=request.signal,
+            timeout=request.timeout if request.HasField("timeout") else None,
+            deadline=client_deadline(context),
+        )
+        return pb2.StopContainerResponse(already_stopped=already)
+
+    async def KillContainer(self, request: pb2.KillContainerRequest, context: Context) -> pb2.KillContainerResponse:
+        await kill_container(self._engine, request.container, signal=request.signal, deadline=deadline_of(context))
+        return pb2.KillContainerResponse()
+
+    async def RestartContainer(
+        self, request: pb2.RestartContainerRequest, context: Context
+    ) -> pb2.RestartContainerResponse:
+        await restart_container(
+            self._engine,
+            request.container,
+            signal=request.signal,
+            timeout=request.timeout if request.HasField("timeout") else None,
+            deadline=client_deadline(context),
+        )
+        return pb2.RestartContainerResponse()
+
+    async def RemoveContainer(
+        self, request: pb2.RemoveContainerRequest, context: Context
+    ) -> pb2.RemoveContainerResponse:
+        await remove_container(self._engine, request.container, force=request.force, deadline=deadline_of(context))
+        return pb2.RemoveContainerResponse()
+
+    async def InspectContainer(
+        self, request: pb2.InspectContainerRequest, context: Context
+    ) -> pb2.InspectContainerResponse:
+        record = await inspect_container(self._engine, request.container)
+        return pb2.InspectContainerResponse(container=conversion.container_to_proto(record))
+
+    async def ListContainers(self, request: pb2.ListContainersRequest, context: Context) -> pb2.ListContainersResponse:
+        page = await list_containers(
+            self._engine,
+            conversion.filter_from_proto(request.filters),
+            all=request.all,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return conversion.page_to_proto(page, now=self._engine.clock())
+
+    async def WaitContainer(self, request: pb2.WaitContainerRequest, context: Context) -> pb2.WaitContainerResponse:
+        condition = conversion.condition_from_proto(request.condition)
+        on_waiting = functools.partial(send_headers, context)
+        waited = await wait_container(self._engine, request.container, condition, on_waiting=on_waiting)
+        return conversion.waited_to_proto(waited)
+
+    async def RenameContainer(
+        self, request: pb2.RenameContainerRequest, context: Context
+    ) -> pb2.RenameContainerResponse:
+        await rename_container(self._engine, request.container, request.new_name)
+        return pb2.RenameContainerResponse()
+
+    async def StreamLogs(
+        self, request: pb2.StreamLogsRequest, context: Context
+    ) -> AsyncIterator[pb2.StreamLogsResponse]:
+        query = conversion.log_query_from_proto(request)
+        async with aclosing(stream_logs(self._engine, request.container, query)) as lines:
+            async for line in lines:
+                yield conversion.log_line_to_proto(line)

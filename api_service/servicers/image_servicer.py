@@ -1,0 +1,71 @@
+"""ImageService: from the message to the operation and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from slipway.v1 import image_service_pb2 as pb2
+from slipway.v1 import image_service_pb2_grpc as pb2_grpc
+
+from api_service.conversion import image as conversion
+from api_service.operations.engine import Engine
+from api_service.operations.image_import import import_image
+from api_service.operations.image_inspect import inspect_image
+from api_service.operations.image_list import list_images
+from api_service.operations.image_load import load_image
+from api_service.operations.image_remove import remove_image
+from api_service.operations.image_tag import tag_image
+from api_service.servicers.call import UPLOAD_DEADLINE, Context, deadline_of
+from common.errors import InvalidArgument, Violation
+
+
+class ImageServicer(pb2_grpc.ImageServiceServicer):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def LoadImage(self, requests: AsyncIterator[pb2.LoadImageRequest], context: Context) -> pb2.LoadImageResponse:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        chunks = (request.chunk async for request in requests)
+        images = await load_image(self._engine, chunks, deadline=deadline)
+        return pb2.LoadImageResponse(images=[conversion.image_to_proto(image) for image in images])
+
+    async def ImportImage(
+        self, requests: AsyncIterator[pb2.ImportImageRequest], context: Context
+    ) -> pb2.ImportImageResponse:
+        header = await _header(requests)
+        config = conversion.image_config_from_proto(header.config)
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        image = await import_image(self._engine, header.reference, config, _chunks(requests), deadline=deadline)
+        return pb2.ImportImageResponse(image=conversion.image_to_proto(image))
+
+    async def ListImages(self, request: pb2.ListImagesRequest, context: Context) -> pb2.ListImagesResponse:
+        images = await list_images(self._engine, conversion.image_filter_from_proto(request))
+        return pb2.ListImagesResponse(images=[conversion.image_to_proto(image) for image in images])
+
+    async def InspectImage(self, request: pb2.InspectImageRequest, context: Context) -> pb2.InspectImageResponse:
+        image = await inspect_image(self._engine, request.image)
+        return pb2.InspectImageResponse(image=conversion.image_to_proto(image))
+
+    async def TagImage(self, request: pb2.TagImageRequest, context: Context) -> pb2.TagImageResponse:
+        await tag_image(self._engine, request.image, request.target)
+        return pb2.TagImageResponse()
+
+    async def RemoveImage(self, request: pb2.RemoveImageRequest, context: Context) -> pb2.RemoveImageResponse:
+        removed = await remove_image(self._engine, request.image, force=request.force, deadline=deadline_of(context))
+        return conversion.removed_to_proto(removed)
+
+
+async def _header(requests: AsyncIterator[pb2.ImportImageRequest]) -> pb2.ImportImageHeader:
+    first = await anext(requests, None)
+    if first is None or not first.HasField("header"):
+        why = "must be the first message: send the header, then the tar in chunks"
+        raise InvalidArgument(violations=[Violation(field="header", description=why)])
+    return first.header
+
+
+async def _chunks(requests: AsyncIterator[pb2.ImportImageRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.HasField("header"):
+            why = "came a second time: there is one header, and it is the first message"
+            raise InvalidArgument(violations=[Violation(field="header", description=why)])
+        yield request.chunk
