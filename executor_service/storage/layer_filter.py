@@ -24,17 +24,19 @@ _WHITEOUT_META = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
 _MAX_COMPONENT = 255  # bytes, NAME_MAX
+_NOT_PLAIN = (b"", b"/", b".")
 _CAPABILITY = b"security.capability"
 _CAPABILITY_SIZES = frozenset({12, 20, 24})  # struct vfs_cap_data of revisions 1, 2 and 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filtered:
-    """What passed: `size` bytes of file content, the directories to be made opaque (b"" is the layer's root), and
-    whether the archive had its end mark."""
+    """What passed: `size` bytes of file content, the directories to be made opaque (b"" is the layer's root), each
+    directory's time (seconds, nanoseconds), and whether the archive had its end mark."""
 
     size: int
     opaque: frozenset[bytes]
+    times: Mapping[bytes, tuple[int, int]]
     ended: bool
 
 
@@ -48,16 +50,18 @@ class LayerFilter:
         self._symlinks: dict[bytes, bytes] = {}
         self._whiteouts: dict[bytes, Entry] = {}
         self._opaque: set[bytes] = set()
+        self._times: dict[bytes, tuple[int, int]] = {}
         self._size = 0
 
     def run(self) -> Filtered:
         """Blocks until the archive's end. Raises InvalidArgument (CORRUPT_IMAGE) at the first refused entry; what was
         handed to `sink` until then is to be thrown away."""
         for entry in self._reader:
-            self._take(replace(entry, name=_clean(entry.name, entry.name)))
+            name = _clean(entry.name, entry.name)
+            self._take(entry if name == entry.name else replace(entry, name=name))
         self._write_whiteouts()
         self._sink(tar_writer.END)
-        return Filtered(size=self._size, opaque=frozenset(self._opaque), ended=self._reader.ended)
+        return Filtered(size=self._size, opaque=frozenset(self._opaque), times=self._times, ended=self._reader.ended)
 
     def _take(self, entry: Entry) -> None:
         if not entry.name:
@@ -143,6 +147,8 @@ class LayerFilter:
             raise corrupt_image(f"layer: the symlink {shown(entry.name)} has a target of {len(entry.link)} bytes")
         if entry.kind is Kind.SYMLINK:
             self._symlinks[entry.name] = entry.link
+        elif entry.kind is Kind.DIRECTORY:
+            self._times[entry.name] = entry.mtime
         # A hard link to a symlink is a symlink: nothing may pass through it either.
         self._kinds[entry.name] = self._kinds[entry.link] if entry.kind is Kind.HARDLINK else entry.kind
         self._sink(tar_writer.header(replace(entry, xattrs=_kept_attributes(entry)) if entry.xattrs else entry))
@@ -164,6 +170,8 @@ class LayerFilter:
 
 def _clean(name: bytes, entry: bytes) -> bytes:
     """`name` without `.` and empty components; b"" is the root."""
+    if name[:1] not in _NOT_PLAIN and b"//" not in name and b"/." not in name and len(name) <= _MAX_COMPONENT:
+        return name.rstrip(b"/")  # nearly every name: nothing below could find fault with it
     if name.startswith(b"/"):
         raise corrupt_image(f"layer: the entry {shown(entry)} uses the absolute name {shown(name)}")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]

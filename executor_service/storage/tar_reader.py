@@ -19,7 +19,6 @@ BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _MAX_META = 1024 * 1024  # bytes of one PAX or GNU long-name body; Go's limit too
 _XATTR = b"SCHILY.xattr."
-_OCTAL = re.compile(rb"[0-7]*")
 _DECIMAL = re.compile(rb"[0-9]{1,20}")
 _TIME = re.compile(rb"(-?[0-9]{1,20})(?:\.([0-9]{0,32}))?")
 _MAX_TIME = 1 << 33  # seconds; beyond it no file system here can keep it
@@ -40,8 +39,9 @@ _KINDS = {kind.value: kind for kind in Kind} | {b"\0": Kind.FILE, b"7": Kind.FIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One member. Names are the raw bytes of the archive, unchecked. `size` is 0 for all but files; `mtime` is seconds
-    and nanoseconds since 1970, (0, 0) when it is out of range, as Docker bounds it."""
+    """One member. Names are the raw bytes of the archive, unchecked (a directory's without the `/` at its end). `size`
+    is 0 for all but files; `mtime` is seconds and nanoseconds since 1970, (0, 0) when it is out of range, as Docker
+    bounds it."""
 
     name: bytes
     kind: Kind
@@ -160,6 +160,8 @@ def _entry(block: bytes, flag: bytes, meta: _Meta) -> Entry:
         raise corrupt_image(f"tar: {shown(name)} has the entry type {flag!r}, which image layers do not use")
     if flag == b"\0" and name.endswith(b"/"):
         kind = Kind.DIRECTORY
+    if kind is Kind.DIRECTORY:
+        name = name[:-1] if len(name) > 1 and name.endswith(b"/") else name
     is_device = kind in (Kind.CHARACTER, Kind.BLOCK)
     return Entry(
         name=name,
@@ -208,9 +210,11 @@ def _number(raw: bytes, what: str) -> int:
         value = int.from_bytes(raw, "big", signed=False) & ~(0x80 << 8 * (len(raw) - 1))
         return value if raw[0] == 0x80 else value - (1 << (8 * len(raw) - 1))
     digits = raw.strip(b" \0").partition(b"\0")[0]
-    if not _OCTAL.fullmatch(digits):
+    if not digits:
+        return 0
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:
         raise corrupt_image(f"tar: a header's {what} is {digits!r}, not a number")
-    return int(digits or b"0", 8)
+    return int(digits, 8)
 
 
 def _owner(raw: bytes, pax: Mapping[bytes, bytes], key: bytes) -> int:

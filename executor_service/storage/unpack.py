@@ -107,13 +107,12 @@ class Unpacker:
                 filtering.exception()
                 raise
         unpacked, filtered = _outcome(tar, filtering)
-        if filtered.opaque:
-            await finish(lambda: _mark_opaque(directory, filtered))
+        await finish(lambda: _finish_directories(directory, filtered))
         return unpacked
 
     async def _tar(self, read_end: int, directory: Path) -> Completed:
         argv = ["tar", "--extract", "--file", f"/dev/fd/{read_end}", "--directory", str(directory)]
-        argv += ["--numeric-owner", "--same-owner", "--same-permissions", "--delay-directory-restore"]
+        argv += ["--numeric-owner", "--same-owner", "--same-permissions"]
         argv += ["--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "--read-full-records"]
         try:
             return await run(argv, timeout=self._limits.seconds, pass_fds=(read_end,))
@@ -163,7 +162,10 @@ def _outcome(
     return filtering.result()
 
 
-def _mark_opaque(directory: Path, filtered: Filtered) -> None:
+def _finish_directories(directory: Path, filtered: Filtered) -> None:
+    """Opaque marks, and the times tar changed by putting something into a directory later. Its own way to delay them
+    (`--delay-directory-restore`) searches a list for every directory: 26 s for 60,000 of them instead of 2. No name
+    passes through a symlink: the filter has seen to it, and nobody else writes here."""
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in filtered.opaque:
@@ -173,5 +175,8 @@ def _mark_opaque(directory: Path, filtered: Filtered) -> None:
                 os.setxattr(descriptor, _OPAQUE, b"y")
             finally:
                 os.close(descriptor)
+        for name, (seconds, nanoseconds) in filtered.times.items():
+            time = seconds * 1_000_000_000 + nanoseconds
+            os.utime(name, ns=(time, time), dir_fd=root, follow_symlinks=False)
     finally:
         os.close(root)

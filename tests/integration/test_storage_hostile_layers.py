@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import stat
 import tarfile
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -131,6 +133,43 @@ async def test_whiteouts_and_opaque_directories_speak_overlay(unpacker: Unpacker
 async def test_hard_links_share_their_file(unpacker: Unpacker, tmp_path: Path) -> None:
     await _unpack(unpacker, tar([member("a", b"x"), hardlink("b", "a")]), tmp_path)
     assert (tmp_path / "a").samefile(tmp_path / "b")
+
+
+async def test_a_cancel_stops_the_filter_even_when_it_writes_nothing(
+    unpacker: Unpacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, filtering = asyncio.get_running_loop(), asyncio.Event()
+    stopped = []
+
+    def waiting(self: Unpacker, blob: Blob, write_end: int, stop: threading.Event) -> None:
+        os.close(write_end)
+        loop.call_soon_threadsafe(filtering.set)
+        stopped.append(stop.wait(10))
+
+    monkeypatch.setattr(Unpacker, "_filter", waiting)
+    task = asyncio.create_task(_unpack(unpacker, tar([member("a")]), tmp_path))
+    await filtering.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stopped == [True]
+
+
+async def test_directories_keep_their_last_words(unpacker: Unpacker, tmp_path: Path) -> None:
+    """What is put into a directory later changes its time, and its entry may come twice."""
+    members = [
+        directory("a", mode=0o700, pax={"mtime": "1600000000.25"}),
+        directory("b", mode=0o700),
+        member("b/x"),
+        member("a/late"),
+        directory("b", mode=0o755, uid=9),
+        member("c/late", pax={"mtime": "1500000000"}),
+    ]
+    await _unpack(unpacker, tar(members), tmp_path)
+    assert (tmp_path / "a").stat().st_mtime == 1_600_000_000.25
+    found = (tmp_path / "b").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_mtime) == (0o755, 9, EPOCH)
+    assert (tmp_path / "c").stat().st_mtime == 1_500_000_000
 
 
 async def test_limits_end_the_work(tmp_path: Path) -> None:

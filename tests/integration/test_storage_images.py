@@ -125,10 +125,18 @@ def _flipped(archive: bytes, needle: bytes) -> bytes:
     return archive.replace(needle, needle[::-1])
 
 
+def _with_another_time(packed: bytes) -> bytes:
+    """The same content in a gzip stream of another digest."""
+    return packed[:4] + b"\x01\x02\x03\x04" + packed[8:]
+
+
 REFUSED = {
     "docker layer changed": _flipped(docker_archive(BuiltImage(layers=[BASE, TOP])), b"top!"),
     "oci layer changed": _flipped(oci_layout(BuiltImage(layers=[BASE, TOP])), b"top!"),
     "oci blob with another diff id": oci_layout(BuiltImage(layers=[BASE, TOP]), pack={TOP: _gzip(BASE)}),
+    "oci blob with another digest": oci_layout(BuiltImage(layers=[BASE, TOP]), pack={TOP: _gzip(TOP)}).replace(
+        _gzip(TOP), _with_another_time(_gzip(TOP))
+    ),
     "broken gzip layer": oci_layout(BuiltImage(layers=[BASE, TOP]), pack={TOP: _gzip(TOP)[:-10]}),
     "broken zstd layer": oci_layout(BuiltImage(layers=[BASE, TOP]), pack={TOP: b"\x28\xb5\x2f\xfd" + b"x" * 50}),
     "second image hostile": docker_archive(

@@ -44,6 +44,12 @@ def test_odd_layer_passes(name: str) -> None:
     assert filtered.ended
 
 
+@pytest.mark.parametrize("name", ["negative size", "size of 2^80"])
+def test_impossible_sizes_are_named(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="has a size of"):
+        _filter(REFUSED[name])
+
+
 def test_entries_are_capped_with_extended_headers_counted() -> None:
     layer = tar(member(f"f{number}", pax={"comment": "x"}) for number in range(6))
     _filter(layer, max_entries=12)
