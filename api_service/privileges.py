@@ -51,9 +51,8 @@ def account_for(name: str) -> Account:
         if entry.pw_uid == 0:
             raise InvalidArgument(f"--user {candidate}: has uid 0; name a user without privileges")
         return Account(name=candidate, uid=entry.pw_uid, gid=entry.pw_gid)
-    raise InvalidArgument(
-        f"--user {name or ' or '.join(_PREFERRED_USERS)}: there is no such user; create it with useradd"
-    )
+    missing = name or " or ".join(_PREFERRED_USERS)
+    raise InvalidArgument(f"--user {missing}: there is no such user; create it with useradd(8)")
 
 
 def prepare_directories(state: Path, sockets: Sequence[Path], account: Account) -> None:

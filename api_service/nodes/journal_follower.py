@@ -71,6 +71,10 @@ class JournalFollower:
         """The journal followed last; empty before the first contact."""
         return self._position.journal_id
 
+    async def changed(self) -> None:
+        """Wait until the connection or the position is another."""
+        await self._changed.wait()
+
     async def reached(self, sequence: int, *, patience: float) -> bool:
         """Wait until the entry of this sequence is in the records; False when the journal is not being followed, or
         after `patience` seconds."""

@@ -1,0 +1,24 @@
+"""One API service for each test, with an image loaded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.api import Api, running_api
+from tests.fixtures.fake_executor import FakeExecutor
+
+
+@pytest.fixture
+async def executor(tmp_path: Path) -> AsyncIterator[FakeExecutor]:
+    async with FakeExecutor(tmp_path / "executor.sock").serving() as executor:
+        yield executor
+
+
+@pytest.fixture
+async def api(tmp_path: Path, executor: FakeExecutor) -> AsyncIterator[Api]:
+    async with running_api(tmp_path, executor) as api:
+        await api.load()
+        yield api
