@@ -1,0 +1,158 @@
+"""Slipway's two services as real processes, driven through the public gRPC API over one unix socket connection.
+
+All settings are the services' defaults; only the places of their files, the instance's name (which names its cgroups)
+and the logs (JSON, with the steps of every start) are given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import grpc
+from slipway.v1 import container_service_pb2 as containers
+from slipway.v1 import system_service_pb2 as system
+from slipway.v1.container_pb2 import ContainerConfig
+
+from tests.bench import cgroups
+from tests.bench.engine import COMMAND, IMAGE, Engine
+from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
+from tests.bench.slipway_client import SlipwayClient
+
+NAME = "slipway"
+INSTANCE = "bench"
+CGROUP = f"slipway-{INSTANCE}"
+_API_USER = "nobody"
+_READY_TIMEOUT = 30.0  # seconds
+_TIMINGS = "start timings"  # the event the executor logs of every start
+
+
+class SlipwayEngine:
+    def __init__(self, *, client: SlipwayClient, namespace: NetworkNamespace, executor_log: Path) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._executor_log = executor_log
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def namespace(self) -> NetworkNamespace:
+        return self._namespace
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        version = self._client.call("SystemService/GetVersion", system.GetVersionRequest(), system.GetVersionResponse)
+        (node,) = self._client.call("SystemService/GetInfo", system.GetInfoRequest(), system.GetInfoResponse).nodes
+        if not node.available:
+            raise RuntimeError(f"the executor does not answer: {node.error}")
+        return {"version": version.version, "runtime": node.runtimes[0], "cgroups": node.cgroup_layout}
+
+    def load_image(self, archive: Path) -> None:
+        loaded = self._client.load_image(archive)
+        if not any(IMAGE in image.repo_tags for image in loaded.images):
+            raise RuntimeError(f"{archive} does not carry {IMAGE}: {loaded}")
+
+    def create(self, name: str) -> str:
+        request = containers.CreateContainerRequest(name=name, config=ContainerConfig(image=IMAGE, cmd=COMMAND))
+        return self._client.call("ContainerService/CreateContainer", request, containers.CreateContainerResponse).id
+
+    def start(self, container: str) -> None:
+        request = containers.StartContainerRequest(container=container)
+        self._client.call("ContainerService/StartContainer", request, containers.StartContainerResponse)
+
+    def kill_until_exit(self, container: str) -> float:
+        waiting = self._client.begin(
+            "ContainerService/WaitContainer",
+            containers.WaitContainerRequest(container=container),
+            containers.WaitContainerResponse,
+        )
+        kill = containers.KillContainerRequest(container=container)
+        begun = time.perf_counter()
+        killing = self._client.begin("ContainerService/KillContainer", kill, containers.KillContainerResponse)
+        waiting.result()
+        ended = time.perf_counter()
+        killing.result()
+        return ended - begun
+
+    def remove(self, container: str) -> None:
+        request = containers.RemoveContainerRequest(container=container)
+        self._client.call("ContainerService/RemoveContainer", request, containers.RemoveContainerResponse)
+
+    def process(self, container: str) -> int:
+        request = containers.InspectContainerRequest(container=container)
+        answer = self._client.call("ContainerService/InspectContainer", request, containers.InspectContainerResponse)
+        return answer.container.state.pid
+
+    def start_steps(self, containers: Sequence[str]) -> Sequence[Mapping[str, float]]:
+        return read_start_steps(self._executor_log.read_text(errors="replace"), containers)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.facts)
+        except (grpc.RpcError, RuntimeError):
+            return False
+
+
+def read_start_steps(log: str, containers: Sequence[str]) -> list[Mapping[str, float]]:
+    """The steps of the last start of each of these containers, and their `total`, from the executor's JSON log."""
+    found: dict[str, Mapping[str, float]] = {}
+    for line in log.splitlines():
+        if _TIMINGS in line:
+            event = json.loads(line)
+            found[event["container"]] = {**event["steps"], "executor, total": event["total"]}
+    return [found[container] for container in containers]
+
+
+@contextlib.contextmanager
+def slipway_engine(directory: Path) -> Iterator[SlipwayEngine]:
+    """Both services with all their files in `directory`; they and every container are gone at the end."""
+    directory.mkdir(mode=0o755)
+    api_socket = directory / "sockets" / "api.sock"
+    api_socket.parent.mkdir(mode=0o755)
+    unprivileged = pwd.getpwnam(_API_USER)
+    os.chown(api_socket.parent, unprivileged.pw_uid, unprivileged.pw_gid)
+    executor_log, api_log = directory / "executor.log", directory / "api.log"
+    with contextlib.ExitStack() as stack:
+        stack.callback(cgroups.remove, CGROUP)
+        namespace = stack.enter_context(network_namespace(directory / "netns"))
+        client = stack.enter_context(contextlib.closing(SlipwayClient(api_socket)))
+        executor = _executor_command(directory, gid=unprivileged.pw_gid)
+        daemons = [
+            (stack.enter_context(namespace.daemon(executor, log=executor_log)), executor_log),
+            (stack.enter_context(namespace.daemon(_api_command(directory, api_socket), log=api_log)), api_log),
+        ]
+        engine = SlipwayEngine(client=client, namespace=namespace, executor_log=executor_log)
+        await_ready(engine.answers, daemons=daemons, timeout=_READY_TIMEOUT)
+        yield engine
+
+
+def _executor_command(directory: Path, *, gid: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "executor_service", f"--instance={INSTANCE}"),
+        f"--root-dir={directory / 'root'}",
+        f"--run-dir={directory / 'run'}",
+        f"--socket-gid={gid}",
+        f"--cgroup-parent=/{CGROUP}",
+        *("--log-level=debug", "--log-format=json"),
+    ]
+
+
+def _api_command(directory: Path, socket: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "api_service", f"--instance={INSTANCE}"),
+        f"--state-dir={directory / 'api'}",
+        f"--listen=unix://{socket}",
+        f"--executor=unix://{directory / 'run' / 'executor.sock'}",
+        f"--user={_API_USER}",
+    ]
+
+
+_: type[Engine] = SlipwayEngine
