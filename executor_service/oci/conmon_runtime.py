@@ -7,6 +7,7 @@ cleared away by removing its cgroups and the runtime's state directory. The runt
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,15 @@ from pathlib import Path
 
 import structlog
 
-from common.errors import DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, StartFailed
+from common.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    SlipwayError,
+    StartFailed,
+)
 from executor_service.container import CONTAINER_ID
 from executor_service.oci import leftovers
 from executor_service.oci.bundle_record import (
@@ -37,6 +46,8 @@ from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, Runtime
 from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
 from executor_service.run import run
+
+_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +77,10 @@ class ConmonRuntime:
         _check_id(bundle.container_id)
         runtime = self.catalog.resolve(bundle.runtime)
         spawned: asyncio.Future[int] | None = None
-        sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise _host_failure(bundle.container_id, error) from error
         try:
             async with asyncio.timeout(self.timeouts.create):
                 warm_up = asyncio.get_running_loop().run_in_executor(None, self.cgroups.expect_migration)
@@ -80,6 +94,8 @@ class ConmonRuntime:
             if isinstance(error, TimeoutError):
                 message = f"container {bundle.container_id!r}: the runtime did not answer in {self.timeouts.create:g} s"
                 raise DeadlineExceeded(message) from error
+            if isinstance(error, OSError):
+                raise _host_failure(bundle.container_id, error) from error
             raise
         finally:
             os.close(sync_read)
@@ -241,6 +257,13 @@ def _open_gate(state: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _host_failure(container_id: str, error: OSError) -> SlipwayError:
+    message = f"container {container_id!r}: {error.strerror}: {error.filename or 'the monitor'}"
+    if error.errno in _EXHAUSTED:
+        return ResourceExhausted(f"{message}; free some on this node and start it again")
+    return Internal(message)
 
 
 def _write_private(path: Path, content: bytes) -> None:

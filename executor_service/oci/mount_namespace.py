@@ -11,6 +11,7 @@ host changes.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import subprocess
@@ -110,6 +111,20 @@ def _make(pin: Path) -> None:
     pin.touch(mode=0o600)
     staging = directory / "cgroup"
     staging.mkdir(exist_ok=True)
+    # The kernel pins only namespaces younger than our own. Linux 6.18 tells their age by a number that grows on each
+    # processor for itself, so a new namespace may count as older. Made on the processor where ours was, it never does.
+    allowed = os.sched_getaffinity(0)
+    try:
+        for processor in sorted(allowed):
+            os.sched_setaffinity(0, {processor})
+            if _make_on_this_processor(pin, staging):
+                return
+    finally:
+        os.sched_setaffinity(0, allowed)
+    raise Internal(f"the kernel refuses to pin a mount namespace on {pin}; pin it by hand with unshare --mount={pin}")
+
+
+def _make_on_this_processor(pin: Path, staging: Path) -> bool:
     argv = ["unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c", _PREPARE, "sh", str(staging)]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(MINIMAL_ENVIRONMENT)
@@ -119,7 +134,12 @@ def _make(pin: Path) -> None:
         if child.stdout.readline() != b"ready\n":
             said = child.stderr.read().decode(errors="replace").strip()
             raise Internal(f"the mount namespace for crun cannot be made: {said}")
-        _mount(Path(f"/proc/{child.pid}/ns/mnt"), pin, _MS_BIND)
+        source = Path(f"/proc/{child.pid}/ns/mnt")
+        if _libc.mount(os.fsencode(source), os.fsencode(pin), None, ctypes.c_ulong(_MS_BIND), None) == 0:
+            return True
+        if ctypes.get_errno() != errno.EINVAL:
+            raise Internal(f"cannot mount {source} on {pin}: {os.strerror(ctypes.get_errno())}")
+        return False
 
 
 def _mount(source: Path | None, target: Path, flags: int) -> None:

@@ -57,7 +57,7 @@ def ensure_working_dir(rootfs: Path, working_dir: str) -> None:
 def _make_directory(rootfs: Path, parent: str, name: str, working_dir: str) -> None:
     directory = _open_directory(rootfs, parent)
     try:
-        os.mkdir(name, 0o755, dir_fd=directory)  # noqa: PTH102 - only os.mkdir takes a directory descriptor
+        os.mkdir(name, 0o755, dir_fd=directory)
     except OSError as error:
         # EEXIST: a link that leads nowhere stands there.
         raise _refused(working_dir, error) from error

@@ -15,7 +15,9 @@ def start_failed(container_id: str, message: str, *, command: str) -> StartFaile
     reason = readable(message)
     text = reason.lower()
     hint = ""
-    if "permission denied" in text or "is a directory" in text:
+    # crun's word for a command that is a directory, or anything else that is no file, is EPERM.
+    not_a_file = "executable" in text and "operation not permitted" in text
+    if "permission denied" in text or "is a directory" in text or not_a_file:
         code, hint = 126, f"; make {command!r} an executable file"
     elif "not a directory" in text:
         code, hint = 127, "; check that every mount joins a directory with a directory, or a file with a file"

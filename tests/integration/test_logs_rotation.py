@@ -1,0 +1,142 @@
+"""Logs of real containers: both streams, a flood with rotation, following it, and the cap on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from executor_service.container import LogLimits
+from executor_service.logs.files import rotated_files
+from executor_service.logs.reader import LogQuery, read_log
+from executor_service.logs.record import LogRecord, Stream
+from executor_service.logs.rotation import LogRotator, rotate
+from executor_service.logs.watch import LogWatcher
+from executor_service.oci.conmon import ConmonFiles
+from executor_service.oci.runtime import CreatedProcess
+from tests.fixtures.oci import (
+    DEADLINE,
+    UNAVAILABLE,
+    Container,
+    Containers,
+    containers_in,
+    empty_netns,
+    make_rootfs,
+    remove_cgroup_parent,
+)
+
+pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
+
+LINES = 40_000
+FLOOD = ("sh", "-c", f"seq 1 {LINES}")
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[Containers]:
+    with empty_netns() as netns:
+        made = containers_in(tmp_path, make_rootfs(tmp_path / "rootfs"), netns, "crun")
+        yield made
+        assert made.leftovers() == []
+        remove_cgroup_parent()
+
+
+async def follow(container: Container, watcher: LogWatcher, ended: asyncio.Event) -> list[LogRecord]:
+    query = LogQuery(follow=True)
+    return [record async for record in read_log(container.bundle.log_path, query, watcher=watcher, ended=ended)]
+
+
+async def end(containers: Containers, container: Container, created: CreatedProcess, ended: asyncio.Event) -> None:
+    await containers.ended(container, created)
+    ended.set()
+
+
+async def test_a_flood_is_followed_across_rotations_without_losing_or_doubling_a_line(containers: Containers) -> None:
+    container = containers.make(*FLOOD)
+    control = ConmonFiles(bundle=container.bundle.directory).control
+    ended, rotations = asyncio.Event(), 0
+    created = await containers.runtime.create(container.bundle)
+    async with LogWatcher.open() as watcher, asyncio.timeout(DEADLINE * 2):
+        following = asyncio.create_task(follow(container, watcher, ended))
+        await containers.runtime.start(container.id, runtime="crun")
+        ending = asyncio.create_task(end(containers, container, created, ended))
+        while not ended.is_set():
+            rotations += await asyncio.to_thread(rotate, container.bundle.log_path, control=control, max_files=1000)
+            await asyncio.sleep(0)
+        await ending
+        records = await following
+        # Whatever followed, the files themselves hold every line too.
+        query = LogQuery()
+        read = [record async for record in read_log(container.bundle.log_path, query, watcher=watcher, ended=ended)]
+    assert rotations > 3
+    assert [int(record.data) for record in records] == list(range(1, LINES + 1))
+    assert read == records
+    await containers.delete(container)
+
+
+async def test_the_rotator_keeps_a_flood_under_its_cap(containers: Containers) -> None:
+    limits = LogLimits(max_size=512 * 1024, max_files=3)
+    line = "x" * 200
+    container = containers.make(
+        "sh", "-c", f"n=0; while [ $n -lt 60 ]; do yes {line} | head -n 2000; n=$((n+1)); done; echo last"
+    )
+    control = ConmonFiles(bundle=container.bundle.directory).control
+    created = await containers.runtime.create(container.bundle)
+    ended, largest = asyncio.Event(), 0
+    async with LogRotator.open() as rotator, asyncio.timeout(DEADLINE * 2):
+        rotator.watch(container.id, log=container.bundle.log_path, control=control, limits=limits)
+        await containers.runtime.start(container.id, runtime="crun")
+        ending = asyncio.create_task(end(containers, container, created, ended))
+        while not ended.is_set():
+            largest = max(largest, disk_usage(container.bundle.log_path))
+            await asyncio.sleep(0.005)
+        await ending
+        rotator.forget(container.id)
+    files = rotated_files(container.bundle.log_path)
+    assert 1 <= len(files) <= limits.max_files - 1
+    # 60 × 2000 × 250 bytes were written, 30 MB, and what a flood adds between two looks may be on disk.
+    assert largest < limits.max_size * limits.max_files + 8 * 1024 * 1024
+    assert container.log.splitlines()[-1].endswith("stdout F last")
+    await containers.delete(container)
+
+
+async def test_lines_longer_than_a_chunk_come_whole_and_streams_stay_apart(containers: Containers) -> None:
+    script = "head -c 100000 /dev/zero | tr '\\0' a; echo; echo short >&2; printf unended"
+    container, _ = await containers.run("sh", "-c", script)
+    async with LogWatcher.open() as watcher:
+        log = container.bundle.log_path
+        records = [record async for record in read_log(log, LogQuery(), watcher=watcher, ended=asyncio.Event())]
+    out = [record.data for record in records if record.stream is Stream.STDOUT]
+    assert out[0] == b"a" * 100_000 + b"\n"
+    assert b"".join(out[1:]).rstrip(b"\n") == b"unended"
+    assert [record.data for record in records if record.stream is Stream.STDERR] == [b"short\n"]
+
+
+async def test_conmons_own_limit_is_the_last_resort(containers: Containers) -> None:
+    container = containers.make("sh", "-c", "seq 1 20000", log_size_limit=100_000)
+    created = await containers.start(container)
+    await containers.ended(container, created)
+    assert disk_usage(container.bundle.log_path) <= 110_000
+    await containers.delete(container)
+
+
+async def test_without_a_monitor_nothing_is_rotated_and_nothing_lost(containers: Containers) -> None:
+    container, _ = await containers.run("echo", "kept")
+    control = ConmonFiles(bundle=container.bundle.directory).control
+    os.mkfifo(control)
+    assert not rotate(container.bundle.log_path, control=control, max_files=3)
+    assert rotated_files(container.bundle.log_path) == []
+    assert container.output == ["kept"]
+    control.unlink()
+
+
+def disk_usage(log: Path) -> int:
+    total = 0
+    for path in (log, *(path for _, path in rotated_files(log))):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total

@@ -1,0 +1,200 @@
+"""What a container can see and do, asked from inside: Docker's defaults in effect under crun and runc."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import FailedPrecondition, InvalidArgument
+from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.rootfs import check_mount_points, ensure_working_dir
+from executor_service.oci.users import resolve_user
+from tests.fixtures.oci import UNAVAILABLE, Containers, containers_in, empty_netns, make_rootfs, remove_cgroup_parent
+
+pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
+
+DEFAULT_MASK = "00000000a80425fb"
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rootfs(tmp_path_factory.mktemp("rootfs"))
+
+
+@pytest.fixture(params=["crun", "runc"])
+def containers(request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path) -> Iterator[Containers]:
+    with empty_netns() as netns:
+        made = containers_in(tmp_path, rootfs, netns, request.param)
+        yield made
+        assert made.leftovers() == []
+        remove_cgroup_parent()
+
+
+async def status(containers: Containers, *, user: str = "") -> dict[str, str]:
+    container, _ = await containers.run("cat", "/proc/self/status", user=user)
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in container.output)}
+
+
+async def test_root_holds_dockers_capabilities_and_inherits_none(containers: Containers) -> None:
+    seen = await status(containers)
+    assert (seen["CapBnd"], seen["CapPrm"], seen["CapEff"]) == (DEFAULT_MASK,) * 3
+    assert (seen["CapInh"], seen["CapAmb"]) == ("0" * 16,) * 2
+    assert (seen["Seccomp"], seen["NoNewPrivs"]) == ("2", "0")
+
+
+async def test_another_user_holds_no_capability(containers: Containers) -> None:
+    seen = await status(containers, user="user")
+    assert seen["CapBnd"] == DEFAULT_MASK
+    assert (seen["CapPrm"], seen["CapEff"]) == ("0" * 16,) * 2
+    assert seen["Uid"].split() == ["1000"] * 4
+    assert set(seen["Groups"].split()) == {"1000", "2000"}
+
+
+async def test_only_the_standard_descriptors_are_open(containers: Containers) -> None:
+    # The shell lists its own descriptors by globbing, with one more open while it does.
+    container, _ = await containers.run("sh", "-c", "cd /proc/$$/fd && for fd in *; do [ -e $fd ] && echo $fd; done")
+    assert container.output == ["0", "1", "2"]
+
+
+_REFUSED = """
+check() {
+    if "$@" >/dev/null 2>/tmp/why; then echo "$1 allowed"
+    elif grep -q "not permitted" /tmp/why; then echo "$1 refused"
+    else cat /tmp/why; fi
+}
+check mount -t tmpfs none /tmp
+check umount /proc
+check unshare -m true
+check unshare -U true
+check nsenter -m -t 1 true
+check date -s 2020-01-01
+check swapoff /none
+check insmod /bin/busybox
+"""
+
+
+@pytest.mark.parametrize("start", [1, 2])
+async def test_forbidden_system_calls_fail_with_eperm(containers: Containers, start: int) -> None:
+    """The second start uses the filter that was compiled for the first."""
+    for _ in range(start):
+        container, _ended = await containers.run("sh", "-c", _REFUSED)
+    commands = [line.split()[1] for line in _REFUSED.splitlines() if line.startswith("check ")]
+    assert container.output == [f"{command} refused" for command in commands]
+
+
+async def test_hidden_paths_are_empty_and_read_only_paths_refuse(containers: Containers) -> None:
+    script = """
+    wc -c < /proc/kcore; wc -c < /proc/keys; wc -c < /proc/interrupts; ls /sys/firmware | wc -l
+    for path in /proc/sysrq-trigger /proc/sys/kernel/hostname /sys/kernel/x; do
+        (echo x > $path) 2>&1 | grep -o -e 'Read-only file system' -e 'Permission denied' -e "nonexistent directory"
+    done
+    """
+    container, _ = await containers.run("sh", "-c", script)
+    assert container.output == ["0", "0", "0", "0", *["Read-only file system"] * 2, "Read-only file system"]
+
+
+async def test_the_mounts_are_dockers(containers: Containers) -> None:
+    container, _ = await containers.run("cat", "/proc/mounts", shm_size=1024 * 1024)
+    mounts = {line.split()[1]: (line.split()[2], line.split()[3].split(",")) for line in container.output}
+    assert mounts["/dev"][0] == "tmpfs"
+    assert "size=65536k" in mounts["/dev"][1]
+    assert mounts["/dev/shm"][0] == "tmpfs"
+    assert {"size=1024k", "nosuid", "nodev", "noexec"} <= set(mounts["/dev/shm"][1])
+    assert "ro" in mounts["/sys"][1]
+    assert {"/proc", "/dev/pts", "/dev/mqueue", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} <= set(mounts)
+
+
+async def test_a_read_only_root(containers: Containers) -> None:
+    script = """
+    for path in /x /tmp/x /etc/hosts; do (echo x >> $path) 2>/dev/null && echo $path; done
+    for path in /dev/shm/x /dev/x; do (echo x >> $path) 2>/dev/null && echo $path; done
+    """
+    container, _ = await containers.run("sh", "-c", script, readonly_rootfs=True)
+    assert container.output == ["/dev/shm/x", "/dev/x"]
+
+
+async def test_names_environment_and_network(containers: Containers) -> None:
+    script = "hostname; cat /proc/sys/kernel/domainname; env | sort; cat /etc/hosts; ls /sys/class/net"
+    container, _ = await containers.run("sh", "-c", script, domainname="example.org", env=("A=1",), user="user")
+    assert container.output[:2] == ["box", "example.org"]
+    assert {"A=1", "HOME=/home/user", "HOSTNAME=box"} <= set(container.output)
+    assert not any(line.startswith("TERM=") for line in container.output)
+    assert "hosts of the test" in container.output
+    assert container.output[-1] == "lo"
+
+
+async def test_low_ports_and_ping_need_no_privilege(containers: Containers) -> None:
+    script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range"
+    container, _ = await containers.run("sh", "-c", script)
+    assert container.output == ["0", "0\t2147483647"]
+
+
+async def test_a_terminal(containers: Containers) -> None:
+    container, ended = await containers.run("sh", "-c", "tty; echo $TERM; echo err >&2", terminal=True)
+    assert ended.code == 0
+    assert [line.rstrip("\r") for line in container.output][1:] == ["xterm", "err"]
+    assert container.output[0].startswith("/dev/")
+    assert " stderr " not in container.log
+
+
+async def test_devices_are_denied_unless_listed(containers: Containers) -> None:
+    # /dev is a tmpfs that allows devices, and MKNOD is granted: only the device cgroup stands in the way.
+    script = (
+        "mknod /dev/kmsg2 c 1 11 && head -c 1 /dev/kmsg2 2>&1 | grep -o 'not permitted'; head -c 1 /dev/zero | wc -c"
+    )
+    container, _ = await containers.run("sh", "-c", script)
+    assert container.output == ["not permitted", "1"]
+
+
+async def test_the_runtime_on_the_host_cannot_be_overwritten(containers: Containers) -> None:
+    binary = containers.runtime.catalog.resolve(containers.runtime_name).path
+    before = binary.read_bytes()
+    await containers.run("sh", "-c", "echo broken > /proc/self/exe; echo broken > /proc/1/exe; true")
+    assert binary.read_bytes() == before
+
+
+async def test_leaving_through_a_working_directory_is_refused(containers: Containers, tmp_path: Path) -> None:
+    for number in range(3, 14):
+        with pytest.raises(InvalidArgument, match="descriptors"):
+            containers.make("pwd", working_dir=f"/proc/self/fd/{number}")
+    (containers.rootfs / "link").unlink(missing_ok=True)
+    (containers.rootfs / "link").symlink_to("/proc/self/fd/7")
+    with pytest.raises(InvalidArgument, match="leads nowhere"):
+        ensure_working_dir(containers.rootfs, "/link")
+
+
+async def test_a_missing_working_directory_is_made_inside(containers: Containers, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    trap = containers.rootfs / "trap"
+    trap.unlink(missing_ok=True)
+    trap.symlink_to(outside)
+    with pytest.raises(InvalidArgument):
+        ensure_working_dir(containers.rootfs, "/trap/x")
+    assert list(outside.iterdir()) == []
+    ensure_working_dir(containers.rootfs, "/srv/deep/dir")
+    container, ended = await containers.run("pwd", working_dir="/srv/deep/dir")
+    assert (ended.code, container.output) == (0, ["/srv/deep/dir"])
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+def test_a_root_whose_mount_points_are_links_is_refused(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    check_mount_points(root)
+    (root / name).symlink_to(tmp_path)
+    with pytest.raises(FailedPrecondition, match=f"/{name}"):
+        check_mount_points(root)
+
+
+def test_passwd_outside_the_root_is_never_read(tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("evil:x:0:0::/:/bin/sh\n")
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/passwd").symlink_to("../../passwd")
+    with pytest.raises(InvalidArgument, match="no 'evil'"):
+        resolve_user(root, "evil")
+    with pytest.raises(FileNotFoundError):
+        open_in_root(root, "../../passwd", flags=0)
