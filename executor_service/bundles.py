@@ -1,0 +1,38 @@
+"""What a container's process is made of, as the operations see it: its user, its files, its OCI bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from executor_service.container import ContainerSpec
+from executor_service.network.sandbox import Sandbox
+from executor_service.oci.runtime import Bundle
+from executor_service.oci.users import ResolvedUser
+
+
+class Bundles(Protocol):
+    """Bundles keyed by container id. Every method is idempotent."""
+
+    async def resolve_user(self, spec: ContainerSpec, *, rootfs: Path) -> ResolvedUser:
+        """Look the user up in the container's own passwd and group, and make the working directory if it is missing.
+        Raises InvalidArgument."""
+
+    async def lay_out(self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser) -> Bundle:
+        """Write the files of the container's network and make the bundle. Raises InvalidArgument for what the
+        specification may not say."""
+
+    async def remove_bundle(self, container_id: str) -> None:
+        """Delete the bundle; logs stay."""
+
+    async def remove_files(self, container_id: str) -> None:
+        """Delete what the container keeps between its runs, its logs included."""
+
+    async def list_bundles(self) -> set[str]:
+        """Ids of the containers that have a bundle: the running ones, and what a crash left."""
+
+    async def list_files(self) -> set[str]:
+        """Ids of the containers that keep something here."""
+
+    async def logs_size(self) -> int:
+        """Bytes of the logs of all containers."""

@@ -1,0 +1,163 @@
+"""The executor over its seams, whatever they are: records, supervision, operations, and the gRPC server before them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from slipway.executor.v1 import image_store_service_pb2 as image_store_pb
+from slipway.executor.v1 import image_store_service_pb2_grpc as image_store_grpc
+from slipway.executor.v1 import node_service_pb2 as node_pb
+from slipway.executor.v1 import node_service_pb2_grpc as node_grpc
+from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
+from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
+
+from common.errors import Unavailable
+from common.interceptor import CallInterceptor
+from executor_service.cleanup import Cleanup
+from executor_service.container_locks import ContainerLocks
+from executor_service.image_use import ImageUse
+from executor_service.journal import DEFAULT_RETENTION, Journal
+from executor_service.logs.rotation import LogRotator
+from executor_service.logs.watch import LogWatcher
+from executor_service.node import Node
+from executor_service.operations.node_inspect import NodeFacts
+from executor_service.paths import Paths
+from executor_service.records import ContainerRecords
+from executor_service.seams import Seams, TimeLimits
+from executor_service.servicers.image_store import ImageStoreServicer
+from executor_service.servicers.node import NodeServicer
+from executor_service.servicers.runtime import RuntimeServicer
+from executor_service.supervision.adoption import adopt
+from executor_service.supervision.supervisor import Supervisor
+from executor_service.tasks import Operations
+
+_log = structlog.get_logger(__name__)
+
+_MAX_MESSAGE = 16 * 1024 * 1024  # bytes; a list of a few thousand containers with their entries is some of them
+_MAX_CALLS = 4096
+_FLUSH = 1.0  # seconds for answers to leave after the last operation
+_SERVICES = (
+    runtime_pb.DESCRIPTOR.services_by_name["RuntimeService"].full_name,
+    image_store_pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name,
+    node_pb.DESCRIPTOR.services_by_name["NodeService"].full_name,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    node: Node
+    operations: Operations
+    facts: NodeFacts
+
+
+@asynccontextmanager
+async def open_executor(
+    seams: Seams,
+    *,
+    paths: Paths,
+    facts: NodeFacts,
+    boot_id: str,
+    limits: TimeLimits | None = None,
+    retention: int = DEFAULT_RETENTION,
+    grace: float = 20.0,  # seconds
+) -> AsyncIterator[Executor]:
+    """Take over what runs on the node. Leaving waits `grace` for what is under way; the containers go on running."""
+    limits = limits or TimeLimits()
+    journal = Journal(seams.database, retention=retention)
+    await journal.load()
+    records = ContainerRecords(seams.database, journal)
+    await records.load()
+    locks = ContainerLocks(timeout=limits.lock)
+    cleanup = Cleanup(paths=paths, seams=seams, limits=limits)
+    async with (
+        LogRotator.open() as rotator,
+        LogWatcher.open() as log_watcher,
+        Supervisor(
+            paths=paths, records=records, runtime=seams.runtime, cleanup=cleanup, locks=locks, rotator=rotator
+        ) as supervisor,
+    ):
+        node = Node(
+            paths=paths,
+            limits=limits,
+            boot_id=boot_id,
+            seams=seams,
+            journal=journal,
+            records=records,
+            locks=locks,
+            image_use=ImageUse(records),
+            cleanup=cleanup,
+            supervisor=supervisor,
+            log_watcher=log_watcher,
+        )
+        operations = Operations()
+        try:
+            await adopt(node, operations)
+            yield Executor(node=node, operations=operations, facts=facts)
+        finally:
+            journal.close()
+            await operations.drain(timeout=grace)
+
+
+@asynccontextmanager
+async def serving(
+    executor: Executor, *, socket: Path, socket_gid: int, more: Sequence[str] = (), grace: float = 20.0
+) -> AsyncIterator[None]:
+    """Serve on the unix socket, which `socket_gid` may connect to, and on `more` addresses (`unix:///path`), while the
+    block runs. Afterwards operations get `grace` seconds to end."""
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor()],
+        maximum_concurrent_rpcs=_MAX_CALLS,
+        options=[
+            ("grpc.max_receive_message_length", _MAX_MESSAGE),
+            ("grpc.max_send_message_length", _MAX_MESSAGE),
+            # Clients ping a silent stream to see whether we live; less often than this is nobody's business.
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ],
+    )
+    health = HealthServicer()
+    runtime_grpc.add_RuntimeServiceServicer_to_server(RuntimeServicer(executor.node, executor.operations), server)
+    image_store_grpc.add_ImageStoreServiceServicer_to_server(
+        ImageStoreServicer(executor.node, executor.operations), server
+    )
+    node_grpc.add_NodeServiceServicer_to_server(NodeServicer(executor.node, executor.facts), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
+    )
+    _listen(server, [f"unix://{socket}", *more], gid=socket_gid)
+    await server.start()
+    for name in ("", *_SERVICES):
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    _log.info("serving", socket=str(socket))
+    try:
+        yield
+    finally:
+        await health.enter_graceful_shutdown()
+        executor.node.journal.close()
+        await executor.operations.drain(timeout=grace)
+        await asyncio.shield(server.stop(_FLUSH))
+
+
+def _listen(server: grpc.aio.Server, addresses: Sequence[str], *, gid: int) -> None:
+    """Bind each socket so that nobody but root can connect before its group is set."""
+    for address in addresses:
+        path = Path(address.removeprefix("unix://"))
+        before = os.umask(0o177)
+        try:
+            bound = server.add_insecure_port(address)
+        finally:
+            os.umask(before)
+        if not bound:
+            raise Unavailable(f"{address}: cannot listen there")
+        os.chown(path, -1, gid)
+        path.chmod(0o660)

@@ -1,0 +1,48 @@
+"""The real seams: this host's storage, network and OCI runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from common.sqlite import Database
+from executor_service import journal, records
+from executor_service.config import Settings
+from executor_service.network import records as network_records
+from executor_service.network.bridge_network import BridgeNetwork
+from executor_service.node_bundles import NodeBundles
+from executor_service.oci.cgroups import CgroupTree
+from executor_service.oci.conmon_runtime import ConmonRuntime
+from executor_service.oci.host import HostFacts
+from executor_service.oci.runtimes import RuntimeCatalog
+from executor_service.seams import Seams
+from executor_service.storage.node import open_storage
+
+SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA
+
+
+@asynccontextmanager
+async def open_seams(settings: Settings, *, catalog: RuntimeCatalog, host: HostFacts) -> AsyncIterator[Seams]:
+    """Opened in the order they need each other. Raises FailedPrecondition when the bridge cannot be had, Unavailable or
+    FailedPrecondition when the database cannot."""
+    paths, bridge = settings.paths, settings.bridge_config
+    for directory in (paths.containers, paths.bundles, paths.runtime):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with (
+        Database(paths.database, schema=SCHEMA) as database,
+        open_storage(paths.storage) as storage,
+        BridgeNetwork(bridge, database) as network,
+    ):
+        yield Seams(
+            database=database,
+            images=storage.images,
+            snapshots=storage.snapshots,
+            network=network,
+            runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=CgroupTree.probe()),
+            bundles=NodeBundles(
+                paths=paths,
+                host=host,
+                cgroup_parent=settings.cgroup_parent,
+                host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
+            ),
+        )

@@ -1,0 +1,30 @@
+"""Everything the operations work with; built once at start-up and handed to each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from executor_service.cleanup import Cleanup
+from executor_service.container_locks import ContainerLocks
+from executor_service.image_use import ImageUse
+from executor_service.journal import Journal
+from executor_service.logs.watch import LogWatcher
+from executor_service.paths import Paths
+from executor_service.records import ContainerRecords
+from executor_service.seams import Seams, TimeLimits
+from executor_service.supervision.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    paths: Paths
+    limits: TimeLimits
+    boot_id: str
+    seams: Seams
+    journal: Journal
+    records: ContainerRecords
+    locks: ContainerLocks
+    image_use: ImageUse
+    cleanup: Cleanup
+    supervisor: Supervisor
+    log_watcher: LogWatcher

@@ -1,0 +1,142 @@
+"""Bundles on this host: directories of ours, the container's own passwd, the host's hosts and resolv.conf."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import StartFailed
+from executor_service.bundles import Bundles
+from executor_service.container import CONTAINER_ID, ContainerSpec
+from executor_service.network.files import name_files, write_name_files
+from executor_service.network.sandbox import Sandbox
+from executor_service.oci.host import HostFacts
+from executor_service.oci.mounts import NetworkFiles
+from executor_service.oci.rootfs import ensure_working_dir
+from executor_service.oci.runtime import Bundle
+from executor_service.oci.spec import build_spec
+from executor_service.oci.users import ResolvedUser, resolve_user
+from executor_service.paths import Paths
+from executor_service.storage.threads import finish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBundles:
+    """`cgroup_parent` is absolute below the cgroup root; `host_gateway` are the addresses that the name `host-gateway`
+    stands for. `resolv_conf` and `hosts` are the host's files."""
+
+    paths: Paths
+    host: HostFacts
+    cgroup_parent: str
+    host_gateway: Sequence[str]
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    hosts: Path = Path("/etc/hosts")
+
+    async def resolve_user(self, spec: ContainerSpec, *, rootfs: Path) -> ResolvedUser:
+        return await finish(lambda: _resolve(spec, rootfs))
+
+    async def lay_out(self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser) -> Bundle:
+        return await finish(lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user))
+
+    async def remove_bundle(self, container_id: str) -> None:
+        await finish(lambda: _remove(self.paths.bundle(container_id)))
+
+    async def remove_files(self, container_id: str) -> None:
+        await finish(lambda: _remove(self.paths.container(container_id)))
+
+    async def list_bundles(self) -> set[str]:
+        return await finish(lambda: container_ids(self.paths.bundles))
+
+    async def list_files(self) -> set[str]:
+        return await finish(lambda: container_ids(self.paths.containers))
+
+    async def logs_size(self) -> int:
+        return await finish(self._logs_size)
+
+    def _lay_out(self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser) -> Bundle:
+        files = self.paths.network_files(spec.id)
+        bundle, log = self.paths.bundle(spec.id), self.paths.log(spec.id)
+        for directory in (files.parent, files, log.parent, bundle):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        write_name_files(
+            files,
+            name_files(
+                spec,
+                endpoint=sandbox.endpoint,
+                host_gateway=self.host_gateway,
+                host_hosts=_text(self.hosts),
+                host_resolv_conf=_text(self.resolv_conf),
+            ),
+        )
+        config = build_spec(
+            spec,
+            rootfs=rootfs,
+            netns_path=sandbox.netns_path,
+            files=NetworkFiles.in_directory(files),
+            user=user,
+            cgroups_path=f"{self.cgroup_parent}/{spec.id}",
+            host=self.host,
+        )
+        return Bundle(
+            container_id=spec.id,
+            directory=bundle,
+            config=config,
+            log_path=log,
+            log_size_limit=_last_resort(spec.log.max_size),
+            terminal=spec.terminal,
+            runtime=spec.runtime,
+        )
+
+    def _logs_size(self) -> int:
+        return sum(
+            entry.stat(follow_symlinks=False).st_size
+            for container_id in container_ids(self.paths.containers)
+            for entry in _entries(self.paths.containers / container_id / "logs")
+        )
+
+
+def _resolve(spec: ContainerSpec, rootfs: Path) -> ResolvedUser:
+    # In the same visit to a worker thread: Docker makes a working directory that is missing.
+    ensure_working_dir(rootfs, spec.working_dir)
+    return resolve_user(rootfs, spec.user)
+
+
+def _last_resort(max_size: int) -> int:
+    """conmon cuts the log, losing what is in it, when nobody rotates it for so long that it has grown tenfold."""
+    return max_size * 10
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise StartFailed(f"the host's {path} cannot be read: {error.strerror}", exit_code=128) from error
+
+
+def container_ids(directory: Path) -> set[str]:
+    """Ids of the containers that have a directory there; whatever else is there is not ours to touch. Blocks."""
+    return {entry.name for entry in _entries(directory) if CONTAINER_ID.fullmatch(entry.name)}
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _remove(directory: Path) -> None:
+    """rmtree never follows a symlink, and what it deletes is a directory of ours (0700)."""
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+
+
+_: type[Bundles] = NodeBundles

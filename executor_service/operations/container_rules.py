@@ -1,0 +1,130 @@
+"""What the executor itself demands of a container, whoever asks: everything that would be dangerous if the API service
+were wrong. Pure. Fields are named as in `slipway.executor.v1.ContainerSpec`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from common.errors import Violation
+from executor_service.container import CONTAINER_ID, ContainerSpec
+from executor_service.network.files import HOST_GATEWAY
+from executor_service.oci.spec import check_working_dir
+
+IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
+START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HIGHEST_SIGNAL = 64  # SIGRTMAX, signal(7)
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # at most HOST_NAME_MAX, gethostname(2)
+_WORD = re.compile(r"[!-~]{1,255}")
+_MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
+_RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_STRING = 128 * 1024  # bytes of one argument or variable: MAX_ARG_STRLEN, execve(2)
+# These steer the runtime itself: hooks, seccomp, systemd properties.
+_RESERVED_ANNOTATIONS = ("run.oci.", "module.wasm.", "org.criu.", "org.systemd.")
+
+
+def violations(spec: ContainerSpec) -> list[Violation]:
+    """Every broken rule."""
+    found = (_identity(spec), _process(spec), _host(spec), _names(spec))
+    return [Violation(field=f"spec.{field}", description=text) for rules in found for field, text in rules]
+
+
+def id_violations(container_id: str, *, field: str = "container_id") -> list[Violation]:
+    if CONTAINER_ID.fullmatch(container_id):
+        return []
+    return [Violation(field=field, description=f"{container_id!a} must be 64 lower-case hexadecimal characters")]
+
+
+def start_id_violations(start_id: str) -> list[Violation]:
+    if START_ID.fullmatch(start_id):
+        return []
+    return [Violation(field="start_id", description=f"{start_id!a} must be 1 to 64 of A-Z a-z 0-9 . _ -")]
+
+
+def signal_violations(signal: int) -> list[Violation]:
+    if 1 <= signal <= HIGHEST_SIGNAL:
+        return []
+    return [Violation(field="signal", description=f"{signal} must be the number of a signal, 1 to {HIGHEST_SIGNAL}")]
+
+
+def image_id_violations(image_id: str, *, field: str = "image_id") -> list[Violation]:
+    if IMAGE_ID.fullmatch(image_id):
+        return []
+    return [Violation(field=field, description=f"{image_id!a} must be `sha256:` and 64 lower-case hexadecimal digits")]
+
+
+_Rules = Iterator[tuple[str, str]]
+
+
+def _identity(spec: ContainerSpec) -> _Rules:
+    for violation in id_violations(spec.id, field="id"):
+        yield violation.field, violation.description
+    if spec.image_id:
+        for violation in image_id_violations(spec.image_id):
+            yield violation.field, violation.description
+    if spec.runtime and not _RUNTIME.fullmatch(spec.runtime):
+        yield "runtime", f"{spec.runtime!a} must be the name of an OCI runtime this node is configured with"
+    for key, value in spec.annotations.items():
+        if key.startswith(_RESERVED_ANNOTATIONS):
+            yield f"annotations[{key!a}]", "is reserved: it would steer the OCI runtime"
+        if not _WORD.fullmatch(key) or "\0" in value:
+            yield f"annotations[{key!a}]", "the key must be one printable word, the value without NUL"
+
+
+def _process(spec: ContainerSpec) -> _Rules:
+    if not spec.args or not spec.args[0]:
+        yield "args", "must name the program to run"
+    for name, texts in (("args", spec.args), ("env", spec.env)):
+        for index, text in enumerate(texts):
+            if "\0" in text:
+                yield f"{name}[{index}]", "must not hold a NUL character"
+            if len(text.encode(errors="surrogateescape")) >= _MAX_STRING:
+                yield f"{name}[{index}]", f"must be shorter than {_MAX_STRING} bytes, the kernel's limit"
+    for index, text in enumerate(spec.env):
+        if not text.partition("=")[1] or text.startswith("="):
+            yield f"env[{index}]", f"{text[:64]!a} must be KEY=value"
+    for violation in check_working_dir(spec.working_dir):
+        yield "working_dir", violation.description
+    if any(not character.isprintable() for character in spec.user):
+        yield "user", f"{spec.user!a} must be uid, uid:gid, name or name:group"
+
+
+def _host(spec: ContainerSpec) -> _Rules:
+    for field, name in (("hostname", spec.hostname), ("domainname", spec.domainname)):
+        if name and not _HOST_NAME.fullmatch(name):
+            yield field, f"{name!a} must be 1 to 64 of A-Z a-z 0-9 _ . - and begin and end with none of . -"
+    if spec.shm_size < 1:
+        yield "shm_size", f"{spec.shm_size} must be at least 1 byte"
+    if spec.mac_address and not _MAC.fullmatch(spec.mac_address):
+        yield "mac_address", f"{spec.mac_address!a} must be six lower-case hex octets joined by ':', the first even"
+    if spec.log.max_size < 0:
+        yield "log_max_size", f"{spec.log.max_size} must be 0 (unlimited) or the bytes of a file"
+    if spec.log.max_files < 1:
+        yield "log_max_files", f"{spec.log.max_files} must be at least 1"
+
+
+def _names(spec: ContainerSpec) -> _Rules:
+    for index, server in enumerate(spec.names.servers):
+        if not _is_address(server):
+            yield f"dns_servers[{index}]", f"{server!a} must be an IP address"
+    for field, words in (("dns_search", spec.names.search), ("dns_options", spec.names.options)):
+        for index, word in enumerate(words):
+            if not _WORD.fullmatch(word):
+                yield f"{field}[{index}]", f"{word!a} must be one printable word"
+    for index, (name, address) in enumerate(spec.names.extra_hosts):
+        if not _WORD.fullmatch(name) or "#" in name:
+            yield f"extra_hosts[{index}].name", f"{name!a} must be one host name"
+        if address != HOST_GATEWAY and not _is_address(address):
+            yield f"extra_hosts[{index}].address", f"{address!a} must be an IP address or {HOST_GATEWAY}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    # A zone (fe80::1%eth0) may hold anything.
+    return "%" not in text

@@ -1,0 +1,33 @@
+"""Send a signal to a container's first process."""
+
+from __future__ import annotations
+
+from common.errors import FailedPrecondition, InvalidArgument
+from executor_service.journal import Signaled
+from executor_service.node import Node
+from executor_service.operations.container_rules import id_violations, signal_violations
+from executor_service.storage.threads import settle
+from executor_service.supervision.supervisor import Watch
+
+
+async def container_signal(node: Node, *, container_id: str, signal: int) -> None:
+    """Raises NotFound, and FailedPrecondition when the container does not run."""
+    if broken := [*id_violations(container_id), *signal_violations(signal)]:
+        raise InvalidArgument(violations=broken)
+    record = node.records.get(container_id)
+    watch = node.supervisor.watched(container_id)
+    if watch is None:
+        raise FailedPrecondition(
+            f"container {container_id!r} does not run; it is {record.phase}",
+            resource_type="container",
+            resource_name=container_id,
+            reason="NOT_RUNNING",
+        )
+    await settle(send_signal(node, container_id, watch, signal))
+
+
+async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) -> None:
+    """Send it, then journal it. The exit that it causes is journaled after it: both go through one queue, and the exit
+    is only seen by a later turn of the event loop. Raises FailedPrecondition when the process is gone."""
+    await node.seams.runtime.kill(container_id, watch.run.process.container, signal)
+    await node.records.transition(container_id, Signaled(signal=signal))

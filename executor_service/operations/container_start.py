@@ -1,0 +1,189 @@
+"""Start a container: mount, sandbox, bundle, process. Everything is undone when anything fails, is cancelled or late.
+
+The start is on record before its process can exist, so that whatever a crash leaves is found again. What does not
+depend on each other runs side by side: that record, the network, and the root with the lookup of the user in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
+from executor_service.container import ContainerSpec
+from executor_service.host_errors import host_errors
+from executor_service.journal import JournalEntry, Started, StartFailure
+from executor_service.network.sandbox import Sandbox
+from executor_service.node import Node
+from executor_service.oci.runtime import CreatedProcess
+from executor_service.oci.users import ResolvedUser
+from executor_service.operations.container_rules import id_violations, start_id_violations
+from executor_service.operations.start_recovery import recover_start
+from executor_service.operations.start_steps import StartSteps
+from executor_service.records import ContainerRecord, Phase, Run
+from executor_service.storage.threads import settle
+from executor_service.tasks import bounded, together
+
+_OTHER_FAILURE = 128  # the exit code of a start that failed for no reason of the command's, as Docker shows it
+
+
+async def container_start(node: Node, *, container_id: str, start_id: str) -> JournalEntry:
+    """A `started` entry, or a `start_failed` one when the process cannot be started. A start_id that is known returns
+    its first outcome. Raises NotFound, FailedPrecondition when the container runs, is broken or is being removed, and
+    what the host lacks; after an error the start_id may be used again."""
+    if broken := [*id_violations(container_id), *start_id_violations(start_id)]:
+        raise InvalidArgument(violations=broken)
+    async with node.locks.hold(container_id):
+        await recover_start(node, node.records.get(container_id))
+        record = node.records.get(container_id)
+        if (entry := await _outcome(node, record, start_id)) is not None:
+            return entry
+        spec = _startable(record)
+        await node.cleanup.settle(container_id)
+        return await _Start(node=node, spec=spec, start_id=start_id).run()
+
+
+async def _outcome(node: Node, record: ContainerRecord, start_id: str) -> JournalEntry | None:
+    last = record.outcome
+    if last is None:
+        return None
+    if isinstance(last.event, Started | StartFailure) and last.event.start_id == start_id:
+        return last
+    return await node.journal.outcome(record.id, start_id)
+
+
+def _startable(record: ContainerRecord) -> ContainerSpec:
+    if record.spec is not None and not record.removing and record.phase is not Phase.RUNNING:
+        return record.spec
+    if record.removing:
+        why = "it is being removed"
+    elif record.phase is Phase.RUNNING and record.run is not None:
+        why = f"it runs already, by start {record.run.start_id!r}; stop it first"
+    else:
+        why = record.error
+    raise FailedPrecondition(
+        f"container {record.id!r}: {why}", resource_type="container", resource_name=record.id, reason="CANNOT_START"
+    )
+
+
+def _failure(error: BaseException) -> StartFailed | None:
+    """The error, if it is the container's own: its command, or what its image says of users and directories."""
+    if isinstance(error, StartFailed):
+        return error
+    if isinstance(error, InvalidArgument) or (isinstance(error, FailedPrecondition) and error.resource_type == "image"):
+        return StartFailed(error.message, exit_code=_OTHER_FAILURE)
+    return None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Start:
+    """One attempt, under the container's lock."""
+
+    node: Node
+    spec: ContainerSpec
+    start_id: str
+    undo: AsyncExitStack = field(default_factory=AsyncExitStack)
+    rootfs: Path = field(init=False)
+    user: ResolvedUser = field(init=False)
+    sandbox: Sandbox = field(init=False)
+    committed: bool = False
+
+    async def run(self) -> JournalEntry:
+        steps = StartSteps(self.spec.id)
+        try:
+            with host_errors(f"container {self.spec.id!r}"):
+                process = await self._bring_up(steps)
+                with steps.step("commit"):
+                    return await settle(self._commit(process))
+        except BaseException as error:
+            if self.committed:
+                raise
+            await self.undo.aclose()
+            if (failure := _failure(error)) is not None:
+                return await settle(self._failed(failure))
+            await self._forget()
+            raise
+        finally:
+            steps.report()
+
+    async def _bring_up(self, steps: StartSteps) -> CreatedProcess:
+        node, container_id = self.node, self.spec.id
+        try:
+            async with asyncio.timeout(node.limits.start):
+                await together(self._record(steps), self._root(steps), self._network(steps))
+                with steps.step("bundle"):
+                    self._push("bundle", lambda: node.seams.bundles.remove_bundle(container_id))
+                    bundle = await node.seams.bundles.lay_out(
+                        self.spec, rootfs=self.rootfs, sandbox=self.sandbox, user=self.user
+                    )
+                with steps.step("create"):
+                    self._push(
+                        "process",
+                        lambda: node.seams.runtime.delete(
+                            container_id, bundle=bundle.directory, runtime=bundle.runtime
+                        ),
+                    )
+                    process = await node.seams.runtime.create(bundle)
+                with steps.step("start"):
+                    await node.seams.runtime.start(container_id, runtime=bundle.runtime)
+                return process
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"container {container_id!r}: its start took longer than {node.limits.start:g} s and was undone"
+            ) from error
+
+    async def _record(self, steps: StartSteps) -> None:
+        with steps.step("intent"):
+            await self.node.records.update(self.spec.id, starting=self.start_id)
+
+    async def _root(self, steps: StartSteps) -> None:
+        with steps.step("mount"):
+            self._push("root", lambda: self.node.seams.snapshots.unmount(self.spec.id))
+            self.rootfs = await self.node.seams.snapshots.mount(self.spec.id)
+        with steps.step("user"):
+            self.user = await self.node.seams.bundles.resolve_user(self.spec, rootfs=self.rootfs)
+
+    async def _network(self, steps: StartSteps) -> None:
+        with steps.step("sandbox"):
+            self._push("network", lambda: self.node.seams.network.destroy(self.spec.id))
+            self.sandbox = await self.node.seams.network.create(
+                self.spec.id, mode=self.spec.network_mode, mac_address=self.spec.mac_address
+            )
+
+    async def _commit(self, process: CreatedProcess) -> JournalEntry:
+        """The point of no return: whoever cancels after it finds the container running."""
+        run = Run(start_id=self.start_id, process=process, boot_id=self.node.boot_id)
+        started = Started(
+            start_id=self.start_id,
+            pid=process.container.pid,
+            sandbox_id=self.sandbox.id,
+            netns_path=self.sandbox.netns_path,
+            endpoint=self.sandbox.endpoint,
+        )
+        entry = await self.node.records.transition(self.spec.id, started, phase=Phase.RUNNING, starting="", run=run)
+        self.committed = True
+        self.node.supervisor.watch(self.spec, run)
+        return entry
+
+    async def _failed(self, error: StartFailed) -> JournalEntry:
+        failure = StartFailure(start_id=self.start_id, exit_code=error.exit_code, message=error.message)
+        return await self.node.records.transition(self.spec.id, failure, phase=Phase.STOPPED, starting="")
+
+    async def _forget(self) -> None:
+        """Nothing of this start is left; a row that cannot be written now is put right by the next start."""
+        await bounded(
+            "record",
+            lambda: self.node.records.update(self.spec.id, starting=""),
+            timeout=self.node.limits.undo_step,
+            container=self.spec.id,
+        )
+
+    def _push(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
+        async def undo() -> None:
+            if not await bounded(name, step, timeout=self.node.limits.undo_step, container=self.spec.id):
+                self.node.cleanup.expect(self.spec.id, runtime=self.spec.runtime)
+
+        self.undo.push_async_callback(undo)

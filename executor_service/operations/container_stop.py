@@ -1,0 +1,68 @@
+"""Stop a container: its signal, a while of patience, SIGKILL."""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+
+import structlog
+
+from common.errors import FailedPrecondition, Internal, InvalidArgument, SlipwayError, Violation
+from executor_service.journal import JournalEntry
+from executor_service.node import Node
+from executor_service.operations.container_rules import id_violations, signal_violations
+from executor_service.operations.container_signal import send_signal
+from executor_service.supervision.supervisor import Watch
+
+_log = structlog.get_logger(__name__)
+
+FOREVER = -1
+
+
+async def container_stop(node: Node, *, container_id: str, signal: int, timeout: int) -> JournalEntry | None:
+    """The `exited` entry, None when nothing ran. `timeout` is in seconds, -1 means never to send SIGKILL. Raises
+    NotFound, and Internal when the process does not die of SIGKILL."""
+    broken = [*id_violations(container_id), *signal_violations(signal)]
+    if timeout < FOREVER:
+        broken.append(Violation(field="timeout", description=f"{timeout} must be -1 (never) or more seconds"))
+    if broken:
+        raise InvalidArgument(violations=broken)
+    # After a start that is under way, but not while waiting: a second, more impatient stop must get through.
+    async with node.locks.hold(container_id):
+        node.records.get(container_id)
+        watch = node.supervisor.watched(container_id)
+    if watch is None:
+        return None
+    await _send(node, container_id, watch, signal)
+    if await _ended(watch, None if timeout == FOREVER else timeout):
+        return watch.ended.result()
+    return await kill(node, container_id, watch)
+
+
+async def kill(node: Node, container_id: str, watch: Watch) -> JournalEntry | None:
+    """SIGKILL, and a bounded wait for the end. Raises Internal."""
+    await _send(node, container_id, watch, signals.SIGKILL)
+    if await _ended(watch, node.limits.kill):
+        return watch.ended.result()
+    pid = watch.run.process.container.pid
+    raise Internal(
+        f"container {container_id!r}: its process {pid} has not died {node.limits.kill:g} s after SIGKILL; it waits in "
+        f"the kernel, /proc/{pid}/stack says where",
+        reason="UNKILLABLE",
+        metadata={"pid": str(pid)},
+    )
+
+
+async def _send(node: Node, container_id: str, watch: Watch, signal: int) -> None:
+    try:
+        await send_signal(node, container_id, watch, signal)
+    except FailedPrecondition:
+        return  # it has just ended, which is what the signal was for
+    except SlipwayError as error:
+        # A full disk must not keep a container from being stopped.
+        _log.error("a signal cannot be journaled", container=container_id, signal=signal, error=error.message)
+
+
+async def _ended(watch: Watch, timeout: float | None) -> bool:
+    done, _ = await asyncio.wait({watch.ended}, timeout=timeout)
+    return bool(done)

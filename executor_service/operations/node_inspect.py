@@ -1,0 +1,72 @@
+"""What the node is and can do, and what is on its disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from executor_service.node import Node
+from executor_service.storage.image_config import host_architecture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What does not change while the executor runs. `warnings` are sentences about what the host lacks."""
+
+    version: str
+    cgroup_layout: str
+    runtimes: Sequence[str]  # the default first
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDescription:
+    node_id: str
+    facts: NodeFacts
+    hostname: str
+    architecture: str
+    kernel_version: str
+    cpus: int
+    memory: int  # bytes
+    ipv4_forwarding: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUsage:
+    """Bytes."""
+
+    images: int
+    containers: int
+    logs: int
+
+
+def node_inspect(node: Node, facts: NodeFacts) -> NodeDescription:
+    return NodeDescription(
+        node_id=node.journal.node_id,
+        facts=facts,
+        hostname=platform.node(),
+        architecture=host_architecture(),
+        kernel_version=platform.release(),
+        cpus=os.cpu_count() or 1,
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        ipv4_forwarding=_forwarding(),
+    )
+
+
+async def disk_usage(node: Node) -> DiskUsage:
+    ids = [record.id for record in node.records.all() if record.spec is not None]
+    return DiskUsage(
+        images=await node.seams.images.disk_usage(),
+        containers=sum([await node.seams.snapshots.disk_usage(container_id) for container_id in ids]),
+        logs=await node.seams.bundles.logs_size(),
+    )
+
+
+def _forwarding() -> bool:
+    try:
+        return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    except OSError:
+        return False

@@ -1,0 +1,19 @@
+"""A start that was interrupted by the executor's own end: undo what it left, and say that it failed."""
+
+from __future__ import annotations
+
+from executor_service.journal import StartFailure
+from executor_service.node import Node
+from executor_service.records import ContainerRecord, Phase
+
+_INTERRUPTED = "the executor was stopped or killed in the middle of this start; everything done for it was undone"
+
+
+async def recover_start(node: Node, record: ContainerRecord) -> None:
+    """Under the container's lock. Nothing was interrupted: nothing happens."""
+    if not record.starting:
+        return
+    node.cleanup.expect(record.id, runtime=record.spec.runtime if record.spec else "")
+    await node.cleanup.settle(record.id)
+    failure = StartFailure(start_id=record.starting, exit_code=128, message=_INTERRUPTED)
+    await node.records.transition(record.id, failure, phase=Phase.STOPPED, starting="")

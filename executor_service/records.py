@@ -1,0 +1,251 @@
+"""What this node knows of its containers: one row each, mirrored in memory.
+
+Reads come from memory and never wait. A change names the columns it sets, so that two changes of one container under
+way at once cannot undo each other; memory follows the disk in the order of the commits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, TypedDict, Unpack
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from common.errors import NotFound
+from common.sqlite import Database
+from executor_service.container import ContainerSpec
+from executor_service.journal import Event, Exited, Journal, JournalEntry, Started, StartFailure
+from executor_service.oci.runtime import CreatedProcess
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS containers (
+    id TEXT PRIMARY KEY,
+    spec TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    starting TEXT NOT NULL DEFAULT '',
+    removing INTEGER NOT NULL DEFAULT 0,
+    run TEXT,
+    started TEXT,
+    outcome TEXT,
+    last TEXT
+) STRICT, WITHOUT ROWID;
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+class Phase(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    BROKEN = "broken"  # never stored: what a row is that cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The running process, with what proves after a restart that it is still the same one."""
+
+    start_id: str
+    process: CreatedProcess
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecord:
+    """A container on this node. `spec` is None when the row is broken, and `error` says why.
+
+    `starting` is the start_id of a start under way, `removing` that a removal began: what a crash left half done.
+    `started`, `outcome` (how the last start ended) and `last` are journal entries, kept here however old they are.
+    """
+
+    id: str
+    spec: ContainerSpec | None
+    phase: Phase = Phase.CREATED
+    starting: str = ""
+    removing: bool = False
+    run: Run | None = None
+    started: JournalEntry | None = None
+    outcome: JournalEntry | None = None
+    last: JournalEntry | None = None
+    error: str = ""
+
+
+class Change(TypedDict, total=False):
+    """The columns a change may set."""
+
+    phase: Phase
+    starting: str
+    removing: bool
+    run: Run | None
+
+
+class ContainerRecords:
+    """All records of the node. Use `load` first; belongs to one event loop."""
+
+    def __init__(self, database: Database, journal: Journal) -> None:
+        self._database = database
+        self._journal = journal
+        self._records: dict[str, ContainerRecord] = {}
+
+    async def load(self) -> None:
+        """A row that cannot be read becomes a broken record; the others are not its hostages."""
+        rows = await self._database.read(lambda connection: connection.execute(_SELECT).fetchall())
+        self._records = {record.id: record for record in map(_record, rows)}
+
+    def find(self, container_id: str) -> ContainerRecord | None:
+        return self._records.get(container_id)
+
+    def get(self, container_id: str) -> ContainerRecord:
+        """Raises NotFound."""
+        record = self._records.get(container_id)
+        if record is None:
+            raise _unknown(container_id)
+        return record
+
+    def all(self) -> list[ContainerRecord]:
+        """Every record, ordered by id."""
+        return [self._records[container_id] for container_id in sorted(self._records)]
+
+    async def insert(self, spec: ContainerSpec) -> None:
+        text = _SPEC.dump_json(spec).decode()
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO containers (id, spec, phase) VALUES (?, ?, ?)", (spec.id, text, Phase.CREATED.value)
+            )
+
+        def committed(_: None) -> None:
+            self._records[spec.id] = ContainerRecord(id=spec.id, spec=spec)
+
+        await self._database.write(work, on_commit=committed)
+
+    async def update(self, container_id: str, **change: Unpack[Change]) -> None:
+        """Raises NotFound when the container was removed meanwhile."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            _update(connection, container_id, change, {})
+
+        def committed(_: None) -> None:
+            self._records[container_id] = replace(self._records[container_id], **change)
+
+        await self._database.write(work, on_commit=committed)
+
+    async def transition(
+        self, container_id: str, event: Event, *, time_ns: int | None = None, **change: Unpack[Change]
+    ) -> JournalEntry:
+        """A change and its journal entry, in one transaction. Raises NotFound when the container was removed."""
+
+        def work(connection: sqlite3.Connection) -> tuple[JournalEntry, dict[str, JournalEntry]]:
+            entry = self._journal.append(connection, container_id=container_id, event=event, time_ns=time_ns)
+            kept = {"last": entry}
+            if isinstance(event, Started | StartFailure):
+                kept["outcome"] = entry
+            if isinstance(event, Started):
+                kept["started"] = entry
+            _update(connection, container_id, change, kept)
+            return entry, kept
+
+        def committed(result: tuple[JournalEntry, dict[str, JournalEntry]]) -> None:
+            entry, kept = result
+            fields: dict[str, Any] = {**change, **kept}
+            self._records[container_id] = replace(self._records[container_id], **fields)
+            self._journal.publish(entry)
+
+        entry, _ = await self._database.write(work, on_commit=committed)
+        return entry
+
+    async def delete(self, container_id: str) -> None:
+        """Nothing there: nothing happens."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+
+        def committed(_: None) -> None:
+            self._records.pop(container_id, None)
+
+        await self._database.write(work, on_commit=committed)
+
+
+_SPEC = TypeAdapter(ContainerSpec)
+_RUN = TypeAdapter(Run)
+_ENTRY = TypeAdapter(JournalEntry)
+_SELECT = "SELECT id, spec, phase, starting, removing, run, started, outcome, last FROM containers"
+
+_ENCODERS: Mapping[str, Callable[[Any], object]] = {
+    "phase": str,
+    "starting": str,
+    "removing": int,
+    "run": lambda run: None if run is None else _RUN.dump_json(run).decode(),
+    "started": lambda entry: _ENTRY.dump_json(entry).decode(),
+    "outcome": lambda entry: _ENTRY.dump_json(entry).decode(),
+    "last": lambda entry: _ENTRY.dump_json(entry).decode(),
+}
+
+
+def _update(
+    connection: sqlite3.Connection, container_id: str, change: Change, kept: Mapping[str, JournalEntry]
+) -> None:
+    columns: dict[str, object] = {**change, **kept}
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+    values = [_ENCODERS[name](value) for name, value in columns.items()]
+    cursor = connection.execute(
+        f"UPDATE containers SET {assignments} WHERE id = ?",  # noqa: S608 - the names are those of `_ENCODERS`
+        (*values, container_id),
+    )
+    if cursor.rowcount == 0:
+        raise _unknown(container_id)
+
+
+def _record(row: tuple[Any, ...]) -> ContainerRecord:
+    container_id, spec, phase, starting, removing, run, started, outcome, last = row
+    try:
+        return ContainerRecord(
+            id=container_id,
+            spec=_own_spec(container_id, spec),
+            phase=Phase(phase),
+            starting=starting,
+            removing=bool(removing),
+            run=None if run is None else _RUN.validate_json(run),
+            started=None if started is None else _ENTRY.validate_json(started),
+            outcome=None if outcome is None else _ENTRY.validate_json(outcome),
+            last=None if last is None else _ENTRY.validate_json(last),
+        )
+    except ValueError as error:
+        _log.error("a container's record cannot be read", container=container_id, error=str(error))
+        return ContainerRecord(
+            id=container_id,
+            spec=None,
+            phase=Phase.BROKEN,
+            removing=bool(removing),
+            error=f"its record cannot be read, only removing it is possible: {_first_line(error)}",
+        )
+
+
+def _own_spec(container_id: str, text: str) -> ContainerSpec:
+    spec = _SPEC.validate_json(text)
+    if spec.id != container_id:
+        raise ValueError(f"the specification is that of container {spec.id!r}")
+    return spec
+
+
+def _first_line(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
+    return str(error)
+
+
+def _unknown(container_id: str) -> NotFound:
+    return NotFound(
+        f"container {container_id!r} is not on this node", resource_type="container", resource_name=container_id
+    )
+
+
+def exit_of(record: ContainerRecord, start_id: str) -> JournalEntry | None:
+    """The `exited` entry of one start, when it is the container's last exit."""
+    last = record.last
+    return last if last is not None and isinstance(last.event, Exited) and last.event.start_id == start_id else None

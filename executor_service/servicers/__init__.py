@@ -1,0 +1,1 @@
+"""The gRPC face of the operations: from a message, through an operation, to a message."""

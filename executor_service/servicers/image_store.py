@@ -1,0 +1,76 @@
+"""`slipway.executor.v1.ImageStoreService`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+from slipway.executor.v1 import image_store_service_pb2 as pb
+from slipway.executor.v1 import image_store_service_pb2_grpc
+
+from common.errors import InvalidArgument, Violation
+from executor_service.conversion import image_to_proto
+from executor_service.host_errors import host_errors
+from executor_service.node import Node
+from executor_service.operations.image_remove import image_remove
+from executor_service.tasks import Operations
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer):
+    def __init__(self, node: Node, operations: Operations) -> None:
+        self._node = node
+        self._operations = operations
+
+    async def LoadImage(
+        self, request_iterator: AsyncIterator[pb.LoadImageRequest], context: _Context
+    ) -> pb.LoadImageResponse:
+        chunks = (request.chunk async for request in request_iterator)
+        with host_errors("image"):
+            images = await self._operations.run(self._node.seams.images.load(chunks), abandoned="cancel")
+        return pb.LoadImageResponse(images=[image_to_proto(image) for image in images])
+
+    async def ImportImage(
+        self, request_iterator: AsyncIterator[pb.ImportImageRequest], context: _Context
+    ) -> pb.ImportImageResponse:
+        requests = aiter(request_iterator)
+        header = await anext(requests, None)
+        if header is None or header.WhichOneof("payload") != "config":
+            raise InvalidArgument(violations=[Violation(field="config", description="must be the first message")])
+        config = _object(header.config)
+        archive = (_chunk(request) async for request in requests)
+        with host_errors("image"):
+            importing = self._node.seams.images.import_rootfs(archive, config=config)
+            image = await self._operations.run(importing, abandoned="cancel")
+        return pb.ImportImageResponse(image=image_to_proto(image))
+
+    async def ListImages(self, request: pb.ListImagesRequest, context: _Context) -> pb.ListImagesResponse:
+        images = await self._node.seams.images.list()
+        return pb.ListImagesResponse(images=[image_to_proto(image) for image in images])
+
+    async def RemoveImage(self, request: pb.RemoveImageRequest, context: _Context) -> pb.RemoveImageResponse:
+        await self._operations.run(image_remove(self._node, request.image_id), abandoned="finish")
+        return pb.RemoveImageResponse()
+
+
+def _object(text: bytes) -> Mapping[str, object]:
+    try:
+        value = json.loads(text or b"{}")
+    except ValueError as error:
+        raise _no_object(str(error)) from error
+    if not isinstance(value, dict):
+        raise _no_object(f"it is a {type(value).__name__}")
+    return value
+
+
+def _no_object(why: str) -> InvalidArgument:
+    return InvalidArgument(violations=[Violation(field="config", description=f"must be a JSON object: {why}")])
+
+
+def _chunk(request: pb.ImportImageRequest) -> bytes:
+    if request.WhichOneof("payload") == "config":
+        raise InvalidArgument(violations=[Violation(field="config", description="must not come twice")])
+    return request.chunk

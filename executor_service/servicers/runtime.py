@@ -1,0 +1,84 @@
+"""`slipway.executor.v1.RuntimeService`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from slipway.executor.v1 import runtime_service_pb2 as pb
+from slipway.executor.v1 import runtime_service_pb2_grpc
+
+from executor_service.conversion import (
+    entry_to_proto,
+    log_query_from_proto,
+    log_record_to_proto,
+    snapshot_to_proto,
+    spec_from_proto,
+)
+from executor_service.node import Node
+from executor_service.operations.container_create import container_create
+from executor_service.operations.container_list import container_list
+from executor_service.operations.container_logs import container_logs
+from executor_service.operations.container_remove import container_remove
+from executor_service.operations.container_signal import container_signal
+from executor_service.operations.container_start import container_start
+from executor_service.operations.container_stop import FOREVER, container_stop
+from executor_service.tasks import Operations
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
+    def __init__(self, node: Node, operations: Operations) -> None:
+        self._node = node
+        self._operations = operations
+
+    async def CreateContainer(
+        self, request: pb.CreateContainerRequest, context: _Context
+    ) -> pb.CreateContainerResponse:
+        create = container_create(self._node, spec_from_proto(request.spec))
+        await self._operations.run(create, abandoned="cancel")
+        return pb.CreateContainerResponse()
+
+    async def StartContainer(self, request: pb.StartContainerRequest, context: _Context) -> pb.StartContainerResponse:
+        start = container_start(self._node, container_id=request.container_id, start_id=request.start_id)
+        entry = await self._operations.run(start, abandoned="cancel")
+        return pb.StartContainerResponse(entry=entry_to_proto(entry))
+
+    async def SignalContainer(
+        self, request: pb.SignalContainerRequest, context: _Context
+    ) -> pb.SignalContainerResponse:
+        await container_signal(self._node, container_id=request.container_id, signal=request.signal)
+        return pb.SignalContainerResponse()
+
+    async def StopContainer(self, request: pb.StopContainerRequest, context: _Context) -> pb.StopContainerResponse:
+        stop = container_stop(
+            self._node, container_id=request.container_id, signal=request.signal, timeout=request.timeout
+        )
+        # Nobody is left to wait for an end that may never come; every other stop goes on, as Docker's does.
+        entry = await self._operations.run(stop, abandoned="cancel" if request.timeout == FOREVER else "finish")
+        return pb.StopContainerResponse(entry=entry_to_proto(entry) if entry else None)
+
+    async def RemoveContainer(
+        self, request: pb.RemoveContainerRequest, context: _Context
+    ) -> pb.RemoveContainerResponse:
+        await self._operations.run(container_remove(self._node, request.container_id), abandoned="finish")
+        return pb.RemoveContainerResponse()
+
+    async def ListContainers(self, request: pb.ListContainersRequest, context: _Context) -> pb.ListContainersResponse:
+        return snapshot_to_proto(container_list(self._node))
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: _Context) -> AsyncIterator[pb.ReadLogsResponse]:
+        query = log_query_from_proto(request)
+        async for record in container_logs(self._node, container_id=request.container_id, query=query):
+            yield log_record_to_proto(record)
+
+    async def FollowJournal(
+        self, request: pb.FollowJournalRequest, context: _Context
+    ) -> AsyncIterator[pb.FollowJournalResponse]:
+        journal = self._node.journal
+        journal.accept(journal_id=request.journal_id, after=request.after_sequence)
+        yield pb.FollowJournalResponse(journal_id=journal.id)
+        async for entry in journal.follow(request.after_sequence):
+            yield pb.FollowJournalResponse(journal_id=journal.id, entry=entry_to_proto(entry))

@@ -1,0 +1,1 @@
+"""Watching what runs: exits, and what a former executor left."""

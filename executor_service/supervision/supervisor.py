@@ -1,0 +1,134 @@
+"""One task for each running container: it waits for the end, journals it, and then cleans up.
+
+The exit is made known first, because somebody is waiting for it; whatever starts the container again waits for the
+cleanup. A start has exactly one exit: only the task of that start writes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from common.errors import NotFound, SlipwayError
+from executor_service.cleanup import Cleanup
+from executor_service.container import ContainerSpec
+from executor_service.container_locks import ContainerLocks
+from executor_service.journal import Exited, JournalEntry
+from executor_service.logs.rotation import LogRotator
+from executor_service.oci.conmon import ConmonFiles
+from executor_service.oci.runtime import ContainerRuntime, Exit
+from executor_service.paths import Paths
+from executor_service.records import ContainerRecords, Phase, Run
+
+_log = structlog.get_logger(__name__)
+
+_RETRY = 1.0  # seconds until a failed wait or write is tried again
+MONITOR_LOST = "the container's monitor was killed, so nobody saw the exit code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A running container. `ended` becomes its `exited` entry, or None when the container was removed meanwhile."""
+
+    run: Run
+    ended: asyncio.Future[JournalEntry | None]
+
+
+class Supervisor:
+    """Use as an async context manager: leaving it stops watching and leaves the containers running."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        records: ContainerRecords,
+        runtime: ContainerRuntime,
+        cleanup: Cleanup,
+        locks: ContainerLocks,
+        rotator: LogRotator,
+    ) -> None:
+        self._paths = paths
+        self._records = records
+        self._runtime = runtime
+        self._cleanup = cleanup
+        self._locks = locks
+        self._rotator = rotator
+        self._watches: dict[str, Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Supervisor:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def watch(self, spec: ContainerSpec, run: Run) -> None:
+        """Supervise a run whose `started` entry is written, and keep its log under its cap."""
+        watch = Watch(run=run, ended=asyncio.get_running_loop().create_future())
+        self._watches[spec.id] = watch
+        control = ConmonFiles(bundle=self._paths.bundle(spec.id)).control
+        self._rotator.watch(spec.id, log=self._paths.log(spec.id), control=control, limits=spec.log)
+        task = asyncio.create_task(self._supervise(spec.id, watch, spec.runtime))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def watched(self, container_id: str) -> Watch | None:
+        """The container's run, until its exit is journaled."""
+        return self._watches.get(container_id)
+
+    def running(self) -> list[str]:
+        """Ids of the containers that run."""
+        return list(self._watches)
+
+    async def _supervise(self, container_id: str, watch: Watch, runtime: str) -> None:
+        structlog.contextvars.clear_contextvars()  # those of the call that started it
+        exit = await self._exit(container_id, watch.run)
+        # Before the journal says so: whoever starts the container again the moment it is stopped must find it.
+        self._cleanup.expect(container_id, runtime=runtime)
+        entry = await self._journal(container_id, watch.run, exit)
+        self._rotator.forget(container_id)
+        if self._watches.get(container_id) is watch:
+            del self._watches[container_id]
+        watch.ended.set_result(entry)
+        try:
+            async with self._locks.hold_patiently(container_id):
+                await self._cleanup.settle(container_id)
+        except SlipwayError as error:
+            _log.error("cleanup failed", container=container_id, error=error.message)
+
+    async def _exit(self, container_id: str, run: Run) -> Exit:
+        bundle = self._paths.bundle(container_id)
+        while True:
+            try:
+                return await self._runtime.wait_exit(run.process, bundle=bundle)
+            except Exception as error:
+                # Nothing here may end supervision: an exit that is seen late is better than one never seen.
+                _log.error("waiting for the exit failed", container=container_id, exc_info=error)
+            await asyncio.sleep(_RETRY)
+
+    async def _journal(self, container_id: str, run: Run, exit: Exit) -> JournalEntry | None:
+        event = Exited(
+            start_id=run.start_id,
+            exit_code=exit.code,
+            oom_killed=exit.oom_killed,
+            error=MONITOR_LOST if exit.code is None else "",
+        )
+        moment = int(exit.finished_at * 1e9)
+        while True:
+            try:
+                entry = await self._records.transition(
+                    container_id, event, time_ns=moment, phase=Phase.STOPPED, run=None
+                )
+            except NotFound:
+                return None
+            except SlipwayError as error:
+                _log.error("an exit cannot be journaled", container=container_id, error=error.message)
+                await asyncio.sleep(_RETRY)
+            else:
+                _log.info("exited", container=container_id, code=exit.code, oom_killed=exit.oom_killed)
+                return entry
