@@ -26,6 +26,12 @@ def machine(directory: Path) -> Mapping[str, str]:
     }
 
 
+def program_version(program: str) -> str:
+    """The number in the first line of `program --version`."""
+    words = _output(program, "--version").partition("\n")[0].split()
+    return next((word for word in words if word[0].isdigit()), "unknown")
+
+
 def load() -> str:
     """Other work on the machine, as the load average of the last minute: measured before the benchmark begins."""
     return f"{os.getloadavg()[0]:.2f}"

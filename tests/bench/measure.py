@@ -14,21 +14,23 @@ from tests.bench.engine import Engine
 from tests.bench.memory import MemoryGrowth, MemoryReading, growth, read_memory
 
 STEPS = ("create", "start", "kill", "remove")
-# What an engine still does after its answer (ending a shim, collecting a network namespace) is over before the other
-# engine's turn, and not charged to it.
-_TURN_PAUSE = 0.15
-_IDLE_PAUSE = 2.0  # before memory is read: both engines have come to rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is measured: lifecycles in turn per engine, and rounds of starting `containers`, `width` at a time."""
+    """How much is measured: lifecycles in turn per engine, and rounds of starting `containers`, `width` at a time.
+
+    After a turn there is a pause, so that what an engine still does after its answer (ending a shim, collecting a
+    network namespace) is not charged to the other; before memory is read there is one for both to come to rest.
+    """
 
     warm_up: int = 5
     lifecycles: int = 30
     bursts: int = 3
     containers: int = 64
     width: int = 16
+    turn_pause: float = 0.15  # seconds
+    idle_pause: float = 2.0
 
 
 QUICK = Plan(warm_up=2, lifecycles=6, bursts=1, containers=16, width=16)
@@ -50,11 +52,11 @@ def measure(engines: Sequence[Engine], plan: Plan, *, progress: Callable[[str], 
     progress(f"warming up: {plan.warm_up} lifecycles each")
     for _ in range(plan.warm_up):
         for engine in engines:
-            _lifecycle(engine, Samples())
+            _lifecycle(engine, plan, Samples())
     progress(f"{plan.lifecycles} lifecycles each, in turn")
     for _ in range(plan.lifecycles):
         for engine in engines:
-            _lifecycle(engine, samples[engine.name])
+            _lifecycle(engine, plan, samples[engine.name])
     for number in range(plan.bursts):
         progress(f"{plan.containers} starts, {plan.width} at a time: round {number + 1} of {plan.bursts}")
         for engine in engines:
@@ -62,7 +64,7 @@ def measure(engines: Sequence[Engine], plan: Plan, *, progress: Callable[[str], 
     return samples
 
 
-def _lifecycle(engine: Engine, samples: Samples) -> None:
+def _lifecycle(engine: Engine, plan: Plan, samples: Samples) -> None:
     with _timed(samples, "create"):
         container = engine.create(_new_name())
     samples.containers.append(container)
@@ -71,18 +73,18 @@ def _lifecycle(engine: Engine, samples: Samples) -> None:
     samples.steps["kill"].append(engine.kill_until_exit(container))
     with _timed(samples, "remove"):
         engine.remove(container)
-    time.sleep(_TURN_PAUSE)
+    time.sleep(plan.turn_pause)
 
 
 def _burst(engine: Engine, plan: Plan, samples: Samples) -> None:
     with ThreadPoolExecutor(plan.width) as clients:
-        time.sleep(_IDLE_PAUSE)
+        time.sleep(plan.idle_pause)
         before = _memory(engine, containers=())
         containers = list(clients.map(engine.create, [_new_name() for _ in range(plan.containers)]))
         begun = time.perf_counter()
         list(clients.map(engine.start, containers))
         samples.bursts.append(time.perf_counter() - begun)
-        time.sleep(_IDLE_PAUSE)
+        time.sleep(plan.idle_pause)
         samples.memory.append(growth(before, _memory(engine, containers), containers=plan.containers))
         list(clients.map(engine.kill_until_exit, containers))
         list(clients.map(engine.remove, containers))

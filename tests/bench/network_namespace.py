@@ -16,7 +16,6 @@ from pathlib import Path
 from tests.bench import processes
 
 _COMMAND_TIMEOUT = 10.0  # seconds
-_TERM_TIMEOUT = 10.0
 _KILL_TIMEOUT = 10.0
 _PROBE_INTERVAL = 0.05
 _LOG_TAIL = 20  # lines
@@ -35,10 +34,12 @@ exec "$0" "$@"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkNamespace:
-    """`path` is the file the namespace is bound to, `inode` its identity."""
+    """`path` is the file the namespace is bound to, `inode` its identity. Daemons get `patience` seconds to end after
+    SIGTERM."""
 
     path: Path
     inode: int
+    patience: float = 10.0
 
     @contextlib.contextmanager
     def daemon(self, argv: Sequence[str], *, log: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -70,24 +71,28 @@ class NetworkNamespace:
 
     def end_processes(self) -> set[int]:
         """End everything that runs here and everything started from here, containers included: SIGTERM for those who
-        clean up after themselves, then SIGKILL. Returns the pids that survived even that."""
+        clean up after themselves, then SIGKILL until nobody is left to start another. Returns the pids that survived
+        even that."""
         members = self.processes()
         started = processes.descendants(members) - members
         # Containers first: a daemon told to stop waits for them.
         processes.end_all(started, signal_number=signal.SIGKILL, timeout=_KILL_TIMEOUT)
-        processes.end_all(members, signal_number=signal.SIGTERM, timeout=_TERM_TIMEOUT)
-        rest = self.processes() | members
-        return processes.end_all(rest, signal_number=signal.SIGKILL, timeout=_KILL_TIMEOUT) & self.processes()
+        processes.end_all(members, signal_number=signal.SIGTERM, timeout=self.patience)
+        deadline = time.monotonic() + _KILL_TIMEOUT
+        while (rest := self.processes()) and time.monotonic() < deadline:
+            rest |= processes.descendants(rest)
+            processes.end_all(rest, signal_number=signal.SIGKILL, timeout=deadline - time.monotonic())
+        return rest
 
 
 @contextlib.contextmanager
-def network_namespace(path: Path) -> Iterator[NetworkNamespace]:
+def network_namespace(path: Path, *, patience: float = 10.0) -> Iterator[NetworkNamespace]:
     """A new network namespace bound to the file `path`, loopback up; at the end all that runs in it is ended too."""
     path.touch(mode=0o600)
     try:
         _run(["unshare", f"--net={path}", "ip", "link", "set", "lo", "up"])
         try:
-            namespace = NetworkNamespace(path=path, inode=path.stat().st_ino)
+            namespace = NetworkNamespace(path=path, inode=path.stat().st_ino, patience=patience)
             try:
                 yield namespace
             finally:

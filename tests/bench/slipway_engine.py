@@ -22,6 +22,7 @@ from slipway.v1.container_pb2 import ContainerConfig
 
 from tests.bench import cgroups
 from tests.bench.engine import COMMAND, IMAGE, Engine
+from tests.bench.machine import program_version
 from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
 from tests.bench.slipway_client import SlipwayClient
 
@@ -53,7 +54,14 @@ class SlipwayEngine:
         (node,) = self._client.call("SystemService/GetInfo", system.GetInfoRequest(), system.GetInfoResponse).nodes
         if not node.available:
             raise RuntimeError(f"the executor does not answer: {node.error}")
-        return {"version": version.version, "runtime": node.runtimes[0], "cgroups": node.cgroup_layout}
+        runtime = node.runtimes[0]
+        return {
+            "slipway": version.version,
+            "python": version.python_version,
+            "conmon": program_version("conmon"),
+            "runtime": f"{runtime} {program_version(runtime)}",
+            "cgroups": node.cgroup_layout,
+        }
 
     def load_image(self, archive: Path) -> None:
         loaded = self._client.load_image(archive)

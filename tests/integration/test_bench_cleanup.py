@@ -1,0 +1,110 @@
+"""The benchmark ends and removes what it started, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import processes
+from tests.bench.memory import read_memory
+from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
+from tests.bench.workspace import LeftoverError, workspace
+
+_CGROUP = "slipway-bench-test"
+# A daemon that ignores SIGTERM and whose child has a network namespace of its own, as a container has.
+_STUBBORN = 'trap "" TERM; unshare --net sleep 1000 & echo started; while :; do sleep 1000; done'
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        # A zombie waits for its parent and is no process any more.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _wait_for_children(namespace: NetworkNamespace, log: Path, daemon: subprocess.Popen[bytes]) -> set[int]:
+    def containers() -> set[int]:
+        members = namespace.processes()
+        return processes.descendants(members) - members
+
+    await_ready(lambda: bool(containers()), daemons=[(daemon, log)], timeout=10)
+    return namespace.processes() | containers()
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError, KeyboardInterrupt])
+def test_a_stubborn_daemon_and_what_it_started_are_ended(tmp_path: Path, failure: type[BaseException] | None) -> None:
+    log = tmp_path / "daemon.log"
+    with workspace(tmp_path, cgroup_names=[_CGROUP]) as directory:
+        file = directory / "netns"
+        with network_namespace(file, patience=0.2) as namespace:
+            with contextlib.nullcontext() if failure is None else pytest.raises(failure):  # noqa: SIM117 - reads in order
+                with namespace.daemon(["sh", "-c", _STUBBORN], log=log) as daemon:
+                    pids = _wait_for_children(namespace, log, daemon)
+                    assert daemon.pid in pids
+                    if failure is not None:
+                        raise failure
+            assert not namespace.processes()
+    assert not [pid for pid in pids if _is_alive(pid)]
+    assert not directory.exists()
+    assert str(file) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_a_daemon_s_mounts_are_not_the_host_s(tmp_path: Path) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    ready = tmp_path / "ready"
+    script = f"touch /run/private && touch {ready} && exec sleep 1000"
+    with network_namespace(tmp_path / "netns") as namespace:
+        with namespace.daemon(["sh", "-c", script], log=tmp_path / "log") as daemon:
+            await_ready(ready.exists, daemons=[(daemon, tmp_path / "log")], timeout=10)
+            assert Path(f"/proc/{daemon.pid}/root/run/private").exists()
+        assert not Path("/run/private").exists()
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_daemon_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "daemon.log"
+    script = "echo no configuration; exit 3"
+    with (
+        network_namespace(tmp_path / "netns") as namespace,
+        namespace.daemon(["sh", "-c", script], log=log) as daemon,
+        pytest.raises(RuntimeError, match=r"daemon ended with status 3:\nno configuration"),
+    ):
+        await_ready(lambda: False, daemons=[(daemon, log)], timeout=10)
+
+
+def test_a_mount_that_is_left_is_told_and_not_deleted_through(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    try:
+        with (
+            pytest.raises(LeftoverError, match=r"mount .*/left, directory"),
+            workspace(tmp_path, cgroup_names=[]) as directory,
+        ):
+            left = directory / "left"
+            left.mkdir()
+            subprocess.run(["mount", "--bind", str(kept), str(left)], check=True)
+        assert (kept / "file").exists()
+    finally:
+        subprocess.run(["umount", str(left)], check=True)
+
+
+def test_memory_is_that_of_the_processes_asked_for() -> None:
+    content = "x = b'1' * (32 << 20); print('ready', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", content], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        reading = read_memory([process.pid])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert read_memory([process.pid]).programs == {}
+    (program,) = reading.programs.values()
+    assert program.count == 1
+    assert 32 << 20 < reading.pss < 64 << 20
