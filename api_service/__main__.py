@@ -49,18 +49,19 @@ def _become_unprivileged(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     # gRPC starts threads when it is imported: only now, without privileges.
     from api_service.composition import Plan, open_engine
-    from api_service.server import serve
+    from api_service.server import request_rules, serve
     from api_service.store.sqlite_store import SqliteStore
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    rules = request_rules()
     plan = Plan(node=settings.node, executor=settings.executor, grace=settings.grace, max_events=settings.max_events)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
-        engine = await stack.enter_async_context(open_engine(store, plan))
+        engine = await stack.enter_async_context(open_engine(store, plan, rules))
         await stack.enter_async_context(
-            serve(engine, settings.listen, grace=settings.grace, max_calls=settings.max_calls)
+            serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls)
         )
         _log.info("serving", addresses=settings.listen, node=settings.node, executor=settings.executor)
         await stop.wait()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from api_service.conversion.image import image_rules
 from api_service.nodes.grpc_executor import GrpcExecutor
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.observer import Observer
@@ -22,6 +23,7 @@ from api_service.records.event_log import EventLog
 from api_service.records.image_repository import ImageRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.store import Store
+from common.request_rules import RequestRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,9 @@ class Plan:
 
 
 @asynccontextmanager
-async def open_engine(store: Store, plan: Plan, *, clock: Callable[[], int] = time.time_ns) -> AsyncIterator[Engine]:
+async def open_engine(
+    store: Store, plan: Plan, rules: RequestRules, *, clock: Callable[[], int] = time.time_ns
+) -> AsyncIterator[Engine]:
     """The engine over a store that is open, following its node. It serves reads whether or not the node is there."""
     async with AsyncExitStack() as stack:
         events = EventLog(store, limit=plan.max_events)
@@ -61,6 +65,7 @@ async def open_engine(store: Store, plan: Plan, *, clock: Callable[[], int] = ti
             locks=ContainerLocks(),
             jobs=jobs,
             clock=clock,
+            image_rules=image_rules(rules),
         )
         observer.on_ended = lambda record: auto_remove(engine, record)
         stack.push_async_callback(_end, asyncio.create_task(events.trim_forever(), name="trim events"))

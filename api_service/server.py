@@ -36,11 +36,17 @@ _SERVICES = tuple(
 )
 
 
+def request_rules() -> RequestRules:
+    """The protocol's rules. Those of a create are told together with the operation's."""
+    return RequestRules(deferred=[container_service_pb2.CreateContainerRequest])
+
+
 @asynccontextmanager
-async def serve(engine: Engine, addresses: Sequence[str], *, grace: float, max_calls: int) -> AsyncIterator[None]:
+async def serve(
+    engine: Engine, rules: RequestRules, addresses: Sequence[str], *, grace: float, max_calls: int
+) -> AsyncIterator[None]:
     """Serve until the block ends; calls under way then get `grace` seconds. Raises FailedPrecondition
     (reason `ADDRESS_IN_USE`) and InvalidArgument for an address that cannot be had."""
-    rules = RequestRules(deferred=[container_service_pb2.CreateContainerRequest])
     server = grpc.aio.server(
         interceptors=[CallInterceptor(rules)],
         # Without this two services could share a port, each getting some of the calls.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.conversion.times import optional_timestamp
@@ -9,6 +12,8 @@ from api_service.operations.image_list import ImageFilter
 from api_service.operations.image_remove import RemovedImage
 from api_service.records.config import ImageConfig
 from api_service.records.image import ImageRecord
+from common.errors import Violation
+from common.request_rules import RequestRules
 
 
 def image_to_proto(image: ImageRecord) -> image_pb2.Image:
@@ -44,6 +49,25 @@ def image_config_from_proto(message: image_pb2.ImageConfig) -> ImageConfig:
         exposed_ports=tuple(message.exposed_ports),
         stop_signal=message.stop_signal,
     )
+
+
+def image_rules(rules: RequestRules) -> Callable[[ImageConfig], list[Violation]]:
+    """What an image says is held to the rules that a request's message states for the same fields."""
+
+    def violations(config: ImageConfig) -> list[Violation]:
+        message = container_pb2.ContainerConfig(
+            image="-",  # required of a request, and not the image's to say
+            user=config.user,
+            env=config.env,
+            entrypoint=config.entrypoint,
+            cmd=config.cmd,
+            working_dir=config.working_dir,
+        )
+        return [
+            Violation(field=f"config.{rule.field}", description=rule.description) for rule in rules.violations(message)
+        ]
+
+    return violations
 
 
 def image_filter_from_proto(message: image_pb2.ListImagesRequest) -> ImageFilter:

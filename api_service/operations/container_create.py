@@ -22,9 +22,9 @@ from api_service.operations.image_config_merge import (
     command_line,
     merge_image_config,
     validate_command,
-    validate_image_config,
 )
 from api_service.operations.image_resolve import resolve_image
+from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
 from api_service.operations.platform import check_platform
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
@@ -66,11 +66,11 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
     node = engine.nodes.place()
     facts = await node.facts(deadline)
     host = HostFacts(runtimes=facts.runtimes, ipv4_forwarding=facts.ipv4_forwarding)
-    asked = (request.name, request.config, request.host_config, request.networking_config, host)
+    asked = (request.config, request.host_config, request.networking_config, host)
     violations = [*request.violations, *validate_create(*asked)]
     if violations:
         raise InvalidArgument(violations=violations)
-    creation = normalise(*asked)
+    creation = normalise(request.name, *asked)
     async with deadline.enforced("create the container"):
         while True:
             if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
@@ -85,8 +85,7 @@ def _draft(
     engine: Engine, request: CreateRequest, creation: Creation, image: ImageRecord, facts: NodeFacts, node: Node
 ) -> ContainerRecord:
     """The record as it will be, but for its name. Raises InvalidArgument for what request and image make together."""
-    if broken := validate_image_config(image.config):
-        raise InvalidArgument(violations=broken)
+    check_image_config(engine, image.config, field="config.image")
     config = merge_image_config(creation.config, image.config)
     if missing := validate_command(config):
         raise InvalidArgument(violations=missing)

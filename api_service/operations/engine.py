@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from api_service.nodes.registry import NodeRegistry
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.jobs import Jobs
 from api_service.operations.removals import Removals
+from api_service.records.config import ImageConfig
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.image_repository import ImageRepository
+from common.errors import Violation
+
+ImageRules = Callable[[ImageConfig], Sequence[Violation]]
+"""The protocol's rules for what a container inherits; fields as in a request, `config.env[0]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,7 @@ class Engine:
     locks: ContainerLocks
     jobs: Jobs
     clock: Callable[[], int]
+    image_rules: ImageRules
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
     image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
-from api_service.operations.image_config_merge import validate_image_config
 from api_service.operations.image_name import image_name
 from api_service.operations.image_record import encode_image_config, image_record
+from api_service.operations.image_rules import check_image_config
 from api_service.records.config import ImageConfig
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
-from common.errors import InvalidArgument
 
 
 async def import_image(
@@ -21,8 +20,7 @@ async def import_image(
 ) -> ImageRecord:
     """`reference` may be empty: the image then has no name. Raises InvalidArgument before the node hears of it."""
     names = (image_name(reference, field="header.reference"),) if reference else ()
-    if broken := validate_image_config(config, "header.config"):
-        raise InvalidArgument(violations=broken)
+    check_image_config(engine, config, field="header.config")
     node = engine.nodes.place()
     stored = await node.executor.import_image(encode_image_config(config), chunks, deadline=deadline)
     record = dataclasses.replace(image_record(stored, node=node.name), names=names)

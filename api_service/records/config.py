@@ -1,7 +1,8 @@
 """What is asked for at create, in Docker's words: `ContainerConfig` is portable, `HostConfig` is this host's,
 `NetworkingConfig` names the networks. `ImageConfig` is what an image brings along.
 
-Field names are those of the protocol. An empty string, tuple or mapping means "not given" unless a field says otherwise.
+Field names are those of the protocol. An empty string, tuple or mapping means "not given" unless a field says
+otherwise.
 """
 
 from __future__ import annotations

@@ -21,8 +21,6 @@ def validate_annotations(annotations: Mapping[str, str], field: str) -> list[Vio
 
 
 def _fault(key: str) -> str | None:
-    if not key:
-        return "has no name: a key must not be empty"
     for prefix in _RUNTIME_PREFIXES:
         if key.startswith(prefix):
             return f"names beginning with '{prefix}' command the OCI runtime and are not for containers to set"

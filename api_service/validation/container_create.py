@@ -1,6 +1,7 @@
 """A create request as a whole: every rule it breaks at once, its defaults, and what to warn of.
 
-`validate_create`, then `normalise`, then `warnings`; all three are pure. The image's configuration comes later
+`validate_create`, then `normalise`, then `warnings`; all three are pure. What one field decides alone stands in the
+protocol (`protos/slipway/v1/container.proto`) and not here. The image's configuration comes later
 (`api_service.operations.image_config_merge`).
 """
 
@@ -15,7 +16,7 @@ from api_service.validation.extra_hosts import validate_extra_hosts
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.log_options import normalise_log_config, validate_log_config
 from api_service.validation.name_resolution import validate_dns, validate_dns_options, validate_dns_search
-from api_service.validation.names import strip_name, validate_name
+from api_service.validation.names import strip_name
 from api_service.validation.network_mode import (
     BRIDGE,
     HOST,
@@ -28,8 +29,6 @@ from api_service.validation.ports import normalise_exposed_ports, validate_expos
 from api_service.validation.process import (
     clean_path,
     validate_domainname,
-    validate_hostname,
-    validate_stop_timeout,
     validate_user,
     validate_words,
     validate_working_dir,
@@ -53,16 +52,14 @@ class Creation:
 
 
 def validate_create(
-    name: str,
     config: ContainerConfig,
     host_config: HostConfig,
     networking_config: NetworkingConfig,
     facts: HostFacts,
 ) -> list[Violation]:
-    """Every broken rule, in the order of the fields."""
+    """Every broken rule but the protocol's, in the order of the fields."""
     return [
-        *(validate_name(name, "name") if name else ()),
-        *validate_image(config.image, "config.image"),
+        *(validate_image(config.image, "config.image") if config.image else ()),
         *validate_config(config, "config"),
         *validate_host_config(host_config, facts, "host_config"),
         *validate_endpoints(
@@ -74,8 +71,6 @@ def validate_create(
 def validate_config(config: ContainerConfig, field: str) -> list[Violation]:
     """All of the portable part but the image's name: an image's own configuration is held to the same rules."""
     violations: list[Violation] = []
-    if config.hostname:
-        violations += validate_hostname(config.hostname, f"{field}.hostname")
     if config.domainname:
         violations += validate_domainname(config.domainname, f"{field}.domainname")
     if config.user:
@@ -87,8 +82,6 @@ def validate_config(config: ContainerConfig, field: str) -> list[Violation]:
         violations += validate_working_dir(config.working_dir, f"{field}.working_dir")
     if config.stop_signal:
         violations += validate_signal(config.stop_signal, f"{field}.stop_signal")
-    if config.stop_timeout is not None:
-        violations += validate_stop_timeout(config.stop_timeout, f"{field}.stop_timeout")
     violations += validate_exposed_ports(config.exposed_ports, f"{field}.exposed_ports")
     return violations
 
@@ -102,7 +95,6 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
         *validate_extra_hosts(host_config.extra_hosts, f"{field}.extra_hosts"),
         *validate_log_config(host_config.log_config, f"{field}.log_config"),
         *_validate_runtime(host_config.runtime, facts, f"{field}.runtime"),
-        *_validate_shm_size(host_config.shm_size, f"{field}.shm_size"),
         *validate_annotations(host_config.annotations, f"{field}.annotations"),
     ]
 
@@ -162,9 +154,3 @@ def _validate_runtime(runtime: str, facts: HostFacts, field: str) -> list[Violat
         return []
     known = ", ".join(repr(name) for name in facts.runtimes)
     return [Violation(field=field, description=f"the node has no runtime {runtime[:64]!r}; it has {known}")]
-
-
-def _validate_shm_size(size: int, field: str) -> list[Violation]:
-    if size >= 0:
-        return []
-    return [Violation(field=field, description=f"{size} is not a size: give bytes, or 0 for 64 MiB")]

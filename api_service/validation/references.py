@@ -110,9 +110,6 @@ def image_id_prefix(text: str) -> str | None:
 
 def validate_image(text: str, field: str) -> list[Violation]:
     """An image as a request names it: reference, id or beginning of an id."""
-    if not text:
-        why = "names the image to run, like 'busybox:latest'; it must not be empty"
-        return [Violation(field=field, description=why)]
     if full_image_id(text) or image_id_prefix(text):
         return []
     try:

@@ -17,28 +17,11 @@ def test_entries_that_are_fine(entry: str) -> None:
     assert validate_environment([entry], "config.env") == []
 
 
-@pytest.mark.parametrize(
-    ("entry", "says"),
-    [
-        ("", "empty"),
-        ("=", "no name"),
-        ("=b", "no name"),
-        ("A=\0", "NUL"),
-        ("A\0", "NUL"),
-        ("A=" + "x" * 131070, "kernel"),
-    ],
-)
-def test_entries_that_are_refused(entry: str, says: str) -> None:
-    [violation] = validate_environment(["OK=1", entry], "config.env")
+def test_an_entry_has_room_in_the_kernel() -> None:
+    [violation] = validate_environment(["OK=1", "PASSWORD=" + "x" * 131070], "config.env")
     assert violation.field == "config.env[1]"
-    assert says in violation.description
-    assert len(violation.description) < 200
-
-
-def test_values_are_not_shown() -> None:
-    [violation] = validate_environment(["PASSWORD=secret\0"], "config.env")
     assert "PASSWORD" in violation.description
-    assert "secret" not in violation.description
+    assert "xx" not in violation.description
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_defaults_when_neither_says() -> None:
 def test_images_are_held_to_the_rules() -> None:
     assert validate_image_config(_IMAGE) == []
     hostile = ImageConfig(
-        user="4294967295", env=("=x",), cmd=("\0",), entrypoint=("\0",), working_dir="/proc/self/fd/8",
+        user="4294967295", env=("A=" + "x" * 2**17,), cmd=("x" * 2**17,), entrypoint=("x" * 2**17,),
+        working_dir="/proc/self/fd/8",
         exposed_ports=("x",), stop_signal="x",
     )  # fmt: skip
     violations = validate_image_config(hostile)

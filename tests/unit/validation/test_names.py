@@ -5,59 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from api_service.validation.name_words import ADJECTIVES, SURNAMES
-from api_service.validation.names import generate_id, generate_name, short_id, strip_name, validate_name
-
-
-@pytest.mark.parametrize("name", ["ab", "/ab", "a1", "0a", "a.", "a_", "a-", "Web-1_x.y", "a" * 253, "/" + "a" * 253])
-def test_names_that_are_fine(name: str) -> None:
-    assert validate_name(name, "name") == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a",
-        "/",
-        "/a",
-        "//ab",
-        "ab/",
-        "a/b",
-        "-ab",
-        ".ab",
-        "_ab",
-        "a b",
-        "ab\n",
-        "ab\0",
-        "ä1",
-        "a²",
-        "..",
-        "../x",
-        "a" * 254,
-    ],
-)
-def test_names_that_are_refused(name: str) -> None:
-    [violation] = validate_name(name, "name")
-    assert violation.field == "name"
-
-
-def test_refusal_shows_name_and_rule() -> None:
-    [violation] = validate_name("bad name", "name")
-    assert "'bad name'" in violation.description
-    assert "a-z, A-Z, 0-9" in violation.description
-
-
-def test_refusal_of_a_huge_name_is_short() -> None:
-    assert len(validate_name("!" * 10**6, "name")[0].description) < 300
-
-
-@given(st.text(max_size=20))
-def test_rule_is_dockers_pattern(name: str) -> None:
-    accepted = re.fullmatch(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+", name, re.ASCII) is not None
-    assert (validate_name(name, "name") == []) == accepted
+from api_service.validation.names import generate_id, generate_name, short_id, strip_name
 
 
 @pytest.mark.parametrize(("name", "stripped"), [("/web", "web"), ("web", "web"), ("//web", "/web"), ("", "")])
@@ -100,4 +50,4 @@ def test_there_are_words_enough_and_each_makes_a_name() -> None:
     assert len(set(ADJECTIVES)) == len(ADJECTIVES) >= 60
     assert len(set(SURNAMES)) == len(SURNAMES) >= 120
     assert all(re.fullmatch("[a-z]{2,}", word) for word in ADJECTIVES + SURNAMES)
-    assert validate_name(generate_name(2), "name") == []
+    assert re.fullmatch("[a-z]+_[a-z]+[0-9]", generate_name(2))

@@ -46,7 +46,7 @@ _MAC = "02:42:ac:11:00:02"
         ("none", {"none": _E(ipv4_address="172.17.0.9")}, ['["none"].ipv4_address']),
         ("host", {"host": _E(aliases=("db",))}, ['["host"].aliases']),
         ("host", {"host": _E(mac_address=_MAC)}, ['["host"].mac_address']),
-        ("bridge", {"bridge": _E(mac_address="x")}, ['["bridge"].mac_address']),
+        ("bridge", {"bridge": _E(mac_address="00:00:00:00:00:00")}, ['["bridge"].mac_address']),
         # both faults of one value
         ("bridge", {"bridge": _E(ipv4_address="fd00::9")}, ['["bridge"].ipv4_address'] * 2),
         # further networks
@@ -60,7 +60,7 @@ _MAC = "02:42:ac:11:00:02"
         ("mynet", {"mynet": _E(aliases=("db",), ipv4_address="10.9.0.9")}, []),
         (
             "mynet",
-            {"mynet": _E(ipv4_address="nonsense", mac_address="x")},
+            {"mynet": _E(ipv4_address="nonsense", mac_address="00:00:00:00:00:00")},
             ['["mynet"].ipv4_address', '["mynet"].mac_address'],
         ),
         ("bridge", {'a"b': _E()}, ['["a\\"b"]']),
