@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -27,8 +25,11 @@ def main() -> int:
     try:
         settings = load_settings(sys.argv[1:])
         configure_logging(level=settings.log_level, format=settings.log_format)
+        # Before the privileges go: the interpreter's own files may be readable for root alone.
+        from api_service.service import run_service
+
         _become_unprivileged(settings)
-        asyncio.run(_run(settings))
+        asyncio.run(run_service(settings))
     except SlipwayError as error:
         print(f"slipway api: {error.message}", file=sys.stderr)  # noqa: T201 - before or after the log
         return _EXIT_USAGE
@@ -44,28 +45,6 @@ def _become_unprivileged(settings: Settings) -> None:
     drop_privileges(account)
     sets = {name: f"{value:016x}" for name, value in capability_sets().items()}
     _log.info("privileges dropped", uid=os.getuid(), gid=os.getgid(), **sets)
-
-
-async def _run(settings: Settings) -> None:
-    # gRPC starts threads when it is imported: only now, without privileges.
-    from api_service.composition import Plan, open_engine
-    from api_service.server import request_rules, serve
-    from api_service.store.sqlite_store import SqliteStore
-
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    rules = request_rules()
-    plan = Plan(node=settings.node, executor=settings.executor, grace=settings.grace, max_events=settings.max_events)
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
-        engine = await stack.enter_async_context(open_engine(store, plan, rules))
-        await stack.enter_async_context(
-            serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls)
-        )
-        _log.info("serving", addresses=settings.listen, node=settings.node, executor=settings.executor)
-        await stop.wait()
-        _log.info("stopping", grace=settings.grace)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     node: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = Field(
         "local", description="name of the executor's node"
     )
-    user: str = Field("", description="who to become when started as root; empty: slipway, else nobody")
+    user: str = Field("", description="who to become when started as root; empty: slipway, else uid 65532")
     log_level: LogLevel = Field("info", description="the least important messages that are logged")
     log_format: LogFormat = Field("console", description="console for people, json for programs")
     grace: Annotated[float, Field(ge=0, le=3600)] = Field(

@@ -9,15 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
-import stat
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import FailedPrecondition, InvalidArgument
+from common.service_account import Account, service_account
 
-_PREFERRED_USERS = ("slipway", "nobody")
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -34,42 +31,33 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    name: str
-    uid: int
-    gid: int
-
-
 def account_for(name: str) -> Account:
-    """The user of that name; empty: `slipway`, else `nobody`. Raises InvalidArgument."""
-    for candidate in (name,) if name else _PREFERRED_USERS:
-        try:
-            entry = pwd.getpwnam(candidate)
-        except KeyError:
-            continue
-        if entry.pw_uid == 0:
-            raise InvalidArgument(f"--user {candidate}: has uid 0; name a user without privileges")
-        return Account(name=candidate, uid=entry.pw_uid, gid=entry.pw_gid)
-    missing = name or " or ".join(_PREFERRED_USERS)
-    raise InvalidArgument(f"--user {missing}: there is no such user; create it with useradd(8)")
+    """The user of that name; empty: the service's own account. Raises InvalidArgument."""
+    if not name:
+        return service_account()
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError as error:
+        raise InvalidArgument(f"--user {name}: there is no such user; create it with useradd(8)") from error
+    if entry.pw_uid == 0:
+        raise InvalidArgument(f"--user {name}: has uid 0; name a user without privileges")
+    return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
 
 
 def prepare_directories(state: Path, sockets: Sequence[Path], account: Account) -> None:
     """Make, as root, what the account is to own: the state directory, and a place for each socket.
 
-    The directory of a socket is shared with the executor's: the account's group may make files in it and, by the sticky
-    bit, remove none but its own.
+    The directory of a socket (/run/slipway) stays root's, so that this service can plant nothing in the executor's
+    way: the socket lives in a directory of the account's own beside it, and a symbolic link leads there.
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     _own_tree(state, account)
-    for directory in {socket.parent for socket in sockets}:
-        if not directory.exists():
-            directory.mkdir(mode=0o755, parents=True)
-        if not directory.is_relative_to("/run"):
-            continue  # not a place of ours: whoever chose it sees to its permissions
-        os.chown(directory, -1, account.gid)
-        directory.chmod(stat.S_IMODE(directory.stat().st_mode) | stat.S_ISVTX | stat.S_IRWXG | 0o5)
+    for path in sockets:
+        home = path.with_suffix("")
+        home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _own_tree(home, account)
+        path.unlink(missing_ok=True)
+        path.symlink_to(home.relative_to(path.parent) / path.name)
 
 
 def _own_tree(root: Path, account: Account) -> None:
@@ -80,13 +68,13 @@ def _own_tree(root: Path, account: Account) -> None:
 
 def drop_privileges(account: Account | None) -> None:
     """Become the account (None: stay who we are) without any privilege. Raises FailedPrecondition when any is left."""
-    if threading.active_count() > 1:
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("privileges belong to threads: drop them before there is a second one")
     libc = ctypes.CDLL(None, use_errno=True)
     if account is not None:
         for capability in range(64):
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails beyond the last the kernel knows
-        os.initgroups(account.name, account.gid)
+        os.setgroups([account.gid])
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)

@@ -72,11 +72,12 @@ async def serve(
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:
-    path = Path(address.removeprefix("unix://")) if address.startswith("unix:") else None
+    # A socket's path may be a link to the place where this service may make it: bind(2) does not follow links.
+    path = Path(address.removeprefix("unix://")).resolve() if address.startswith("unix:") else None
     if path is not None:
         _refuse_served(path, address)
     try:
-        server.add_insecure_port(address)
+        server.add_insecure_port(f"unix://{path}" if path is not None else address)
     except RuntimeError as error:
         why = "another program may be listening there, or it is not an address of this machine"
         raise FailedPrecondition(

@@ -7,7 +7,6 @@ fields' names. An unknown flag or key is an error, not a silence.
 from __future__ import annotations
 
 import argparse
-import grp
 import hashlib
 import os
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from common import service_account
 from common.errors import InvalidArgument
 from common.logging import LogFormat, LogLevel
 from executor_service.journal import DEFAULT_RETENTION
@@ -32,8 +32,6 @@ from executor_service.paths import Paths
 
 DEFAULT_CONFIG = Path("/etc/slipway/executor.toml")
 DEFAULT_INSTANCE = "default"
-SERVICE_GROUP = "slipway"
-SERVICE_GID = 65532  # of the API service where no group `slipway` exists; nobody else's
 _ENV_PREFIX = "SLIPWAY_EXECUTOR_"
 
 
@@ -68,7 +66,7 @@ class Settings(BaseSettings):
         [], description="more addresses, unix:///path; default: only RUN_DIR/executor.sock"
     )
     socket_gid: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        SERVICE_GID, description="the group that may connect; default: the group slipway, else 65532"
+        service_account.NUMBER, description="the group that may connect; default: the group slipway, else 65532"
     )
     bridge: str = Field("", description="the default network's bridge; default: slipway0")
     ipv4_subnet: IPv4Network = Field(IPv4Network("0.0.0.0/32"), description="of the bridge; default: 10.210.0.0/16")
@@ -153,20 +151,13 @@ def instance_defaults(instance: str) -> dict[str, object]:
     return {
         "root_dir": f"/var/lib/slipway{suffix}",
         "run_dir": f"/run/slipway{suffix}",
-        "socket_gid": _service_gid(),
+        "socket_gid": service_account.service_group(),
         "bridge": "slipway0" if default else f"slw-{instance}",
         "ipv4_subnet": "10.210.0.0/16" if default else f"10.{211 + digest[5] % 40}.0.0/16",
         "ipv6_subnet": unique_local,
         "nft_table": f"slipway{suffix}".replace("-", "_"),
         "cgroup_parent": f"/slipway{suffix}",
     }
-
-
-def _service_gid() -> int:
-    try:
-        return grp.getgrnam(SERVICE_GROUP).gr_gid
-    except KeyError:
-        return SERVICE_GID
 
 
 class _TomlFile:

@@ -1,0 +1,35 @@
+"""The running service: store, engine and server, from the first to the last, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import encodings.idna  # noqa: F401 - imported by getaddrinfo(3)'s wrapper, when it may be too late to read the file
+import signal
+from contextlib import AsyncExitStack
+
+import structlog
+
+from api_service.composition import Plan, open_engine
+from api_service.config import Settings
+from api_service.server import request_rules, serve
+from api_service.store.sqlite_store import SqliteStore
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_service(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what keeps the service from starting."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    rules = request_rules()
+    plan = Plan(node=settings.node, executor=settings.executor, grace=settings.grace, max_events=settings.max_events)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
+        engine = await stack.enter_async_context(open_engine(store, plan, rules))
+        await stack.enter_async_context(
+            serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls)
+        )
+        _log.info("serving", addresses=settings.listen, node=settings.node, executor=settings.executor)
+        await stop.wait()
+        _log.info("stopping", grace=settings.grace)
