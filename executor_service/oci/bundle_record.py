@@ -18,7 +18,7 @@ _NO_PROCESS = Process(pid=0, start_time=0)
 
 def find_created(bundle: Path) -> CreatedProcess | None:
     """The container that runs for this bundle; None when its first process is gone. A monitor that is gone has pid
-    0."""
+    0: conmon ends when nobody reads its answer, and leaves a created process that waits for its start for ever."""
     pid = read_pid_file(ConmonFiles(bundle=bundle).container_pid)
     container = read_process(pid) if pid else None
     if container is None:

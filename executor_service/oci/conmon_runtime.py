@@ -122,18 +122,9 @@ class ConmonRuntime:
     async def delete(self, container_id: str, *, bundle: Path, runtime: str = "") -> None:
         _check_id(container_id)
         binary = self.catalog.resolve(runtime)
-        created = self.find(bundle)
-        monitor = created.monitor if created else find_monitor(bundle)
-        if created:
-            # Frozen processes would keep even SIGKILL waiting.
-            await asyncio.to_thread(self.cgroups.thaw, recorded_cgroup(bundle, container_id=container_id))
-            send_signal(created.container, signal.SIGKILL)
         try:
             async with asyncio.timeout(self.timeouts.delete):
-                if created:
-                    await wait_ended(created.container)
-                if monitor:
-                    await self._end_monitor(monitor)
+                await self._end(container_id, bundle=bundle, binary=binary)
         except TimeoutError as error:
             message = (
                 f"container {container_id!r}: its process does not end, even after SIGKILL; it may wait for a device"
@@ -190,19 +181,36 @@ class ConmonRuntime:
             self._filters.learn(bundle.config, self._state(runtime) / bundle.container_id)
         return CreatedProcess(container=container, monitor=monitor)
 
+    async def _end(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
+        """Return when no process of the container is left."""
+        if created := find_created(bundle):
+            if cgroup := recorded_cgroup(bundle, container_id=container_id):
+                # Frozen processes would keep even SIGKILL waiting.
+                await asyncio.to_thread(self.cgroups.thaw, cgroup)
+            send_signal(created.container, signal.SIGKILL)
+            await wait_ended(created.container)
+        elif read_exit(ConmonFiles(bundle=bundle)) is None:
+            # It did not end under its monitor's eyes: the create of an executor that was killed may still be going on.
+            await self._kill_all(container_id, bundle=bundle, binary=binary)
+        if monitor := find_monitor(bundle):
+            await self._end_monitor(monitor)
+
+    async def _kill_all(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
+        await asyncio.to_thread(
+            leftovers.kill_all,
+            container_id,
+            programs=(str(self.conmon), str(binary.path)),
+            cgroups=self.cgroups,
+            cgroups_path=recorded_cgroup(bundle, container_id=container_id),
+            timeout=self.timeouts.delete,
+        )
+
     async def _abandon(self, bundle: Bundle, spawned: asyncio.Future[int] | None) -> None:
         """Leave nothing of a create that failed at any point."""
         if spawned is not None:
             await asyncio.wait({spawned})
         binary = self.catalog.resolve(bundle.runtime)
-        await asyncio.to_thread(
-            leftovers.kill_all,
-            bundle.container_id,
-            programs=(str(self.conmon), str(binary.path)),
-            cgroups=self.cgroups,
-            cgroups_path=recorded_cgroup(bundle.directory, container_id=bundle.container_id),
-            timeout=self.timeouts.delete,
-        )
+        await self._kill_all(bundle.container_id, bundle=bundle.directory, binary=binary)
         await self._clear(bundle.container_id, bundle=bundle.directory, binary=binary)
 
     async def _end_monitor(self, monitor: Process) -> None:
@@ -219,7 +227,13 @@ class ConmonRuntime:
         state = self._state(binary)
         if binary.kind is RuntimeKind.OTHER:
             argv = [str(binary.path), f"--root={state}", "delete", "--force", container_id]
-            done = await run(argv, timeout=self.timeouts.delete)
+            try:
+                done = await run(argv, timeout=self.timeouts.delete)
+            except TimeoutError as error:
+                message = (
+                    f"container {container_id!r}: {binary.name} delete took longer than {self.timeouts.delete:g} s"
+                )
+                raise DeadlineExceeded(message) from error
             if done.returncode != 0 and (state / container_id).exists():
                 raise Internal(f"container {container_id!r}: {binary.name} delete failed: {done.message}")
         path = recorded_cgroup(bundle, container_id=container_id)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 
 from executor_service.oci.cgroups import CgroupTree
-from executor_service.oci.processes import command_line, read_process, send_signal
+from executor_service.oci.processes import command_line, read_process, send_signal, session_of
 
 
 def kill_all(
@@ -16,12 +16,13 @@ def kill_all(
 ) -> None:
     """Kill the monitor, the runtime and the container's processes until none is left, for `timeout` seconds at most.
 
-    The monitor and the runtime are those of `programs` with the id among their arguments: before the runtime has made
-    the cgroup and the pid files there is no other trace of them. Blocks.
+    The monitor and the runtime are those of `programs` with the id among their arguments, and what runs in their
+    sessions: before the runtime has made the cgroup and the pid files there is no other trace of them. Blocks.
     """
     deadline = time.monotonic() + timeout
+    sessions: set[int] = set()
     while time.monotonic() < deadline:
-        found = _of_programs(container_id, programs)
+        found = _started_for(container_id, programs, sessions)
         if cgroups_path:
             found |= cgroups.processes(cgroups_path)
         if not _kill(found):
@@ -39,14 +40,18 @@ def empty_cgroup(cgroups: CgroupTree, cgroups_path: str, *, timeout: float) -> N
     cgroups.remove(cgroups_path, timeout=timeout)
 
 
-def _of_programs(container_id: str, programs: Collection[str]) -> set[int]:
-    found: set[int] = set()
-    for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects for nothing but their names
-        if name.isdigit():
-            arguments = command_line(int(name))
-            if arguments and arguments[0] in programs and container_id in arguments:
-                found.add(int(name))
-    return found
+def _started_for(container_id: str, programs: Collection[str], sessions: set[int]) -> set[int]:
+    """Pids of the programs started for the container, and of whatever else is in a session that one of them leads;
+    `sessions` remembers those whose leader has been killed already."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - thousands of names, no paths
+    found = set()
+    for pid in pids:
+        arguments = command_line(pid)
+        if arguments and arguments[0] in programs and container_id in arguments:
+            found.add(pid)
+            if session_of(pid) == pid:
+                sessions.add(pid)
+    return found | {pid for pid in pids if session_of(pid) in sessions}
 
 
 def _kill(pids: Collection[int]) -> bool:

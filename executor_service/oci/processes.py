@@ -96,11 +96,20 @@ def cgroup_paths(pid: int) -> set[str]:
 
 def parent_of(pid: int) -> int:
     """The pid of the parent; 0 when the process has ended."""
+    return _stat_field(pid, 4)
+
+
+def session_of(pid: int) -> int:
+    """The session of a process, which is the pid of its leader; 0 when the process has ended."""
+    return _stat_field(pid, 6)
+
+
+def _stat_field(pid: int, number: int) -> int:
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[1])
+    return int(stat[stat.rindex(b")") + 2 :].split()[number - 3])
 
 
 def read_pid_file(path: Path) -> int | None:

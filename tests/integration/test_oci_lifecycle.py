@@ -17,7 +17,7 @@ import pytest
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.oci.conmon import ConmonFiles
 from executor_service.oci.conmon_runtime import RuntimeTimeouts
-from executor_service.oci.processes import command_line, read_process, send_signal, wait_ended
+from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Process
 from tests.fixtures.oci import (
     DEADLINE,
@@ -26,7 +26,6 @@ from tests.fixtures.oci import (
     containers_in,
     empty_netns,
     make_rootfs,
-    remove_cgroup_parent,
 )
 
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
@@ -44,9 +43,8 @@ def containers(request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path) -> 
         mounts = Path("/proc/self/mountinfo").read_text()
         made = containers_in(tmp_path, rootfs, netns, request.param)
         yield made
-        assert made.leftovers() == []
+        assert made.close() == []
         assert Path("/proc/self/mountinfo").read_text() == mounts
-        remove_cgroup_parent()
 
 
 @pytest.mark.parametrize("code", [0, 7])
@@ -167,7 +165,8 @@ async def test_a_create_cancelled_at_any_instant_leaves_nothing(containers: Cont
 
 
 async def test_a_runtime_that_hangs_is_ended_at_the_deadline(containers: Containers, tmp_path: Path) -> None:
-    fake = tmp_path / "hangs"
+    fake = tmp_path / "fake" / containers.runtime_name
+    fake.parent.mkdir()
     fake.write_text("#!/bin/sh\nsleep 1000\n")
     fake.chmod(0o755)
     catalog = containers.runtime.catalog.probe(configured={containers.runtime_name: str(fake)})
@@ -223,8 +222,7 @@ async def test_a_container_whose_executor_died_within_create_is_found(containers
         await child.wait()
         while (found := containers.runtime.find(container.bundle.directory)) is None:
             await asyncio.sleep(0.005)
-    assert container.id in command_line(found.monitor.pid)
-    await containers.runtime.start(container.id, runtime=containers.runtime_name)
+    # conmon ends when nobody reads its answer, so the process may wait at its gate with no monitor: only to be deleted.
     await containers.delete(container)
     assert read_process(found.container.pid) != found.container
 
