@@ -7,6 +7,7 @@ its lock, so a stuck one delays nobody, and a call for it waits.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import structlog
@@ -46,6 +47,8 @@ async def adopt(node: Node, operations: Operations) -> None:
     orphans = {container_id for container_id in known if node.records.find(container_id) is None}
     for container_id in orphans:
         operations.start(_remove_orphan(node, container_id))
+    # Each of them takes its container's lock in its first turn, before any call can.
+    await asyncio.sleep(0)
     _log.info(
         "adopted",
         containers=len(records),

@@ -1,0 +1,22 @@
+"""An executor over a fake host, behind its real gRPC server on a unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.executor_client import Client, connected
+from tests.fixtures.executor_fakes import FakeHost
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(directory=tmp_path)
+
+
+@pytest.fixture
+async def client(host: FakeHost) -> AsyncIterator[Client]:
+    async with host.executor() as executor, connected(executor, host.paths.socket) as client:
+        yield client

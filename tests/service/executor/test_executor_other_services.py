@@ -1,0 +1,71 @@
+"""ImageStoreService and NodeService over a fake host."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from slipway.executor.v1 import image_store_service_pb2 as images
+from slipway.executor.v1 import node_service_pb2 as node
+from slipway.executor.v1 import runtime_service_pb2 as pb
+
+from tests.fixtures.executor_client import Client
+from tests.fixtures.executor_fakes import IMAGE_ID, FakeHost
+
+
+async def _chunks(*chunks: bytes) -> AsyncIterator[images.LoadImageRequest]:
+    for chunk in chunks:
+        yield images.LoadImageRequest(chunk=chunk)
+
+
+async def test_an_image_is_loaded_listed_and_removed(client: Client) -> None:
+    loaded = await client.images.LoadImage(_chunks(b"ab", b"cd"), timeout=10)
+    assert [image.config for image in loaded.images] == [b"abcd"]
+    listed = await client.images.ListImages(images.ListImagesRequest(), timeout=10)
+    assert {image.id for image in listed.images} == {IMAGE_ID, loaded.images[0].id}
+    for _ in range(2):
+        await client.images.RemoveImage(images.RemoveImageRequest(image_id=loaded.images[0].id), timeout=10)
+    listed = await client.images.ListImages(images.ListImagesRequest(), timeout=10)
+    assert [image.id for image in listed.images] == [IMAGE_ID]
+
+
+async def test_an_image_in_use_stays(client: Client) -> None:
+    box = await client.create()
+    request = images.RemoveImageRequest(image_id=IMAGE_ID)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.images.RemoveImage(request, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert box in (refused.value.details() or "")
+    await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=10)
+    await client.images.RemoveImage(request, timeout=10)
+
+
+async def test_an_import_needs_its_header_first(client: Client) -> None:
+    async def requests(*payloads: images.ImportImageRequest) -> AsyncIterator[images.ImportImageRequest]:
+        for payload in payloads:
+            yield payload
+
+    good = requests(images.ImportImageRequest(config=b'{"Cmd": ["sh"]}'), images.ImportImageRequest(chunk=b"tar"))
+    assert (await client.images.ImportImage(good, timeout=10)).image.config == b"tar"
+    chunk, twice = images.ImportImageRequest(chunk=b"tar"), images.ImportImageRequest(config=b"{}")
+    for bad in (requests(chunk), requests(), requests(twice, twice), requests(images.ImportImageRequest(config=b"["))):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.images.ImportImage(bad, timeout=10)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_the_node_describes_itself(client: Client) -> None:
+    answer = await client.node.GetNode(node.GetNodeRequest(), timeout=10)
+    assert answer.node_id == client.executor.node.journal.node_id
+    assert list(answer.runtimes) == ["crun", "runc"]
+    assert list(answer.warnings) == ["no IPv6"]
+    assert answer.memory > 0
+    assert answer.cpus > 0
+
+
+async def test_disk_usage_adds_up(client: Client, host: FakeHost) -> None:
+    await client.create(1)
+    await client.create(2)
+    usage = await client.node.GetDiskUsage(node.GetDiskUsageRequest(), timeout=10)
+    assert (usage.images_size, usage.containers_size, usage.logs_size) == (1, 20, 100)
