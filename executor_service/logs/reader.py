@@ -96,7 +96,6 @@ class _Cursor:
     offset: int = 0
     rest: bytes = b""
     joiner: Joiner = field(default_factory=Joiner)
-    cut: set[Stream] = field(default_factory=set)
     skip: int = 0
 
     def open(self) -> None:
@@ -110,7 +109,7 @@ class _Cursor:
             start = find_tail(self.ahead[::-1], self.query.tail, streams=self.query.streams)
         for _ in range(start.index):
             self.ahead.pop().close()
-        self.cut, self.skip = set(start.cut), start.skip
+        self.skip = start.skip
         if self.ahead:
             self.current, self.offset = self.ahead.pop(), start.offset
 
@@ -170,19 +169,15 @@ class _Cursor:
         streams = self.query.streams
         for line in lines:
             chunk = parse_chunk(line)
-            if chunk is None or chunk.stream not in streams:
-                continue
-            if chunk.stream in self.cut:
-                if chunk.ends:
-                    self.cut.discard(chunk.stream)
-                continue
-            yield chunk
+            if chunk is not None and chunk.stream in streams:
+                yield chunk
 
     def _wanted(self, records: Iterable[LogRecord]) -> list[LogRecord]:
         wanted: list[LogRecord] = []
         for record in records:
             if self.skip:
-                self.skip -= 1
+                # A line that came in pieces counts once.
+                self.skip -= record.data.endswith(b"\n")
             elif self.query.since is None or record.timestamp >= self.query.since:
                 wanted.append(record)
         return wanted

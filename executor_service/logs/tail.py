@@ -7,39 +7,49 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from executor_service.logs.files import OpenLog
-from executor_service.logs.record import Stream
+from executor_service.logs.record import MAX_MESSAGE, Stream
 
 _BLOCK = 64 * 1024
 _STREAMS = {b"stdout": Stream.STDOUT, b"stderr": Stream.STDERR}
 
 
+# How far beyond the tail the beginning of its first lines is looked for, in bytes: more than one message and its tags.
+_BEGINNING_WITHIN = 2 * MAX_MESSAGE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailStart:
-    """Read from `offset` of the file at `index`. There the first line of each stream in `cut` may lack its beginning
-    and is dropped, and so are `skip` lines after that."""
+    """Read from `offset` of the file at `index`, and leave out the first `skip` lines of output."""
 
     index: int
     offset: int
-    cut: frozenset[Stream] = frozenset()
     skip: int = 0
 
 
 def find_tail(files: Sequence[OpenLog], count: int, *, streams: Collection[Stream]) -> TailStart:
-    """Where to begin reading for the last `count` lines of `streams`. `files` go from the oldest to the newest.
-    Blocks."""
+    """Where to begin reading for the last `count` lines of `streams`. `files` go from the oldest to the newest. Blocks.
+
+    A line of the tail may have begun, in parts and between lines of the other stream, before the tail does. So reading
+    begins at an earlier end of a line of each stream in the tail.
+    """
     if count == 0 and files:
-        return TailStart(index=len(files) - 1, offset=files[-1].size, cut=frozenset())
-    # A line may have begun, in parts, before the place we find, once for each stream; so look for that many more.
-    wanted, found = count + len(streams), 0
-    seen: set[Stream] = set()
+        return TailStart(index=len(files) - 1, offset=files[-1].size)
+    found, scanned, beyond = 0, 0, 0
+    unbegun: set[Stream] = set()
     for index in range(len(files) - 1, -1, -1):
         for offset, stream in _endings(files[index]):
-            if stream in streams:
-                found += 1
-                seen.add(stream)
-            if found == wanted:
-                cut = frozenset(seen)
-                return TailStart(index=index, offset=offset, cut=cut, skip=wanted - len(cut) - count)
+            if stream not in streams:
+                continue
+            found += 1
+            position = scanned + files[index].size - offset
+            if found <= count:
+                unbegun.add(stream)
+                beyond = position
+            else:
+                unbegun.discard(stream)
+            if found > count and (not unbegun or position - beyond > _BEGINNING_WITHIN):
+                return TailStart(index=index, offset=offset, skip=found - count)
+        scanned += files[index].size
     return TailStart(index=0, offset=0, skip=max(0, found - count))
 
 

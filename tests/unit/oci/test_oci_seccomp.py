@@ -1,0 +1,117 @@
+"""The seccomp profile as it is narrowed to a capability set, and the cache of compiled filters."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import Unimplemented
+from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
+from executor_service.oci.seccomp import default_seccomp
+from executor_service.oci.seccomp_filters import CompiledFilters
+
+
+def profile(*added: str, machine: str = "x86_64") -> Any:
+    return default_seccomp(frozenset({*DEFAULT_CAPABILITIES, *added}), machine)
+
+
+def allowed(document: Any) -> set[str]:
+    """Calls that are allowed whatever their arguments."""
+    rules = [rule for rule in document["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" and "args" not in rule]
+    return {name for rule in rules for name in rule["names"]}
+
+
+DENIED = {
+    "mount",
+    "umount2",
+    "unshare",
+    "setns",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "bpf",
+    "clone",
+    "clone3",
+    "io_uring_setup",
+}
+DENIED |= {
+    "reboot",
+    "init_module",
+    "kexec_load",
+    "userfaultfd",
+    "socketcall",
+    "perf_event_open",
+    "swapon",
+    "acct",
+    "syslog",
+}
+
+
+def test_what_is_not_listed_is_eperm() -> None:
+    document = profile()
+    assert (document["defaultAction"], document["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 1)
+    assert not allowed(document) & DENIED
+    assert {"read", "openat", "execve", "futex", "chroot", "arch_prctl"} <= allowed(document)
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"),
+    [
+        ("CAP_SYS_ADMIN", "mount"),
+        ("CAP_SYS_ADMIN", "clone"),
+        ("CAP_SYS_BOOT", "reboot"),
+        ("CAP_SYS_TIME", "settimeofday"),
+    ],
+)
+def test_a_capability_brings_its_calls(capability: str, name: str) -> None:
+    assert name not in allowed(profile())
+    assert name in allowed(profile(capability))
+
+
+def test_namespaces_are_denied_to_clone_without_sys_admin() -> None:
+    rules = {tuple(rule["names"]): rule for rule in profile()["syscalls"]}
+    assert rules[("clone3",)] == {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}
+    (argument,) = rules[("clone",)]["args"]
+    namespaces = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+    assert (argument["value"], argument["valueTwo"], argument["op"]) == (namespaces, 0, "SCMP_CMP_MASKED_EQ")
+
+
+def test_every_socket_family_but_alg_and_vsock() -> None:
+    operators = {"SCMP_CMP_LT": int.__lt__, "SCMP_CMP_EQ": int.__eq__, "SCMP_CMP_GT": int.__gt__}
+    rules = [rule["args"][0] for rule in profile()["syscalls"] if rule["names"] == ["socket"]]
+    families = {n for n in range(64) if any(operators[rule["op"]](n, rule["value"]) for rule in rules)}
+    assert set(range(64)) - families == {38, 40}
+
+
+def test_architectures() -> None:
+    assert profile()["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    assert profile(machine="aarch64")["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    assert "arch_prctl" not in allowed(profile(machine="aarch64"))
+    with pytest.raises(Unimplemented, match="riscv64"):
+        profile(machine="riscv64")
+
+
+def test_a_filter_is_used_again_for_its_own_profile_alone(tmp_path: Path) -> None:
+    filters = CompiledFilters()
+    config = {"linux": {"seccomp": profile()}, "annotations": {"mine": "1"}}
+    other = {"linux": {"seccomp": profile("CAP_SYS_ADMIN")}}
+    assert filters.apply(config) == config
+    (tmp_path / "seccomp.bpf").write_bytes(b"\x06" * 16)
+    filters.learn(config, tmp_path)
+    annotations = filters.apply(config)["annotations"]
+    assert annotations == {"mine": "1", "run.oci.seccomp_bpf_data": base64.b64encode(b"\x06" * 16).decode()}
+    assert filters.apply(config)["linux"] == config["linux"]
+    assert filters.apply(other) == other
+    assert filters.apply({"linux": {}}) == {"linux": {}}
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567", b"\0" * 8 * 5000])
+def test_what_is_no_filter_is_not_kept(tmp_path: Path, content: bytes) -> None:
+    filters = CompiledFilters()
+    config = {"linux": {"seccomp": profile()}}
+    (tmp_path / "seccomp.bpf").write_bytes(content)
+    filters.learn(config, tmp_path)
+    assert filters.apply(config) == config
