@@ -23,6 +23,7 @@ from slipway.v1 import (
 from api_service.operations.engine import Engine
 from api_service.servicers.container_servicer import ContainerServicer
 from api_service.servicers.image_servicer import ImageServicer
+from api_service.servicers.long_calls import LongCalls
 from api_service.servicers.system_servicer import SystemServicer
 from common.errors import FailedPrecondition
 from common.interceptor import CallInterceptor
@@ -47,15 +48,18 @@ async def serve(
 ) -> AsyncIterator[None]:
     """Serve until the block ends; calls under way then get `grace` seconds. Raises FailedPrecondition
     (reason `ADDRESS_IN_USE`) and InvalidArgument for an address that cannot be had."""
+    long_calls = LongCalls()
     server = grpc.aio.server(
         interceptors=[CallInterceptor(rules)],
         # Without this two services could share a port, each getting some of the calls.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)],
         maximum_concurrent_rpcs=max_calls,
     )
-    container_service_pb2_grpc.add_ContainerServiceServicer_to_server(ContainerServicer(engine, rules), server)
+    container_service_pb2_grpc.add_ContainerServiceServicer_to_server(
+        ContainerServicer(engine, rules, long_calls), server
+    )
     image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(engine), server)
-    system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine), server)
+    system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine, long_calls), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", *_SERVICES):
@@ -68,6 +72,7 @@ async def serve(
         yield
     finally:
         await checks.enter_graceful_shutdown()
+        long_calls.end()
         await server.stop(grace)
 
 

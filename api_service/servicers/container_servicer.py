@@ -23,14 +23,16 @@ from api_service.operations.container_stop import stop_container
 from api_service.operations.container_wait import wait_container
 from api_service.operations.engine import Engine
 from api_service.servicers.call import Context, client_deadline, deadline_of, send_headers
+from api_service.servicers.long_calls import LongCalls
 from common.request_rules import RequestRules
 
 
 class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     """`rules` leaves the rules of a create to this servicer, which reports them with those of the operation."""
 
-    def __init__(self, engine: Engine, rules: RequestRules) -> None:
+    def __init__(self, engine: Engine, rules: RequestRules, long_calls: LongCalls) -> None:
         self._engine = engine
+        self._long_calls = long_calls
         self._rules = rules
 
     async def CreateContainer(
@@ -95,7 +97,8 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def WaitContainer(self, request: pb2.WaitContainerRequest, context: Context) -> pb2.WaitContainerResponse:
         condition = conversion.condition_from_proto(request.condition)
         on_waiting = functools.partial(send_headers, context)
-        waited = await wait_container(self._engine, request.container, condition, on_waiting=on_waiting)
+        with self._long_calls.running():
+            waited = await wait_container(self._engine, request.container, condition, on_waiting=on_waiting)
         return conversion.waited_to_proto(waited)
 
     async def RenameContainer(
@@ -108,6 +111,7 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
         self, request: pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[pb2.StreamLogsResponse]:
         query = conversion.log_query_from_proto(request)
-        async with aclosing(stream_logs(self._engine, request.container, query)) as lines:
-            async for line in lines:
-                yield conversion.log_line_to_proto(line)
+        with self._long_calls.running():
+            async with aclosing(stream_logs(self._engine, request.container, query)) as lines:
+                async for line in lines:
+                    yield conversion.log_line_to_proto(line)

@@ -14,11 +14,13 @@ from api_service.operations.engine import Engine
 from api_service.operations.system_events import stream_events
 from api_service.operations.system_info import system_disk_usage, system_info, system_version
 from api_service.servicers.call import Context, deadline_of, send_headers
+from api_service.servicers.long_calls import LongCalls
 
 
 class SystemServicer(pb2_grpc.SystemServiceServicer):
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, long_calls: LongCalls) -> None:
         self._engine = engine
+        self._long_calls = long_calls
 
     async def GetVersion(self, request: pb2.GetVersionRequest, context: Context) -> pb2.GetVersionResponse:
         return conversion.versions_to_proto(await system_version(self._engine, deadline=deadline_of(context)))
@@ -31,9 +33,10 @@ class SystemServicer(pb2_grpc.SystemServiceServicer):
     ) -> AsyncIterator[pb2.StreamEventsResponse]:
         query = conversion.event_query_from_proto(request)
         on_following = functools.partial(send_headers, context)
-        async with aclosing(stream_events(self._engine, query, on_following=on_following)) as events:
-            async for place, event in events:
-                yield conversion.event_to_proto(place, event)
+        with self._long_calls.running():
+            async with aclosing(stream_events(self._engine, query, on_following=on_following)) as events:
+                async for place, event in events:
+                    yield conversion.event_to_proto(place, event)
 
     async def GetDiskUsage(self, request: pb2.GetDiskUsageRequest, context: Context) -> pb2.GetDiskUsageResponse:
         usage = await system_disk_usage(self._engine, deadline=deadline_of(context))

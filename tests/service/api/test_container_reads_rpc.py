@@ -104,7 +104,7 @@ async def test_status_text(api: Api) -> None:
 
 
 async def waiting(api: Api, condition: pb2.WaitCondition.ValueType) -> asyncio.Future[pb2.WaitContainerResponse]:
-    """A wait for `web` that has begun. A unary call shows the headers with the answer only, a stream shows them at once."""
+    """A wait for `web` that has begun. A unary call shows headers with the answer only, a stream shows them at once."""
     method = api.channel.unary_stream(
         "/slipway.v1.ContainerService/WaitContainer",
         request_serializer=pb2.WaitContainerRequest.SerializeToString,
@@ -112,7 +112,7 @@ async def waiting(api: Api, condition: pb2.WaitCondition.ValueType) -> asyncio.F
     )
     call = method(pb2.WaitContainerRequest(container="web", condition=condition), timeout=10)
     await call.initial_metadata()
-    return asyncio.ensure_future(call.read())
+    return asyncio.ensure_future(anext(aiter(call)))
 
 
 async def test_wait_for_the_next_end(api: Api) -> None:
