@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from slipway.v1 import container_service_pb2 as containers
 from slipway.v1 import system_service_pb2 as system
 from slipway.v1.container_pb2 import ContainerConfig
 
+from common.service_account import service_account
 from tests.bench import cgroups
 from tests.bench.engine import COMMAND, IMAGE, Engine
 from tests.bench.machine import program_version
@@ -29,7 +29,6 @@ from tests.bench.slipway_client import SlipwayClient
 NAME = "slipway"
 INSTANCE = "bench"
 CGROUP = f"slipway-{INSTANCE}"
-_API_USER = "nobody"
 _READY_TIMEOUT = 30.0  # seconds
 _TIMINGS = "start timings"  # the event the executor logs of every start
 
@@ -125,16 +124,15 @@ def slipway_engine(directory: Path) -> Iterator[SlipwayEngine]:
     directory.mkdir(mode=0o755)
     api_socket = directory / "sockets" / "api.sock"
     api_socket.parent.mkdir(mode=0o755)
-    unprivileged = pwd.getpwnam(_API_USER)
-    os.chown(api_socket.parent, unprivileged.pw_uid, unprivileged.pw_gid)
+    account = service_account()
+    os.chown(api_socket.parent, account.uid, account.gid)
     executor_log, api_log = directory / "executor.log", directory / "api.log"
     with contextlib.ExitStack() as stack:
         stack.callback(cgroups.remove, CGROUP)
         namespace = stack.enter_context(network_namespace(directory / "netns"))
         client = stack.enter_context(contextlib.closing(SlipwayClient(api_socket)))
-        executor = _executor_command(directory, gid=unprivileged.pw_gid)
         daemons = [
-            (stack.enter_context(namespace.daemon(executor, log=executor_log)), executor_log),
+            (stack.enter_context(namespace.daemon(_executor_command(directory), log=executor_log)), executor_log),
             (stack.enter_context(namespace.daemon(_api_command(directory, api_socket), log=api_log)), api_log),
         ]
         engine = SlipwayEngine(client=client, namespace=namespace, executor_log=executor_log)
@@ -142,12 +140,11 @@ def slipway_engine(directory: Path) -> Iterator[SlipwayEngine]:
         yield engine
 
 
-def _executor_command(directory: Path, *, gid: int) -> list[str]:
+def _executor_command(directory: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "executor_service", f"--instance={INSTANCE}"),
         f"--root-dir={directory / 'root'}",
         f"--run-dir={directory / 'run'}",
-        f"--socket-gid={gid}",
         f"--cgroup-parent=/{CGROUP}",
         *("--log-level=debug", "--log-format=json"),
     ]
@@ -159,7 +156,6 @@ def _api_command(directory: Path, socket: Path) -> list[str]:
         f"--state-dir={directory / 'api'}",
         f"--listen=unix://{socket}",
         f"--executor=unix://{directory / 'run' / 'executor.sock'}",
-        f"--user={_API_USER}",
     ]
 
 
