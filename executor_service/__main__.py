@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
 from common.errors import SlipwayError
 from common.logging import configure_logging
+from common.version import VERSION
 from executor_service.config import ResetSettings, Settings, load_settings
 from executor_service.executor import open_executor, serving
 from executor_service.host_check import check_host, refuses, table, warnings
@@ -92,7 +92,7 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
         enter_runtime_mount_namespace(settings.run_dir, catalog)
         host = probe_host()
         facts = NodeFacts(
-            version=version("slipway"),
+            version=VERSION,
             cgroup_layout=layout.value,
             runtimes=[catalog.default, *sorted(set(catalog.runtimes) - {catalog.default})],
             warnings=lacking,

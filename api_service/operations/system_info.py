@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.records.container import Status
 from common.errors import SlipwayError
+from common.version import VERSION
 
 API_VERSION = "slipway.v1"
 _NODE_TIME = 2.0  # seconds
@@ -48,7 +48,7 @@ class Info:
 
 async def system_version(engine: Engine, *, deadline: Deadline) -> Versions:
     return Versions(
-        version=importlib.metadata.version("slipway"),
+        version=VERSION,
         api_version=API_VERSION,
         python_version=platform.python_version(),
         nodes=await _nodes(engine, deadline),

@@ -50,5 +50,5 @@ class SandboxNetwork(Protocol):
         """Every sandbox that is recorded."""
 
     async def reconcile(self, keep: set[str]) -> None:
-        """At start-up: adopt the sandboxes in `keep` that still exist, destroy every other one and whatever a crash left
-        half made (namespaces, veths, leases)."""
+        """At start-up: adopt the sandboxes in `keep` that still exist, destroy every other one and whatever a crash
+        left half made (namespaces, veths, leases)."""

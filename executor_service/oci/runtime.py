@@ -25,7 +25,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process with its start time (clock ticks since boot, /proc/PID/stat field 22): a reused pid is never mistaken."""
+    """A process with its start time (clock ticks since boot, /proc/PID/stat field 22), by which a reused pid shows."""
 
     pid: int
     start_time: int
@@ -61,7 +61,7 @@ class ContainerRuntime(Protocol):
         """Signal the container's first process. Raises FailedPrecondition when it is gone."""
 
     async def delete(self, container_id: str, *, bundle: Path, runtime: str = "") -> None:
-        """Kill what is left; remove the runtime's state, the cgroup and conmon's files but never the log. Idempotent."""
+        """Kill what is left; remove the runtime's state, the cgroup, conmon's files, but never the log. Idempotent."""
 
     async def wait_exit(self, created: CreatedProcess, *, bundle: Path) -> Exit:
         """Return when the container has ended; works for processes a former executor started. Cancel-safe."""
