@@ -132,27 +132,24 @@ def resynchronise(
 
 
 def _missed(record: ContainerRecord, snapshot: ContainerSnapshot | None, *, now: int) -> list[JournalEntry]:
+    """The entries between the record and the snapshot, as far as the latter knows them."""
     if snapshot is None or snapshot.phase is SnapshotPhase.BROKEN:
         why = "the node no longer knows the container" if snapshot is None else snapshot.error
         return [_unseen_end(record, why, now)] if record.state.running else []
-    started, last = snapshot.started, snapshot.last
-    end = last if last is not None and not isinstance(last.event, Signaled) and last is not started else None
-    if snapshot.phase is SnapshotPhase.RUNNING:
+    started, known = snapshot.started, record.state.start_id
+    end = snapshot.last if snapshot.phase is SnapshotPhase.STOPPED else None
+    if end is not None and not isinstance(end.event, Exited | StartRefused):
         end = None
+    if end is not None and _start_id(end) == known and not record.state.running:
+        return []
+    same_run = started is not None and _start_id(started) == known
+    still_runs = same_run and snapshot.phase is SnapshotPhase.RUNNING
     missed: list[JournalEntry] = []
-    same_run = started is not None and _start_id(started) == record.state.start_id
-    if record.state.running and not same_run:
+    if record.state.running and not still_runs and (end is None or _start_id(end) != known):
         missed.append(_unseen_end(record, "the end of this run was not recorded", now))
-    run_is_new = started is not None and not same_run
-    if run_is_new and started is not None:
+    if started is not None and not same_run:
         missed.append(started)
-    if end is None or isinstance(end.event, Started):
-        if record.state.running and same_run and snapshot.phase is not SnapshotPhase.RUNNING:
-            missed.append(_unseen_end(record, "the end of this run was not recorded", now))
-        return missed
-    if run_is_new or record.state.running or _start_id(end) != record.state.start_id:
-        missed.append(end)
-    return missed
+    return missed if end is None else [*missed, end]
 
 
 def _start_id(entry: JournalEntry) -> str:

@@ -1,0 +1,108 @@
+"""The API service as a process started by root: what it is allowed, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import container_service_pb2_grpc as pb2_grpc
+from slipway.v1 import system_service_pb2 as system_pb2
+from slipway.v1 import system_service_pb2_grpc as system_grpc
+
+from common.healthcheck import serving
+from common.service_account import service_account
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="privileges are given up by root")
+
+_START = 30.0  # seconds
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory that others than root can reach."""
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(directory.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    return tmp_path
+
+
+async def start(place: Path, *more: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "api_service", "--state-dir", str(place / "state"), "--executor",
+        f"unix://{place}/executor.sock", "--listen", f"unix://{place}/api.sock", *more,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def service(place: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await start(place)
+    try:
+        assert await serving(f"unix://{place}/api.sock", wait=_START)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def status(pid: int) -> list[dict[str, str]]:
+    """Of every thread: the fields of proc_pid_status(5)."""
+    return [
+        dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+
+
+async def test_no_thread_has_a_privilege(place: Path, service: asyncio.subprocess.Process) -> None:
+    account = service_account()
+    threads = status(service.pid)
+    assert len(threads) > 1
+    for thread in threads:
+        assert thread["Uid"].split() == [str(account.uid)] * 4
+        assert thread["Gid"].split() == [str(account.gid)] * 4
+        assert thread["Groups"].split() == [str(account.gid)]
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(thread[name], 16) == 0, name
+        assert thread["NoNewPrivs"] == "1"
+    assert stat.S_IMODE((place / "state" / "api.db").stat().st_mode) == 0o600
+    assert (place / "state" / "api.db").stat().st_uid == account.uid
+
+
+async def test_serves_without_an_executor_and_ends_at_sigterm(place: Path, service: asyncio.subprocess.Process) -> None:
+    async with grpc.aio.insecure_channel(f"unix://{place}/api.sock") as channel:
+        stub = pb2_grpc.ContainerServiceStub(channel)
+        assert not (await stub.ListContainers(pb2.ListContainersRequest(all=True))).containers
+        events = system_grpc.SystemServiceStub(channel).StreamEvents(system_pb2.StreamEventsRequest())
+        await events.initial_metadata()
+        service.send_signal(signal.SIGTERM)
+        # Well before the grace of ten seconds: an endless stream is not waited for.
+        _, log = await asyncio.wait_for(service.communicate(), 8)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await events.read()
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert service.returncode == 0
+    assert b"privileges dropped" in log
+    assert b"CapEff=0000000000000000" in log
+
+
+async def test_what_keeps_it_from_starting_is_said_in_a_line(place: Path, service: asyncio.subprocess.Process) -> None:
+    for arguments, says in (
+        (["--user", "root"], b"--user root: has uid 0"),
+        (["--user", "nobody-of-that-name"], b"there is no such user"),
+        (["--instance", "Bad_Name"], b"instance: "),
+        (["--state-dir", str(place / "other")], b"another program serves it"),
+        ([], b"another process uses this database"),
+    ):
+        process = await start(place, *arguments)
+        _, log = await asyncio.wait_for(process.communicate(), _START)
+        assert process.returncode == 2, log
+        assert says in log.splitlines()[-1], log
+        assert b"Traceback" not in log

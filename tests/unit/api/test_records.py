@@ -1,0 +1,233 @@
+"""Records in the store: what one commit holds together, retries, lookups, events and their bound."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api_service.records.codec import Codec
+from api_service.records.config import ContainerConfig, EndpointSettings, HostConfig, ImageConfig, NetworkingConfig
+from api_service.records.container import (
+    ContainerRecord,
+    ContainerState,
+    JournalPosition,
+    ObservedEndpoint,
+    ObservedNetwork,
+    Phase,
+)
+from api_service.records.container_repository import Changed, ContainerRepository
+from api_service.records.event import Event, EventCursor, EventType
+from api_service.records.event_log import BEGINNING, EventLog, parse_cursor
+from api_service.records.event_shapes import container_event
+from api_service.records.image import ImageRecord
+from api_service.records.image_repository import ImageRepository
+from api_service.store.memory_store import MemoryStore
+from api_service.store.store import Entry, RevisionConflict, Store
+from common.errors import Internal, InvalidArgument, NotFound
+
+
+def record(container_id: str, name: str, *, request_id: str = "", phase: Phase = Phase.READY) -> ContainerRecord:
+    return ContainerRecord(
+        id=container_id,
+        name=name,
+        created_at=5,
+        phase=phase,
+        path="sh",
+        args=("-c",),
+        config=ContainerConfig(image="i", env=("A=1",), entrypoint=("sh",), labels={"a": "b"}, stop_timeout=-1),
+        host_config=HostConfig(network_mode="bridge", annotations={"x": "y"}),
+        networking_config=NetworkingConfig(endpoints={"bridge": EndpointSettings(aliases=("a",))}),
+        image_id="sha256:1",
+        node="local",
+        platform="linux/amd64",
+        request_id=request_id,
+        state=ContainerState(running=True, exit_code=None, started_at=7),
+        network=ObservedNetwork(endpoint=ObservedEndpoint(network="bridge")),
+        observed=JournalPosition(journal_id="j", sequence=3),
+    )
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    async with MemoryStore() as store:
+        yield store
+
+
+@pytest.fixture
+def events(store: Store) -> EventLog:
+    return EventLog(store, limit=50)
+
+
+@pytest.fixture
+def containers(store: Store, events: EventLog) -> ContainerRepository:
+    return ContainerRepository(store, events)
+
+
+A, B = "a" * 64, "ab" + "c" * 62
+
+
+def test_record_survives_json() -> None:
+    codec = Codec(ContainerRecord)
+    whole = record(A, "web", request_id="k")
+    stored = codec.decode(Entry(key="containers/a", value=codec.encode(whole), revision=4))
+    assert stored.record == whole
+    assert stored.revision == 4
+
+
+def test_field_of_a_newer_version_is_left_out() -> None:
+    codec = Codec(JournalPosition)
+    value = b'{"journal_id": "j", "sequence": 1, "colour": "red"}'
+    assert codec.decode(Entry(key="k", value=value, revision=1)).record == JournalPosition(journal_id="j", sequence=1)
+
+
+def test_value_that_is_no_record() -> None:
+    with pytest.raises(Internal, match="the stored record k cannot be read"):
+        Codec(JournalPosition).decode(Entry(key="k", value=b"[]", revision=1))
+
+
+def test_what_was_decoded_is_kept_until_it_changes() -> None:
+    codec = Codec(JournalPosition)
+    entry = Entry(key="k", value=codec.encode(JournalPosition(sequence=1)), revision=1)
+    assert codec.decode(entry) is codec.decode(entry)
+    changed = Entry(key="k", value=codec.encode(JournalPosition(sequence=2)), revision=2)
+    assert codec.decode(changed).record.sequence == 2
+
+
+async def test_name_and_request_are_held_once(containers: ContainerRepository) -> None:
+    await containers.add(record(A, "web", request_id="k"))
+    with pytest.raises(RevisionConflict) as named:
+        await containers.add(record(B, "web"))
+    assert containers.held_name(named.value) == A
+    with pytest.raises(RevisionConflict) as asked:
+        await containers.add(record(B, "db", request_id="k"))
+    assert containers.held_request(asked.value)
+    assert await containers.get(B) is None
+    await containers.delete(A)
+    await containers.add(record(B, "web", request_id="k"))
+    assert await containers.id_of_request("k") == B
+
+
+async def test_lookup(containers: ContainerRepository) -> None:
+    await containers.add(record(A, "web"))
+    await containers.add(record(B, "aaaa"))
+    assert (await containers.find(A)).id == A
+    assert (await containers.find("/web")).id == A
+    assert (await containers.find("aaaa")).id == B  # a name before a prefix
+    assert (await containers.find("aaaaa")).id == A
+    with pytest.raises(InvalidArgument, match=r"beginning of several ids: .*\(web\), .*\(aaaa\)"):
+        await containers.find("a")
+    for nobody in ("x", "", "\0", "A", A + "a", "containers/"):
+        with pytest.raises(NotFound):
+            await containers.find(nobody)
+
+
+async def test_container_being_created_is_not_shown(containers: ContainerRepository) -> None:
+    await containers.add(record(A, "web", phase=Phase.CREATING))
+    assert await containers.all() == []
+    for reference in (A, "web", "aaaa"):
+        with pytest.raises(NotFound):
+            await containers.find(reference)
+
+
+async def test_changes_at_once_are_all_made(containers: ContainerRepository, events: EventLog) -> None:
+    await containers.add(record(A, "web"))
+
+    def count(found: ContainerRecord) -> Changed:
+        moved = dataclasses.replace(found, created_at=found.created_at + 1)
+        return Changed(record=moved, events=[container_event(moved, f"step-{moved.created_at}", 1)])
+
+    await asyncio.gather(*(containers.update(A, count) for _ in range(20)))
+    assert (await containers.find(A)).created_at == 25
+    told = [event.action for _, event in await events.kept(after=BEGINNING)]
+    assert told == [f"step-{number}" for number in range(6, 26)]
+
+
+def event(action: str, time: int = 1) -> Event:
+    return Event(type=EventType.CONTAINER, action=action, actor_id="a", time=time)
+
+
+async def test_events_of_one_commit_have_places_of_their_own(store: Store, events: EventLog) -> None:
+    await store.commit(*events.puts([event("one"), event("two"), event("three")]))
+    kept = await events.kept(after=BEGINNING)
+    followed = events.after(BEGINNING)
+    assert [await anext(followed) for _ in range(3)] == kept
+    middle = events.after(kept[1][0])
+    assert await anext(middle) == kept[2]
+    assert [str(place) for place, _ in kept] == ["1.0", "1.1", "1.2"]
+    assert [parse_cursor(str(place)) for place, _ in kept] == [place for place, _ in kept]
+
+
+async def test_events_of_one_source_are_written_once(events: EventLog) -> None:
+    await asyncio.gather(*(events.add_missing([event("one"), event("two")], source="j.1") for _ in range(5)))
+    assert [found.action for _, found in await events.kept(after=BEGINNING)] == ["one", "two"]
+
+
+async def test_since_is_by_time_and_order_by_happening(events: EventLog) -> None:
+    for action, time in (("late", 30), ("early", 10), ("middle", 20)):
+        await events.add(event(action, time))
+    since = events.since(20)
+    assert [(await anext(since))[1].action for _ in range(2)] == ["late", "middle"]
+    await events.add(event("next", 5))
+    assert (await anext(since))[1].action == "next"
+
+
+async def test_oldest_events_are_trimmed(events: EventLog) -> None:
+    trimming = asyncio.create_task(events.trim_forever())
+    for number in range(400):
+        await events.add(event(f"{number}", number))
+        await asyncio.sleep(0)
+    kept = await events.kept(after=BEGINNING)
+    assert 50 <= len(kept) <= 151
+    assert kept[-1][1].action == "399"
+    trimming.cancel()
+    await asyncio.wait([trimming])
+
+
+async def test_cursor_ends_between_events_that_were_trimmed(store: Store) -> None:
+    async with MemoryStore(history_limit=3) as small:
+        log = EventLog(small)
+        for number in range(10):
+            await log.add(event(f"{number}"))
+        with pytest.raises(Exception, match="no longer kept"):
+            await anext(log.after(EventCursor(revision=2, index=0)))
+
+
+IMAGE = ImageRecord(
+    id="sha256:" + "1" * 64, names=("a:1",), config=ImageConfig(), size=1, created=None, architecture="amd64",
+    os="linux", layers=(), nodes=("local",),
+)  # fmt: skip
+
+
+async def test_a_name_is_one_images(store: Store, events: EventLog) -> None:
+    images = ImageRepository(store, events)
+    other = dataclasses.replace(IMAGE, id="sha256:" + "2" * 64, names=("a:1", "b:1"))
+    await images.add(IMAGE, [])
+    await images.add(other, [])
+    assert (await images.named("a:1")) == other
+    held = await images.get(IMAGE.id)
+    assert held is not None
+    assert held.names == ()
+
+
+async def test_adopted_image_takes_nobodys_name(store: Store, events: EventLog) -> None:
+    images = ImageRepository(store, events)
+    await images.add(IMAGE, [])
+    await images.adopt(dataclasses.replace(IMAGE, id="sha256:" + "2" * 64, names=("a:1", "b:1")))
+    assert (await images.named("a:1")) == IMAGE
+    adopted = await images.named("b:1")
+    assert adopted is not None
+    assert adopted.names == ("b:1",)
+
+
+async def test_beginning_of_several_image_ids(store: Store, events: EventLog) -> None:
+    images = ImageRepository(store, events)
+    for digits in ("abcd1", "abcd2"):
+        await images.add(dataclasses.replace(IMAGE, id=f"sha256:{digits:0<64}", names=()), [])
+    with pytest.raises(InvalidArgument, match="beginning of several image ids") as caught:
+        await images.with_prefix("abcd")
+    assert caught.value.reason == "AMBIGUOUS_IMAGE"
+    assert await images.with_prefix("abcd2") is not None
+    assert await images.with_prefix("ffff") is None

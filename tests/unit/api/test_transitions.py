@@ -1,0 +1,167 @@
+"""What a journal entry makes of a record, and what a snapshot does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from api_service.nodes.executor import (
+    ContainerSnapshot,
+    Endpoint,
+    Exited,
+    JournalEntry,
+    NodeSnapshot,
+    Signaled,
+    SnapshotPhase,
+    Started,
+    StartRefused,
+)
+from api_service.nodes.transitions import apply, resynchronise
+from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
+from api_service.records.container import ContainerRecord, JournalPosition, Phase, Status
+
+ID = "a" * 64
+SECOND = 1_000_000_000
+CREATED = ContainerRecord(
+    id=ID,
+    name="web",
+    created_at=0,
+    phase=Phase.READY,
+    path="sleep",
+    args=(),
+    config=ContainerConfig(image="busybox", labels={"k": "v"}),
+    host_config=HostConfig(network_mode="bridge"),
+    networking_config=NetworkingConfig(),
+    image_id="sha256:" + "1" * 64,
+    node="local",
+    platform="linux/amd64",
+)
+
+
+def entry(event: Started | StartRefused | Exited | Signaled, *, sequence: int = 1, time: int = 0) -> JournalEntry:
+    return JournalEntry(sequence=sequence, time=time, container_id=ID, event=event)
+
+
+def started(start_id: str = "s1", **fields: int) -> JournalEntry:
+    endpoint = Endpoint(network="bridge", ipv4_address="172.17.0.2")
+    return entry(Started(start_id=start_id, pid=7, sandbox_id="sb", netns_path="/ns", endpoint=endpoint), **fields)
+
+
+def exited(start_id: str = "s1", code: int | None = 0, **fields: int) -> JournalEntry:
+    return entry(Exited(start_id=start_id, exit_code=code), **fields)
+
+
+RUNNING, _ = apply(CREATED, started(time=SECOND))
+
+
+def test_start() -> None:
+    record, events = apply(CREATED, started(time=SECOND))
+    assert (record.status, record.state.pid, record.state.started_at) == (Status.RUNNING, 7, SECOND)
+    assert record.network.endpoint is not None
+    assert record.network.endpoint.ip_address == "172.17.0.2"
+    assert [(event.type.value, event.action) for event in events] == [("network", "connect"), ("container", "start")]
+    assert events[1].attributes == {"k": "v", "image": "busybox", "name": "web"}
+
+
+def test_start_clears_what_the_run_before_left() -> None:
+    ended, _ = apply(RUNNING, entry(Exited(start_id="s1", exit_code=9, oom_killed=True, error="x"), time=2 * SECOND))
+    again, _ = apply(ended, started("s2", time=3 * SECOND))
+    assert (again.state.exit_code, again.state.oom_killed, again.state.error) == (None, False, "")
+    assert again.state.finished_at == 2 * SECOND
+
+
+def test_end() -> None:
+    record, events = apply(RUNNING, exited(code=137, time=4 * SECOND))
+    assert (record.status, record.state.exit_code, record.state.pid) == (Status.EXITED, 137, 0)
+    assert record.network.endpoint is None
+    assert [event.action for event in events] == ["die", "disconnect"]
+    assert events[0].attributes["exitCode"] == "137"
+    assert events[0].attributes["execDuration"] == "3"
+
+
+def test_end_nobody_saw_has_no_code() -> None:
+    record, events = apply(RUNNING, entry(Exited(start_id="s1", exit_code=None, error="gone")))
+    assert record.state.exit_code is None
+    assert "exitCode" not in events[0].attributes
+    assert events[0].attributes["error"] == "gone"
+
+
+def test_memory_ran_out() -> None:
+    record, events = apply(RUNNING, entry(Exited(start_id="s1", exit_code=137, oom_killed=True)))
+    assert record.state.oom_killed
+    assert [event.action for event in events] == ["oom", "die", "disconnect"]
+
+
+def test_start_that_failed_tells_nothing_but_the_record() -> None:
+    record, events = apply(CREATED, entry(StartRefused(start_id="s1", exit_code=127, message="no")))
+    assert (record.status, record.state.exit_code, record.state.error) == (Status.CREATED, 127, "no")
+    assert events == []
+
+
+def test_signal_changes_nothing() -> None:
+    record, events = apply(RUNNING, entry(Signaled(signal=15)))
+    assert record is RUNNING
+    assert [(event.action, event.attributes["signal"]) for event in events] == [("kill", "15")]
+
+
+FAILED = entry(StartRefused(start_id="s2", exit_code=126, message="no"), sequence=9)
+P = SnapshotPhase
+
+
+@pytest.mark.parametrize(
+    ("record", "phase", "first", "last", "status", "code", "actions"),
+    [
+        (CREATED, P.CREATED, None, None, Status.CREATED, None, []),
+        (CREATED, P.RUNNING, started("s1"), started("s1"), Status.RUNNING, None, ["connect", "start"]),
+        (CREATED, P.RUNNING, started("s1"), entry(Signaled(signal=1)), Status.RUNNING, None, ["connect", "start"]),
+        (CREATED, P.STOPPED, started("s1"), exited("s1", 3), Status.EXITED, 3,
+         ["connect", "start", "die", "disconnect"]),
+        (CREATED, P.STOPPED, None, FAILED, Status.CREATED, 126, []),
+        (RUNNING, P.RUNNING, started("s1"), started("s1"), Status.RUNNING, None, []),
+        (RUNNING, P.RUNNING, started("s1"), entry(Signaled(signal=1)), Status.RUNNING, None, []),
+        (RUNNING, P.RUNNING, started("s2"), started("s2"), Status.RUNNING, None,
+         ["die", "disconnect", "connect", "start"]),
+        (RUNNING, P.STOPPED, started("s1"), exited("s1", 3), Status.EXITED, 3, ["die", "disconnect"]),
+        (RUNNING, P.STOPPED, started("s2"), exited("s2", 3), Status.EXITED, 3,
+         ["die", "disconnect", "connect", "start", "die", "disconnect"]),
+        (RUNNING, P.STOPPED, started("s1"), FAILED, Status.EXITED, 126, ["die", "disconnect"]),
+        (RUNNING, P.STOPPED, started("s1"), started("s1"), Status.EXITED, None, ["die", "disconnect"]),
+        (RUNNING, P.CREATED, None, None, Status.EXITED, None, ["die", "disconnect"]),
+        (apply(RUNNING, exited(code=4))[0], P.STOPPED, started("s1"), exited("s1", 4), Status.EXITED, 4, []),
+    ],
+)  # fmt: skip
+def test_snapshot(
+    record: ContainerRecord,
+    phase: SnapshotPhase,
+    first: JournalEntry | None,
+    last: JournalEntry | None,
+    status: Status,
+    code: int | None,
+    actions: list[str],
+) -> None:
+    snapshot = ContainerSnapshot(container_id=ID, phase=phase, started=first, last=last)
+    node = NodeSnapshot(containers=[snapshot], journal_id="j", sequence=12)
+    after, events = resynchronise(record, snapshot, node, now=99)
+    assert after.status is status
+    assert after.state.exit_code == code
+    assert [event.action for event in events] == actions
+    assert after.observed == JournalPosition(journal_id="j", sequence=12)
+    again, more = resynchronise(after, snapshot, node, now=99)
+    assert (again, more) == (after, [])
+
+
+def test_container_the_node_does_not_know() -> None:
+    node = NodeSnapshot(containers=[], journal_id="j", sequence=1)
+    after, events = resynchronise(RUNNING, None, node, now=99)
+    assert (after.status, after.state.exit_code, after.state.finished_at) == (Status.EXITED, None, 99)
+    assert [event.action for event in events] == ["die", "disconnect"]
+    assert resynchronise(CREATED, None, node, now=99)[0] == dataclasses.replace(CREATED, observed=after.observed)
+
+
+def test_container_that_is_broken_there() -> None:
+    snapshot = ContainerSnapshot(container_id=ID, phase=P.BROKEN, error="unreadable")
+    node = NodeSnapshot(containers=[snapshot], journal_id="j", sequence=1)
+    after, events = resynchronise(RUNNING, snapshot, node, now=99)
+    assert (after.status, after.state.error) == (Status.DEAD, "unreadable")
+    assert [event.action for event in events] == ["die", "disconnect"]
