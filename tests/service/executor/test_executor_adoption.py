@@ -57,8 +57,10 @@ async def test_what_runs_goes_on_and_is_watched(host: FakeHost) -> None:
         assert executor.node.records.get(_BOX).phase is Phase.RUNNING
         repeated = await container_start(executor.node, container_id=_BOX, start_id="s1")
         assert repeated.sequence == 1
+        end = asyncio.ensure_future(_end(executor))
+        await asyncio.sleep(0)
         await container_signal(executor.node, container_id=_BOX, signal=signal.SIGTERM)
-        entry = await _end(executor)
+        entry = await end
         assert entry is not None
         assert entry.event == Exited(start_id="s1", exit_code=143)
 
