@@ -9,10 +9,11 @@ from pathlib import Path
 
 import structlog
 
-from api_service.config import Settings, load_settings
+from api_service.config import Settings
 from api_service.privileges import account_for, capability_sets, drop_privileges, prepare_directories
 from common.errors import SlipwayError
 from common.logging import configure_logging
+from common.settings import load_settings
 
 _log = structlog.get_logger(__name__)
 
@@ -23,7 +24,7 @@ def main() -> int:
     # gRPC's handlers around fork(2) cost time at each, and this service never forks.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     try:
-        settings = load_settings(sys.argv[1:])
+        settings = load_settings(Settings, sys.argv[1:])
         configure_logging(level=settings.log_level, format=settings.log_format)
         # Before the privileges go: the interpreter's own files may be readable for root alone.
         from api_service.service import run_service

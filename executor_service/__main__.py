@@ -18,8 +18,9 @@ import structlog
 
 from common.errors import SlipwayError
 from common.logging import configure_logging
+from common.settings import load_settings
 from common.version import VERSION
-from executor_service.config import ResetSettings, Settings, load_settings
+from executor_service.config import ResetSettings, Settings
 from executor_service.executor import open_executor, serving
 from executor_service.host_check import check_host, refuses, table, warnings
 from executor_service.host_seams import open_seams

@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from api_service import config
-from api_service.config import load_settings
+from api_service.config import Settings
 from common.errors import InvalidArgument
+from common.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
 def _no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(config, "DEFAULT_CONFIG", tmp_path / "absent.toml")
+    monkeypatch.setattr(Settings, "default_file", tmp_path / "absent.toml")
 
 
 def test_defaults() -> None:
-    settings = load_settings([])
+    settings = load_settings(Settings, [])
     assert settings.listen == ["127.0.0.1:50051", "unix:///run/slipway/api.sock"]
     assert settings.state_dir == Path("/var/lib/slipway/api")
     assert settings.executor == "unix:///run/slipway/executor.sock"
 
 
 def test_everything_follows_the_instance() -> None:
-    settings = load_settings(["--instance", "demo"])
+    settings = load_settings(Settings, ["--instance", "demo"])
     assert settings.listen == ["unix:///run/slipway-demo/api.sock"]
     assert settings.state_dir == Path("/var/lib/slipway-demo/api")
     assert settings.executor == "unix:///run/slipway-demo/executor.sock"
@@ -35,11 +35,11 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
     file.write_text('log_level = "error"\nnode = "n1"\ninstance = "abc"\nlisten = ["127.0.0.1:1"]\n')
     monkeypatch.setenv("SLIPWAY_API_LISTEN", '["127.0.0.1:2"]')
     monkeypatch.setenv("SLIPWAY_API_NODE", "n2")
-    settings = load_settings(["--config", str(file), "--listen", "127.0.0.1:3"])
+    settings = load_settings(Settings, ["--config", str(file), "--listen", "127.0.0.1:3"])
     assert (settings.log_level, settings.node, settings.listen) == ("error", "n2", ["127.0.0.1:3"])
     assert settings.state_dir == Path("/var/lib/slipway-abc/api")
     monkeypatch.setenv("SLIPWAY_API_CONFIG", str(file))
-    assert load_settings([]).listen == ["127.0.0.1:2"]
+    assert load_settings(Settings, []).listen == ["127.0.0.1:2"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
 )
 def test_what_is_refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        load_settings(arguments)
+        load_settings(Settings, arguments)
     except InvalidArgument as error:
         assert says in error.message
     except SystemExit:
@@ -68,8 +68,8 @@ def test_what_is_refused(arguments: list[str], says: str, capsys: pytest.Capture
 
 def test_unknown_flags_and_keys_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        load_settings(["--colour", "red"])
+        load_settings(Settings, ["--colour", "red"])
     file = tmp_path / "api.toml"
     file.write_text('colour = "red"\n')
     with pytest.raises(InvalidArgument, match="colour"):
-        load_settings(["--config", str(file)])
+        load_settings(Settings, ["--config", str(file)])
