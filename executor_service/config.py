@@ -35,7 +35,9 @@ class Settings(ServiceSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SLIPWAY_EXECUTOR_", cli_prog_name="python -m executor_service [check|reset]"
+        env_prefix="SLIPWAY_EXECUTOR_",
+        cli_prog_name="python -m executor_service [check|reset]",
+        cli_implicit_flags=True,
     )
     default_file: ClassVar[Path] = Path("/etc/slipway/executor.toml")
 

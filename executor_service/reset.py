@@ -1,99 +1,34 @@
 """`reset`: kill and remove every container of an instance, and everything else it has on this host.
 
-It does not trust the records, which may be what is damaged: containers are found by their directories. The work is
-done in the mount namespace of the executor, which has the mounts; what pins that namespace goes last, from outside.
+The work is done by a child in the mount namespace of the executor; what pins that namespace goes last, from outside.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 
 import structlog
 
-from common.errors import Internal, SlipwayError
-from common.sqlite import Database
+from common.errors import Internal
 from executor_service.config import ResetSettings
-from executor_service.host_seams import SCHEMA
 from executor_service.instance_lock import instance_lock
-from executor_service.network.bridge_network import BridgeNetwork
-from executor_service.node_bundles import container_ids
-from executor_service.oci.cgroups import CgroupTree
-from executor_service.oci.conmon_runtime import ConmonRuntime
-from executor_service.oci.leftovers import empty_cgroup
-from executor_service.oci.mount_namespace import enter_runtime_mount_namespace, remove_runtime_mount_namespace
-from executor_service.oci.runtimes import RuntimeCatalog
-from executor_service.storage.node import open_storage
-from executor_service.storage.threads import finish
+from executor_service.oci.mount_namespace import remove_runtime_mount_namespace
 
 _log = structlog.get_logger(__name__)
 
-INSIDE = "reset-inside"  # the subcommand of the child
 _TIMEOUT = 600  # seconds; a thousand containers
-_CGROUP_TIMEOUT = 10  # seconds
 
 
-def reset(settings: ResetSettings, arguments: Sequence[str]) -> None:
-    """Raises FailedPrecondition while an executor runs, Internal when something stays."""
-    child = subprocess.run(
-        [sys.executable, "-m", "executor_service", INSIDE, *arguments], timeout=_TIMEOUT, check=False
-    )
-    if child.returncode != 0:
+def reset(settings: ResetSettings, *, inside: Sequence[str]) -> None:
+    """`inside` is the command that does it. Raises FailedPrecondition while an executor runs, Internal when something
+    stays."""
+    with instance_lock(settings.paths):
+        pass
+    if subprocess.run(inside, timeout=_TIMEOUT, check=False).returncode != 0:
         raise Internal(f"not everything of instance {settings.instance!r} could be removed; the lines above say what")
     with instance_lock(settings.paths):
         remove_runtime_mount_namespace(settings.run_dir)
         shutil.rmtree(settings.run_dir)
     _log.info("reset", instance=settings.instance, images="deleted" if settings.images else "kept")
-
-
-def reset_inside(settings: ResetSettings) -> None:
-    """Everything but the namespace. Call it before there is any thread."""
-    with instance_lock(settings.paths):
-        catalog = RuntimeCatalog.probe(configured=settings.runtimes, default=settings.default_runtime)
-        enter_runtime_mount_namespace(settings.run_dir, catalog)
-        asyncio.run(_remove_everything(settings, catalog))
-
-
-async def _remove_everything(settings: ResetSettings, catalog: RuntimeCatalog) -> None:
-    paths, cgroups = settings.paths, CgroupTree.probe()
-    runtime = ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups)
-    for container_id in sorted(container_ids(paths.bundles)):
-        for name in catalog.runtimes:
-            await runtime.delete(container_id, bundle=paths.bundle(container_id), runtime=name)
-    async with open_storage(paths.storage) as storage:
-        for container_id in sorted(await storage.snapshots.list()):
-            await storage.snapshots.remove(container_id)
-    await _remove_network(settings)
-    await finish(lambda: _remove_files(settings, cgroups))
-
-
-async def _remove_network(settings: ResetSettings) -> None:
-    paths = settings.paths
-    try:
-        async with Database(paths.database, schema=SCHEMA) as database:
-            await BridgeNetwork(settings.bridge_config, database).teardown()
-    except SlipwayError as error:
-        if error.reason != "DATABASE_CORRUPT":
-            raise
-        _log.warning("the records are damaged; going on without them", error=error.message)
-        for suffix in ("", "-wal", "-shm"):
-            paths.database.with_name(f"{paths.database.name}{suffix}").unlink(missing_ok=True)
-        async with Database(paths.database, schema=SCHEMA) as database:
-            await BridgeNetwork(settings.bridge_config, database).teardown()
-
-
-def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:
-    paths = settings.paths
-    if settings.cgroup_parent:
-        empty_cgroup(cgroups, settings.cgroup_parent, timeout=_CGROUP_TIMEOUT)
-    for directory in (paths.bundles, paths.runtime, paths.containers, *([paths.storage] if settings.images else [])):
-        if directory.is_dir():
-            shutil.rmtree(directory)
-    for path in paths.root.glob(f"{paths.database.name}*"):
-        path.unlink()
-    if not os.listdir(paths.root):  # noqa: PTH208 - only whether there is anything
-        paths.root.rmdir()
