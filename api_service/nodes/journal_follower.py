@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -23,6 +23,7 @@ from common.errors import OutOfRange, SlipwayError
 _log = structlog.get_logger(__name__)
 
 _MAX_BATCH = 64
+_MAX_TOGETHER = 16  # entries of one container in one commit, which holds up to three events for each
 _SAVE_EVERY = 64  # entries
 _SNAPSHOT_TIME = 30  # seconds
 
@@ -61,6 +62,7 @@ class JournalFollower:
         self._saved = JournalPosition()
         self._connected = False
         self._changed = asyncio.Event()
+        self._ahead: dict[int, asyncio.Event] = {}
 
     @property
     def connected(self) -> bool:
@@ -83,6 +85,20 @@ class JournalFollower:
                 while self._connected and self._position.sequence < sequence:
                     await self._changed.wait()
         return self._position.sequence >= sequence
+
+    @contextlib.contextmanager
+    def ahead(self, entry: JournalEntry) -> Iterator[bool]:
+        """Around the application of an entry that came in an answer: true when every entry before it has been applied.
+        The journal, when it brings it as well, waits for the end of the block."""
+        if not self._connected or entry.sequence != self._position.sequence + 1 or entry.sequence in self._ahead:
+            yield False
+            return
+        applied = self._ahead[entry.sequence] = asyncio.Event()
+        try:
+            yield True
+        finally:
+            applied.set()
+            del self._ahead[entry.sequence]
 
     async def follow_forever(self) -> None:
         stored = await self._cursors.get(self._node)
@@ -129,6 +145,8 @@ class JournalFollower:
             return
         by_container: dict[str, list[JournalEntry]] = {}
         for entry in entries:
+            if (applied := self._ahead.get(entry.sequence)) is not None:
+                await applied.wait()
             by_container.setdefault(entry.container_id, []).append(entry)
         async with asyncio.TaskGroup() as group:
             for each in by_container.values():
@@ -138,8 +156,8 @@ class JournalFollower:
             await self._save()
 
     async def _apply_in_order(self, entries: Sequence[JournalEntry]) -> None:
-        for entry in entries:
-            await self._observer.observe(entry, journal_id=self.journal_id)
+        for begin in range(0, len(entries), _MAX_TOGETHER):
+            await self._observer.observe(entries[begin : begin + _MAX_TOGETHER], journal_id=self.journal_id)
 
     async def _resynchronise(self) -> None:
         snapshot = await self._executor.snapshot(deadline=Deadline.after(_SNAPSHOT_TIME))

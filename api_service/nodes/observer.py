@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from api_service.nodes.executor import ContainerSnapshot, Exited, JournalEntry, NodeSnapshot, StartRefused
 from api_service.nodes.transitions import apply, resynchronise
 from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.records.container_repository import Changed, ContainerRepository
+from api_service.records.event import Event
 from api_service.records.event_log import EventLog
 
 Ended = Callable[[ContainerRecord], None]
@@ -24,28 +25,29 @@ class Observer:
         self._clock = clock
         self.on_ended: Ended = lambda record: None
 
-    async def observe(self, entry: JournalEntry, *, journal_id: str) -> ContainerRecord | None:
-        """Move the record forward when the entry is newer than what it includes; the entry's events are written in the
-        same commit. Returns the record after that; None when the container is unknown here."""
-        moved = late = False
-        source = f"{journal_id[:16]}.{entry.sequence}"
+    async def observe(self, entries: Sequence[JournalEntry], *, journal_id: str) -> ContainerRecord | None:
+        """Move the record of one container forward by those entries, in order, that are newer than what it includes, in
+        one commit with their events. Returns the record after that; None when the container is unknown here."""
+        applied: list[JournalEntry] = []
 
         def change(record: ContainerRecord) -> Changed | None:
-            nonlocal moved, late
-            known = record.observed
-            late = known.journal_id in ("", journal_id) and entry.sequence <= known.sequence
-            moved = not late
-            if late:
+            applied[:] = [entry for entry in entries if not _includes(record, entry, journal_id)]
+            told: dict[str, Sequence[Event]] = {}
+            for entry in applied:
+                record, told[_source(journal_id, entry)] = apply(record, entry)
+            if not applied:
                 return None
-            changed, events = apply(record, entry)
-            position = JournalPosition(journal_id=journal_id, sequence=entry.sequence)
-            return Changed(record=dataclasses.replace(changed, observed=position), events=events, source=source)
+            position = JournalPosition(journal_id=journal_id, sequence=applied[-1].sequence)
+            return Changed(record=dataclasses.replace(record, observed=position), sourced=told)
 
-        record = await self._containers.update(entry.container_id, change)
-        if record is not None and late:
-            # An answer may have been faster than the journal, which then still has to tell what came before it.
-            await self._events.add_missing(apply(record, entry)[1], source=source)
-        if record is not None and moved and isinstance(entry.event, Exited | StartRefused):
+        record = await self._containers.update(entries[0].container_id, change)
+        if record is None:
+            return None
+        for entry in entries:
+            if entry not in applied:
+                # An answer may have been faster than the journal, which then still has to tell what came before it.
+                await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
+        if applied and isinstance(applied[-1].event, Exited | StartRefused):
             self.on_ended(record)
         return record
 
@@ -69,8 +71,17 @@ class Observer:
             changed, events = resynchronise(record, container, node, now=self._clock())
             ended = changed.state != record.state and not changed.state.running
             source = f"{node.journal_id[:16]}.{node.sequence}.{container_id[:16]}"
-            return Changed(record=changed, events=events, source=source)
+            return Changed(record=changed, sourced={source: events})
 
         record = await self._containers.update(container_id, change)
         if record is not None and ended:
             self.on_ended(record)
+
+
+def _includes(record: ContainerRecord, entry: JournalEntry, journal_id: str) -> bool:
+    known = record.observed
+    return known.journal_id in ("", journal_id) and entry.sequence <= known.sequence
+
+
+def _source(journal_id: str, entry: JournalEntry) -> str:
+    return f"{journal_id[:16]}.{entry.sequence}"

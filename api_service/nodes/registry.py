@@ -31,11 +31,13 @@ class Node:
     async def settle(self, entry: JournalEntry) -> ContainerRecord | None:
         """Get the entry of an answer into the records; return the container's record after that.
 
-        Through the journal when it is being followed, because only then what happened before it is told before it;
-        directly when it is not.
+        What happened before it is told before it: when it is not the journal's very next entry, the journal is waited
+        for, unless it is not being followed.
         """
-        await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE)
-        return await self._observer.observe(entry, journal_id=self.follower.journal_id)
+        with self.follower.ahead(entry) as is_next:
+            if not is_next:
+                await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE)
+            return await self._observer.observe([entry], journal_id=self.follower.journal_id)
 
     async def facts(self, deadline: Deadline) -> NodeFacts:
         """What the node is, at most half a minute old, or as it was when it last answered. Raises Unavailable when it

@@ -7,7 +7,7 @@ error, the client or the deadline, leaves nothing behind: no name, no request id
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -129,8 +129,7 @@ async def _create(engine: Engine, draft: ContainerRecord, node: Node, *, name: s
 
 async def _reserve(engine: Engine, draft: ContainerRecord, name: str) -> ContainerRecord | None:
     """The record with its name, written; None when another create holds the request id. Raises AlreadyExists."""
-    generated = [generate_name(attempt) for attempt in range(1, NAME_ATTEMPTS + 1)]
-    for candidate in [name] if name else [*generated, short_id(draft.id)]:
+    for candidate in [name] if name else _generated_names(draft.id):
         record = dataclasses.replace(draft, name=candidate)
         try:
             await engine.containers.add(record)
@@ -142,6 +141,11 @@ async def _reserve(engine: Engine, draft: ContainerRecord, name: str) -> Contain
             continue
         return record
     raise Aborted(f"container name {name or 'generated'!r}: others take and release it; repeat the request")
+
+
+def _generated_names(container_id: str) -> Iterator[str]:
+    yield from (generate_name(attempt) for attempt in range(1, NAME_ATTEMPTS + 1))
+    yield short_id(container_id)
 
 
 async def _make_ready(engine: Engine, record: ContainerRecord, undo: AsyncExitStack) -> None:

@@ -7,8 +7,8 @@ A commit that changes a record carries the events of the change.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from api_service.records.codec import Codec, Stored
@@ -26,12 +26,12 @@ _MAX_CANDIDATES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """A record as a change leaves it, and the events that belong to the change. `source` makes the events' keys
-    reproducible (see `EventLog.puts`)."""
+    """A record as a change leaves it, and the events that belong to the change; `sourced` are those whose keys are
+    reproducible (see `EventLog.puts`), by source."""
 
     record: ContainerRecord
     events: Sequence[Event] = ()
-    source: str = ""
+    sourced: Mapping[str, Sequence[Event]] = field(default_factory=dict)
 
 
 class ContainerRepository:
@@ -182,7 +182,10 @@ class ContainerRepository:
             value=self._codec.encode(changed.record),
             expected_revision=stored.revision,
         )
-        await self._store.commit(record, *more, *self._events.puts(changed.events, source=changed.source))
+        told = self._events.puts(changed.events)
+        for source, events in changed.sourced.items():
+            told += self._events.puts(events, source=source)
+        await self._store.commit(record, *more, *told)
 
     async def _shown(self, container_id: str) -> ContainerRecord | None:
         stored = await self.get(container_id)

@@ -10,6 +10,8 @@ import pytest
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
+from api_service.nodes.deadline import Deadline
+from api_service.operations.container_remove import remove_container
 from common.errors import Internal
 from tests.fixtures.api import Api, refused
 
@@ -182,7 +184,10 @@ async def test_removals_at_once_share_one_job(api: Api) -> None:
     first = asyncio.ensure_future(api.remove("web"))
     await fault.reached.wait()
     assert (await api.inspect("web")).state.status == container_pb2.CONTAINER_STATUS_REMOVING
-    others = [asyncio.ensure_future(api.remove("web", force=True)) for _ in range(10)]
+    others = [
+        asyncio.ensure_future(remove_container(api.engine, "web", force=True, deadline=Deadline.after(10)))
+        for _ in range(10)
+    ]
     answered = await refused(api.start("web"))
     assert answered.code == grpc.StatusCode.FAILED_PRECONDITION
     gate.set()
