@@ -125,8 +125,9 @@ def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
 
 
 def answer_from_proto(message: runtime_pb2.FollowJournalResponse) -> JournalAnswer:
-    entry = entry_from_proto(message.entry) if message.HasField("entry") else None
-    return JournalAnswer(journal_id=message.journal_id, entry=entry)
+    """What a newer executor tells and this version does not know is left out; the entries after it are not."""
+    known = message.HasField("entry") and message.entry.WhichOneof("event") is not None
+    return JournalAnswer(journal_id=message.journal_id, entry=entry_from_proto(message.entry) if known else None)
 
 
 def snapshot_from_proto(message: runtime_pb2.ListContainersResponse) -> NodeSnapshot:

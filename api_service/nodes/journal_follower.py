@@ -148,9 +148,13 @@ class JournalFollower:
             if (applied := self._ahead.get(entry.sequence)) is not None:
                 await applied.wait()
             by_container.setdefault(entry.container_id, []).append(entry)
-        async with asyncio.TaskGroup() as group:
-            for each in by_container.values():
-                group.create_task(self._apply_in_order(each))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in by_container.values():
+                    group.create_task(self._apply_in_order(each))
+        except ExceptionGroup as errors:
+            # One store, one fault: the first tells it all.
+            raise errors.exceptions[0] from errors
         self._move_to(JournalPosition(journal_id=self.journal_id, sequence=entries[-1].sequence))
         if self._position.sequence - self._saved.sequence >= _SAVE_EVERY:
             await self._save()

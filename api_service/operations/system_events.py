@@ -70,7 +70,7 @@ async def _until(
                 break
             last, event = waiting.result()
             yield last, event
-    for place, event in await engine.events.kept(after=last, since=since):
+    async for place, event in engine.events.kept(after=last, since=since):
         yield place, event
 
 

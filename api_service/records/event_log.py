@@ -60,12 +60,13 @@ class EventLog:
         """The place after everything that has happened."""
         return EventCursor(revision=await self._store.revision(), index=_LAST_INDEX)
 
-    async def kept(self, *, after: EventCursor, since: int = 0) -> list[tuple[EventCursor, Event]]:
-        """What is kept of the events after the cursor whose time is `since` (nanoseconds) or later."""
+    async def kept(self, *, after: EventCursor, since: int = 0) -> AsyncGenerator[tuple[EventCursor, Event]]:
+        """What is kept of the events after the cursor whose time is `since` (nanoseconds) or later, as they happened.
+        Decoded as they are taken: there may be a hundred thousand."""
         entries = await self._store.list(_PREFIX, after_key=f"{_PREFIX}{max(since, 0):020d}")
         placed = [(EventCursor(revision=entry.revision, index=_index(entry.key)), entry) for entry in entries]
-        wanted = sorted((item for item in placed if item[0] > after), key=lambda item: item[0])
-        return [(place, self._codec.decode(entry).record) for place, entry in wanted]
+        for place, entry in sorted((item for item in placed if item[0] > after), key=lambda item: item[0]):
+            yield place, self._codec.decode(entry).record
 
     async def after(self, cursor: EventCursor) -> AsyncGenerator[tuple[EventCursor, Event]]:
         """What came after the cursor, then what comes, without end. Raises OutOfRange (`CURSOR_GONE`)."""
@@ -84,7 +85,7 @@ class EventLog:
     async def since(self, time: int) -> AsyncGenerator[tuple[EventCursor, Event]]:
         """The kept events from `time` (nanoseconds) on, then what comes, without end."""
         now = await self.end()
-        for place, event in await self.kept(after=BEGINNING, since=time):
+        async for place, event in self.kept(after=BEGINNING, since=time):
             if place <= now:
                 yield place, event
         async for place, event in self.after(now):

@@ -183,9 +183,8 @@ async def test_never_started_container_nobody_knows_is_removed_and_others_are_no
         assert await api.names() == []
         # The images are the node's; a new store learns of them.
         await executor.until(lambda: "ListImages" in executor.calls)
-        async with asyncio.timeout(10):
-            while await api.engine.images.named("busybox:latest") is None:
-                await asyncio.sleep(0.01)
+        async with api.engine.image_changes:
+            assert await api.engine.images.named("busybox:latest") is not None
 
 
 @pytest.mark.parametrize("how", ["new journal", "trimmed"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.image_record import encode_image_config, image_record
 from api_service.operations.jobs import Jobs, whole
 from api_service.records.config import ImageConfig
+from api_service.servicers.call import deadline_of
 from common.errors import Aborted, DeadlineExceeded, Unavailable
 
 
@@ -134,3 +136,17 @@ def test_config_there_and_back() -> None:
         exposed_ports=("80/tcp",), stop_signal="INT",
     )  # fmt: skip
     assert image_record(stored(b'{"config": %b}' % encode_image_config(config)), node="n").config == config
+
+
+class _Context:
+    def __init__(self, remaining: float | None) -> None:
+        self._remaining = remaining
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+
+@pytest.mark.parametrize(("remaining", "expected"), [(None, 120.0), (9e9, 120.0), (3.0, 3.0)])
+def test_client_without_a_deadline_gets_one(remaining: float | None, expected: float) -> None:
+    context: Any = _Context(remaining)
+    assert deadline_of(context).remaining == pytest.approx(expected, abs=1)

@@ -141,8 +141,12 @@ async def test_changes_at_once_are_all_made(containers: ContainerRepository, eve
 
     await asyncio.gather(*(containers.update(A, count) for _ in range(20)))
     assert (await containers.find(A)).created_at == 25
-    told = [event.action for _, event in await events.kept(after=BEGINNING)]
+    told = [event.action for _, event in await kept(events)]
     assert told == [f"step-{number}" for number in range(6, 26)]
+
+
+async def kept(events: EventLog) -> list[tuple[EventCursor, Event]]:
+    return [item async for item in events.kept(after=BEGINNING)]
 
 
 def event(action: str, time: int = 1) -> Event:
@@ -151,18 +155,18 @@ def event(action: str, time: int = 1) -> Event:
 
 async def test_events_of_one_commit_have_places_of_their_own(store: Store, events: EventLog) -> None:
     await store.commit(*events.puts([event("one"), event("two"), event("three")]))
-    kept = await events.kept(after=BEGINNING)
+    found = await kept(events)
     followed = events.after(BEGINNING)
-    assert [await anext(followed) for _ in range(3)] == kept
-    middle = events.after(kept[1][0])
-    assert await anext(middle) == kept[2]
-    assert [str(place) for place, _ in kept] == ["1.0", "1.1", "1.2"]
-    assert [parse_cursor(str(place)) for place, _ in kept] == [place for place, _ in kept]
+    assert [await anext(followed) for _ in range(3)] == found
+    middle = events.after(found[1][0])
+    assert await anext(middle) == found[2]
+    assert [str(place) for place, _ in found] == ["1.0", "1.1", "1.2"]
+    assert [parse_cursor(str(place)) for place, _ in found] == [place for place, _ in found]
 
 
 async def test_events_of_one_source_are_written_once(events: EventLog) -> None:
     await asyncio.gather(*(events.add_missing([event("one"), event("two")], source="j.1") for _ in range(5)))
-    assert [found.action for _, found in await events.kept(after=BEGINNING)] == ["one", "two"]
+    assert [found.action for _, found in await kept(events)] == ["one", "two"]
 
 
 async def test_since_is_by_time_and_order_by_happening(events: EventLog) -> None:
@@ -179,9 +183,9 @@ async def test_oldest_events_are_trimmed(events: EventLog) -> None:
     for number in range(400):
         await events.add(event(f"{number}", number))
         await asyncio.sleep(0)
-    kept = await events.kept(after=BEGINNING)
-    assert 50 <= len(kept) <= 151
-    assert kept[-1][1].action == "399"
+    found = await kept(events)
+    assert 50 <= len(found) <= 151
+    assert found[-1][1].action == "399"
     trimming.cancel()
     await asyncio.wait([trimming])
 

@@ -1,0 +1,128 @@
+"""Following a journal: order, faults of the store, answers that are faster than the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from api_service.nodes.executor import JournalAnswer, JournalEntry, NodeSnapshot, Signaled
+from api_service.nodes.journal_follower import Backoff, JournalFollower
+from api_service.records.node_cursors import NodeCursors
+from api_service.store.memory_store import MemoryStore
+from common.errors import ResourceExhausted
+
+
+class Journal:
+    """An executor that has a journal and nothing else."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[JournalAnswer] = asyncio.Queue()
+        self.asked: list[tuple[str, int]] = []
+
+    def tell(self, *entries: JournalEntry) -> None:
+        for each in entries:
+            self.answers.put_nowait(JournalAnswer(journal_id="j", entry=each))
+
+    async def snapshot(self, *, deadline: object) -> NodeSnapshot:
+        return NodeSnapshot(containers=[], journal_id="j", sequence=0)
+
+    async def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
+        self.asked.append((journal_id, after))
+        yield JournalAnswer(journal_id="j", entry=None)
+        while True:
+            yield await self.answers.get()
+
+
+class Records:
+    """Takes the place of the observer."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.fault: Exception | None = None
+
+    async def observe(self, entries: Sequence[JournalEntry], *, journal_id: str) -> None:
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        self.seen += [entry.sequence for entry in entries]
+
+    async def resynchronise(self, snapshot: NodeSnapshot, *, node: str) -> None:
+        return None
+
+
+def entry(sequence: int, container: str = "a") -> JournalEntry:
+    return JournalEntry(sequence=sequence, time=0, container_id=container, event=Signaled(signal=1))
+
+
+@asynccontextmanager
+async def following(journal: Any, records: Any) -> AsyncIterator[JournalFollower]:
+    async with MemoryStore() as store:
+        connected = asyncio.Event()
+        follower = JournalFollower(
+            node="local",
+            executor=journal,
+            observer=records,
+            cursors=NodeCursors(store),
+            on_connected=connected.set,
+            backoff=Backoff(first=0.001, limit=0.001),
+        )
+        task = asyncio.create_task(follower.follow_forever())
+        await connected.wait()
+        yield follower
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_entries_are_applied_in_order() -> None:
+    journal, records = Journal(), Records()
+    async with following(journal, records) as follower:
+        journal.tell(*(entry(number) for number in range(1, 40)))
+        assert await follower.reached(39, patience=5)
+        assert records.seen == list(range(1, 40))
+
+
+@pytest.mark.parametrize("fault", [ResourceExhausted("the disk is full"), KeyError("a bug")])
+async def test_entry_that_could_not_be_written_is_not_lost(fault: Exception) -> None:
+    journal, records = Journal(), Records()
+    records.fault = fault
+    with capture_logs() as log:
+        async with following(journal, records) as follower:
+            journal.tell(entry(1))
+            while len(journal.asked) < 2:
+                await follower.changed()
+            assert journal.asked == [("j", 0), ("j", 0)]
+            journal.tell(entry(1))
+            assert await follower.reached(1, patience=5)
+    assert records.seen == [1]
+    assert [line["event"] for line in log] == [
+        "node not followed" if isinstance(fault, ResourceExhausted) else "journal entry failed"
+    ]
+
+
+async def test_answer_that_is_next_need_not_wait_and_one_that_is_not_must() -> None:
+    journal, records = Journal(), Records()
+    async with following(journal, records) as follower:
+        with follower.ahead(entry(2)) as is_next:
+            assert not is_next
+        with follower.ahead(entry(1)) as is_next:
+            assert is_next
+            journal.tell(entry(1), entry(2))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert records.seen == []  # the journal waits for who is ahead of it
+        assert await follower.reached(2, patience=5)
+        assert records.seen == [1, 2]
+
+
+async def test_nobody_waits_for_a_journal_that_is_not_followed() -> None:
+    journal, records = Journal(), Records()
+    async with following(journal, records) as follower:
+        assert not await follower.reached(1, patience=0.001)
+    assert not follower.connected
+    assert not await follower.reached(1, patience=60)
