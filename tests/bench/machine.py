@@ -19,7 +19,7 @@ def machine(directory: Path) -> Mapping[str, str]:
         "processors": f"{os.cpu_count()} x {_first_field(Path('/proc/cpuinfo'), 'model name')}",
         "memory": f"{int(_first_field(Path('/proc/meminfo'), 'MemTotal').split()[0]) / 2**20:.0f} GiB",
         "cgroups": _cgroup_layout(),
-        "file system": _output("stat", "--file-system", "--format=%T", str(directory)),
+        "file system": _output("findmnt", "--noheadings", "--output=FSTYPE", f"--target={directory}"),
         "python": platform.python_version(),
         "image": f"{IMAGE}, running {' '.join(COMMAND)}",
         "commit": _output("git", "rev-parse", "--short", "HEAD"),
