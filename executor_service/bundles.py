@@ -23,7 +23,8 @@ class Bundles(Protocol):
         specification may not say."""
 
     async def remove_bundle(self, container_id: str) -> None:
-        """Delete the bundle; logs stay."""
+        """Delete the bundle, and end whatever still lives in the container's cgroup: the bundle's files may be lost,
+        and then nothing else tells of it. Logs stay."""
 
     async def remove_files(self, container_id: str) -> None:
         """Delete what the container keeps between its runs, its logs included."""

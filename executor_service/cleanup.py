@@ -7,6 +7,8 @@ what only a dead executor remembered is found again at start-up.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from common.errors import Internal
 from executor_service.paths import Paths
 from executor_service.seams import Seams, TimeLimits
@@ -16,8 +18,9 @@ from executor_service.tasks import bounded
 class Cleanup:
     """The caller holds the container's lock, except for `expect`."""
 
-    def __init__(self, *, paths: Paths, seams: Seams, limits: TimeLimits) -> None:
+    def __init__(self, *, paths: Paths, seams: Seams, limits: TimeLimits, runtimes: Collection[str]) -> None:
         self._paths = paths
+        self._runtimes = frozenset(runtimes)
         self._seams = seams
         self._limits = limits
         self._due: dict[str, str] = {}  # container id → OCI runtime
@@ -39,10 +42,15 @@ class Cleanup:
             )
         self._due.pop(container_id, None)
 
+    async def end_process(self, container_id: str, *, runtime: str) -> None:
+        """Kill what runs and remove the runtime's state; the default runtime's when this one is configured no more."""
+        known = runtime if runtime in self._runtimes else ""
+        await self._seams.runtime.delete(container_id, bundle=self._paths.bundle(container_id), runtime=known)
+
     async def _run(self, container_id: str, runtime: str) -> list[str]:
-        seams, bundle = self._seams, self._paths.bundle(container_id)
+        seams = self._seams
         steps = {
-            "process": lambda: seams.runtime.delete(container_id, bundle=bundle, runtime=runtime),
+            "process": lambda: self.end_process(container_id, runtime=runtime),
             "network": lambda: seams.network.destroy(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),
             "bundle": lambda: seams.bundles.remove_bundle(container_id),

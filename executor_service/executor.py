@@ -78,7 +78,7 @@ async def open_executor(
     records = ContainerRecords(seams.database, journal)
     await records.load()
     locks = ContainerLocks(timeout=limits.lock)
-    cleanup = Cleanup(paths=paths, seams=seams, limits=limits)
+    cleanup = Cleanup(paths=paths, seams=seams, limits=limits, runtimes=facts.runtimes)
     async with (
         LogRotator.open() as rotator,
         LogWatcher.open() as log_watcher,
@@ -90,6 +90,7 @@ async def open_executor(
             paths=paths,
             limits=limits,
             boot_id=boot_id,
+            runtimes=facts.runtimes,
             seams=seams,
             journal=journal,
             records=records,

@@ -28,6 +28,7 @@ async def open_seams(settings: Settings, *, catalog: RuntimeCatalog, host: HostF
     paths, bridge = settings.paths, settings.bridge_config
     for directory in (paths.containers, paths.bundles, paths.runtime):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cgroups = CgroupTree.probe()
     async with (
         Database(paths.database, schema=SCHEMA) as database,
         open_storage(paths.storage) as storage,
@@ -38,10 +39,11 @@ async def open_seams(settings: Settings, *, catalog: RuntimeCatalog, host: HostF
             images=storage.images,
             snapshots=storage.snapshots,
             network=network,
-            runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=CgroupTree.probe()),
+            runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             bundles=NodeBundles(
                 paths=paths,
                 host=host,
+                cgroups=cgroups,
                 cgroup_parent=settings.cgroup_parent,
                 host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
             ),

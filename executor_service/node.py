@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from executor_service.cleanup import Cleanup
@@ -20,6 +21,7 @@ class Node:
     paths: Paths
     limits: TimeLimits
     boot_id: str
+    runtimes: Sequence[str]  # names of the OCI runtimes, the default first
     seams: Seams
     journal: Journal
     records: ContainerRecords

@@ -13,7 +13,9 @@ from executor_service.bundles import Bundles
 from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.network.files import name_files, write_name_files
 from executor_service.network.sandbox import Sandbox
+from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.host import HostFacts
+from executor_service.oci.leftovers import empty_cgroup
 from executor_service.oci.mounts import NetworkFiles
 from executor_service.oci.rootfs import ensure_working_dir
 from executor_service.oci.runtime import Bundle
@@ -21,6 +23,9 @@ from executor_service.oci.spec import build_spec
 from executor_service.oci.users import ResolvedUser, resolve_user
 from executor_service.paths import Paths
 from executor_service.storage.threads import finish
+
+_SMALLEST_LAST_RESORT = 64 * 1024 * 1024  # bytes
+_CGROUP_TIMEOUT = 10  # seconds until killed processes must have left their cgroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class NodeBundles:
 
     paths: Paths
     host: HostFacts
+    cgroups: CgroupTree
     cgroup_parent: str
     host_gateway: Sequence[str]
     resolv_conf: Path = Path("/etc/resolv.conf")
@@ -42,7 +48,7 @@ class NodeBundles:
         return await finish(lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user))
 
     async def remove_bundle(self, container_id: str) -> None:
-        await finish(lambda: _remove(self.paths.bundle(container_id)))
+        await finish(lambda: self._remove_bundle(container_id))
 
     async def remove_files(self, container_id: str) -> None:
         await finish(lambda: _remove(self.paths.container(container_id)))
@@ -77,7 +83,7 @@ class NodeBundles:
             netns_path=sandbox.netns_path,
             files=NetworkFiles.in_directory(files),
             user=user,
-            cgroups_path=f"{self.cgroup_parent}/{spec.id}",
+            cgroups_path=self._cgroup(spec.id),
             host=self.host,
         )
         return Bundle(
@@ -89,6 +95,13 @@ class NodeBundles:
             terminal=spec.terminal,
             runtime=spec.runtime,
         )
+
+    def _remove_bundle(self, container_id: str) -> None:
+        empty_cgroup(self.cgroups, self._cgroup(container_id), timeout=_CGROUP_TIMEOUT)
+        _remove(self.paths.bundle(container_id))
+
+    def _cgroup(self, container_id: str) -> str:
+        return f"{self.cgroup_parent}/{container_id}"
 
     def _logs_size(self) -> int:
         return sum(
@@ -105,8 +118,9 @@ def _resolve(spec: ContainerSpec, rootfs: Path) -> ResolvedUser:
 
 
 def _last_resort(max_size: int) -> int:
-    """conmon cuts the log, losing what is in it, when nobody rotates it for so long that it has grown tenfold."""
-    return max_size * 10
+    """conmon throws the log's content away at this size: far beyond what it can grow to between two looks of the
+    rotator, so only while no executor runs."""
+    return max(max_size * 10, _SMALLEST_LAST_RESORT) if max_size else 0
 
 
 def _text(path: Path) -> str:

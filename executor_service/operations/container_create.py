@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from common.errors import FailedPrecondition, InvalidArgument
+from common.errors import FailedPrecondition, InvalidArgument, Violation
 from executor_service.container import ContainerSpec
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
@@ -16,7 +16,13 @@ from executor_service.tasks import bounded
 async def container_create(node: Node, spec: ContainerSpec) -> None:
     """Idempotent. Raises InvalidArgument with every violation, NotFound when the image is not here, FailedPrecondition
     when the id is taken by another specification."""
-    if broken := violations(spec):
+    broken = violations(spec)
+    if spec.runtime and spec.runtime not in node.runtimes:
+        known = ", ".join(node.runtimes)
+        broken.append(
+            Violation(field="spec.runtime", description=f"{spec.runtime!a} is not on this node, only {known}")
+        )
+    if broken:
         raise InvalidArgument(violations=broken)
     async with node.locks.hold(spec.id):
         if _laid_out(node, spec):

@@ -120,12 +120,7 @@ class _Start:
                         self.spec, rootfs=self.rootfs, sandbox=self.sandbox, user=self.user
                     )
                 with steps.step("create"):
-                    self._push(
-                        "process",
-                        lambda: node.seams.runtime.delete(
-                            container_id, bundle=bundle.directory, runtime=bundle.runtime
-                        ),
-                    )
+                    self._push("process", lambda: node.cleanup.end_process(container_id, runtime=self.spec.runtime))
                     process = await node.seams.runtime.create(bundle)
                 with steps.step("start"):
                     await node.seams.runtime.start(container_id, runtime=bundle.runtime)

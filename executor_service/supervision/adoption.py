@@ -71,13 +71,13 @@ async def _put_right(node: Node, container_id: str, *, left_bundle: bool) -> Non
         record = node.records.find(container_id)
         if record is None:
             return
+        if left_bundle:
+            node.cleanup.expect(container_id, runtime=record.spec.runtime if record.spec else "")
         try:
             if record.removing:
                 await remove_locked(node, container_id)
             elif record.phase is not Phase.RUNNING:
                 await recover_start(node, record)
-                if left_bundle:
-                    node.cleanup.expect(container_id, runtime=record.spec.runtime if record.spec else "")
                 await node.cleanup.settle(container_id)
                 # A root can be mounted before its start is on record.
                 await node.seams.snapshots.unmount(container_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from executor_service.records import Phase
-from tests.fixtures.executor_fakes import FakeHost, container_id, container_spec
+from tests.fixtures.executor_fakes import FACTS, FakeHost, container_id, container_spec
 
 _BOX = container_id(1)
 
@@ -149,6 +150,27 @@ async def test_an_interrupted_removal_is_finished(host: FakeHost) -> None:
         assert host.traces(_BOX) == []
         assert not host.snapshots.prepared
         assert not host.bundles.files
+
+
+async def test_a_removal_interrupted_between_exit_and_cleanup_is_finished(host: FakeHost) -> None:
+    async with host.executor() as executor:
+        await _run(executor)
+        await executor.node.records.update(_BOX, removing=True, phase=Phase.STOPPED, run=None)
+    async with host.executor() as executor:
+        await _settled(executor)
+        assert executor.node.records.find(_BOX) is None
+        assert host.traces(_BOX) == []
+
+
+async def test_a_container_whose_runtime_is_configured_no_more_can_be_removed(host: FakeHost) -> None:
+    async with host.executor() as executor:
+        await container_create(executor.node, replace(container_spec(), runtime="runc"))
+        await container_start(executor.node, container_id=_BOX, start_id="s1")
+    host.facts = replace(FACTS, runtimes=["crun"])
+    host.runtime.known = {"", "crun"}
+    async with host.executor() as executor:
+        await container_remove(executor.node, _BOX)
+        assert host.traces(_BOX) == []
 
 
 async def test_orphans_are_removed(host: FakeHost) -> None:
