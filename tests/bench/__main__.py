@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import docker_engine, image, machine, measure, publish, report, slipway_engine
+from tests.bench import docker_engine, machine, measure, publish, report, slipway_engine
 from tests.bench.engine import Engine
 from tests.bench.outcome import EngineResult, Results
 from tests.bench.workspace import workspace
+from tests.fixtures.busybox import busybox_archive
 
 _PROGRAMS = ("ip", "mount", "nsenter", "umount", "unshare")
 _ENGINES: Mapping[str, Callable[[Path], AbstractContextManager[Engine]]] = {
@@ -107,7 +108,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 def _measured(directory: Path, plan: measure.Plan, *, names: Sequence[str]) -> Mapping[str, EngineResult]:
     archive = directory / "busybox.tar"
-    archive.write_bytes(image.archive())
+    archive.write_bytes(busybox_archive())
     with contextlib.ExitStack() as stack:
         engines: list[Engine] = [stack.enter_context(_ENGINES[name](directory / name)) for name in names]
         stack.callback(_ignore_interrupts)
