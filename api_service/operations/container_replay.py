@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from api_service.operations.container_undo import undo_create
 from api_service.operations.engine import Engine
 from api_service.records.container import Phase
 
@@ -12,7 +11,7 @@ from api_service.records.container import Phase
 async def replayed(engine: Engine, request_id: str) -> str | None:
     """The id of the container that was created under it; None when there is none and one may be created.
 
-    Waits for a create under way, and undoes one whose process died.
+    Waits for a create under way; one whose process died is undone by `node_sweep`.
     """
     container_id = await engine.containers.id_of_request(request_id)
     if container_id is None:
@@ -23,6 +22,4 @@ async def replayed(engine: Engine, request_id: str) -> str | None:
                 return None
             if record.phase is not Phase.CREATING:
                 return container_id
-            if container_id not in engine.creating:
-                await undo_create(engine, record)
     return None

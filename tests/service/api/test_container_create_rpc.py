@@ -10,6 +10,10 @@ import pytest
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
+from api_service.conversion.container import create_request_from_proto
+from api_service.nodes.deadline import Deadline
+from api_service.operations.container_create import create_container
+from api_service.store.store import Delete, Put
 from common.errors import Internal, ResourceExhausted
 from tests.fixtures.api import Api, refused
 from tests.fixtures.fake_executor import archive, image_config
@@ -189,6 +193,34 @@ async def test_client_that_vanishes_leaves_nothing(api: Api) -> None:
     call.cancel()
     await api.gone(draft)
     gate.set()
+    await nothing_left(api, "web")
+
+
+async def test_client_that_vanishes_while_the_record_is_written(api: Api) -> None:
+    """A commit under way cannot be called back: the undo waits for it."""
+    store, begun, go_on = api.engine.containers._store, asyncio.Event(), asyncio.Event()
+    commit = store.commit
+
+    async def slow(*operations: Put | Delete) -> int:
+        begun.set()
+        await go_on.wait()
+        return await commit(*operations)
+
+    async def durable(*operations: Put | Delete) -> int:
+        return await asyncio.shield(asyncio.ensure_future(slow(*operations)))
+
+    store.commit = durable  # type: ignore[method-assign]  # the store's writer, made slow
+    asked = create_request_from_proto(request(name="web"), ())
+    create = asyncio.create_task(create_container(api.engine, asked, deadline=Deadline.after(10)))
+    await begun.wait()
+    [draft] = api.engine.creating
+    create.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([create])
+    assert create.cancelled()
+    assert await api.engine.containers.get(draft) is None
+    store.commit = commit  # type: ignore[method-assign]  # as it was
     await nothing_left(api, "web")
 
 

@@ -83,6 +83,19 @@ async def test_answer_lost_again_and_again(api: Api) -> None:
     assert (await api.actions(action=["start"])) == ["container start"]
 
 
+async def test_retry_before_the_journal_has_told_of_the_first(api: Api) -> None:
+    """The key of a start stays the same until an outcome is known, so the node knows the retry for what it is."""
+    await api.create(name="web")
+    api.executor.paused = True
+    for _ in range(2):
+        api.executor.fault("StartContainer", lost=True)
+    await refused(api.start("web"))
+    assert not (await api.inspect("web")).state.running
+    await api.start("web")
+    assert (await api.inspect("web")).state.running
+    assert len(api.executor.journal) == 1
+
+
 async def test_client_that_vanishes_does_not_halve_a_start(api: Api) -> None:
     container_id = await api.create(name="web")
     gate = asyncio.Event()

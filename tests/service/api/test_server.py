@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,16 @@ async def test_port_that_is_taken(api: Api) -> None:
             async with serve(api.engine, request_rules(), [f"127.0.0.1:{port}"], grace=0, max_calls=1):
                 raise AssertionError("it serves")
     assert caught.value.reason == "ADDRESS_IN_USE"
+
+
+async def test_port_of_another_such_service(api: Api) -> None:
+    """The kernel would let both listen and deal the calls out among them."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    async with serve(api.engine, request_rules(), [address], grace=0, max_calls=1):
+        with pytest.raises(FailedPrecondition, match=f"cannot listen on {address}: "):
+            async with serve(api.engine, request_rules(), [address], grace=0, max_calls=1):
+                raise AssertionError("both serve")
 
 
 async def test_socket_nobody_serves_is_replaced(tmp_path: Path, executor: FakeExecutor) -> None:
