@@ -48,16 +48,29 @@ def prepare_directories(state: Path, sockets: Sequence[Path], account: Account) 
     """Make, as root, what the account is to own: the state directory, and a place for each socket.
 
     The directory of a socket (/run/slipway) stays root's, so that this service can plant nothing in the executor's
-    way: the socket lives in a directory of the account's own beside it, and a symbolic link leads there.
+    way: the socket lives in a directory of the account's own beside it, and a symbolic link leads there. Raises
+    FailedPrecondition (reason `ADDRESS_IN_USE`).
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     _own_tree(state, account)
     for path in sockets:
-        home = path.with_suffix("")
+        home = path.with_name(f"{path.name}.d")
         home.mkdir(mode=0o755, parents=True, exist_ok=True)
         _own_tree(home, account)
-        path.unlink(missing_ok=True)
-        path.symlink_to(home.relative_to(path.parent) / path.name)
+        _link(path, Path(home.name) / path.name)
+
+
+def _link(path: Path, target: Path) -> None:
+    """Whatever else is at `path` belongs to somebody, who may be serving it."""
+    if path.is_symlink() and path.readlink() == target:
+        return
+    try:
+        path.symlink_to(target)
+    except FileExistsError as error:
+        raise FailedPrecondition(
+            f"cannot listen on unix://{path}: something else is there; remove it, or choose another with --listen",
+            reason="ADDRESS_IN_USE",
+        ) from error
 
 
 def _own_tree(root: Path, account: Account) -> None:

@@ -4,6 +4,8 @@ that came over the wire becomes the same class again. Source: https://google.aip
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -32,6 +34,12 @@ from common.errors import (
 )
 
 ERROR_DOMAIN = "slipway"
+
+# A client takes 8 KiB of metadata by default (GRPC_ARG_MAX_METADATA_SIZE): message, and details in base64.
+_MESSAGE_BYTES = 800
+_NAME_BYTES = 256
+_DESCRIPTION_BYTES = 512
+_VIOLATIONS_BYTES = 2048
 
 _CODES: tuple[tuple[type[SlipwayError], grpc.StatusCode], ...] = (
     (InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
@@ -63,8 +71,10 @@ def code_of(error: SlipwayError) -> grpc.StatusCode:
 
 
 def status_of(error: SlipwayError) -> Status:
-    """The status to send: code, message, ErrorInfo, and BadRequest, ResourceInfo or RetryInfo where they apply."""
-    status = Status(code=code_of(error).value[0], message=error.message)
+    """The status to send: code, message, ErrorInfo, and BadRequest, ResourceInfo or RetryInfo where they apply.
+
+    All of it fits into what every gRPC client takes: violations beyond that are counted, not listed."""
+    status = Status(code=code_of(error).value[0], message=_bounded(error.message, _MESSAGE_BYTES))
     for detail in _details(error):
         packed = Any()
         packed.Pack(detail)
@@ -73,21 +83,16 @@ def status_of(error: SlipwayError) -> Status:
 
 
 def _details(error: SlipwayError) -> list[Message]:
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata)
-    ]
+    metadata = {key: _bounded(value, _NAME_BYTES) for key, value in error.metadata.items()}
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)]
     if isinstance(error, InvalidArgument) and error.violations:
-        bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad_request.field_violations.add(field=violation.field, description=violation.description)
-        details.append(bad_request)
+        details.append(_bad_request(error.violations))
     if isinstance(error, ResourceError) and error.resource_type:
         details.append(
             error_details_pb2.ResourceInfo(
                 resource_type=error.resource_type,
-                resource_name=error.resource_name,
+                resource_name=_bounded(error.resource_name, _NAME_BYTES),
                 owner=error.owner,
-                description=error.message,
             )
         )
     if isinstance(error, Unavailable) and error.retry_after is not None:
@@ -95,6 +100,24 @@ def _details(error: SlipwayError) -> list[Message]:
         delay.FromNanoseconds(int(error.retry_after * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    bad_request = error_details_pb2.BadRequest()
+    for number, violation in enumerate(violations):
+        bad_request.field_violations.add(
+            field=_bounded(violation.field, _NAME_BYTES),
+            description=_bounded(violation.description, _DESCRIPTION_BYTES),
+        )
+        if bad_request.ByteSize() > _VIOLATIONS_BYTES and (more := len(violations) - number - 1):
+            bad_request.field_violations.add(description=f"and {more} more; correct these first")
+            break
+    return bad_request
+
+
+def _bounded(text: str, limit: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= limit else encoded[: limit - 3].decode(errors="ignore") + "…"
 
 
 def error_from(call: grpc.RpcError) -> SlipwayError:

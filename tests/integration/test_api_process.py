@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -106,3 +107,20 @@ async def test_what_keeps_it_from_starting_is_said_in_a_line(place: Path, servic
         assert process.returncode == 2, log
         assert says in log.splitlines()[-1], log
         assert b"Traceback" not in log
+
+
+async def test_a_socket_of_somebody_else_is_left_alone(place: Path) -> None:
+    path = place / "taken.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(path))
+        other.listen()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "api_service", "--state-dir", str(place / "state")),
+            *("--listen", f"unix://{path}"),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 30)
+
+    assert process.returncode == 2
+    assert "something else is there" in said.decode()
+    assert path.is_socket()

@@ -118,3 +118,17 @@ def test_a_peer_that_never_answered_is_unavailable() -> None:
 
     assert isinstance(received, errors.Unavailable)
     assert received.message == "connection refused"
+
+
+def test_a_status_of_any_error_fits_into_a_clients_metadata() -> None:
+    violations = [Violation(field=f"config.env[{n}]" * 50, description="é" * 3000) for n in range(500)]
+    error = errors.InvalidArgument(violations=violations, metadata={"key": "value" * 1000})
+
+    status = status_of(error)
+
+    trailing = sum(len(key) + len(value) for key, value in rpc_status.to_status(status).trailing_metadata)
+    assert trailing * 4 / 3 + len(status.message.encode()) * 3 < 8192
+    bad_request = detail(status, error_details_pb2.BadRequest)
+    assert isinstance(bad_request, error_details_pb2.BadRequest)
+    listed = len(bad_request.field_violations) - 1
+    assert bad_request.field_violations[-1].description.startswith(f"and {500 - listed} more")
