@@ -138,6 +138,9 @@ class ConmonRuntime:
         monitor = asyncio.ensure_future(wait_ended(created.monitor))
         try:
             await asyncio.wait({container, monitor}, return_when=asyncio.FIRST_COMPLETED)
+            for watch in (container, monitor):
+                if watch.done():
+                    watch.result()  # raises when watching failed, which is no end
             if not monitor.done():
                 # The monitor drains the output, writes the exit file and ends; a stuck one is not waited for.
                 await asyncio.wait({monitor}, timeout=self.timeouts.exit_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -23,11 +24,16 @@ def read_process(pid: int) -> Process | None:
 
 
 def open_process(process: Process) -> int | None:
-    """A pidfd for the process; None when it has ended."""
+    """A pidfd for the process; None when it has ended. Raises OSError when none is to be had (EMFILE), which says
+    nothing of the process."""
     try:
         descriptor = os.pidfd_open(process.pid)
-    except (ProcessLookupError, OSError):
+    except ProcessLookupError:
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # the number is a thread's by now
+            return None
+        raise
     # Compared after opening: from here on the descriptor means this very process.
     if read_process(process.pid) != process:
         os.close(descriptor)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from common.errors import FailedPrecondition, InvalidArgument
+import structlog
+
+from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.journal import Signaled
 from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations, signal_violations
 from executor_service.storage.threads import settle
 from executor_service.supervision.supervisor import Watch
+
+_log = structlog.get_logger(__name__)
 
 
 async def container_signal(node: Node, *, container_id: str, signal: int) -> None:
@@ -30,4 +34,8 @@ async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) 
     """Send it, then journal it. The exit that it causes is journaled after it: both go through one queue, and the exit
     is only seen by a later turn of the event loop. Raises FailedPrecondition when the process is gone."""
     await node.seams.runtime.kill(container_id, watch.run.process.container, signal)
-    await node.records.transition(container_id, Signaled(signal=signal))
+    try:
+        await node.records.transition(container_id, Signaled(signal=signal))
+    except SlipwayError as error:
+        # It is sent: saying otherwise would be wrong, and a full disk must not keep a container from being stopped.
+        _log.error("a signal cannot be journaled", container=container_id, signal=signal, error=error.message)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal as signals
 
-import structlog
-
-from common.errors import FailedPrecondition, Internal, InvalidArgument, SlipwayError, Violation
+from common.errors import FailedPrecondition, Internal, InvalidArgument, Violation
 from executor_service.journal import JournalEntry
 from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations, signal_violations
 from executor_service.operations.container_signal import send_signal
 from executor_service.supervision.supervisor import Watch
-
-_log = structlog.get_logger(__name__)
 
 FOREVER = -1
 
@@ -58,9 +54,6 @@ async def _send(node: Node, container_id: str, watch: Watch, signal: int) -> Non
         await send_signal(node, container_id, watch, signal)
     except FailedPrecondition:
         return  # it has just ended, which is what the signal was for
-    except SlipwayError as error:
-        # A full disk must not keep a container from being stopped.
-        _log.error("a signal cannot be journaled", container=container_id, signal=signal, error=error.message)
 
 
 async def _ended(watch: Watch, timeout: float | None) -> bool:
