@@ -58,7 +58,10 @@ def command_line(merged: ContainerConfig) -> tuple[str, ...]:
 
 
 def validate_command(merged: ContainerConfig, field: str = "config.cmd") -> list[Violation]:
-    if command_line(merged):
+    words = command_line(merged)
+    if words and not words[0]:
+        return [Violation(field=field, description="the program's name, the first word, must not be empty")]
+    if words:
         return []
     why = "no command specified: neither the request nor the image names a program; give cmd or entrypoint"
     return [Violation(field=field, description=why)]

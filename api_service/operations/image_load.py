@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from api_service.nodes.deadline import Deadline
+from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
+from api_service.operations.image_name import refuse_more_names
 from api_service.operations.image_record import image_record
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
+from common.errors import FailedPrecondition
 
 
 async def load_image(engine: Engine, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[ImageRecord]:
     """The images of the archive, with all names they have now. Raises InvalidArgument (`CORRUPT_IMAGE`),
-    ResourceExhausted, Unavailable."""
+    FailedPrecondition (`TOO_MANY_NAMES`), ResourceExhausted, Unavailable."""
     node = engine.nodes.place()
     stored = await node.executor.load_image(chunks, deadline=deadline)
     records = [image_record(image, node=node.name) for image in stored]
+    try:
+        for record in records:
+            refuse_more_names(record.id, len(record.names))
+    except FailedPrecondition:
+        await _forget(engine, node, records, deadline)
+        raise
     async with engine.image_changes:
         return [await engine.images.add(record, [image_event(record, "load", engine.clock())]) for record in records]
+
+
+async def _forget(engine: Engine, node: Node, records: Sequence[ImageRecord], deadline: Deadline) -> None:
+    """An archive is taken whole or not at all."""
+    for record in records:
+        if await engine.images.get(record.id) is None:
+            await node.executor.remove_image(record.id, deadline=deadline)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from api_service.validation.references import InvalidReference, normalise_reference
-from common.errors import InvalidArgument, Violation
+from common.errors import FailedPrecondition, InvalidArgument, Violation
+
+MAX_NAMES = 32  # of one image: removing it and all of them is one commit
 
 
 def image_name(text: str, *, field: str) -> str:
@@ -16,3 +18,14 @@ def image_name(text: str, *, field: str) -> str:
         why = f"{text[:80]!r} has a digest, which is the image's own; a name to give is repository[:tag]"
         raise InvalidArgument(violations=[Violation(field=field, description=why)])
     return reference.familiar
+
+
+def refuse_more_names(image_id: str, count: int) -> None:
+    """Raises FailedPrecondition (`TOO_MANY_NAMES`) when an image is to have `count` names and may not."""
+    if count > MAX_NAMES:
+        raise FailedPrecondition(
+            f"image {image_id}: would have {count} names, at most {MAX_NAMES} are possible; remove some first",
+            resource_type="image",
+            resource_name=image_id,
+            reason="TOO_MANY_NAMES",
+        )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from common.errors import Violation
 
-_MAX_MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
 _MAX_LABEL = 63  # characters between two dots of a DNS name
 _MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
 _MAX_WORD = 128 * 1024  # bytes with the closing NUL: MAX_ARG_STRLEN, execve(2)

@@ -118,8 +118,8 @@ class ContainerConfig(_message.Message):
     tty: _builtins.bool
     """Give the process a terminal; standard output and error become one stream. Default: false."""
     image: _builtins.str
-    """The image: a reference (`busybox`, `busybox:1.36`), a digest, a full id or a unique id prefix. Required; stored as
-    given, the id it meant stands beside it in `Container.image_id`.
+    """The image: a reference (`busybox`, `busybox:1.36`), a full id or a unique id prefix. Required; stored as given, the
+    id it meant stands beside it in `Container.image_id`.
     """
     working_dir: _builtins.str
     """Working directory inside the container, an absolute path, created when missing. Default: the image's, else `/`."""

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fslipway/v1/system_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetVersionRequest\"z\n\x12GetVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.slipway.v1.NodeVersion\"W\n\x0bNodeVersion\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0ekernel_version\x18\x03 \x01(\t\x12\x11\n\tavailable\x18\x04 \x01(\x08\"\x10\n\x0eGetInfoRequest\"\xad\x01\n\x0fGetInfoResponse\x12\x12\n\ncontainers\x18\x01 \x01(\x05\x12\x1a\n\x12\x63ontainers_running\x18\x02 \x01(\x05\x12\x19\n\x11\x63ontainers_paused\x18\x03 \x01(\x05\x12\x1a\n\x12\x63ontainers_stopped\x18\x04 \x01(\x05\x12\x0e\n\x06images\x18\x05 \x01(\x05\x12#\n\x05nodes\x18\x06 \x03(\x0b\x32\x14.slipway.v1.NodeInfo\"\xdf\x01\n\x08NodeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\n\n\x02os\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x16\n\x0ekernel_version\x18\x07 \x01(\t\x12\x0c\n\x04\x63pus\x18\x08 \x01(\x05\x12\x0e\n\x06memory\x18\t \x01(\x03\x12\x15\n\rcgroup_layout\x18\n \x01(\t\x12\x10\n\x08runtimes\x18\x0b \x03(\t\x12\x10\n\x08warnings\x18\x0c \x03(\t\"\xcb\x01\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x03 \x01(\t\x12\x35\n\nattributes\x18\x04 \x03(\x0b\x32!.slipway.v1.Event.AttributesEntry\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc4\x01\n\x13StreamEventsRequest\x12\x17\n\x06\x63ursor\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x04 \x03(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x03(\t\x12\x11\n\tcontainer\x18\x06 \x03(\t\x12\r\n\x05label\x18\x07 \x03(\t\"H\n\x14StreamEventsResponse\x12 \n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x15\n\x13GetDiskUsageRequest\"W\n\x14GetDiskUsageResponse\x12\x13\n\x0bimages_size\x18\x01 \x01(\x03\x12\x17\n\x0f\x63ontainers_size\x18\x02 \x01(\x03\x12\x11\n\tlogs_size\x18\x03 \x01(\x03\x32\xc8\x02\n\rSystemService\x12K\n\nGetVersion\x12\x1d.slipway.v1.GetVersionRequest\x1a\x1e.slipway.v1.GetVersionResponse\x12\x42\n\x07GetInfo\x12\x1a.slipway.v1.GetInfoRequest\x1a\x1b.slipway.v1.GetInfoResponse\x12S\n\x0cStreamEvents\x12\x1f.slipway.v1.StreamEventsRequest\x1a .slipway.v1.StreamEventsResponse0\x01\x12Q\n\x0cGetDiskUsage\x12\x1f.slipway.v1.GetDiskUsageRequest\x1a .slipway.v1.GetDiskUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fslipway/v1/system_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetVersionRequest\"z\n\x12GetVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\x12&\n\x05nodes\x18\x04 \x03(\x0b\x32\x17.slipway.v1.NodeVersion\"W\n\x0bNodeVersion\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0ekernel_version\x18\x03 \x01(\t\x12\x11\n\tavailable\x18\x04 \x01(\x08\"\x10\n\x0eGetInfoRequest\"\xad\x01\n\x0fGetInfoResponse\x12\x12\n\ncontainers\x18\x01 \x01(\x05\x12\x1a\n\x12\x63ontainers_running\x18\x02 \x01(\x05\x12\x19\n\x11\x63ontainers_paused\x18\x03 \x01(\x05\x12\x1a\n\x12\x63ontainers_stopped\x18\x04 \x01(\x05\x12\x0e\n\x06images\x18\x05 \x01(\x05\x12#\n\x05nodes\x18\x06 \x03(\x0b\x32\x14.slipway.v1.NodeInfo\"\xdf\x01\n\x08NodeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\n\n\x02os\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x16\n\x0ekernel_version\x18\x07 \x01(\t\x12\x0c\n\x04\x63pus\x18\x08 \x01(\x05\x12\x0e\n\x06memory\x18\t \x01(\x03\x12\x15\n\rcgroup_layout\x18\n \x01(\t\x12\x10\n\x08runtimes\x18\x0b \x03(\t\x12\x10\n\x08warnings\x18\x0c \x03(\t\"\xcb\x01\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x03 \x01(\t\x12\x35\n\nattributes\x18\x04 \x03(\x0b\x32!.slipway.v1.Event.AttributesEntry\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x02\n\x13StreamEventsRequest\x12\x17\n\x06\x63ursor\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12<\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\x12<\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\x12\x33\n\x04type\x18\x04 \x03(\tB%\xbaH\"\x92\x01\x1f\"\x1dr\x1bR\tcontainerR\x05imageR\x07network\x12\x0e\n\x06\x61\x63tion\x18\x05 \x03(\t\x12\x11\n\tcontainer\x18\x06 \x03(\t\x12\r\n\x05label\x18\x07 \x03(\t\"H\n\x14StreamEventsResponse\x12 \n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x15\n\x13GetDiskUsageRequest\"W\n\x14GetDiskUsageResponse\x12\x13\n\x0bimages_size\x18\x01 \x01(\x03\x12\x17\n\x0f\x63ontainers_size\x18\x02 \x01(\x03\x12\x11\n\tlogs_size\x18\x03 \x01(\x03\x32\xc8\x02\n\rSystemService\x12K\n\nGetVersion\x12\x1d.slipway.v1.GetVersionRequest\x1a\x1e.slipway.v1.GetVersionResponse\x12\x42\n\x07GetInfo\x12\x1a.slipway.v1.GetInfoRequest\x1a\x1b.slipway.v1.GetInfoResponse\x12S\n\x0cStreamEvents\x12\x1f.slipway.v1.StreamEventsRequest\x1a .slipway.v1.StreamEventsResponse0\x01\x12Q\n\x0cGetDiskUsage\x12\x1f.slipway.v1.GetDiskUsageRequest\x1a .slipway.v1.GetDiskUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_STREAMEVENTSREQUEST'].fields_by_name['cursor']._loaded_options = None
   _globals['_STREAMEVENTSREQUEST'].fields_by_name['cursor']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['since']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['since']._serialized_options = b'\272H\016\262\001\013\"\007\010\377\202\321\377\257\0072\000'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['until']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['until']._serialized_options = b'\272H\016\262\001\013\"\007\010\377\202\321\377\257\0072\000'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['type']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['type']._serialized_options = b'\272H\"\222\001\037\"\035r\033R\tcontainerR\005imageR\007network'
   _globals['_GETVERSIONREQUEST']._serialized_start=109
   _globals['_GETVERSIONREQUEST']._serialized_end=128
   _globals['_GETVERSIONRESPONSE']._serialized_start=130
@@ -54,13 +60,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_start=918
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_end=967
   _globals['_STREAMEVENTSREQUEST']._serialized_start=970
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=1166
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1168
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1240
-  _globals['_GETDISKUSAGEREQUEST']._serialized_start=1242
-  _globals['_GETDISKUSAGEREQUEST']._serialized_end=1263
-  _globals['_GETDISKUSAGERESPONSE']._serialized_start=1265
-  _globals['_GETDISKUSAGERESPONSE']._serialized_end=1352
-  _globals['_SYSTEMSERVICE']._serialized_start=1355
-  _globals['_SYSTEMSERVICE']._serialized_end=1683
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=1243
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1245
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1317
+  _globals['_GETDISKUSAGEREQUEST']._serialized_start=1319
+  _globals['_GETDISKUSAGEREQUEST']._serialized_end=1340
+  _globals['_GETDISKUSAGERESPONSE']._serialized_start=1342
+  _globals['_GETDISKUSAGERESPONSE']._serialized_end=1429
+  _globals['_SYSTEMSERVICE']._serialized_start=1432
+  _globals['_SYSTEMSERVICE']._serialized_end=1760
 # @@protoc_insertion_point(module_scope)

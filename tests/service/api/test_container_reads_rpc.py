@@ -227,3 +227,11 @@ async def test_renames_at_once_have_one_winner(api: Api) -> None:
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 1
     assert sorted(await api.names()).count("web") == 1
+
+
+@pytest.mark.parametrize("seconds", [2**62, -(2**62), 253402300800])
+async def test_a_time_outside_the_calendar_is_refused_by_name(api: Api, seconds: int) -> None:
+    call = api.containers.StreamLogs(pb2.StreamLogsRequest(container="web", since=Timestamp(seconds=seconds)))
+    answer = await refused(anext(aiter(call)))
+    assert answer.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert set(answer.violations) == {"since"}

@@ -129,6 +129,16 @@ async def test_tag(api: Api) -> None:
     assert (await refused(tag(api, "nobody", "x"))).code == grpc.StatusCode.NOT_FOUND
 
 
+async def test_an_image_with_all_names_it_may_have_is_removed_whole(api: Api) -> None:
+    for number in range(31):
+        await tag(api, "busybox", f"tools:{number}")
+    assert (await refused(tag(api, "busybox", "tools:one-more"))).reason == "TOO_MANY_NAMES"
+    image = await inspect(api, "busybox")
+    removed = await remove(api, image.id, force=True)
+    assert len(removed.untagged) == 32
+    assert await listed(api) == []
+
+
 async def test_remove_takes_names_first(api: Api) -> None:
     await tag(api, "busybox", "tools")
     image = await inspect(api, "busybox")
