@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+
+import structlog
 
 from api_service.conversion.image import image_rules
 from api_service.nodes.grpc_executor import GrpcExecutor
@@ -24,6 +25,8 @@ from api_service.records.image_repository import ImageRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.store import Store
 from common.request_rules import RequestRules
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,8 @@ async def open_engine(
 
 
 async def _end(task: asyncio.Task[None]) -> None:
+    """A task that failed has failed, and does not keep the rest from ending."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("background task failed", task=task.get_name(), exc_info=error)

@@ -77,6 +77,14 @@ class JournalFollower:
         """Wait until the connection or the position is another."""
         await self._changed.wait()
 
+    async def known(self, *, patience: float) -> bool:
+        """Wait until it is known which journal the node has; False after `patience` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while not self.journal_id:
+                    await self._changed.wait()
+        return self.journal_id != ""
+
     async def reached(self, sequence: int, *, patience: float) -> bool:
         """Wait until the entry of this sequence is in the records; False when the journal is not being followed, or
         after `patience` seconds."""

@@ -47,7 +47,7 @@ class Observer:
             if entry not in applied:
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
                 await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
-        if applied and isinstance(applied[-1].event, Exited | StartRefused):
+        if not record.state.running and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):
             self.on_ended(record)
         return record
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+import structlog
+
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import ExecutorClient, JournalEntry, NodeFacts
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
-from api_service.records.container import ContainerRecord
 from common.errors import DeadlineExceeded, NotFound, Unavailable
 
+_log = structlog.get_logger(__name__)
+
 _JOURNAL_PATIENCE = 1.0  # seconds an answer waits for the journal to tell the same
+_CONTACT_PATIENCE = 5.0  # seconds an answer waits for the journal to be known at all
 _FACTS_KEPT = 30.0  # seconds
 _FACTS_TIME = 5.0  # seconds to ask for them
 
@@ -28,16 +32,20 @@ class Node:
         self._facts: NodeFacts | None = None
         self._facts_at = 0.0
 
-    async def settle(self, entry: JournalEntry) -> ContainerRecord | None:
-        """Get the entry of an answer into the records; return the container's record after that.
+    async def settle(self, entry: JournalEntry) -> None:
+        """Get the entry of an answer into the records.
 
         What happened before it is told before it: when it is not the journal's very next entry, the journal is waited
-        for, unless it is not being followed.
+        for, unless it is not being followed. While it is unknown which journal the entry belongs to, nothing is
+        written, for the journal would tell it again: after some seconds the entry is left to the journal.
         """
+        if not await self.follower.known(patience=_CONTACT_PATIENCE):
+            _log.warning("answer left to the journal", node=self.name, container=entry.container_id)
+            return
         with self.follower.ahead(entry) as is_next:
-            if not is_next:
-                await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE)
-            return await self._observer.observe([entry], journal_id=self.follower.journal_id)
+            # What the journal or a snapshot has reached is in the records, and told.
+            if is_next or not await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE):
+                await self._observer.observe([entry], journal_id=self.follower.journal_id)
 
     async def facts(self, deadline: Deadline) -> NodeFacts:
         """What the node is, at most half a minute old, or as it was when it last answered. Raises Unavailable when it

@@ -15,15 +15,20 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`time` is in nanoseconds since the epoch. `labels` are the actor's; `attributes` hold them too, and
-    what belongs to the action. A filter by label looks at the labels alone."""
+    """`time` is in nanoseconds since the epoch. `labels` are the actor's, `details` what belongs to the action.
+    A filter by label looks at the labels alone."""
 
     type: EventType
     action: str
     actor_id: str
     time: int
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Both; a detail wins over a label of the same name."""
+        return {**self.labels, **self.details}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

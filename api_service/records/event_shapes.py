@@ -9,14 +9,13 @@ from api_service.records.image import ImageRecord
 
 def container_event(record: ContainerRecord, action: str, time: int, **more: str) -> Event:
     """Attributes: the labels, `image`, `name`, and `more`, which wins over a label of the same name."""
-    labels = dict(record.config.labels)
     return Event(
         type=EventType.CONTAINER,
         action=action,
         actor_id=record.id,
         time=time,
-        attributes={**labels, "image": record.config.image, "name": record.name, **more},
-        labels=labels,
+        details={"image": record.config.image, "name": record.name, **more},
+        labels=dict(record.config.labels),
     )
 
 
@@ -26,15 +25,18 @@ def network_event(record: ContainerRecord, action: str, time: int, *, network: s
         action=action,
         actor_id=network,
         time=time,
-        attributes={"container": record.id, "name": network, "type": network},
+        details={"container": record.id, "name": network, "type": network},
     )
 
 
 def image_event(image: ImageRecord, action: str, time: int, *, name: str = "") -> Event:
     """`name` is the reference the action was about; the image's first name, or its id, when it was about none."""
-    labels = dict(image.config.labels)
     shown = name or (image.names[0] if image.names else image.id)
-    attributes = {**labels, "name": shown}
     return Event(
-        type=EventType.IMAGE, action=action, actor_id=image.id, time=time, attributes=attributes, labels=labels
+        type=EventType.IMAGE,
+        action=action,
+        actor_id=image.id,
+        time=time,
+        details={"name": shown},
+        labels=dict(image.config.labels),
     )

@@ -48,14 +48,23 @@ class SqliteStore:
 
     `history_limit` revisions are kept for watchers (at least 1), also over a restart. `quota` bounds the bytes of all
     keys and values (plus what the commits under way add); a commit that would pass it raises ResourceExhausted (reason
-    `STORE_FULL`), removals and smaller values always work.
+    `STORE_FULL`). Commits that free more than they add always work. One that removes or overwrites a key may pass the
+    quota by `reserve` bytes, so that what exists can change and go, and tell of it, when nothing new fits.
     A caller of `commit` that is cancelled does not know whether the commit happened.
     """
 
-    def __init__(self, path: Path, *, history_limit: int = 100_000, quota: int = 256 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        history_limit: int = 100_000,
+        quota: int = 256 * 1024 * 1024,
+        reserve: int = 96 * 1024 * 1024,
+    ) -> None:
         self._path = path
         self._history_limit = history_limit
         self._quota = quota
+        self._reserve = reserve
         self._database = Database(path, schema=_SCHEMA)
         self._keys = KeySpace()
         self._feed = self._make_feed(revision=0, oldest=1)
@@ -87,7 +96,8 @@ class SqliteStore:
     async def commit(self, *operations: Put | Delete) -> int:
         check_operations(operations)
         growth = self._keys.growth(operations)
-        if growth > 0 and self._keys.size + growth > self._quota:
+        changes = any(isinstance(each, Delete) or self._keys.get(each.key) is not None for each in operations)
+        if growth > 0 and self._keys.size + growth > self._quota + (self._reserve if changes else 0):
             raise ResourceExhausted(
                 f"{self._path}: the store holds {self._keys.size} bytes of records and may hold {self._quota}; "
                 "remove containers, or raise the quota",

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+import api_service.nodes.registry
 from api_service.nodes.executor import JournalAnswer, JournalEntry, NodeSnapshot, Signaled
 from api_service.nodes.journal_follower import Backoff, JournalFollower
+from api_service.nodes.registry import Node
+from api_service.records.container import JournalPosition
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.memory_store import MemoryStore
 from common.errors import ResourceExhausted
@@ -126,3 +129,32 @@ async def test_nobody_waits_for_a_journal_that_is_not_followed() -> None:
         assert not await follower.reached(1, patience=0.001)
     assert not follower.connected
     assert not await follower.reached(1, patience=60)
+
+
+async def test_answer_waits_until_the_journal_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_service.nodes.registry, "_CONTACT_PATIENCE", 0.001)
+    journal: Any = Journal()
+    records: Any = Records()
+    async with MemoryStore() as store:
+        follower = JournalFollower(
+            node="local",
+            executor=journal,
+            observer=records,
+            cursors=NodeCursors(store),
+            on_connected=lambda: None,
+            backoff=Backoff(),
+        )
+        node = Node(name="local", executor=journal, follower=follower, observer=records)
+        with capture_logs() as log:
+            await node.settle(entry(1))
+        assert records.seen == []
+        assert [line["event"] for line in log] == ["answer left to the journal"]
+        monkeypatch.setattr(api_service.nodes.registry, "_CONTACT_PATIENCE", 10)
+        waiting = asyncio.create_task(node.settle(entry(1)))
+        await asyncio.sleep(0)
+        follower._move_to(JournalPosition(journal_id="j", sequence=0))
+        await waiting
+        assert records.seen == [1]
+        follower._move_to(JournalPosition(journal_id="j", sequence=2))  # a snapshot has told it
+        await node.settle(entry(2))
+        assert records.seen == [1]

@@ -25,8 +25,8 @@ from api_service.records.event_shapes import container_event
 from api_service.records.image import ImageRecord
 from api_service.records.image_repository import ImageRepository
 from api_service.store.memory_store import MemoryStore
-from api_service.store.store import Entry, RevisionConflict, Store
-from common.errors import Internal, InvalidArgument, NotFound
+from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
+from common.errors import Internal, InvalidArgument, NotFound, ResourceExhausted
 
 
 def record(container_id: str, name: str, *, request_id: str = "", phase: Phase = Phase.READY) -> ContainerRecord:
@@ -164,6 +164,21 @@ async def test_events_of_one_commit_have_places_of_their_own(store: Store, event
     assert [parse_cursor(str(place)) for place, _ in found] == [place for place, _ in found]
 
 
+async def test_places_count_through_all_sources_of_a_commit(containers: ContainerRepository, events: EventLog) -> None:
+    await containers.add(record(A, "web"))
+    told = {"j.10": [event("z", 9), event("y", 8)], "j.9": [event("x", 1)], "j.8": [event("w", 2)]}
+    await containers.update(A, lambda found: Changed(record=found, sourced=told))
+    found = await kept(events)
+    assert [each.action for _, each in found] == ["z", "y", "x", "w"]
+    followed = events.after(BEGINNING)
+    assert [await anext(followed) for _ in found] == found
+    for number, (place, _) in enumerate(found[:-1]):
+        assert [item async for item in events.kept(after=place)] == found[number + 1 :]
+        assert await anext(events.after(place)) == found[number + 1]
+    recent = [item async for item in events.kept(after=BEGINNING, since=8)]
+    assert recent == found[:2]
+
+
 async def test_events_of_one_source_are_written_once(events: EventLog) -> None:
     await asyncio.gather(*(events.add_missing([event("one"), event("two")], source="j.1") for _ in range(5)))
     assert [found.action for _, found in await kept(events)] == ["one", "two"]
@@ -186,6 +201,51 @@ async def test_oldest_events_are_trimmed(events: EventLog) -> None:
     found = await kept(events)
     assert 50 <= len(found) <= 151
     assert found[-1][1].action == "399"
+    trimming.cancel()
+    await asyncio.wait([trimming])
+
+
+async def test_events_are_bounded_by_bytes(store: Store) -> None:
+    log = EventLog(store, max_bytes=10_000)
+    trimming = asyncio.create_task(log.trim_forever())
+    for number in range(100):
+        await log.add(dataclasses.replace(event(f"{number}", number), labels={"k": "v" * 1000}))
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    held = await store.list("events/")
+    assert 5000 < sum(len(entry.key) + len(entry.value) for entry in held) <= 12_500
+    assert (await kept(log))[-1][1].action == "99"
+    trimming.cancel()
+    await asyncio.wait([trimming])
+
+
+async def test_labels_are_stored_once(store: Store, events: EventLog) -> None:
+    await events.add(container_event(dataclasses.replace(record(A, "web"), args=()), "start", 1))
+    [entry] = await store.list("events/")
+    assert entry.value.count(b'"a":"b"') == 1
+    [(_, found)] = await kept(events)
+    assert found.attributes == {"a": "b", "image": "i", "name": "web"}
+
+
+async def test_trimming_outlives_a_write_that_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(store, limit=5, retry=0.001)
+    await log.add(*(event(f"{number}", number) for number in range(20)))
+    commit, failed = store.commit, asyncio.Event()
+
+    async def commit_later(*operations: Put | Delete) -> int:
+        if not failed.is_set():
+            failed.set()
+            raise ResourceExhausted("the disk is full")
+        return await commit(*operations)
+
+    monkeypatch.setattr(store, "commit", commit_later)
+    changes = store.watch("events/", after=await store.revision())
+    trimming = asyncio.create_task(log.trim_forever())
+    async with asyncio.timeout(10):
+        assert (await anext(changes)).value is None
+    assert failed.is_set()
+    assert len(await kept(log)) == 5
     trimming.cancel()
     await asyncio.wait([trimming])
 

@@ -17,9 +17,13 @@ from api_service.nodes.executor import (
     Started,
     StartRefused,
 )
+from api_service.nodes.observer import Observer
 from api_service.nodes.transitions import apply, resynchronise
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, JournalPosition, Phase, Status
+from api_service.records.container_repository import ContainerRepository
+from api_service.records.event_log import EventLog
+from api_service.store.memory_store import MemoryStore
 
 ID = "a" * 64
 SECOND = 1_000_000_000
@@ -165,3 +169,17 @@ def test_container_that_is_broken_there() -> None:
     after, events = resynchronise(RUNNING, snapshot, node, now=99)
     assert (after.status, after.state.error) == (Status.DEAD, "unreadable")
     assert [event.action for event in events] == ["die", "disconnect"]
+
+
+async def test_end_is_noticed_when_a_signal_is_told_after_it() -> None:
+    async with MemoryStore() as store:
+        events = EventLog(store)
+        containers = ContainerRepository(store, events)
+        await containers.add(CREATED)
+        observer, ended = Observer(containers, events, clock=lambda: 0), []
+        observer.on_ended = lambda record: ended.append(record.id)
+        run = [started(sequence=1), exited(sequence=2), entry(Signaled(signal=9), sequence=3)]
+        await observer.observe(run, journal_id="j")
+        assert ended == [ID]
+        await observer.observe([exited(sequence=4), started("s2", sequence=5)], journal_id="j")
+        assert ended == [ID]  # it runs again

@@ -194,6 +194,18 @@ async def test_quota_bounds_what_is_held_and_removal_makes_room(tmp_path: Path) 
         await store.commit(Put(key="b", value=b"1"))
 
 
+async def test_what_is_there_can_change_and_go_when_nothing_new_fits(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "store.db", quota=1000, reserve=500) as store:
+        await store.commit(Put(key="a", value=bytes(900)))
+        with pytest.raises(ResourceExhausted):
+            await store.commit(Put(key="b", value=bytes(200)))
+        await store.commit(Put(key="a", value=bytes(900)), Put(key="event", value=bytes(200)))
+        await store.commit(Delete(key="nothing"), Put(key="event-2", value=bytes(200)))
+        with pytest.raises(ResourceExhausted):  # the reserve has an end
+            await store.commit(Put(key="a", value=bytes(900)), Put(key="event-3", value=bytes(300)))
+        await store.commit(Delete(key="a"), Put(key="event-3", value=bytes(300)))
+
+
 async def test_second_process_is_refused(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "store.db"):
         with pytest.raises(FailedPrecondition, match="another process"):
