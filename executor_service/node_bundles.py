@@ -25,6 +25,7 @@ from executor_service.paths import Paths
 from executor_service.storage.threads import finish
 
 _SMALLEST_LAST_RESORT = 64 * 1024 * 1024  # bytes
+_INT64_MAX = 2**63 - 1  # conmon reads the size as one
 _CGROUP_TIMEOUT = 10  # seconds until killed processes must have left their cgroup
 
 
@@ -120,7 +121,7 @@ def _resolve(spec: ContainerSpec, rootfs: Path) -> ResolvedUser:
 def _last_resort(max_size: int) -> int:
     """conmon throws the log's content away at this size: far beyond what it can grow to between two looks of the
     rotator, so only while no executor runs."""
-    return max(max_size * 10, _SMALLEST_LAST_RESORT) if max_size else 0
+    return min(max(max_size * 10, _SMALLEST_LAST_RESORT), _INT64_MAX) if max_size else 0
 
 
 def _text(path: Path) -> str:

@@ -47,7 +47,7 @@ def rotate(log: Path, *, control: Path, max_files: int) -> bool:
             os.link(log, _numbered(log, 1))
         # One message a write: conmon takes the first of two for both.
         os.write(descriptor, _REOPEN)
-    except BlockingIOError:
+    except (BlockingIOError, BrokenPipeError):  # it is busy, or ended in this very moment
         return False
     finally:
         os.close(descriptor)

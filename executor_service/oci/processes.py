@@ -35,7 +35,12 @@ def open_process(process: Process) -> int | None:
             return None
         raise
     # Compared after opening: from here on the descriptor means this very process.
-    if read_process(process.pid) != process:
+    try:
+        same = read_process(process.pid) == process
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not same:
         os.close(descriptor)
         return None
     return descriptor
