@@ -103,7 +103,8 @@ class ResetSettings(Settings):
 
 
 def instance_defaults(instance: str) -> dict[str, object]:
-    """What follows an instance's name, so that two instances on one host never meet."""
+    """What follows an instance's name, so that two instances on one host do not meet. Their subnets may, one pair in
+    forty; the bridge says so, and then one of them wants `ipv4_subnet`."""
     digest = hashlib.sha256(instance.encode()).digest()
     unique_local = f"fd{digest[0]:02x}:{digest[1:3].hex()}:{digest[3:5].hex()}::/64"  # RFC 4193, section 3.1
     suffix = instance_suffix(instance)
