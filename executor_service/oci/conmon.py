@@ -66,7 +66,8 @@ class ConmonFiles:
                 for entry in directory.iterdir():
                     entry.unlink(missing_ok=True)
                 directory.rmdir()
-        names = ("container.pid", "conmon.pid", "ctl", "winsz", "attach", "oom", "conmon.log")
+        # runc writes its pid file under the dotted name first, and may be killed in between.
+        names = ("container.pid", ".container.pid", "conmon.pid", "ctl", "winsz", "attach", "oom", "conmon.log")
         for name in names:
             (self.bundle / name).unlink(missing_ok=True)
 
