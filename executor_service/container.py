@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from executor_service.health import HealthCheck
+from executor_service.limits import Resources, Rlimit
+from executor_service.mounts import Mount
+from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
+from executor_service.restart import Dependency, RestartPolicy
+
 CONTAINER_ID = re.compile(r"[a-f0-9]{64}")
 
 
@@ -18,10 +24,85 @@ class NetworkMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLimits:
-    """`max_size` bytes a file (0 = unlimited), `max_files` files kept, the one being written included."""
+    """`max_size` bytes a file (0 = unlimited), `max_files` files kept, the one being written included. `disabled`: no
+    output is kept. `buffer_size`: bytes that may wait to be written before the oldest are dropped; 0 lets the process
+    wait instead."""
 
     max_size: int = 10 * 1024 * 1024
     max_files: int = 5
+    disabled: bool = False
+    buffer_size: int = 0
+
+
+class Seccomp(StrEnum):
+    DEFAULT = "default"
+    UNCONFINED = "unconfined"
+    PROFILE = "profile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """`capabilities` of the process; those the node lacks are left out. `privileged`: all devices, writable /sys and
+    cgroups, nothing hidden. `seccomp_profile`: JSON in Docker's form. `masked_paths`, `readonly_paths`: None means the
+    node's own lists."""
+
+    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    privileged: bool = False
+    no_new_privileges: bool = False
+    seccomp: Seccomp = Seccomp.DEFAULT
+    seccomp_profile: str = ""
+    apparmor_profile: str = ""
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    writable_cgroups: bool = False
+
+
+class NamespaceMode(StrEnum):
+    PRIVATE = "private"
+    SHAREABLE = "shareable"
+    HOST = "host"
+    CONTAINER = "container"
+    NONE = "none"  # private, and without /dev/shm; only for IPC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespaces:
+    """The namespaces but the network's. `ipc_container`, `pid_container`: whose is joined, with `CONTAINER`."""
+
+    ipc: NamespaceMode = NamespaceMode.PRIVATE
+    ipc_container: str = ""
+    pid: NamespaceMode = NamespaceMode.PRIVATE
+    pid_container: str = ""
+    host_uts: bool = False
+    host_userns: bool = False
+    private_cgroup: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device of the node, or a directory of devices. `permissions`: of `rwm`."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRule:
+    """`type` is `a`, `b` or `c`; -1 stands for all numbers."""
+
+    type: str
+    major: int
+    minor: int
+    permissions: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalSize:
+    """In characters."""
+
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +141,23 @@ class ContainerSpec:
     log: LogLimits = field(default_factory=LogLimits)
     runtime: str = ""  # empty: the executor's default OCI runtime
     annotations: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    cgroup_parent: str = ""  # empty: the node's
+    mounts: tuple[Mount, ...] = ()
+    security: Security = field(default_factory=Security)
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    group_add: tuple[str, ...] = ()  # names or numbers of the container's own group file
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    rlimits: tuple[Rlimit, ...] = ()
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()
+    oom_score_adj: int = 0
+    init: bool = False
+    terminal_size: TerminalSize | None = None
+    open_stdin: bool = False
+    stdin_once: bool = False
+    stop_signal: int = 15  # for what the node itself stops
+    stop_timeout: int = 10  # seconds, -1: never SIGKILL
+    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    health_check: HealthCheck | None = None
+    dependencies: tuple[Dependency, ...] = ()

@@ -1,70 +1,48 @@
-"""Messages of `slipway.executor.v1` to the executor's own words and back: the only module that knows both."""
+"""Messages of `slipway.executor.v1` to the executor's own words and back: specifications are those of
+`executor_service.spec_conversion`, and no other module knows both."""
 
 from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import image_store_service_pb2, node_service_pb2, runtime_service_pb2
 
-from common.errors import InvalidArgument, Violation
-from executor_service.container import ContainerSpec, LogLimits, NameResolution, NetworkMode
-from executor_service.journal import Exited, JournalEntry, Signaled, Started, StartFailure
+from executor_service.health import HealthStatus
+from executor_service.journal import (
+    ExecExited,
+    Exited,
+    HealthChanged,
+    JournalEntry,
+    Paused,
+    RestartCancelled,
+    Signaled,
+    Started,
+    StartFailure,
+    Unpaused,
+    Updated,
+)
 from executor_service.logs.reader import LogQuery
 from executor_service.logs.record import LogRecord, Stream
 from executor_service.network.sandbox import Endpoint
 from executor_service.operations.container_list import NodeSnapshot
-from executor_service.operations.container_rules import violations
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.records import ContainerRecord, Phase
 from executor_service.storage.images import Image
 
-_NETWORK_MODES = {
-    runtime_service_pb2.NETWORK_MODE_BRIDGE: NetworkMode.BRIDGE,
-    runtime_service_pb2.NETWORK_MODE_HOST: NetworkMode.HOST,
-    runtime_service_pb2.NETWORK_MODE_NONE: NetworkMode.NONE,
-}
 _PHASES = {
     Phase.CREATED: runtime_service_pb2.CONTAINER_PHASE_CREATED,
     Phase.RUNNING: runtime_service_pb2.CONTAINER_PHASE_RUNNING,
     Phase.STOPPED: runtime_service_pb2.CONTAINER_PHASE_STOPPED,
     Phase.BROKEN: runtime_service_pb2.CONTAINER_PHASE_BROKEN,
 }
+_HEALTH_STATUSES = {
+    HealthStatus.STARTING: runtime_service_pb2.HEALTH_STATUS_STARTING,
+    HealthStatus.HEALTHY: runtime_service_pb2.HEALTH_STATUS_HEALTHY,
+    HealthStatus.UNHEALTHY: runtime_service_pb2.HEALTH_STATUS_UNHEALTHY,
+}
 _STREAMS = {
     Stream.STDOUT: runtime_service_pb2.LOG_STREAM_STDOUT,
     Stream.STDERR: runtime_service_pb2.LOG_STREAM_STDERR,
 }
-
-
-def spec_from_proto(message: runtime_service_pb2.ContainerSpec) -> ContainerSpec:
-    """Raises InvalidArgument, with every other broken rule too, for a network mode that is none."""
-    mode = _NETWORK_MODES.get(message.network_mode)
-    spec = ContainerSpec(
-        id=message.id,
-        image_id=message.image_id,
-        args=tuple(message.args),
-        env=tuple(message.env),
-        working_dir=message.working_dir,
-        user=message.user,
-        hostname=message.hostname,
-        domainname=message.domainname,
-        terminal=message.terminal,
-        readonly_rootfs=message.readonly_rootfs,
-        shm_size=message.shm_size,
-        network_mode=mode or NetworkMode.NONE,
-        mac_address=message.mac_address,
-        names=NameResolution(
-            servers=tuple(message.dns_servers),
-            search=tuple(message.dns_search),
-            options=tuple(message.dns_options),
-            extra_hosts=tuple((entry.name, entry.address) for entry in message.extra_hosts),
-        ),
-        log=LogLimits(max_size=message.log_max_size, max_files=message.log_max_files),
-        runtime=message.runtime,
-        annotations=dict(message.annotations),
-    )
-    if mode is None:
-        rule = f"{message.network_mode} is no network mode; give BRIDGE, HOST or NONE"
-        raise InvalidArgument(violations=[Violation(field="spec.network_mode", description=rule), *violations(spec)])
-    return spec
 
 
 def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
@@ -78,15 +56,50 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
             message.start_failed.start_id = event.start_id
             message.start_failed.exit_code = event.exit_code
             message.start_failed.message = event.message
+            if event.next_start is not None:
+                message.start_failed.next_start.FromNanoseconds(event.next_start)
         case Exited() as event:
             message.exited.start_id = event.start_id
             message.exited.oom_killed = event.oom_killed
             message.exited.error = event.error
             if event.exit_code is not None:
                 message.exited.exit_code = event.exit_code
+            if event.next_start is not None:
+                message.exited.next_start.FromNanoseconds(event.next_start)
         case Signaled() as event:
             message.signaled.signal = event.signal
+        case Paused():
+            message.paused.SetInParent()
+        case Unpaused():
+            message.unpaused.SetInParent()
+        case RestartCancelled():
+            message.restart_cancelled.SetInParent()
+        case Updated():
+            message.updated.SetInParent()
+        case HealthChanged() as event:
+            message.health_changed.CopyFrom(_health_changed(event))
+        case ExecExited() as event:
+            message.exec_exited.exec_id = event.exec_id
+            message.exec_exited.error = event.error
+            if event.exit_code is not None:
+                message.exec_exited.exit_code = event.exit_code
     return message
+
+
+def _health_changed(event: HealthChanged) -> runtime_service_pb2.HealthChanged:
+    return runtime_service_pb2.HealthChanged(
+        status=_HEALTH_STATUSES[event.status],
+        failing_streak=event.failing_streak,
+        log=[
+            runtime_service_pb2.ProbeResult(
+                started_at=_timestamp(probe.started_at),
+                ended_at=_timestamp(probe.ended_at),
+                exit_code=probe.exit_code,
+                output=probe.output,
+            )
+            for probe in event.log
+        ],
+    )
 
 
 def _started(event: Started) -> runtime_service_pb2.Started:
@@ -96,6 +109,7 @@ def _started(event: Started) -> runtime_service_pb2.Started:
         sandbox_id=event.sandbox_id,
         netns_path=event.netns_path,
         endpoint=_endpoint(event.endpoint) if event.endpoint else None,
+        restart_count=event.restart_count,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from common.errors import OutOfRange, Unavailable
 from common.sqlite import Database
+from executor_service.health import HealthStatus, ProbeResult
 from executor_service.network.sandbox import Endpoint
 
 SCHEMA = """
@@ -42,34 +43,39 @@ _BATCH = 256  # entries a follower reads at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The process runs. `pid` is the node's, `netns_path` empty with the host's network."""
+    """The process runs. `pid` is the node's, `netns_path` empty with the host's network. `restart_count`: starts by the
+    restart policy since the last one that was asked for."""
 
     start_id: str
     pid: int
     sandbox_id: str
     netns_path: str
     endpoint: Endpoint | None = None
+    restart_count: int = 0
     kind: Literal["started"] = "started"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFailure:
-    """The process could not be started, and everything done for it was undone. `exit_code` as in `StartFailed`."""
+    """The process could not be started, and everything done for it was undone. `exit_code` as in `StartFailed`.
+    `next_start`: when it is tried again, nanoseconds since the epoch; None when it is not."""
 
     start_id: str
     exit_code: int
     message: str
+    next_start: int | None = None
     kind: Literal["start_failed"] = "start_failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """The process ended. `exit_code` None: nobody saw it, `error` says why."""
+    """The process ended. `exit_code` None: nobody saw it, `error` says why. `next_start` as in `StartFailure`."""
 
     start_id: str
     exit_code: int | None
     oom_killed: bool = False
     error: str = ""
+    next_start: int | None = None
     kind: Literal["exited"] = "exited"
 
 
@@ -81,7 +87,67 @@ class Signaled:
     kind: Literal["signaled"] = "signaled"
 
 
-Event = Annotated[Started | StartFailure | Exited | Signaled, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """It was frozen."""
+
+    kind: Literal["paused"] = "paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaused:
+    """It goes on."""
+
+    kind: Literal["unpaused"] = "unpaused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartCancelled:
+    """A pending restart was called off."""
+
+    kind: Literal["restart_cancelled"] = "restart_cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updated:
+    """Its limits or its restart policy were changed."""
+
+    kind: Literal["updated"] = "updated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthChanged:
+    """Its health is another, or one more probe failed. `log`: the last probes, at most five, the oldest first."""
+
+    status: HealthStatus
+    failing_streak: int = 0
+    log: tuple[ProbeResult, ...] = ()
+    kind: Literal["health_changed"] = "health_changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecExited:
+    """A program that was run in it ended. `exit_code` None: nobody saw it, `error` says why."""
+
+    exec_id: str
+    exit_code: int | None
+    error: str = ""
+    kind: Literal["exec_exited"] = "exec_exited"
+
+
+AnyEvent = (
+    Started
+    | StartFailure
+    | Exited
+    | Signaled
+    | Paused
+    | Unpaused
+    | RestartCancelled
+    | Updated
+    | HealthChanged
+    | ExecExited
+)
+Event = Annotated[AnyEvent, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +160,7 @@ class JournalEntry:
     event: Event
 
 
-_EVENT: TypeAdapter[Started | StartFailure | Exited | Signaled] = TypeAdapter(Event)
+_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 
 class Journal:

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 
 from slipway.v1 import container_pb2 as container_pb2
 from slipway.v1 import container_service_pb2 as service_pb2
+from slipway.v1 import health_pb2, mount_pb2
 
+from api_service.conversion.container_config import (
+    config_from_proto,
+    config_to_proto,
+    host_config_from_proto,
+    host_config_to_proto,
+    networking_from_proto,
+    networking_to_proto,
+)
 from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
 from api_service.operations.container_create import CreateRequest
 from api_service.operations.container_list import ContainerFilter, Page
 from api_service.operations.container_status_text import status_text
 from api_service.operations.container_wait import WaitCondition, Waited
-from api_service.records.config import (
-    ContainerConfig,
-    EndpointSettings,
-    HostConfig,
-    LogConfig,
-    NetworkingConfig,
-)
 from api_service.records.container import ContainerRecord, Status
+from api_service.records.health import Health, HealthStatus
+from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint, MountType
 from common.errors import Violation
 
 _STATUSES = {
@@ -31,6 +35,12 @@ _STATUSES = {
     Status.REMOVING: container_pb2.CONTAINER_STATUS_REMOVING,
     Status.EXITED: container_pb2.CONTAINER_STATUS_EXITED,
     Status.DEAD: container_pb2.CONTAINER_STATUS_DEAD,
+}
+HEALTH_STATUSES = {
+    HealthStatus.NONE: health_pb2.HEALTH_STATUS_NONE,
+    HealthStatus.STARTING: health_pb2.HEALTH_STATUS_STARTING,
+    HealthStatus.HEALTHY: health_pb2.HEALTH_STATUS_HEALTHY,
+    HealthStatus.UNHEALTHY: health_pb2.HEALTH_STATUS_UNHEALTHY,
 }
 _STATUS_OF = {number: status for status, number in _STATUSES.items()}
 _CONDITIONS = {
@@ -50,61 +60,12 @@ def create_request_from_proto(
 ) -> CreateRequest:
     return CreateRequest(
         name=message.name,
-        config=_config_from_proto(message.config),
-        host_config=_host_config_from_proto(message.host_config),
-        networking_config=_networking_from_proto(message.networking_config),
+        config=config_from_proto(message.config),
+        host_config=host_config_from_proto(message.host_config),
+        networking_config=networking_from_proto(message.networking_config),
         platform=message.platform,
         request_id=message.request_id,
         violations=violations,
-    )
-
-
-def _config_from_proto(message: container_pb2.ContainerConfig) -> ContainerConfig:
-    return ContainerConfig(
-        image=message.image,
-        hostname=message.hostname,
-        domainname=message.domainname,
-        user=message.user,
-        tty=message.tty,
-        env=tuple(message.env),
-        cmd=tuple(message.cmd),
-        # The protocol cannot tell an empty list from none.
-        entrypoint=tuple(message.entrypoint) or None,
-        working_dir=message.working_dir,
-        labels=dict(message.labels),
-        stop_signal=message.stop_signal,
-        stop_timeout=message.stop_timeout if message.HasField("stop_timeout") else None,
-        exposed_ports=tuple(message.exposed_ports),
-    )
-
-
-def _host_config_from_proto(message: container_pb2.HostConfig) -> HostConfig:
-    return HostConfig(
-        network_mode=message.network_mode,
-        dns=tuple(message.dns),
-        dns_search=tuple(message.dns_search),
-        dns_options=tuple(message.dns_options),
-        extra_hosts=tuple(message.extra_hosts),
-        auto_remove=message.auto_remove,
-        log_config=LogConfig(type=message.log_config.type, config=dict(message.log_config.config)),
-        runtime=message.runtime,
-        readonly_rootfs=message.readonly_rootfs,
-        shm_size=message.shm_size,
-        annotations=dict(message.annotations),
-    )
-
-
-def _networking_from_proto(message: container_pb2.NetworkingConfig) -> NetworkingConfig:
-    return NetworkingConfig(
-        endpoints={
-            name: EndpointSettings(
-                ipv4_address=endpoint.ipv4_address,
-                ipv6_address=endpoint.ipv6_address,
-                aliases=tuple(endpoint.aliases),
-                mac_address=endpoint.mac_address,
-            )
-            for name, endpoint in message.endpoints_config.items()
-        }
     )
 
 
@@ -115,13 +76,9 @@ def container_to_proto(record: ContainerRecord) -> container_pb2.Container:
         created_at=timestamp(record.created_at),
         path=record.path,
         args=record.args,
-        config=_config_to_proto(record.config),
-        host_config=_host_config_to_proto(record.host_config),
-        networking_config=container_pb2.NetworkingConfig(
-            endpoints_config={
-                name: _asked_to_proto(settings) for name, settings in record.networking_config.endpoints.items()
-            }
-        ),
+        config=config_to_proto(record.config),
+        host_config=host_config_to_proto(record.host_config),
+        networking_config=networking_to_proto(record.networking_config),
         image_id=record.image_id,
         state=_state_to_proto(record),
         network_settings=container_pb2.NetworkSettings(
@@ -131,49 +88,22 @@ def container_to_proto(record: ContainerRecord) -> container_pb2.Container:
         ),
         node=record.node,
         platform=record.platform,
+        mounts=[_mount_point_to_proto(mount) for mount in record.mount_points],
+        restart_count=record.state.restart_count,
     )
 
 
-def _config_to_proto(config: ContainerConfig) -> container_pb2.ContainerConfig:
-    return container_pb2.ContainerConfig(
-        image=config.image,
-        hostname=config.hostname,
-        domainname=config.domainname,
-        user=config.user,
-        tty=config.tty,
-        env=config.env,
-        cmd=config.cmd,
-        entrypoint=config.entrypoint or (),
-        working_dir=config.working_dir,
-        labels=dict(config.labels),
-        stop_signal=config.stop_signal,
-        stop_timeout=config.stop_timeout,
-        exposed_ports=config.exposed_ports,
-    )
-
-
-def _host_config_to_proto(host: HostConfig) -> container_pb2.HostConfig:
-    return container_pb2.HostConfig(
-        network_mode=host.network_mode,
-        dns=host.dns,
-        dns_search=host.dns_search,
-        dns_options=host.dns_options,
-        extra_hosts=host.extra_hosts,
-        auto_remove=host.auto_remove,
-        log_config=container_pb2.LogConfig(type=host.log_config.type, config=dict(host.log_config.config)),
-        runtime=host.runtime,
-        readonly_rootfs=host.readonly_rootfs,
-        shm_size=host.shm_size,
-        annotations=dict(host.annotations),
-    )
-
-
-def _asked_to_proto(settings: EndpointSettings) -> container_pb2.EndpointSettings:
-    return container_pb2.EndpointSettings(
-        ipv4_address=settings.ipv4_address,
-        ipv6_address=settings.ipv6_address,
-        aliases=settings.aliases,
-        mac_address=settings.mac_address,
+def _mount_point_to_proto(mount: MountPoint) -> mount_pb2.MountPoint:
+    volume = mount.type is MountType.VOLUME
+    return mount_pb2.MountPoint(
+        type=mount.type.value,
+        name=mount.source if volume else "",
+        source="" if volume else mount.source,
+        destination=mount.destination,
+        driver=DEFAULT_VOLUME_DRIVER if volume else "",
+        mode=mount.mode,
+        rw=not mount.read_only,
+        propagation=mount.propagation,
     )
 
 
@@ -191,14 +121,32 @@ def _state_to_proto(record: ContainerRecord) -> container_pb2.ContainerState:
         error=state.error,
         started_at=optional_timestamp(state.started_at),
         finished_at=optional_timestamp(state.finished_at),
+        health=_health_to_proto(state.health) if state.health is not None else None,
+        next_restart_at=optional_timestamp(state.next_restart_at),
+    )
+
+
+def _health_to_proto(health: Health) -> health_pb2.Health:
+    return health_pb2.Health(
+        status=HEALTH_STATUSES[health.status],
+        failing_streak=health.failing_streak,
+        log=[
+            health_pb2.HealthProbeResult(
+                started_at=timestamp(probe.started_at),
+                ended_at=timestamp(probe.ended_at),
+                exit_code=probe.exit_code,
+                output=probe.output,
+            )
+            for probe in health.log
+        ],
     )
 
 
 def _endpoints_to_proto(record: ContainerRecord) -> dict[str, container_pb2.EndpointSettings]:
     """The networks joined, with what was asked of them and, while the process runs, what was observed."""
     mode = record.host_config.network_mode
-    asked = record.networking_config.endpoints.get(mode, EndpointSettings())
-    endpoint, seen = _asked_to_proto(asked), record.network.endpoint
+    asked = networking_to_proto(record.networking_config).endpoints_config
+    endpoint, seen = asked[mode], record.network.endpoint  # a message's map makes what it lacks
     if seen is None:
         return {mode: endpoint}
     endpoint.mac_address = seen.mac_address
@@ -274,5 +222,8 @@ def log_query_from_proto(message: service_pb2.StreamLogsRequest) -> LogQuery:
 
 def log_line_to_proto(line: LogLine) -> service_pb2.StreamLogsResponse:
     return service_pb2.StreamLogsResponse(
-        stream=_LOG_STREAMS[line.stream], timestamp=timestamp(line.time), data=line.data
+        stream=_LOG_STREAMS[line.stream],
+        timestamp=timestamp(line.time),
+        data=line.data,
+        dropped_bytes=line.dropped_bytes,
     )

@@ -9,67 +9,49 @@ from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 from api_service.conversion.times import timestamp
 from api_service.nodes.executor import (
     ContainerSnapshot,
-    ContainerSpec,
     DiskUsage,
     Endpoint,
+    Event,
+    ExecExited,
     Exited,
+    HealthChanged,
     JournalAnswer,
     JournalEntry,
     LogLine,
     LogQuery,
     LogStream,
-    NetworkMode,
     NodeFacts,
     NodeSnapshot,
+    Paused,
+    RestartCancelled,
     Signaled,
     SnapshotPhase,
     Started,
     StartRefused,
     StoredImage,
+    Unpaused,
+    Updated,
 )
+from api_service.records.health import Health, HealthStatus, ProbeResult
 from common.errors import Internal
 
-_NETWORK_MODES = {
-    NetworkMode.BRIDGE: runtime_pb2.NETWORK_MODE_BRIDGE,
-    NetworkMode.HOST: runtime_pb2.NETWORK_MODE_HOST,
-    NetworkMode.NONE: runtime_pb2.NETWORK_MODE_NONE,
-}
 _PHASES = {
     runtime_pb2.CONTAINER_PHASE_CREATED: SnapshotPhase.CREATED,
     runtime_pb2.CONTAINER_PHASE_RUNNING: SnapshotPhase.RUNNING,
     runtime_pb2.CONTAINER_PHASE_STOPPED: SnapshotPhase.STOPPED,
     runtime_pb2.CONTAINER_PHASE_BROKEN: SnapshotPhase.BROKEN,
+    runtime_pb2.CONTAINER_PHASE_PAUSED: SnapshotPhase.PAUSED,
+    runtime_pb2.CONTAINER_PHASE_RESTARTING: SnapshotPhase.RESTARTING,
+}
+_HEALTH_STATUSES = {
+    runtime_pb2.HEALTH_STATUS_STARTING: HealthStatus.STARTING,
+    runtime_pb2.HEALTH_STATUS_HEALTHY: HealthStatus.HEALTHY,
+    runtime_pb2.HEALTH_STATUS_UNHEALTHY: HealthStatus.UNHEALTHY,
 }
 _LOG_STREAMS = {
     runtime_pb2.LOG_STREAM_STDOUT: LogStream.STDOUT,
     runtime_pb2.LOG_STREAM_STDERR: LogStream.STDERR,
 }
-
-
-def spec_to_proto(spec: ContainerSpec) -> runtime_pb2.ContainerSpec:
-    return runtime_pb2.ContainerSpec(
-        id=spec.id,
-        image_id=spec.image_id,
-        args=spec.args,
-        env=spec.env,
-        working_dir=spec.working_dir,
-        user=spec.user,
-        hostname=spec.hostname,
-        domainname=spec.domainname,
-        terminal=spec.terminal,
-        readonly_rootfs=spec.readonly_rootfs,
-        shm_size=spec.shm_size,
-        network_mode=_NETWORK_MODES[spec.network_mode],
-        mac_address=spec.mac_address,
-        dns_servers=spec.dns_servers,
-        dns_search=spec.dns_search,
-        dns_options=spec.dns_options,
-        extra_hosts=[runtime_pb2.HostEntry(name=name, address=address) for name, address in spec.extra_hosts],
-        log_max_size=spec.log_max_size,
-        log_max_files=spec.log_max_files,
-        runtime=spec.runtime,
-        annotations=dict(spec.annotations),
-    )
 
 
 def entry_from_proto(message: runtime_pb2.JournalEntry) -> JournalEntry:
@@ -82,7 +64,7 @@ def entry_from_proto(message: runtime_pb2.JournalEntry) -> JournalEntry:
     )
 
 
-def _event_from_proto(message: runtime_pb2.JournalEntry) -> Started | StartRefused | Exited | Signaled:
+def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
     match message.WhichOneof("event"):
         case "started":
             started = message.started
@@ -92,10 +74,16 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Started | StartRefus
                 sandbox_id=started.sandbox_id,
                 netns_path=started.netns_path,
                 endpoint=_endpoint_from_proto(started.endpoint) if started.HasField("endpoint") else None,
+                restart_count=started.restart_count,
             )
         case "start_failed":
             failed = message.start_failed
-            return StartRefused(start_id=failed.start_id, exit_code=failed.exit_code, message=failed.message)
+            return StartRefused(
+                start_id=failed.start_id,
+                exit_code=failed.exit_code,
+                message=failed.message,
+                next_start=failed.next_start.ToNanoseconds() if failed.HasField("next_start") else None,
+            )
         case "exited":
             exited = message.exited
             return Exited(
@@ -103,11 +91,42 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Started | StartRefus
                 exit_code=exited.exit_code if exited.HasField("exit_code") else None,
                 oom_killed=exited.oom_killed,
                 error=exited.error,
+                next_start=exited.next_start.ToNanoseconds() if exited.HasField("next_start") else None,
             )
         case "signaled":
             return Signaled(signal=message.signaled.signal)
+        case "paused":
+            return Paused()
+        case "unpaused":
+            return Unpaused()
+        case "restart_cancelled":
+            return RestartCancelled()
+        case "updated":
+            return Updated()
+        case "health_changed":
+            return HealthChanged(health=_health_from_proto(message.health_changed))
+        case "exec_exited":
+            ended = message.exec_exited
+            exit_code = ended.exit_code if ended.HasField("exit_code") else None
+            return ExecExited(exec_id=ended.exec_id, exit_code=exit_code, error=ended.error)
         case _:
             raise Internal(f"journal entry {message.sequence} tells of something this version does not know")
+
+
+def _health_from_proto(message: runtime_pb2.HealthChanged) -> Health:
+    return Health(
+        status=_HEALTH_STATUSES.get(message.status, HealthStatus.STARTING),
+        failing_streak=message.failing_streak,
+        log=tuple(
+            ProbeResult(
+                started_at=probe.started_at.ToNanoseconds(),
+                ended_at=probe.ended_at.ToNanoseconds(),
+                exit_code=probe.exit_code,
+                output=probe.output,
+            )
+            for probe in message.log
+        ),
+    )
 
 
 def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
@@ -142,6 +161,7 @@ def _container_from_proto(message: runtime_pb2.ContainerSnapshot) -> ContainerSn
         started=entry_from_proto(message.started) if message.HasField("started") else None,
         last=entry_from_proto(message.last) if message.HasField("last") else None,
         error=message.error,
+        health=_health_from_proto(message.health) if message.HasField("health") else None,
     )
 
 
@@ -162,7 +182,12 @@ def log_query_to_proto(query: LogQuery) -> runtime_pb2.ReadLogsRequest:
 
 def log_line_from_proto(message: runtime_pb2.ReadLogsResponse) -> LogLine:
     stream = _LOG_STREAMS.get(message.stream, LogStream.STDOUT)
-    return LogLine(stream=stream, time=message.timestamp.ToNanoseconds(), data=message.data)
+    return LogLine(
+        stream=stream,
+        time=message.timestamp.ToNanoseconds(),
+        data=message.data,
+        dropped_bytes=message.dropped_bytes,
+    )
 
 
 def stored_image_from_proto(message: image_pb2.StoredImage) -> StoredImage:
@@ -189,6 +214,16 @@ def facts_from_proto(message: node_pb2.GetNodeResponse) -> NodeFacts:
         runtimes=tuple(message.runtimes),
         ipv4_forwarding=message.ipv4_forwarding,
         warnings=tuple(message.warnings),
+        capabilities=tuple(message.capabilities),
+        cgroup_features=frozenset(message.cgroup_features),
+        cpuset_cpus=message.cpuset_cpus,
+        cpuset_mems=message.cpuset_mems,
+        seccomp=message.seccomp,
+        apparmor=message.apparmor,
+        selinux=message.selinux,
+        recursive_read_only=message.recursive_read_only,
+        userns_remap=message.userns_remap,
+        init=message.init,
     )
 
 

@@ -1,7 +1,8 @@
-"""Times of the protocol and the records': a Timestamp and nanoseconds since the epoch."""
+"""Times of the protocol and the records': a Timestamp and nanoseconds since the epoch, a Duration and nanoseconds."""
 
 from __future__ import annotations
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -13,3 +14,17 @@ def timestamp(nanoseconds: int) -> Timestamp:
 
 def optional_timestamp(nanoseconds: int | None) -> Timestamp | None:
     return timestamp(nanoseconds) if nanoseconds is not None else None
+
+
+def duration(length: int) -> Duration | None:
+    """None for 0, which means that none was given."""
+    if not length:
+        return None
+    message = Duration()
+    message.FromNanoseconds(length)
+    return message
+
+
+def nanoseconds(message: Duration) -> int:
+    # Not ToNanoseconds(): it refuses lengths that a client may well send.
+    return message.seconds * 1_000_000_000 + message.nanos

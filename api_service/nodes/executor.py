@@ -6,45 +6,14 @@ no use any more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
-
-
-class NetworkMode(StrEnum):
-    BRIDGE = "bridge"
-    HOST = "host"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerSpec:
-    """A container, fully resolved: the executor applies no default. Fields mean what the protocol's do."""
-
-    id: str
-    image_id: str
-    args: tuple[str, ...]
-    env: tuple[str, ...]
-    working_dir: str
-    user: str
-    hostname: str
-    domainname: str
-    terminal: bool
-    readonly_rootfs: bool
-    shm_size: int
-    network_mode: NetworkMode
-    mac_address: str
-    dns_servers: tuple[str, ...]
-    dns_search: tuple[str, ...]
-    dns_options: tuple[str, ...]
-    extra_hosts: tuple[tuple[str, str], ...]  # (host name, address)
-    log_max_size: int
-    log_max_files: int
-    runtime: str
-    annotations: Mapping[str, str]
+from api_service.records.health import Health
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,30 +36,84 @@ class Started:
     sandbox_id: str = ""
     netns_path: str = ""
     endpoint: Endpoint | None = None
+    restart_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRefused:
-    """The process could not be started, and nothing of the attempt is left."""
+    """The process could not be started, and nothing of the attempt is left. `next_start`: when it is tried again, None
+    when it is not."""
 
     start_id: str
     exit_code: int
     message: str
+    next_start: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """`exit_code` is None when nobody saw the end; `error` then says why."""
+    """`exit_code` is None when nobody saw the end; `error` then says why. `next_start` as in `StartRefused`."""
 
     start_id: str
     exit_code: int | None
     oom_killed: bool = False
     error: str = ""
+    next_start: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signaled:
     signal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """It was frozen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaused:
+    """It goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartCancelled:
+    """A pending restart was called off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updated:
+    """Its limits or its restart policy were changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthChanged:
+    """Its health is another, or one more probe failed."""
+
+    health: Health
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecExited:
+    """A program that was run in it ended. `exit_code` as in `Exited`."""
+
+    exec_id: str
+    exit_code: int | None
+    error: str = ""
+
+
+Event = (
+    Started
+    | StartRefused
+    | Exited
+    | Signaled
+    | Paused
+    | Unpaused
+    | RestartCancelled
+    | Updated
+    | HealthChanged
+    | ExecExited
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +123,7 @@ class JournalEntry:
     sequence: int
     time: int
     container_id: str
-    event: Started | StartRefused | Exited | Signaled
+    event: Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +138,22 @@ class SnapshotPhase(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     STOPPED = "stopped"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
     BROKEN = "broken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSnapshot:
-    """`started` is the last `Started` entry, `last` the last of any kind; None when there is none."""
+    """`started` is the last `Started` entry, `last` the last of any kind; None when there is none. `health` is None
+    without a check, and unless it runs."""
 
     container_id: str
     phase: SnapshotPhase
     started: JournalEntry | None = None
     last: JournalEntry | None = None
     error: str = ""
+    health: Health | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +183,12 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
+    """`dropped_bytes`: what a non-blocking log dropped before this; such a line has no data."""
+
     stream: LogStream
     time: int
     data: bytes
+    dropped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +218,16 @@ class NodeFacts:
     runtimes: tuple[str, ...]
     ipv4_forwarding: bool
     warnings: tuple[str, ...] = field(default=())
+    capabilities: tuple[str, ...] = ()
+    cgroup_features: frozenset[str] = frozenset()
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    seccomp: bool = False
+    apparmor: bool = False
+    selinux: bool = False
+    recursive_read_only: bool = False
+    userns_remap: bool = False
+    init: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

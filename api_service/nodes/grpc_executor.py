@@ -21,9 +21,10 @@ from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 
 from api_service.conversion import executor as conversion
+from api_service.conversion.container_spec import spec_to_proto
+from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import (
-    ContainerSpec,
     DiskUsage,
     ExecutorClient,
     JournalAnswer,
@@ -77,7 +78,7 @@ class GrpcExecutor:
         await self._channel.close()
 
     async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
-        request = runtime_pb2.CreateContainerRequest(spec=conversion.spec_to_proto(spec))
+        request = runtime_pb2.CreateContainerRequest(spec=spec_to_proto(spec))
         await self._answer(self._runtime.CreateContainer(request, timeout=deadline.remaining))
 
     async def start(self, container_id: str, *, start_id: str, deadline: Deadline) -> JournalEntry:

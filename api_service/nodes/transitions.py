@@ -8,13 +8,19 @@ import signal
 from api_service.nodes.executor import (
     ContainerSnapshot,
     Endpoint,
+    ExecExited,
     Exited,
+    HealthChanged,
     JournalEntry,
     NodeSnapshot,
+    Paused,
+    RestartCancelled,
     Signaled,
     SnapshotPhase,
     Started,
     StartRefused,
+    Unpaused,
+    Updated,
 )
 from api_service.records.container import (
     ContainerRecord,
@@ -26,6 +32,7 @@ from api_service.records.container import (
 )
 from api_service.records.event import Event
 from api_service.records.event_shapes import container_event, network_event
+from api_service.records.health import Health, HealthStatus
 
 _SECOND = 1_000_000_000  # nanoseconds
 
@@ -43,12 +50,26 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
                 exit_code=entry.event.exit_code,
                 error=entry.event.message,
                 start_id=entry.event.start_id,
+                health=None,
+                next_restart_at=entry.event.next_start,
             )
             return dataclasses.replace(record, state=state, network=ObservedNetwork()), []
         case Exited():
             return _exited(record, entry.event, entry.time)
         case Signaled():
             return record, [container_event(record, "kill", entry.time, signal=str(entry.event.signal))]
+        case Paused() | Unpaused():
+            paused = isinstance(entry.event, Paused)
+            state = dataclasses.replace(record.state, paused=paused)
+            event = container_event(record, "pause" if paused else "unpause", entry.time)
+            return dataclasses.replace(record, state=state), [event]
+        case RestartCancelled():
+            state = dataclasses.replace(record.state, next_restart_at=None)
+            return dataclasses.replace(record, state=state), []
+        case HealthChanged():
+            return _health_changed(record, entry.event.health, entry.time)
+        case Updated() | ExecExited():
+            return record, []
 
 
 def _started(record: ContainerRecord, event: Started, time: int) -> tuple[ContainerRecord, list[Event]]:
@@ -58,6 +79,8 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         started_at=time,
         finished_at=record.state.finished_at,
         start_id=event.start_id,
+        restart_count=event.restart_count,
+        health=Health() if _has_health_check(record) else None,
     )
     network = ObservedNetwork(
         sandbox_id=event.sandbox_id,
@@ -69,6 +92,14 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         [network_event(record, "connect", time, network=event.endpoint.network)] if event.endpoint is not None else []
     )
     return started, [*connected, container_event(record, "start", time)]
+
+
+def _health_changed(record: ContainerRecord, health: Health, time: int) -> tuple[ContainerRecord, list[Event]]:
+    known = record.state.health
+    changed = dataclasses.replace(record, state=dataclasses.replace(record.state, health=health))
+    if health.status is HealthStatus.STARTING or (known is not None and known.status is health.status):
+        return changed, []
+    return changed, [container_event(record, "health_status", time, health=health.status.value)]
 
 
 def _endpoint(endpoint: Endpoint) -> ObservedEndpoint:
@@ -94,9 +125,17 @@ def _exited(record: ContainerRecord, event: Exited, time: int) -> tuple[Containe
         oom_killed=event.oom_killed,
         finished_at=time,
         start_id=event.start_id,
+        paused=False,
+        health=None,
+        next_restart_at=event.next_start,
     )
     ended = dataclasses.replace(record, state=state, network=ObservedNetwork())
     return ended, _events_of_end(record, event, time)
+
+
+def _has_health_check(record: ContainerRecord) -> bool:
+    check = record.config.healthcheck
+    return check is not None and check.test[:1] != ("NONE",)
 
 
 def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Event]:
@@ -153,7 +192,7 @@ def _missed(record: ContainerRecord, snapshot: ContainerSnapshot | None, *, now:
 
 
 def _start_id(entry: JournalEntry) -> str:
-    return "" if isinstance(entry.event, Signaled) else entry.event.start_id
+    return entry.event.start_id if isinstance(entry.event, Started | StartRefused | Exited) else ""
 
 
 def _unseen_end(record: ContainerRecord, why: str, now: int) -> JournalEntry:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from api_service.nodes.executor import ContainerSpec, NetworkMode
+from api_service.nodes.container_spec import ContainerSpec, Namespaces, NetworkMode, Security
+from api_service.records.config import RestartPolicy
 from api_service.records.container import ContainerRecord
+from api_service.validation.capabilities import DEFAULT_CAPABILITIES
 from api_service.validation.environment import process_environment
 from api_service.validation.extra_hosts import parse_extra_host
 from api_service.validation.log_options import log_bounds
@@ -36,4 +38,26 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         log_max_files=bounds.max_files,
         runtime=host.runtime,
         annotations=host.annotations,
+        log_disabled=False,
+        log_buffer_size=0,
+        resources=host.resources,
+        cgroup_parent=host.cgroup_parent,
+        mounts=record.mount_points,
+        security=Security(capabilities=DEFAULT_CAPABILITIES),
+        namespaces=Namespaces(),
+        group_add=host.group_add,
+        sysctls=host.sysctls,
+        rlimits=(),
+        devices=(),
+        device_rules=(),
+        oom_score_adj=host.oom_score_adj,
+        init=False,
+        terminal_size=host.console_size,
+        open_stdin=config.open_stdin,
+        stdin_once=config.stdin_once,
+        stop_signal=15,
+        stop_timeout=10,
+        restart_policy=RestartPolicy(name="no"),
+        health_check=None,
+        dependencies=(),
     )

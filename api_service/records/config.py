@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from api_service.records.health import HealthConfig
+from api_service.records.mount import Mount
+from api_service.records.resources import DeviceMapping, Resources, Ulimit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerConfig:
     """`env` entries are `KEY=value`, or a bare `KEY` that removes the image's variable. `entrypoint`: None inherits the
     image's, `("",)` clears it. `stop_timeout`: seconds, -1 waits without end, None was not given. `exposed_ports`:
-    `80/tcp`."""
+    `80/tcp`, `volumes` absolute paths. `shell`: of `CMD-SHELL` health checks."""
 
     image: str = ""
     hostname: str = ""
@@ -30,6 +34,15 @@ class ContainerConfig:
     stop_signal: str = ""
     stop_timeout: int | None = None
     exposed_ports: tuple[str, ...] = ()
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    healthcheck: HealthConfig | None = None
+    volumes: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    network_disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +54,40 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """`name`: empty, `no`, `always`, `unless-stopped` or `on-failure`. Times in nanoseconds; 0 means the default."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+    on_unhealthy: bool = False
+    initial_delay: int = 0
+    max_delay: int = 0
+    multiplier: float = 0.0
+    reset_after: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """`container`: as the request names it, the full id in a record. `condition`: `started`, `healthy` or
+    `completed_successfully`. `timeout`: nanoseconds, 0 means the default."""
+
+    container: str
+    condition: str = ""
+    timeout: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleSize:
+    """In characters."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfig:
-    """`extra_hosts` entries are `name:address`. `shm_size`: bytes, 0 means the default."""
+    """`extra_hosts` entries are `name:address`. `shm_size`: bytes, 0 means the default. `binds` are
+    `[source:]destination[:mode]`. `masked_paths`, `readonly_paths`, `init`: None means the default."""
 
     network_mode: str = ""
     dns: tuple[str, ...] = ()
@@ -55,6 +100,33 @@ class HostConfig:
     readonly_rootfs: bool = False
     shm_size: int = 0
     annotations: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    binds: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    volumes_from: tuple[str, ...] = ()
+    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    depends_on: tuple[Dependency, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    group_add: tuple[str, ...] = ()
+    ipc_mode: str = ""
+    pid_mode: str = ""
+    uts_mode: str = ""
+    userns_mode: str = ""
+    cgroupns_mode: str = ""
+    cgroup_parent: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ulimits: tuple[Ulimit, ...] = ()
+    devices: tuple[DeviceMapping, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    oom_score_adj: int = 0
+    init: bool | None = None
+    console_size: ConsoleSize | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +158,6 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     exposed_ports: tuple[str, ...] = ()
     stop_signal: str = ""
+    healthcheck: HealthConfig | None = None
+    volumes: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()

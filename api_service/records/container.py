@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
+from api_service.records.health import Health
+from api_service.records.mount import MountPoint
 
 
 class Phase(StrEnum):
@@ -35,7 +37,9 @@ class Status(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerState:
     """`exit_code` is of the last process that ended; None before the first end, while one runs, and when nobody saw it.
-    `start_id` names the start the process belongs to. `pid` is 0 unless it runs."""
+    `start_id` names the start the process belongs to. `pid` is 0 unless it runs. `running` is also true while it is
+    `paused`. `health` is None without a check, and unless it runs. `next_restart_at` is None unless a restart is
+    pending; `restart_count` counts those since a client started it."""
 
     running: bool = False
     pid: int = 0
@@ -45,6 +49,10 @@ class ContainerState:
     started_at: int | None = None
     finished_at: int | None = None
     start_id: str = ""
+    paused: bool = False
+    health: Health | None = None
+    restart_count: int = 0
+    next_restart_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +103,7 @@ class ContainerRecord:
     node: str
     platform: str
     request_id: str = ""
+    mount_points: tuple[MountPoint, ...] = ()
     state: ContainerState = field(default_factory=ContainerState)
     network: ObservedNetwork = field(default_factory=ObservedNetwork)
     observed: JournalPosition = field(default_factory=JournalPosition)
@@ -106,5 +115,7 @@ class ContainerRecord:
         if self.phase is Phase.DEAD:
             return Status.DEAD
         if self.state.running:
-            return Status.RUNNING
+            return Status.PAUSED if self.state.paused else Status.RUNNING
+        if self.state.next_restart_at is not None:
+            return Status.RESTARTING
         return Status.CREATED if self.state.started_at is None else Status.EXITED

@@ -14,7 +14,6 @@ from executor_service.conversion import (
     log_query_from_proto,
     log_record_to_proto,
     snapshot_to_proto,
-    spec_from_proto,
 )
 from executor_service.node import Node
 from executor_service.operations.container_create import container_create
@@ -24,6 +23,7 @@ from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from executor_service.operations.container_stop import FOREVER, container_stop
+from executor_service.spec_conversion import spec_from_proto
 from executor_service.tasks import Operations
 
 _Context = grpc.aio.ServicerContext[Any, Any]

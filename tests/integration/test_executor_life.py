@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from slipway.executor.v1 import container_spec_pb2 as spec_pb
 from slipway.executor.v1 import node_service_pb2
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
@@ -84,8 +85,8 @@ async def test_an_unknown_user_is_an_outcome(executor: ExecutorProcess) -> None:
     assert await executor.traceless() == []
 
 
-@pytest.mark.parametrize("mode", [pb.NETWORK_MODE_HOST, pb.NETWORK_MODE_NONE])
-async def test_the_other_network_modes(executor: ExecutorProcess, mode: pb.NetworkMode.ValueType) -> None:
+@pytest.mark.parametrize("mode", [spec_pb.NETWORK_MODE_HOST, spec_pb.NETWORK_MODE_NONE])
+async def test_the_other_network_modes(executor: ExecutorProcess, mode: spec_pb.NetworkMode.ValueType) -> None:
     spec = executor.spec("sh", "-c", "ls /sys/class/net; readlink /proc/self/ns/net")
     spec.network_mode = mode
     box = await executor.create(spec=spec)
@@ -94,7 +95,7 @@ async def test_the_other_network_modes(executor: ExecutorProcess, mode: pb.Netwo
     await executor.exited(box)
     output = (await executor.output(box)).decode()
     hosts_own = str(Path("/proc/self/ns/net").readlink()) in output
-    assert hosts_own == (mode == pb.NETWORK_MODE_HOST)
+    assert hosts_own == (mode == spec_pb.NETWORK_MODE_HOST)
     assert "eth0" not in output
     assert await executor.traceless() == []
 

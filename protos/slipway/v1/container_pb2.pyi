@@ -5,10 +5,14 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from slipway.v1 import health_pb2 as _health_pb2
+from slipway.v1 import mount_pb2 as _mount_pb2
+from slipway.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -105,6 +109,15 @@ class ContainerConfig(_message.Message):
     STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
     EXPOSED_PORTS_FIELD_NUMBER: _builtins.int
+    OPEN_STDIN_FIELD_NUMBER: _builtins.int
+    STDIN_ONCE_FIELD_NUMBER: _builtins.int
+    ATTACH_STDIN_FIELD_NUMBER: _builtins.int
+    ATTACH_STDOUT_FIELD_NUMBER: _builtins.int
+    ATTACH_STDERR_FIELD_NUMBER: _builtins.int
+    HEALTHCHECK_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    SHELL_FIELD_NUMBER: _builtins.int
+    NETWORK_DISABLED_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     """Host name inside the container: RFC 1123, at most 63 bytes. Default: the first 12 characters of the id; with
     network mode `host` the host's own name.
@@ -129,6 +142,18 @@ class ContainerConfig(_message.Message):
     """
     stop_timeout: _builtins.int
     """Seconds between the stop signal and SIGKILL; -1 waits without end. Default: 10."""
+    open_stdin: _builtins.bool
+    """Keep standard input open, so that AttachContainer can write to it. Default: false, and reading ends at once."""
+    stdin_once: _builtins.bool
+    """End standard input when the first client that attached to it goes. Default: false."""
+    attach_stdin: _builtins.bool
+    """Whether AttachContainer gives standard input when it does not say. Default: false."""
+    attach_stdout: _builtins.bool
+    """Whether AttachContainer gives standard output when it does not say. Default: false; none of the three means all."""
+    attach_stderr: _builtins.bool
+    """Whether AttachContainer gives standard error when it does not say. Default: false."""
+    network_disabled: _builtins.bool
+    """Give the container a network namespace with a loopback interface only; the same as network mode `none`. Default: false."""
     @_builtins.property
     def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Environment, `KEY=value`. A bare `KEY` removes the image's variable. Default: the image's environment; entries
@@ -155,6 +180,20 @@ class ContainerConfig(_message.Message):
         Default: the image's; entries here are added.
         """
 
+    @_builtins.property
+    def healthcheck(self) -> _health_pb2.HealthConfig:
+        """How to tell whether it does its work; merged with the image's field by field. Default: the image's, else none."""
+
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Paths that get an anonymous volume each, filled with what the image has there. Default: the image's; entries here
+        are added.
+        """
+
+    @_builtins.property
+    def shell(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The shell of `CMD-SHELL` health checks. Default: the image's, else `/bin/sh -c`."""
+
     def __init__(
         self,
         *,
@@ -171,10 +210,19 @@ class ContainerConfig(_message.Message):
         stop_signal: _builtins.str = ...,
         stop_timeout: _builtins.int | None = ...,
         exposed_ports: _abc.Iterable[_builtins.str] | None = ...,
+        open_stdin: _builtins.bool = ...,
+        stdin_once: _builtins.bool = ...,
+        attach_stdin: _builtins.bool = ...,
+        attach_stdout: _builtins.bool = ...,
+        attach_stderr: _builtins.bool = ...,
+        healthcheck: _health_pb2.HealthConfig | None = ...,
+        volumes: _abc.Iterable[_builtins.str] | None = ...,
+        shell: _abc.Iterable[_builtins.str] | None = ...,
+        network_disabled: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_timeout", b"_stop_timeout", "stop_timeout", b"stop_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_timeout", b"_stop_timeout", "healthcheck", b"healthcheck", "stop_timeout", b"stop_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_timeout", b"_stop_timeout", "cmd", b"cmd", "domainname", b"domainname", "entrypoint", b"entrypoint", "env", b"env", "exposed_ports", b"exposed_ports", "hostname", b"hostname", "image", b"image", "labels", b"labels", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_timeout", b"_stop_timeout", "attach_stderr", b"attach_stderr", "attach_stdin", b"attach_stdin", "attach_stdout", b"attach_stdout", "cmd", b"cmd", "domainname", b"domainname", "entrypoint", b"entrypoint", "env", b"env", "exposed_ports", b"exposed_ports", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "labels", b"labels", "network_disabled", b"network_disabled", "open_stdin", b"open_stdin", "shell", b"shell", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "tty", b"tty", "user", b"user", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stop_timeout: _TypeAlias = _typing.Literal["stop_timeout"]  # noqa: Y015
     _WhichOneofArgType__stop_timeout: _TypeAlias = _typing.Literal["_stop_timeout", b"_stop_timeout"]  # noqa: Y015
@@ -211,11 +259,13 @@ class LogConfig(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The log driver. Only `json-file` (kept on the node, readable through StreamLogs). Default: `json-file`."""
+    """The log driver: `json-file` (kept on the node, readable through StreamLogs) or `none`. Default: `json-file`."""
     @_builtins.property
     def config(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Options of the driver. `max-size`: bytes a file, with an optional unit k, m or g (default `10m`); `max-file`: how
-        many files are kept, at least 1 (default `5`). The oldest is dropped when the cap is reached.
+        """Options of `json-file`; `none` has none. `max-size`: bytes a file, with an optional unit k, m or g (default `10m`);
+        `max-file`: how many files are kept, at least 1 (default `5`); the oldest is dropped when the cap is reached. `mode`:
+        `blocking` (default: the program waits while its output cannot be written) or `non-blocking` (the oldest waiting
+        output is dropped, and StreamLogs tells how much); `max-buffer-size`: bytes that may wait then (default `1m`).
         """
 
     def __init__(
@@ -233,15 +283,189 @@ class LogConfig(_message.Message):
 Global___LogConfig: _TypeAlias = LogConfig  # noqa: Y015
 
 @_typing.final
+class RestartPolicy(_message.Message):
+    """What becomes of a container whose process ended by itself. Can be changed by UpdateContainer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAXIMUM_RETRY_COUNT_FIELD_NUMBER: _builtins.int
+    ON_UNHEALTHY_FIELD_NUMBER: _builtins.int
+    INITIAL_DELAY_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_FIELD_NUMBER: _builtins.int
+    MULTIPLIER_FIELD_NUMBER: _builtins.int
+    RESET_AFTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`no`, `always`, `unless-stopped` or `on-failure`. Default: `no`."""
+    maximum_retry_count: _builtins.int
+    """With `on-failure`: restarts at most, 0 for any number. Default: 0."""
+    on_unhealthy: _builtins.bool
+    """Stop and restart a container that becomes unhealthy too. Default: false."""
+    multiplier: _builtins.float
+    """What each restart in a row multiplies the delay by, 1 to 10. Default, and 0: 2."""
+    @_builtins.property
+    def initial_delay(self) -> _duration_pb2.Duration:
+        """Delay before the first restart. Default, and 0: 100 ms."""
+
+    @_builtins.property
+    def max_delay(self) -> _duration_pb2.Duration:
+        """The delay never grows beyond this. Default, and 0: 60 s."""
+
+    @_builtins.property
+    def reset_after(self) -> _duration_pb2.Duration:
+        """A run as long as this makes the next delay the first one again. Default, and 0: 10 s."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        maximum_retry_count: _builtins.int = ...,
+        on_unhealthy: _builtins.bool = ...,
+        initial_delay: _duration_pb2.Duration | None = ...,
+        max_delay: _duration_pb2.Duration | None = ...,
+        multiplier: _builtins.float = ...,
+        reset_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_delay", b"initial_delay", "max_delay", b"max_delay", "reset_after", b"reset_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_delay", b"initial_delay", "max_delay", b"max_delay", "maximum_retry_count", b"maximum_retry_count", "multiplier", b"multiplier", "name", b"name", "on_unhealthy", b"on_unhealthy", "reset_after", b"reset_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
+
+@_typing.final
+class Dependency(_message.Message):
+    """A container that must have come so far before this one starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    container: _builtins.str
+    """Its id, a unique id prefix or its name."""
+    condition: _builtins.str
+    """`started`, `healthy` or `completed_successfully`. Default: `started`."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long a start waits for it. Default, and 0: 60 s."""
+
+    def __init__(
+        self,
+        *,
+        container: _builtins.str = ...,
+        condition: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "container", b"container", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
+
+@_typing.final
+class PathList(_message.Message):
+    """Paths, where giving none differs from not giving any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATHS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Absolute paths inside the container."""
+
+    def __init__(
+        self,
+        *,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paths", b"paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathList: _TypeAlias = PathList  # noqa: Y015
+
+@_typing.final
+class ConsoleSize(_message.Message):
+    """A terminal's size in characters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Rows, 1 to 65535."""
+    width: _builtins.int
+    """Columns, 1 to 65535."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsoleSize: _TypeAlias = ConsoleSize  # noqa: Y015
+
+@_typing.final
 class HostConfig(_message.Message):
-    """What belongs to this host rather than to the workload: network mode, name resolution, logs, runtime.
-    Immutable after create.
+    """What belongs to this host rather than to the workload: network mode, name resolution, logs, runtime, resources, mounts,
+    privileges. `resources` and `restart_policy` can be changed by UpdateContainer, the rest is immutable after create.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class AnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TmpfsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SysctlsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -271,6 +495,33 @@ class HostConfig(_message.Message):
     READONLY_ROOTFS_FIELD_NUMBER: _builtins.int
     SHM_SIZE_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    BINDS_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
+    TMPFS_FIELD_NUMBER: _builtins.int
+    VOLUMES_FROM_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    CAP_ADD_FIELD_NUMBER: _builtins.int
+    CAP_DROP_FIELD_NUMBER: _builtins.int
+    PRIVILEGED_FIELD_NUMBER: _builtins.int
+    SECURITY_OPT_FIELD_NUMBER: _builtins.int
+    MASKED_PATHS_FIELD_NUMBER: _builtins.int
+    READONLY_PATHS_FIELD_NUMBER: _builtins.int
+    GROUP_ADD_FIELD_NUMBER: _builtins.int
+    IPC_MODE_FIELD_NUMBER: _builtins.int
+    PID_MODE_FIELD_NUMBER: _builtins.int
+    UTS_MODE_FIELD_NUMBER: _builtins.int
+    USERNS_MODE_FIELD_NUMBER: _builtins.int
+    CGROUPNS_MODE_FIELD_NUMBER: _builtins.int
+    CGROUP_PARENT_FIELD_NUMBER: _builtins.int
+    SYSCTLS_FIELD_NUMBER: _builtins.int
+    ULIMITS_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICE_CGROUP_RULES_FIELD_NUMBER: _builtins.int
+    OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
+    CONSOLE_SIZE_FIELD_NUMBER: _builtins.int
     network_mode: _builtins.str
     """`bridge` (the default network), `host` (share the host's network) or `none` (loopback only). `default` and empty
     mean `bridge`.
@@ -283,6 +534,26 @@ class HostConfig(_message.Message):
     """Mount the root filesystem read-only. Default: false."""
     shm_size: _builtins.int
     """Size of /dev/shm in bytes. Default: 67108864 (64 MiB), also for 0."""
+    privileged: _builtins.bool
+    """Give it every capability and device, and hide nothing of /proc and /sys. Default: false."""
+    ipc_mode: _builtins.str
+    """IPC namespace: `private`, `shareable`, `none` (no /dev/shm), `host` or `container:<container>`. Default: `private`."""
+    pid_mode: _builtins.str
+    """Process namespace: empty for its own, `host` or `container:<container>`. Default: its own."""
+    uts_mode: _builtins.str
+    """Host name namespace: empty for its own, or `host`. Default: its own."""
+    userns_mode: _builtins.str
+    """User namespace: empty for the node's remapping, if it has one, or `host` for none. Default: empty."""
+    cgroupns_mode: _builtins.str
+    """Cgroup namespace: `private` or `host`. Default: `private` with cgroup v2, `host` with v1."""
+    cgroup_parent: _builtins.str
+    """The cgroup below which the container's own is made, an absolute path below the node's. Default: the node's."""
+    oom_score_adj: _builtins.int
+    """How readily the kernel kills it when memory is short, -1000 to 1000. Default: 0."""
+    init: _builtins.bool
+    """Run a small init as process 1, which forwards signals and reaps children. Default: true, unless the process
+    namespace is shared.
+    """
     @_builtins.property
     def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Name servers, IPv4 or IPv6 addresses. Default: the host's, without those on loopback."""
@@ -307,6 +578,82 @@ class HostConfig(_message.Message):
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Annotations handed to the OCI runtime unchanged. Default: none."""
 
+    @_builtins.property
+    def resources(self) -> _resources_pb2.Resources:
+        """Processor, memory, processes, disks. Default: no limits."""
+
+    @_builtins.property
+    def binds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mounts as `[source:]destination[:mode]`; an absolute source is a path of the node, which must exist, any other a
+        volume's name. Default: none. `mounts` says the same in fields.
+        """
+
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedCompositeFieldContainer[_mount_pb2.Mount]:
+        """Mounts. Default: none."""
+
+    @_builtins.property
+    def tmpfs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """File systems in memory: options of tmpfs(5), joined by commas, by path inside the container. Default: none."""
+
+    @_builtins.property
+    def volumes_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Containers whose mounts this one gets too, `container[:ro|rw]`. Default: none."""
+
+    @_builtins.property
+    def restart_policy(self) -> Global___RestartPolicy:
+        """What becomes of it when its process ends. Default: it stays ended."""
+
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]:
+        """Containers that must have come so far before this one starts. Default: none."""
+
+    @_builtins.property
+    def cap_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities added to the default ones, capabilities(7), with or without `CAP_`; `ALL` for all. Default: none."""
+
+    @_builtins.property
+    def cap_drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities taken away; `ALL` for all. Default: none."""
+
+    @_builtins.property
+    def security_opt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`no-new-privileges[=true|false]`, `seccomp=unconfined|builtin|<profile as JSON>`, `apparmor=<profile>|unconfined`,
+        `label=disable`, `systempaths=unconfined`, `writable-cgroups[=true|false]`. Default: none.
+        """
+
+    @_builtins.property
+    def masked_paths(self) -> Global___PathList:
+        """Paths hidden in the container. Default: Docker's list; an empty list hides none."""
+
+    @_builtins.property
+    def readonly_paths(self) -> Global___PathList:
+        """Paths that are read-only in the container. Default: Docker's list; an empty list makes none so."""
+
+    @_builtins.property
+    def group_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More groups for the process, names or numbers of the container's own /etc/group. Default: none."""
+
+    @_builtins.property
+    def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Kernel parameters of the container's namespaces, sysctl(8). Default: unprivileged ports and pings."""
+
+    @_builtins.property
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Ulimit]:
+        """Limits of setrlimit(2). Default: the node's."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.DeviceMapping]:
+        """Devices of the node. Default: none but null, zero, full, random, urandom, tty."""
+
+    @_builtins.property
+    def device_cgroup_rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Device rules in the words of cgroup v1, for example `c 10:200 rwm`. Default: none."""
+
+    @_builtins.property
+    def console_size(self) -> Global___ConsoleSize:
+        """The terminal's first size; only with `config.tty`. Default: 0 by 0."""
+
     def __init__(
         self,
         *,
@@ -321,12 +668,50 @@ class HostConfig(_message.Message):
         readonly_rootfs: _builtins.bool = ...,
         shm_size: _builtins.int = ...,
         annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        resources: _resources_pb2.Resources | None = ...,
+        binds: _abc.Iterable[_builtins.str] | None = ...,
+        mounts: _abc.Iterable[_mount_pb2.Mount] | None = ...,
+        tmpfs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        volumes_from: _abc.Iterable[_builtins.str] | None = ...,
+        restart_policy: Global___RestartPolicy | None = ...,
+        depends_on: _abc.Iterable[Global___Dependency] | None = ...,
+        cap_add: _abc.Iterable[_builtins.str] | None = ...,
+        cap_drop: _abc.Iterable[_builtins.str] | None = ...,
+        privileged: _builtins.bool = ...,
+        security_opt: _abc.Iterable[_builtins.str] | None = ...,
+        masked_paths: Global___PathList | None = ...,
+        readonly_paths: Global___PathList | None = ...,
+        group_add: _abc.Iterable[_builtins.str] | None = ...,
+        ipc_mode: _builtins.str = ...,
+        pid_mode: _builtins.str = ...,
+        uts_mode: _builtins.str = ...,
+        userns_mode: _builtins.str = ...,
+        cgroupns_mode: _builtins.str = ...,
+        cgroup_parent: _builtins.str = ...,
+        sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ulimits: _abc.Iterable[_resources_pb2.Ulimit] | None = ...,
+        devices: _abc.Iterable[_resources_pb2.DeviceMapping] | None = ...,
+        device_cgroup_rules: _abc.Iterable[_builtins.str] | None = ...,
+        oom_score_adj: _builtins.int = ...,
+        init: _builtins.bool | None = ...,
+        console_size: Global___ConsoleSize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["log_config", b"log_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "console_size", b"console_size", "init", b"init", "log_config", b"log_config", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "auto_remove", b"auto_remove", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "log_config", b"log_config", "network_mode", b"network_mode", "readonly_rootfs", b"readonly_rootfs", "runtime", b"runtime", "shm_size", b"shm_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__init: _TypeAlias = _typing.Literal["init"]  # noqa: Y015
+    _WhichOneofArgType__init: _TypeAlias = _typing.Literal["_init", b"_init"]  # noqa: Y015
+    _WhichOneofReturnType__masked_paths: _TypeAlias = _typing.Literal["masked_paths"]  # noqa: Y015
+    _WhichOneofArgType__masked_paths: _TypeAlias = _typing.Literal["_masked_paths", b"_masked_paths"]  # noqa: Y015
+    _WhichOneofReturnType__readonly_paths: _TypeAlias = _typing.Literal["readonly_paths"]  # noqa: Y015
+    _WhichOneofArgType__readonly_paths: _TypeAlias = _typing.Literal["_readonly_paths", b"_readonly_paths"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__init) -> _WhichOneofReturnType__init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__masked_paths) -> _WhichOneofReturnType__masked_paths | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readonly_paths) -> _WhichOneofReturnType__readonly_paths | None: ...
 
 Global___HostConfig: _TypeAlias = HostConfig  # noqa: Y015
 
@@ -454,6 +839,8 @@ class ContainerState(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    NEXT_RESTART_AT_FIELD_NUMBER: _builtins.int
     status: Global___ContainerStatus.ValueType
     """Where the container stands."""
     running: _builtins.bool
@@ -482,6 +869,14 @@ class ContainerState(_message.Message):
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """When the process last ended. Absent when never."""
 
+    @_builtins.property
+    def health(self) -> _health_pb2.Health:
+        """What its health check says; absent without one, and unless it runs."""
+
+    @_builtins.property
+    def next_restart_at(self) -> _timestamp_pb2.Timestamp:
+        """When it will be started again; absent unless a restart is pending."""
+
     def __init__(
         self,
         *,
@@ -496,10 +891,12 @@ class ContainerState(_message.Message):
         error: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
+        health: _health_pb2.Health | None = ...,
+        next_restart_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "finished_at", b"finished_at", "health", b"health", "next_restart_at", b"next_restart_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "dead", b"dead", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "oom_killed", b"oom_killed", "paused", b"paused", "pid", b"pid", "restarting", b"restarting", "running", b"running", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "dead", b"dead", "error", b"error", "exit_code", b"exit_code", "finished_at", b"finished_at", "health", b"health", "next_restart_at", b"next_restart_at", "oom_killed", b"oom_killed", "paused", b"paused", "pid", b"pid", "restarting", b"restarting", "running", b"running", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -579,6 +976,9 @@ class Container(_message.Message):
     NETWORK_SETTINGS_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    EXEC_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters. Never changes."""
     name: _builtins.str
@@ -591,6 +991,8 @@ class Container(_message.Message):
     """The node it is on."""
     platform: _builtins.str
     """`os/architecture`, for example `linux/amd64`."""
+    restart_count: _builtins.int
+    """Restarts by its policy since it was last started by a client."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -619,6 +1021,14 @@ class Container(_message.Message):
     def network_settings(self) -> Global___NetworkSettings:
         """Network facts of the running container."""
 
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedCompositeFieldContainer[_mount_pb2.MountPoint]:
+        """What is mounted in it, in the order of their destinations."""
+
+    @_builtins.property
+    def exec_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Execs that have not been forgotten yet, by id."""
+
     def __init__(
         self,
         *,
@@ -635,10 +1045,13 @@ class Container(_message.Message):
         network_settings: Global___NetworkSettings | None = ...,
         node: _builtins.str = ...,
         platform: _builtins.str = ...,
+        mounts: _abc.Iterable[_mount_pb2.MountPoint] | None = ...,
+        restart_count: _builtins.int = ...,
+        exec_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "host_config", b"host_config", "network_settings", b"network_settings", "networking_config", b"networking_config", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "config", b"config", "created_at", b"created_at", "host_config", b"host_config", "id", b"id", "image_id", b"image_id", "name", b"name", "network_settings", b"network_settings", "networking_config", b"networking_config", "node", b"node", "path", b"path", "platform", b"platform", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "config", b"config", "created_at", b"created_at", "exec_ids", b"exec_ids", "host_config", b"host_config", "id", b"id", "image_id", b"image_id", "mounts", b"mounts", "name", b"name", "network_settings", b"network_settings", "networking_config", b"networking_config", "node", b"node", "path", b"path", "platform", b"platform", "restart_count", b"restart_count", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,6 +1116,8 @@ class ContainerSummary(_message.Message):
     NETWORK_MODE_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     name: _builtins.str
@@ -721,6 +1136,8 @@ class ContainerSummary(_message.Message):
     """The network mode."""
     node: _builtins.str
     """The node it is on."""
+    health: _health_pb2.HealthStatus.ValueType
+    """What its health check says."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -732,6 +1149,10 @@ class ContainerSummary(_message.Message):
     @_builtins.property
     def networks(self) -> _containers.MessageMap[_builtins.str, Global___EndpointSettings]:
         """Endpoints by network name."""
+
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is mounted in it: names of volumes, paths of the node."""
 
     def __init__(
         self,
@@ -748,10 +1169,12 @@ class ContainerSummary(_message.Message):
         network_mode: _builtins.str = ...,
         networks: _abc.Mapping[_builtins.str, Global___EndpointSettings] | None = ...,
         node: _builtins.str = ...,
+        health: _health_pb2.HealthStatus.ValueType = ...,
+        mounts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "created_at", b"created_at", "id", b"id", "image", b"image", "image_id", b"image_id", "labels", b"labels", "name", b"name", "network_mode", b"network_mode", "networks", b"networks", "node", b"node", "state", b"state", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "created_at", b"created_at", "health", b"health", "id", b"id", "image", b"image", "image_id", b"image_id", "labels", b"labels", "mounts", b"mounts", "name", b"name", "network_mode", b"network_mode", "networks", b"networks", "node", b"node", "state", b"state", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,6 +94,66 @@ class ContainerServiceStub:
                 request_serializer=slipway_dot_v1_dot_container__service__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=slipway_dot_v1_dot_container__service__pb2.StreamLogsResponse.FromString,
                 _registered_method=True)
+        self.PauseContainer = channel.unary_unary(
+                '/slipway.v1.ContainerService/PauseContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.PauseContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.PauseContainerResponse.FromString,
+                _registered_method=True)
+        self.UnpauseContainer = channel.unary_unary(
+                '/slipway.v1.ContainerService/UnpauseContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.UnpauseContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.UnpauseContainerResponse.FromString,
+                _registered_method=True)
+        self.UpdateContainer = channel.unary_unary(
+                '/slipway.v1.ContainerService/UpdateContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.UpdateContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.UpdateContainerResponse.FromString,
+                _registered_method=True)
+        self.AttachContainer = channel.stream_stream(
+                '/slipway.v1.ContainerService/AttachContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.AttachContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.AttachContainerResponse.FromString,
+                _registered_method=True)
+        self.ResizeContainerTty = channel.unary_unary(
+                '/slipway.v1.ContainerService/ResizeContainerTty',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.ResizeContainerTtyRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.ResizeContainerTtyResponse.FromString,
+                _registered_method=True)
+        self.StreamStats = channel.unary_stream(
+                '/slipway.v1.ContainerService/StreamStats',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.StreamStatsRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.StreamStatsResponse.FromString,
+                _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/slipway.v1.ContainerService/ListProcesses',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.ListProcessesResponse.FromString,
+                _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/slipway.v1.ContainerService/ListChanges',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
+        self.CopyToContainer = channel.stream_unary(
+                '/slipway.v1.ContainerService/CopyToContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.CopyToContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.CopyToContainerResponse.FromString,
+                _registered_method=True)
+        self.CopyFromContainer = channel.unary_stream(
+                '/slipway.v1.ContainerService/CopyFromContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.CopyFromContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.CopyFromContainerResponse.FromString,
+                _registered_method=True)
+        self.ExportContainer = channel.unary_stream(
+                '/slipway.v1.ContainerService/ExportContainer',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.ExportContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.ExportContainerResponse.FromString,
+                _registered_method=True)
+        self.PruneContainers = channel.unary_unary(
+                '/slipway.v1.ContainerService/PruneContainers',
+                request_serializer=slipway_dot_v1_dot_container__service__pb2.PruneContainersRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_container__service__pb2.PruneContainersResponse.FromString,
+                _registered_method=True)
 
 
 class ContainerServiceServicer:
@@ -183,6 +243,92 @@ class ContainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseContainer(self, request, context):
+        """Freeze every process of the container.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpauseContainer(self, request, context):
+        """Let them go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateContainer(self, request, context):
+        """Change limits and restart policy, at once when it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachContainer(self, request_iterator, context):
+        """Connect to the container's own standard streams. The first message names the container; one that does not run yet is
+        waited for, so that attaching before StartContainer misses nothing. Ends when the process ends, when the detach keys are
+        typed, and with RESOURCE_EXHAUSTED when the client reads so slowly that output would have to be kept for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeContainerTty(self, request, context):
+        """Change the size of the container's terminal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamStats(self, request, context):
+        """What containers use, each of them once a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProcesses(self, request, context):
+        """The container's processes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChanges(self, request, context):
+        """What the container changed of its image's files.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyToContainer(self, request_iterator, context):
+        """Unpack a tar archive into the container, running or not. The first message says where, the others are the archive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyFromContainer(self, request, context):
+        """A file or directory of the container as a tar archive. The first message describes it, the others are the archive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportContainer(self, request, context):
+        """The container's whole root filesystem as a tar archive, without its mounts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneContainers(self, request, context):
+        """Remove every container that does not run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +386,66 @@ def add_ContainerServiceServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=slipway_dot_v1_dot_container__service__pb2.StreamLogsRequest.FromString,
                     response_serializer=slipway_dot_v1_dot_container__service__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'PauseContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.PauseContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.PauseContainerResponse.SerializeToString,
+            ),
+            'UnpauseContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpauseContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.UnpauseContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.UnpauseContainerResponse.SerializeToString,
+            ),
+            'UpdateContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.UpdateContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.UpdateContainerResponse.SerializeToString,
+            ),
+            'AttachContainer': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.AttachContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.AttachContainerResponse.SerializeToString,
+            ),
+            'ResizeContainerTty': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeContainerTty,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.ResizeContainerTtyRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.ResizeContainerTtyResponse.SerializeToString,
+            ),
+            'StreamStats': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamStats,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.StreamStatsRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.StreamStatsResponse.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.ListProcessesRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.ListProcessesResponse.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.ListChangesRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.ListChangesResponse.SerializeToString,
+            ),
+            'CopyToContainer': grpc.stream_unary_rpc_method_handler(
+                    servicer.CopyToContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.CopyToContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.CopyToContainerResponse.SerializeToString,
+            ),
+            'CopyFromContainer': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyFromContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.CopyFromContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.CopyFromContainerResponse.SerializeToString,
+            ),
+            'ExportContainer': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportContainer,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.ExportContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.ExportContainerResponse.SerializeToString,
+            ),
+            'PruneContainers': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneContainers,
+                    request_deserializer=slipway_dot_v1_dot_container__service__pb2.PruneContainersRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_container__service__pb2.PruneContainersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -544,6 +750,330 @@ class ContainerService:
             '/slipway.v1.ContainerService/StreamLogs',
             slipway_dot_v1_dot_container__service__pb2.StreamLogsRequest.SerializeToString,
             slipway_dot_v1_dot_container__service__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/PauseContainer',
+            slipway_dot_v1_dot_container__service__pb2.PauseContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.PauseContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpauseContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/UnpauseContainer',
+            slipway_dot_v1_dot_container__service__pb2.UnpauseContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.UnpauseContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/UpdateContainer',
+            slipway_dot_v1_dot_container__service__pb2.UpdateContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.UpdateContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachContainer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slipway.v1.ContainerService/AttachContainer',
+            slipway_dot_v1_dot_container__service__pb2.AttachContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.AttachContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeContainerTty(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/ResizeContainerTty',
+            slipway_dot_v1_dot_container__service__pb2.ResizeContainerTtyRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.ResizeContainerTtyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.v1.ContainerService/StreamStats',
+            slipway_dot_v1_dot_container__service__pb2.StreamStatsRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.StreamStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/ListProcesses',
+            slipway_dot_v1_dot_container__service__pb2.ListProcessesRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.ListProcessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/ListChanges',
+            slipway_dot_v1_dot_container__service__pb2.ListChangesRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.ListChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyToContainer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/slipway.v1.ContainerService/CopyToContainer',
+            slipway_dot_v1_dot_container__service__pb2.CopyToContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.CopyToContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyFromContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.v1.ContainerService/CopyFromContainer',
+            slipway_dot_v1_dot_container__service__pb2.CopyFromContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.CopyFromContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.v1.ContainerService/ExportContainer',
+            slipway_dot_v1_dot_container__service__pb2.ExportContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.ExportContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneContainers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ContainerService/PruneContainers',
+            slipway_dot_v1_dot_container__service__pb2.PruneContainersRequest.SerializeToString,
+            slipway_dot_v1_dot_container__service__pb2.PruneContainersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,33 @@ class ContainerServiceStub:
     """Give the container another name."""
     StreamLogs: _aio.UnaryStreamMultiCallable[_container_service_pb2.StreamLogsRequest, _container_service_pb2.StreamLogsResponse]
     """What the container wrote, oldest first."""
+    PauseContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.PauseContainerRequest, _container_service_pb2.PauseContainerResponse]
+    """Freeze every process of the container."""
+    UnpauseContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.UnpauseContainerRequest, _container_service_pb2.UnpauseContainerResponse]
+    """Let them go on."""
+    UpdateContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.UpdateContainerRequest, _container_service_pb2.UpdateContainerResponse]
+    """Change limits and restart policy, at once when it runs."""
+    AttachContainer: _aio.StreamStreamMultiCallable[_container_service_pb2.AttachContainerRequest, _container_service_pb2.AttachContainerResponse]
+    """Connect to the container's own standard streams. The first message names the container; one that does not run yet is
+    waited for, so that attaching before StartContainer misses nothing. Ends when the process ends, when the detach keys are
+    typed, and with RESOURCE_EXHAUSTED when the client reads so slowly that output would have to be kept for it.
+    """
+    ResizeContainerTty: _aio.UnaryUnaryMultiCallable[_container_service_pb2.ResizeContainerTtyRequest, _container_service_pb2.ResizeContainerTtyResponse]
+    """Change the size of the container's terminal."""
+    StreamStats: _aio.UnaryStreamMultiCallable[_container_service_pb2.StreamStatsRequest, _container_service_pb2.StreamStatsResponse]
+    """What containers use, each of them once a second."""
+    ListProcesses: _aio.UnaryUnaryMultiCallable[_container_service_pb2.ListProcessesRequest, _container_service_pb2.ListProcessesResponse]
+    """The container's processes."""
+    ListChanges: _aio.UnaryUnaryMultiCallable[_container_service_pb2.ListChangesRequest, _container_service_pb2.ListChangesResponse]
+    """What the container changed of its image's files."""
+    CopyToContainer: _aio.StreamUnaryMultiCallable[_container_service_pb2.CopyToContainerRequest, _container_service_pb2.CopyToContainerResponse]
+    """Unpack a tar archive into the container, running or not. The first message says where, the others are the archive."""
+    CopyFromContainer: _aio.UnaryStreamMultiCallable[_container_service_pb2.CopyFromContainerRequest, _container_service_pb2.CopyFromContainerResponse]
+    """A file or directory of the container as a tar archive. The first message describes it, the others are the archive."""
+    ExportContainer: _aio.UnaryStreamMultiCallable[_container_service_pb2.ExportContainerRequest, _container_service_pb2.ExportContainerResponse]
+    """The container's whole root filesystem as a tar archive, without its mounts."""
+    PruneContainers: _aio.UnaryUnaryMultiCallable[_container_service_pb2.PruneContainersRequest, _container_service_pb2.PruneContainersResponse]
+    """Remove every container that does not run."""
 
 class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Containers, from create to remove.
@@ -147,5 +174,104 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_container_service_pb2.StreamLogsRequest, _abc.AsyncIterator[_container_service_pb2.StreamLogsResponse]],
     ) -> _abc.AsyncIterator[_container_service_pb2.StreamLogsResponse]:
         """What the container wrote, oldest first."""
+
+    @_abc_1.abstractmethod
+    def PauseContainer(
+        self,
+        request: _container_service_pb2.PauseContainerRequest,
+        context: _aio.ServicerContext[_container_service_pb2.PauseContainerRequest, _abc.Awaitable[_container_service_pb2.PauseContainerResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.PauseContainerResponse]:
+        """Freeze every process of the container."""
+
+    @_abc_1.abstractmethod
+    def UnpauseContainer(
+        self,
+        request: _container_service_pb2.UnpauseContainerRequest,
+        context: _aio.ServicerContext[_container_service_pb2.UnpauseContainerRequest, _abc.Awaitable[_container_service_pb2.UnpauseContainerResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.UnpauseContainerResponse]:
+        """Let them go on."""
+
+    @_abc_1.abstractmethod
+    def UpdateContainer(
+        self,
+        request: _container_service_pb2.UpdateContainerRequest,
+        context: _aio.ServicerContext[_container_service_pb2.UpdateContainerRequest, _abc.Awaitable[_container_service_pb2.UpdateContainerResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.UpdateContainerResponse]:
+        """Change limits and restart policy, at once when it runs."""
+
+    @_abc_1.abstractmethod
+    def AttachContainer(
+        self,
+        request_iterator: _abc.AsyncIterator[_container_service_pb2.AttachContainerRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_container_service_pb2.AttachContainerRequest], _abc.AsyncIterator[_container_service_pb2.AttachContainerResponse]],
+    ) -> _abc.AsyncIterator[_container_service_pb2.AttachContainerResponse]:
+        """Connect to the container's own standard streams. The first message names the container; one that does not run yet is
+        waited for, so that attaching before StartContainer misses nothing. Ends when the process ends, when the detach keys are
+        typed, and with RESOURCE_EXHAUSTED when the client reads so slowly that output would have to be kept for it.
+        """
+
+    @_abc_1.abstractmethod
+    def ResizeContainerTty(
+        self,
+        request: _container_service_pb2.ResizeContainerTtyRequest,
+        context: _aio.ServicerContext[_container_service_pb2.ResizeContainerTtyRequest, _abc.Awaitable[_container_service_pb2.ResizeContainerTtyResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.ResizeContainerTtyResponse]:
+        """Change the size of the container's terminal."""
+
+    @_abc_1.abstractmethod
+    def StreamStats(
+        self,
+        request: _container_service_pb2.StreamStatsRequest,
+        context: _aio.ServicerContext[_container_service_pb2.StreamStatsRequest, _abc.AsyncIterator[_container_service_pb2.StreamStatsResponse]],
+    ) -> _abc.AsyncIterator[_container_service_pb2.StreamStatsResponse]:
+        """What containers use, each of them once a second."""
+
+    @_abc_1.abstractmethod
+    def ListProcesses(
+        self,
+        request: _container_service_pb2.ListProcessesRequest,
+        context: _aio.ServicerContext[_container_service_pb2.ListProcessesRequest, _abc.Awaitable[_container_service_pb2.ListProcessesResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.ListProcessesResponse]:
+        """The container's processes."""
+
+    @_abc_1.abstractmethod
+    def ListChanges(
+        self,
+        request: _container_service_pb2.ListChangesRequest,
+        context: _aio.ServicerContext[_container_service_pb2.ListChangesRequest, _abc.Awaitable[_container_service_pb2.ListChangesResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.ListChangesResponse]:
+        """What the container changed of its image's files."""
+
+    @_abc_1.abstractmethod
+    def CopyToContainer(
+        self,
+        request_iterator: _abc.AsyncIterator[_container_service_pb2.CopyToContainerRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_container_service_pb2.CopyToContainerRequest], _abc.Awaitable[_container_service_pb2.CopyToContainerResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.CopyToContainerResponse]:
+        """Unpack a tar archive into the container, running or not. The first message says where, the others are the archive."""
+
+    @_abc_1.abstractmethod
+    def CopyFromContainer(
+        self,
+        request: _container_service_pb2.CopyFromContainerRequest,
+        context: _aio.ServicerContext[_container_service_pb2.CopyFromContainerRequest, _abc.AsyncIterator[_container_service_pb2.CopyFromContainerResponse]],
+    ) -> _abc.AsyncIterator[_container_service_pb2.CopyFromContainerResponse]:
+        """A file or directory of the container as a tar archive. The first message describes it, the others are the archive."""
+
+    @_abc_1.abstractmethod
+    def ExportContainer(
+        self,
+        request: _container_service_pb2.ExportContainerRequest,
+        context: _aio.ServicerContext[_container_service_pb2.ExportContainerRequest, _abc.AsyncIterator[_container_service_pb2.ExportContainerResponse]],
+    ) -> _abc.AsyncIterator[_container_service_pb2.ExportContainerResponse]:
+        """The container's whole root filesystem as a tar archive, without its mounts."""
+
+    @_abc_1.abstractmethod
+    def PruneContainers(
+        self,
+        request: _container_service_pb2.PruneContainersRequest,
+        context: _aio.ServicerContext[_container_service_pb2.PruneContainersRequest, _abc.Awaitable[_container_service_pb2.PruneContainersResponse]],
+    ) -> _abc.Awaitable[_container_service_pb2.PruneContainersResponse]:
+        """Remove every container that does not run."""
 
 def add_ContainerServiceServicer_to_server(servicer: ContainerServiceServicer, server: _aio.Server) -> None: ...

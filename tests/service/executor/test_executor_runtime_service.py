@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
+from slipway.executor.v1 import container_spec_pb2 as spec_pb
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from common.errors import StartFailed
@@ -79,7 +80,7 @@ async def test_create_is_idempotent_and_refuses_another_specification(client: Cl
 async def test_create_names_every_violation_at_once(client: Client, host: FakeHost) -> None:
     spec = spec_message()
     spec.id, spec.working_dir, spec.hostname, spec.image_id = "../x", "relative", "a\nb", "busybox"
-    spec.network_mode = pb.NETWORK_MODE_UNSPECIFIED
+    spec.network_mode = spec_pb.NETWORK_MODE_UNSPECIFIED
     spec.args.append("\0")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=spec), timeout=10)

@@ -1,58 +1,73 @@
 from __future__ import annotations
 
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from slipway.executor.v1 import container_spec_pb2 as spec_pb
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
-from executor_service.container import ContainerSpec, LogLimits, NameResolution, NetworkMode
-from executor_service.conversion import entry_to_proto, log_query_from_proto, spec_from_proto
+from executor_service.container import LogLimits, NameResolution, NetworkMode
+from executor_service.conversion import entry_to_proto, log_query_from_proto
 from executor_service.journal import Exited, JournalEntry, Signaled, StartFailure
+from executor_service.spec_conversion import spec_from_proto
 from tests.fixtures.executor_fakes import IMAGE_ID, container_id
 
 
-def test_a_specification_arrives_whole() -> None:
-    message = pb.ContainerSpec(
+def test_a_specification_arrives_as_it_was_sent() -> None:
+    message = spec_pb.ContainerSpec(
         id=container_id(1),
         image_id=IMAGE_ID,
         args=["a", "b"],
-        env=["A=b"],
         working_dir="/srv",
-        user="1:2",
-        hostname="h",
-        domainname="d",
-        terminal=True,
-        readonly_rootfs=True,
-        shm_size=5,
-        network_mode=pb.NETWORK_MODE_NONE,
-        mac_address="02:00:00:00:00:01",
+        network_mode=spec_pb.NETWORK_MODE_NONE,
         dns_servers=["1.1.1.1"],
         dns_search=["s"],
         dns_options=["o"],
-        extra_hosts=[pb.HostEntry(name="n", address="::1")],
+        extra_hosts=[spec_pb.HostEntry(name="n", address="::1")],
         log_max_size=7,
         log_max_files=3,
-        runtime="runc",
         annotations={"k": "v"},
     )
-    assert {field.name for field in message.DESCRIPTOR.fields} == {field.name for field, _ in message.ListFields()}
-    assert spec_from_proto(message) == ContainerSpec(
-        id=container_id(1),
-        image_id=IMAGE_ID,
-        args=("a", "b"),
-        env=("A=b",),
-        working_dir="/srv",
-        user="1:2",
-        hostname="h",
-        domainname="d",
-        terminal=True,
-        readonly_rootfs=True,
-        shm_size=5,
-        network_mode=NetworkMode.NONE,
-        mac_address="02:00:00:00:00:01",
-        names=NameResolution(servers=("1.1.1.1",), search=("s",), options=("o",), extra_hosts=(("n", "::1"),)),
-        log=LogLimits(max_size=7, max_files=3),
-        runtime="runc",
-        annotations={"k": "v"},
+    spec = spec_from_proto(message)
+    assert (spec.id, spec.image_id, spec.args, spec.working_dir) == (container_id(1), IMAGE_ID, ("a", "b"), "/srv")
+    assert spec.network_mode is NetworkMode.NONE
+    assert spec.names == NameResolution(
+        servers=("1.1.1.1",), search=("s",), options=("o",), extra_hosts=(("n", "::1"),)
     )
+    assert spec.log == LogLimits(max_size=7, max_files=3)
+    assert spec.annotations == {"k": "v"}
+
+
+_BASE = spec_pb.ContainerSpec(id=container_id(1), args=["a"], network_mode=spec_pb.NETWORK_MODE_BRIDGE)
+
+
+@pytest.mark.parametrize("name", [field.name for field in spec_pb.ContainerSpec.DESCRIPTOR.fields])
+def test_no_field_of_a_specification_is_lost(name: str) -> None:
+    changed = spec_pb.ContainerSpec()
+    changed.CopyFrom(_BASE)
+    _fill(changed, spec_pb.ContainerSpec.DESCRIPTOR.fields_by_name[name])
+    assert spec_from_proto(changed) != spec_from_proto(_BASE)
+
+
+def _fill(message: Message, field: FieldDescriptor) -> None:
+    """Another value than the one there, whatever the field's type."""
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        value["key"] = "value"
+    elif field.message_type is not None and field.is_repeated:
+        added = value.add()
+        for inner in added.DESCRIPTOR.fields:
+            _fill(added, inner)
+    elif field.message_type is not None:
+        for inner in field.message_type.fields:
+            _fill(value, inner)
+        value.SetInParent()
+    elif field.is_repeated:
+        value.append("other")
+    else:
+        others = {bool: True, str: "other", int: 1 if value != 1 else 2, float: 3.0}
+        setattr(message, field.name, others[type(value)])
 
 
 def _entry(event: Exited | Signaled | StartFailure) -> pb.JournalEntry:

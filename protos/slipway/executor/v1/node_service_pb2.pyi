@@ -53,6 +53,16 @@ class GetNodeResponse(_message.Message):
     RUNTIMES_FIELD_NUMBER: _builtins.int
     IPV4_FORWARDING_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CGROUP_FEATURES_FIELD_NUMBER: _builtins.int
+    CPUSET_CPUS_FIELD_NUMBER: _builtins.int
+    CPUSET_MEMS_FIELD_NUMBER: _builtins.int
+    SECCOMP_FIELD_NUMBER: _builtins.int
+    APPARMOR_FIELD_NUMBER: _builtins.int
+    SELINUX_FIELD_NUMBER: _builtins.int
+    RECURSIVE_READ_ONLY_FIELD_NUMBER: _builtins.int
+    USERNS_REMAP_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Random, made with the node's state and kept with it."""
     version: _builtins.str
@@ -73,6 +83,22 @@ class GetNodeResponse(_message.Message):
     """`v1`, `hybrid` or `v2`."""
     ipv4_forwarding: _builtins.bool
     """Whether the kernel forwards IPv4."""
+    cpuset_cpus: _builtins.str
+    """Processors a container may be bound to, a list as `0-3`."""
+    cpuset_mems: _builtins.str
+    """Memory nodes a container may be bound to, a list as `0`."""
+    seccomp: _builtins.bool
+    """Whether system calls can be filtered."""
+    apparmor: _builtins.bool
+    """Whether AppArmor is on."""
+    selinux: _builtins.bool
+    """Whether SELinux is on."""
+    recursive_read_only: _builtins.bool
+    """Whether mounts can be made read-only with all that is mounted below them."""
+    userns_remap: _builtins.bool
+    """Whether user ids are remapped unless a container says otherwise."""
+    init: _builtins.bool
+    """Whether there is a small init to run as process 1."""
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OCI runtimes, the default first."""
@@ -80,6 +106,16 @@ class GetNodeResponse(_message.Message):
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the host lacks, a sentence each."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities the node can give, `CAP_…`."""
+
+    @_builtins.property
+    def cgroup_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Controllers of the cgroups and what they can do: `memory`, `memory_swap`, `memory_swappiness`, `cpu_shares`, `cpu_cfs`, `cpuset`,
+        `pids`, `blkio_weight`, `blkio_throttle`.
+        """
 
     def __init__(
         self,
@@ -96,10 +132,20 @@ class GetNodeResponse(_message.Message):
         runtimes: _abc.Iterable[_builtins.str] | None = ...,
         ipv4_forwarding: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        cgroup_features: _abc.Iterable[_builtins.str] | None = ...,
+        cpuset_cpus: _builtins.str = ...,
+        cpuset_mems: _builtins.str = ...,
+        seccomp: _builtins.bool = ...,
+        apparmor: _builtins.bool = ...,
+        selinux: _builtins.bool = ...,
+        recursive_read_only: _builtins.bool = ...,
+        userns_remap: _builtins.bool = ...,
+        init: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "hostname", b"hostname", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "runtimes", b"runtimes", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "userns_remap", b"userns_remap", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from slipway.executor.v1 import container_spec_pb2 as _container_spec_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,34 +20,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _NetworkMode:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _NetworkModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NetworkMode.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    NETWORK_MODE_UNSPECIFIED: _NetworkMode.ValueType  # 0
-    """Refused."""
-    NETWORK_MODE_BRIDGE: _NetworkMode.ValueType  # 1
-    """The node's default bridge."""
-    NETWORK_MODE_HOST: _NetworkMode.ValueType  # 2
-    """The host's own network."""
-    NETWORK_MODE_NONE: _NetworkMode.ValueType  # 3
-    """Loopback only."""
-
-class NetworkMode(_NetworkMode, metaclass=_NetworkModeEnumTypeWrapper):
-    """How the container is connected."""
-
-NETWORK_MODE_UNSPECIFIED: NetworkMode.ValueType  # 0
-"""Refused."""
-NETWORK_MODE_BRIDGE: NetworkMode.ValueType  # 1
-"""The node's default bridge."""
-NETWORK_MODE_HOST: NetworkMode.ValueType  # 2
-"""The host's own network."""
-NETWORK_MODE_NONE: NetworkMode.ValueType  # 3
-"""Loopback only."""
-Global___NetworkMode: _TypeAlias = NetworkMode  # noqa: Y015
 
 class _ContainerPhase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -64,6 +37,10 @@ class _ContainerPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Contai
     """Its process ended, or its last start failed."""
     CONTAINER_PHASE_BROKEN: _ContainerPhase.ValueType  # 4
     """Its record or files are unreadable; only removing it is possible."""
+    CONTAINER_PHASE_PAUSED: _ContainerPhase.ValueType  # 5
+    """Its process is frozen."""
+    CONTAINER_PHASE_RESTARTING: _ContainerPhase.ValueType  # 6
+    """Its process ended and will be started again."""
 
 class ContainerPhase(_ContainerPhase, metaclass=_ContainerPhaseEnumTypeWrapper):
     """Where a container stands on its node."""
@@ -78,6 +55,10 @@ CONTAINER_PHASE_STOPPED: ContainerPhase.ValueType  # 3
 """Its process ended, or its last start failed."""
 CONTAINER_PHASE_BROKEN: ContainerPhase.ValueType  # 4
 """Its record or files are unreadable; only removing it is possible."""
+CONTAINER_PHASE_PAUSED: ContainerPhase.ValueType  # 5
+"""Its process is frozen."""
+CONTAINER_PHASE_RESTARTING: ContainerPhase.ValueType  # 6
+"""Its process ended and will be started again."""
 Global___ContainerPhase: _TypeAlias = ContainerPhase  # noqa: Y015
 
 class _LogStream:
@@ -104,167 +85,33 @@ LOG_STREAM_STDERR: LogStream.ValueType  # 2
 """Standard error."""
 Global___LogStream: _TypeAlias = LogStream  # noqa: Y015
 
-@_typing.final
-class HostEntry(_message.Message):
-    """A line of /etc/hosts."""
+class _HealthStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-    DESCRIPTOR: _descriptor.Descriptor
+class _HealthStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HealthStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEALTH_STATUS_UNSPECIFIED: _HealthStatus.ValueType  # 0
+    """Not a status."""
+    HEALTH_STATUS_STARTING: _HealthStatus.ValueType  # 1
+    """Not yet known."""
+    HEALTH_STATUS_HEALTHY: _HealthStatus.ValueType  # 2
+    """The last probe succeeded."""
+    HEALTH_STATUS_UNHEALTHY: _HealthStatus.ValueType  # 3
+    """Too many failed in a row."""
 
-    NAME_FIELD_NUMBER: _builtins.int
-    ADDRESS_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """The host name."""
-    address: _builtins.str
-    """Its address, or `host-gateway`."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        address: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+class HealthStatus(_HealthStatus, metaclass=_HealthStatusEnumTypeWrapper):
+    """What a health check says."""
 
-Global___HostEntry: _TypeAlias = HostEntry  # noqa: Y015
-
-@_typing.final
-class ContainerSpec(_message.Message):
-    """A container, fully resolved by the API: no default is applied here. Immutable from create to remove."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class AnnotationsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    IMAGE_ID_FIELD_NUMBER: _builtins.int
-    ARGS_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    WORKING_DIR_FIELD_NUMBER: _builtins.int
-    USER_FIELD_NUMBER: _builtins.int
-    HOSTNAME_FIELD_NUMBER: _builtins.int
-    DOMAINNAME_FIELD_NUMBER: _builtins.int
-    TERMINAL_FIELD_NUMBER: _builtins.int
-    READONLY_ROOTFS_FIELD_NUMBER: _builtins.int
-    SHM_SIZE_FIELD_NUMBER: _builtins.int
-    NETWORK_MODE_FIELD_NUMBER: _builtins.int
-    MAC_ADDRESS_FIELD_NUMBER: _builtins.int
-    DNS_SERVERS_FIELD_NUMBER: _builtins.int
-    DNS_SEARCH_FIELD_NUMBER: _builtins.int
-    DNS_OPTIONS_FIELD_NUMBER: _builtins.int
-    EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
-    LOG_MAX_SIZE_FIELD_NUMBER: _builtins.int
-    LOG_MAX_FILES_FIELD_NUMBER: _builtins.int
-    RUNTIME_FIELD_NUMBER: _builtins.int
-    ANNOTATIONS_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """64 lower-case hex characters."""
-    image_id: _builtins.str
-    """`sha256:<hex>` of an image on this node."""
-    working_dir: _builtins.str
-    """Absolute path."""
-    user: _builtins.str
-    """`uid`, `uid:gid`, `name`, `name:group`, or empty for root."""
-    hostname: _builtins.str
-    """Host name; empty keeps the host's."""
-    domainname: _builtins.str
-    """Domain name, or empty."""
-    terminal: _builtins.bool
-    """Give the process a terminal."""
-    readonly_rootfs: _builtins.bool
-    """Mount the root read-only."""
-    shm_size: _builtins.int
-    """Bytes of /dev/shm."""
-    network_mode: Global___NetworkMode.ValueType
-    """How it is connected."""
-    mac_address: _builtins.str
-    """Hardware address; empty: chosen here."""
-    log_max_size: _builtins.int
-    """Bytes a log file; 0: unlimited."""
-    log_max_files: _builtins.int
-    """Log files kept, the current one included; at least 1."""
-    runtime: _builtins.str
-    """Name of the OCI runtime; empty: the node's default."""
-    @_builtins.property
-    def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Program and arguments; at least one."""
-
-    @_builtins.property
-    def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Environment, `KEY=value`; HOME is added from the container's passwd."""
-
-    @_builtins.property
-    def dns_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Name servers; empty: the host's."""
-
-    @_builtins.property
-    def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Search domains; empty: the host's."""
-
-    @_builtins.property
-    def dns_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Resolver options; empty: the host's."""
-
-    @_builtins.property
-    def extra_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostEntry]:
-        """Further lines of /etc/hosts."""
-
-    @_builtins.property
-    def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations for the runtime."""
-
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        image_id: _builtins.str = ...,
-        args: _abc.Iterable[_builtins.str] | None = ...,
-        env: _abc.Iterable[_builtins.str] | None = ...,
-        working_dir: _builtins.str = ...,
-        user: _builtins.str = ...,
-        hostname: _builtins.str = ...,
-        domainname: _builtins.str = ...,
-        terminal: _builtins.bool = ...,
-        readonly_rootfs: _builtins.bool = ...,
-        shm_size: _builtins.int = ...,
-        network_mode: Global___NetworkMode.ValueType = ...,
-        mac_address: _builtins.str = ...,
-        dns_servers: _abc.Iterable[_builtins.str] | None = ...,
-        dns_search: _abc.Iterable[_builtins.str] | None = ...,
-        dns_options: _abc.Iterable[_builtins.str] | None = ...,
-        extra_hosts: _abc.Iterable[Global___HostEntry] | None = ...,
-        log_max_size: _builtins.int = ...,
-        log_max_files: _builtins.int = ...,
-        runtime: _builtins.str = ...,
-        annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "env", b"env", "extra_hosts", b"extra_hosts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "mac_address", b"mac_address", "network_mode", b"network_mode", "readonly_rootfs", b"readonly_rootfs", "runtime", b"runtime", "shm_size", b"shm_size", "terminal", b"terminal", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ContainerSpec: _TypeAlias = ContainerSpec  # noqa: Y015
+HEALTH_STATUS_UNSPECIFIED: HealthStatus.ValueType  # 0
+"""Not a status."""
+HEALTH_STATUS_STARTING: HealthStatus.ValueType  # 1
+"""Not yet known."""
+HEALTH_STATUS_HEALTHY: HealthStatus.ValueType  # 2
+"""The last probe succeeded."""
+HEALTH_STATUS_UNHEALTHY: HealthStatus.ValueType  # 3
+"""Too many failed in a row."""
+Global___HealthStatus: _TypeAlias = HealthStatus  # noqa: Y015
 
 @_typing.final
 class CreateContainerRequest(_message.Message):
@@ -274,13 +121,13 @@ class CreateContainerRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spec(self) -> Global___ContainerSpec:
+    def spec(self) -> _container_spec_pb2.ContainerSpec:
         """The whole container."""
 
     def __init__(
         self,
         *,
-        spec: Global___ContainerSpec | None = ...,
+        spec: _container_spec_pb2.ContainerSpec | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -523,6 +370,7 @@ class ContainerSnapshot(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     """Its id."""
     phase: Global___ContainerPhase.ValueType
@@ -537,6 +385,10 @@ class ContainerSnapshot(_message.Message):
     def last(self) -> Global___JournalEntry:
         """Its last entry; absent when there is none."""
 
+    @_builtins.property
+    def health(self) -> Global___HealthChanged:
+        """What its health check says; absent without one, and unless it runs."""
+
     def __init__(
         self,
         *,
@@ -545,15 +397,20 @@ class ContainerSnapshot(_message.Message):
         started: Global___JournalEntry | None = ...,
         last: Global___JournalEntry | None = ...,
         error: _builtins.str = ...,
+        health: Global___HealthChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_started", b"_started", "last", b"last", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "health", b"health", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_started", b"_started", "container_id", b"container_id", "error", b"error", "last", b"last", "phase", b"phase", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "container_id", b"container_id", "error", b"error", "health", b"health", "last", b"last", "phase", b"phase", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__health: _TypeAlias = _typing.Literal["health"]  # noqa: Y015
+    _WhichOneofArgType__health: _TypeAlias = _typing.Literal["_health", b"_health"]  # noqa: Y015
     _WhichOneofReturnType__last: _TypeAlias = _typing.Literal["last"]  # noqa: Y015
     _WhichOneofArgType__last: _TypeAlias = _typing.Literal["_last", b"_last"]  # noqa: Y015
     _WhichOneofReturnType__started: _TypeAlias = _typing.Literal["started"]  # noqa: Y015
     _WhichOneofArgType__started: _TypeAlias = _typing.Literal["_started", b"_started"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__health) -> _WhichOneofReturnType__health | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last) -> _WhichOneofReturnType__last | None: ...
     @_typing.overload
@@ -654,10 +511,13 @@ class ReadLogsResponse(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     stream: Global___LogStream.ValueType
     """The stream it was written to."""
     data: _builtins.bytes
     """The bytes, the line's end included."""
+    dropped_bytes: _builtins.int
+    """Bytes that were dropped before this record, which has no data then."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -668,10 +528,11 @@ class ReadLogsResponse(_message.Message):
         stream: Global___LogStream.ValueType = ...,
         timestamp: _timestamp_pb2.Timestamp | None = ...,
         data: _builtins.bytes = ...,
+        dropped_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dropped_bytes", b"dropped_bytes", "stream", b"stream", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -798,6 +659,7 @@ class Started(_message.Message):
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NETNS_PATH_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start."""
     pid: _builtins.int
@@ -806,6 +668,8 @@ class Started(_message.Message):
     """Id of the network sandbox; empty with the host's network."""
     netns_path: _builtins.str
     """Path of the network namespace on the node."""
+    restart_count: _builtins.int
+    """Starts by the restart policy since the last one that was asked for, this one included."""
     @_builtins.property
     def endpoint(self) -> Global___Endpoint:
         """The attachment; absent without one."""
@@ -818,10 +682,11 @@ class Started(_message.Message):
         sandbox_id: _builtins.str = ...,
         netns_path: _builtins.str = ...,
         endpoint: Global___Endpoint | None = ...,
+        restart_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint", "netns_path", b"netns_path", "pid", b"pid", "sandbox_id", b"sandbox_id", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint", "netns_path", b"netns_path", "pid", b"pid", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
     _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
@@ -838,22 +703,28 @@ class StartFailed(_message.Message):
     START_ID_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    NEXT_START_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start."""
     exit_code: _builtins.int
     """126 not executable, 127 not found, 128 anything else."""
     message: _builtins.str
     """Why, for people."""
+    @_builtins.property
+    def next_start(self) -> _timestamp_pb2.Timestamp:
+        """When it will be tried again; absent: it will not."""
+
     def __init__(
         self,
         *,
         start_id: _builtins.str = ...,
         exit_code: _builtins.int = ...,
         message: _builtins.str = ...,
+        next_start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_start", b"next_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "message", b"message", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "message", b"message", "next_start", b"next_start", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -869,6 +740,7 @@ class Exited(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     OOM_KILLED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    NEXT_START_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start it belongs to."""
     exit_code: _builtins.int
@@ -877,6 +749,10 @@ class Exited(_message.Message):
     """Whether the kernel killed it, or one of its children, for memory."""
     error: _builtins.str
     """Why the exit code is absent."""
+    @_builtins.property
+    def next_start(self) -> _timestamp_pb2.Timestamp:
+        """When it will be started again; absent: it will not."""
+
     def __init__(
         self,
         *,
@@ -884,10 +760,11 @@ class Exited(_message.Message):
         exit_code: _builtins.int | None = ...,
         oom_killed: _builtins.bool = ...,
         error: _builtins.str = ...,
+        next_start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "next_start", b"next_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "oom_killed", b"oom_killed", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "next_start", b"next_start", "oom_killed", b"oom_killed", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -918,6 +795,176 @@ class Signaled(_message.Message):
 Global___Signaled: _TypeAlias = Signaled  # noqa: Y015
 
 @_typing.final
+class Paused(_message.Message):
+    """It was frozen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Paused: _TypeAlias = Paused  # noqa: Y015
+
+@_typing.final
+class Unpaused(_message.Message):
+    """It goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unpaused: _TypeAlias = Unpaused  # noqa: Y015
+
+@_typing.final
+class RestartCancelled(_message.Message):
+    """A pending restart was called off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartCancelled: _TypeAlias = RestartCancelled  # noqa: Y015
+
+@_typing.final
+class Updated(_message.Message):
+    """Its limits or its restart policy were changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Updated: _TypeAlias = Updated  # noqa: Y015
+
+@_typing.final
+class ProbeResult(_message.Message):
+    """One probe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    """0: healthy; -1: too late."""
+    output: _builtins.str
+    """At most 4096 bytes."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        exit_code: _builtins.int = ...,
+        output: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit_code", b"exit_code", "output", b"output", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeResult: _TypeAlias = ProbeResult  # noqa: Y015
+
+@_typing.final
+class HealthChanged(_message.Message):
+    """Its health is another, or one more probe failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILING_STREAK_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    status: Global___HealthStatus.ValueType
+    """What it is now."""
+    failing_streak: _builtins.int
+    """Failures in a row, counted up to the number that makes it unhealthy."""
+    @_builtins.property
+    def log(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeResult]:
+        """The last probes, at most five, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___HealthStatus.ValueType = ...,
+        failing_streak: _builtins.int = ...,
+        log: _abc.Iterable[Global___ProbeResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failing_streak", b"failing_streak", "log", b"log", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthChanged: _TypeAlias = HealthChanged  # noqa: Y015
+
+@_typing.final
+class ExecExited(_message.Message):
+    """A program that was run in it ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    exec_id: _builtins.str
+    """Id of the exec."""
+    exit_code: _builtins.int
+    """0-255, 128+n after signal n; absent when nobody saw it."""
+    error: _builtins.str
+    """Why the exit code is absent."""
+    def __init__(
+        self,
+        *,
+        exec_id: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exec_id", b"exec_id", "exit_code", b"exit_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___ExecExited: _TypeAlias = ExecExited  # noqa: Y015
+
+@_typing.final
 class JournalEntry(_message.Message):
     """One durable transition of one container."""
 
@@ -930,6 +977,12 @@ class JournalEntry(_message.Message):
     START_FAILED_FIELD_NUMBER: _builtins.int
     EXITED_FIELD_NUMBER: _builtins.int
     SIGNALED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    UNPAUSED_FIELD_NUMBER: _builtins.int
+    RESTART_CANCELLED_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
+    HEALTH_CHANGED_FIELD_NUMBER: _builtins.int
+    EXEC_EXITED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position, from 1, increasing by 1."""
     container_id: _builtins.str
@@ -954,6 +1007,30 @@ class JournalEntry(_message.Message):
     def signaled(self) -> Global___Signaled:
         """It was signalled."""
 
+    @_builtins.property
+    def paused(self) -> Global___Paused:
+        """It was frozen."""
+
+    @_builtins.property
+    def unpaused(self) -> Global___Unpaused:
+        """It goes on."""
+
+    @_builtins.property
+    def restart_cancelled(self) -> Global___RestartCancelled:
+        """A pending restart was called off."""
+
+    @_builtins.property
+    def updated(self) -> Global___Updated:
+        """Its limits or its restart policy were changed."""
+
+    @_builtins.property
+    def health_changed(self) -> Global___HealthChanged:
+        """Its health is another."""
+
+    @_builtins.property
+    def exec_exited(self) -> Global___ExecExited:
+        """A program that was run in it ended."""
+
     def __init__(
         self,
         *,
@@ -964,13 +1041,857 @@ class JournalEntry(_message.Message):
         start_failed: Global___StartFailed | None = ...,
         exited: Global___Exited | None = ...,
         signaled: Global___Signaled | None = ...,
+        paused: Global___Paused | None = ...,
+        unpaused: Global___Unpaused | None = ...,
+        restart_cancelled: Global___RestartCancelled | None = ...,
+        updated: Global___Updated | None = ...,
+        health_changed: Global___HealthChanged | None = ...,
+        exec_exited: Global___ExecExited | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "event", b"event", "exited", b"exited", "sequence", b"sequence", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "sequence", b"sequence", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "start_failed", "exited", "signaled"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "start_failed", "exited", "signaled", "paused", "unpaused", "restart_cancelled", "updated", "health_changed", "exec_exited"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___JournalEntry: _TypeAlias = JournalEntry  # noqa: Y015
+
+@_typing.final
+class PauseContainerRequest(_message.Message):
+    """The container to freeze."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseContainerRequest: _TypeAlias = PauseContainerRequest  # noqa: Y015
+
+@_typing.final
+class PauseContainerResponse(_message.Message):
+    """It is frozen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___JournalEntry:
+        """The `paused` entry; absent when it was frozen already."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___JournalEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__entry: _TypeAlias = _typing.Literal["entry"]  # noqa: Y015
+    _WhichOneofArgType__entry: _TypeAlias = _typing.Literal["_entry", b"_entry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entry) -> _WhichOneofReturnType__entry | None: ...
+
+Global___PauseContainerResponse: _TypeAlias = PauseContainerResponse  # noqa: Y015
+
+@_typing.final
+class UnpauseContainerRequest(_message.Message):
+    """The container to let go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpauseContainerRequest: _TypeAlias = UnpauseContainerRequest  # noqa: Y015
+
+@_typing.final
+class UnpauseContainerResponse(_message.Message):
+    """It goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___JournalEntry:
+        """The `unpaused` entry; absent when it was not frozen."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___JournalEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__entry: _TypeAlias = _typing.Literal["entry"]  # noqa: Y015
+    _WhichOneofArgType__entry: _TypeAlias = _typing.Literal["_entry", b"_entry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entry) -> _WhichOneofReturnType__entry | None: ...
+
+Global___UnpauseContainerResponse: _TypeAlias = UnpauseContainerResponse  # noqa: Y015
+
+@_typing.final
+class UpdateContainerRequest(_message.Message):
+    """The container to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def resources(self) -> _container_spec_pb2.Resources:
+        """All its limits from now on."""
+
+    @_builtins.property
+    def restart_policy(self) -> _container_spec_pb2.RestartPolicy:
+        """Its restart policy from now on."""
+
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        resources: _container_spec_pb2.Resources | None = ...,
+        restart_policy: _container_spec_pb2.RestartPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContainerRequest: _TypeAlias = UpdateContainerRequest  # noqa: Y015
+
+@_typing.final
+class UpdateContainerResponse(_message.Message):
+    """It is changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___JournalEntry:
+        """The `updated` entry."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___JournalEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContainerResponse: _TypeAlias = UpdateContainerResponse  # noqa: Y015
+
+@_typing.final
+class AttachTarget(_message.Message):
+    """What to attach to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """The container's id."""
+    stdin: _builtins.bool
+    """Pass on standard input."""
+    stdout: _builtins.bool
+    """Send standard output."""
+    stderr: _builtins.bool
+    """Send standard error."""
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        stdin: _builtins.bool = ...,
+        stdout: _builtins.bool = ...,
+        stderr: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "stderr", b"stderr", "stdin", b"stdin", "stdout", b"stdout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachTarget: _TypeAlias = AttachTarget  # noqa: Y015
+
+@_typing.final
+class AttachContainerRequest(_message.Message):
+    """First the target, then input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACH_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    CLOSE_STDIN_FIELD_NUMBER: _builtins.int
+    stdin: _builtins.bytes
+    """Bytes for standard input."""
+    close_stdin: _builtins.bool
+    """No more input follows."""
+    @_builtins.property
+    def attach(self) -> Global___AttachTarget:
+        """Only as the first message."""
+
+    def __init__(
+        self,
+        *,
+        attach: Global___AttachTarget | None = ...,
+        stdin: _builtins.bytes = ...,
+        close_stdin: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "close_stdin", b"close_stdin", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "close_stdin", b"close_stdin", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["attach", "stdin", "close_stdin"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___AttachContainerRequest: _TypeAlias = AttachContainerRequest  # noqa: Y015
+
+@_typing.final
+class AttachContainerResponse(_message.Message):
+    """What was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    stream: Global___LogStream.ValueType
+    """The stream; not a stream in the first answer, which says that the attachment stands."""
+    data: _builtins.bytes
+    """The bytes."""
+    def __init__(
+        self,
+        *,
+        stream: Global___LogStream.ValueType = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachContainerResponse: _TypeAlias = AttachContainerResponse  # noqa: Y015
+
+@_typing.final
+class ResizeTerminalRequest(_message.Message):
+    """The terminal to resize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """The container's id."""
+    @_builtins.property
+    def size(self) -> _container_spec_pb2.TerminalSize:
+        """The new size."""
+
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        size: _container_spec_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeTerminalRequest: _TypeAlias = ResizeTerminalRequest  # noqa: Y015
+
+@_typing.final
+class ResizeTerminalResponse(_message.Message):
+    """It has the new size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeTerminalResponse: _TypeAlias = ResizeTerminalResponse  # noqa: Y015
+
+@_typing.final
+class ExecSpec(_message.Message):
+    """A program to run in a running container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    ARGS_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    GROUP_ADD_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    NO_NEW_PRIVILEGES_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    TERMINAL_SIZE_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    DETACH_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """64 lower-case hex characters."""
+    container_id: _builtins.str
+    """The container's id."""
+    working_dir: _builtins.str
+    """Absolute path, which must exist."""
+    user: _builtins.str
+    """`uid`, `uid:gid`, `name`, `name:group`, or empty for root."""
+    no_new_privileges: _builtins.bool
+    """Set no_new_privs."""
+    terminal: _builtins.bool
+    """Give it a terminal."""
+    stdin: _builtins.bool
+    """Pass on standard input."""
+    stdout: _builtins.bool
+    """Send standard output."""
+    stderr: _builtins.bool
+    """Send standard error."""
+    detach: _builtins.bool
+    """Answer when it runs, and leave it running. No stream is passed on."""
+    @_builtins.property
+    def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments."""
+
+    @_builtins.property
+    def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The whole environment, `KEY=value`, but HOME."""
+
+    @_builtins.property
+    def group_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More groups, names or numbers."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities of the process, `CAP_…`."""
+
+    @_builtins.property
+    def terminal_size(self) -> _container_spec_pb2.TerminalSize:
+        """The terminal's first size."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        args: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Iterable[_builtins.str] | None = ...,
+        working_dir: _builtins.str = ...,
+        user: _builtins.str = ...,
+        group_add: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        no_new_privileges: _builtins.bool = ...,
+        terminal: _builtins.bool = ...,
+        terminal_size: _container_spec_pb2.TerminalSize | None = ...,
+        stdin: _builtins.bool = ...,
+        stdout: _builtins.bool = ...,
+        stderr: _builtins.bool = ...,
+        detach: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal_size", b"terminal_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "capabilities", b"capabilities", "container_id", b"container_id", "detach", b"detach", "env", b"env", "group_add", b"group_add", "id", b"id", "no_new_privileges", b"no_new_privileges", "stderr", b"stderr", "stdin", b"stdin", "stdout", b"stdout", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecSpec: _TypeAlias = ExecSpec  # noqa: Y015
+
+@_typing.final
+class ExecRequest(_message.Message):
+    """First the program, then input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    CLOSE_STDIN_FIELD_NUMBER: _builtins.int
+    DETACH_FIELD_NUMBER: _builtins.int
+    stdin: _builtins.bytes
+    """Bytes for standard input."""
+    close_stdin: _builtins.bool
+    """No more input follows."""
+    detach: _builtins.bool
+    """Leave it running from now on, whatever becomes of this call."""
+    @_builtins.property
+    def exec(self) -> Global___ExecSpec:
+        """Only as the first message."""
+
+    def __init__(
+        self,
+        *,
+        exec: Global___ExecSpec | None = ...,
+        stdin: _builtins.bytes = ...,
+        close_stdin: _builtins.bool = ...,
+        detach: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_stdin", b"close_stdin", "detach", b"detach", "exec", b"exec", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_stdin", b"close_stdin", "detach", b"detach", "exec", b"exec", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["exec", "stdin", "close_stdin", "detach"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___ExecRequest: _TypeAlias = ExecRequest  # noqa: Y015
+
+@_typing.final
+class ExecStarted(_message.Message):
+    """It runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """Process id on the node."""
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecStarted: _TypeAlias = ExecStarted  # noqa: Y015
+
+@_typing.final
+class ExecOutput(_message.Message):
+    """Bytes as they were written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    stream: Global___LogStream.ValueType
+    """Where to."""
+    data: _builtins.bytes
+    """The bytes."""
+    def __init__(
+        self,
+        *,
+        stream: Global___LogStream.ValueType = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecOutput: _TypeAlias = ExecOutput  # noqa: Y015
+
+@_typing.final
+class ExecResponse(_message.Message):
+    """What comes from the program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    EXITED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___ExecStarted:
+        """The first answer."""
+
+    @_builtins.property
+    def output(self) -> Global___ExecOutput:
+        """What was written."""
+
+    @_builtins.property
+    def exited(self) -> Global___JournalEntry:
+        """The last answer, unless detached: the `exec_exited` entry."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___ExecStarted | None = ...,
+        output: Global___ExecOutput | None = ...,
+        exited: Global___JournalEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "output", b"output", "response", b"response", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "output", b"output", "response", b"response", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["started", "output", "exited"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___ExecResponse: _TypeAlias = ExecResponse  # noqa: Y015
+
+@_typing.final
+class ResizeExecTerminalRequest(_message.Message):
+    """The exec whose terminal to resize."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    exec_id: _builtins.str
+    """The exec's id."""
+    @_builtins.property
+    def size(self) -> _container_spec_pb2.TerminalSize:
+        """The new size."""
+
+    def __init__(
+        self,
+        *,
+        exec_id: _builtins.str = ...,
+        size: _container_spec_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeExecTerminalRequest: _TypeAlias = ResizeExecTerminalRequest  # noqa: Y015
+
+@_typing.final
+class ResizeExecTerminalResponse(_message.Message):
+    """It has the new size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeExecTerminalResponse: _TypeAlias = ResizeExecTerminalResponse  # noqa: Y015
+
+@_typing.final
+class ReadStatsRequest(_message.Message):
+    """Whose use to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def container_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids; empty: all that run."""
+
+    def __init__(
+        self,
+        *,
+        container_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_ids", b"container_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadStatsRequest: _TypeAlias = ReadStatsRequest  # noqa: Y015
+
+@_typing.final
+class InterfaceStats(_message.Message):
+    """Counters of one network interface, as the container sees them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RX_BYTES_FIELD_NUMBER: _builtins.int
+    RX_PACKETS_FIELD_NUMBER: _builtins.int
+    RX_DROPPED_FIELD_NUMBER: _builtins.int
+    RX_ERRORS_FIELD_NUMBER: _builtins.int
+    TX_BYTES_FIELD_NUMBER: _builtins.int
+    TX_PACKETS_FIELD_NUMBER: _builtins.int
+    TX_DROPPED_FIELD_NUMBER: _builtins.int
+    TX_ERRORS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    rx_bytes: _builtins.int
+    """Bytes received."""
+    rx_packets: _builtins.int
+    """Packets received."""
+    rx_dropped: _builtins.int
+    """Packets received and dropped."""
+    rx_errors: _builtins.int
+    """Errors while receiving."""
+    tx_bytes: _builtins.int
+    """Bytes sent."""
+    tx_packets: _builtins.int
+    """Packets sent."""
+    tx_dropped: _builtins.int
+    """Packets to send that were dropped."""
+    tx_errors: _builtins.int
+    """Errors while sending."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rx_bytes: _builtins.int = ...,
+        rx_packets: _builtins.int = ...,
+        rx_dropped: _builtins.int = ...,
+        rx_errors: _builtins.int = ...,
+        tx_bytes: _builtins.int = ...,
+        tx_packets: _builtins.int = ...,
+        tx_dropped: _builtins.int = ...,
+        tx_errors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "rx_bytes", b"rx_bytes", "rx_dropped", b"rx_dropped", "rx_errors", b"rx_errors", "rx_packets", b"rx_packets", "tx_bytes", b"tx_bytes", "tx_dropped", b"tx_dropped", "tx_errors", b"tx_errors", "tx_packets", b"tx_packets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterfaceStats: _TypeAlias = InterfaceStats  # noqa: Y015
+
+@_typing.final
+class ContainerStats(_message.Message):
+    """What one container has used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    CPU_USAGE_FIELD_NUMBER: _builtins.int
+    CPU_SYSTEM_FIELD_NUMBER: _builtins.int
+    THROTTLED_PERIODS_FIELD_NUMBER: _builtins.int
+    THROTTLED_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_USAGE_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
+    MEMORY_CACHE_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    PIDS_LIMIT_FIELD_NUMBER: _builtins.int
+    BLKIO_READ_FIELD_NUMBER: _builtins.int
+    BLKIO_WRITE_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """Its id."""
+    cpu_usage: _builtins.int
+    """Processor time, in nanoseconds."""
+    cpu_system: _builtins.int
+    """Of that, in the kernel, in nanoseconds."""
+    throttled_periods: _builtins.int
+    """Periods in which it was throttled."""
+    throttled_time: _builtins.int
+    """Time it was throttled for, in nanoseconds."""
+    memory_usage: _builtins.int
+    """Bytes, without the page cache that can be dropped."""
+    memory_limit: _builtins.int
+    """Bytes; 0: no limit."""
+    memory_cache: _builtins.int
+    """Bytes of page cache."""
+    pids: _builtins.int
+    """Processes and threads."""
+    pids_limit: _builtins.int
+    """Their limit; 0: none."""
+    blkio_read: _builtins.int
+    """Bytes read from block devices."""
+    blkio_write: _builtins.int
+    """Bytes written to block devices."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was read."""
+
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceStats]:
+        """Its interfaces but loopback."""
+
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        cpu_usage: _builtins.int = ...,
+        cpu_system: _builtins.int = ...,
+        throttled_periods: _builtins.int = ...,
+        throttled_time: _builtins.int = ...,
+        memory_usage: _builtins.int = ...,
+        memory_limit: _builtins.int = ...,
+        memory_cache: _builtins.int = ...,
+        pids: _builtins.int = ...,
+        pids_limit: _builtins.int = ...,
+        blkio_read: _builtins.int = ...,
+        blkio_write: _builtins.int = ...,
+        interfaces: _abc.Iterable[Global___InterfaceStats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blkio_read", b"blkio_read", "blkio_write", b"blkio_write", "container_id", b"container_id", "cpu_system", b"cpu_system", "cpu_usage", b"cpu_usage", "interfaces", b"interfaces", "memory_cache", b"memory_cache", "memory_limit", b"memory_limit", "memory_usage", b"memory_usage", "pids", b"pids", "pids_limit", b"pids_limit", "throttled_periods", b"throttled_periods", "throttled_time", b"throttled_time", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerStats: _TypeAlias = ContainerStats  # noqa: Y015
+
+@_typing.final
+class ReadStatsResponse(_message.Message):
+    """What they have used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerStats]:
+        """Those that run, ordered by id."""
+
+    def __init__(
+        self,
+        *,
+        containers: _abc.Iterable[Global___ContainerStats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadStatsResponse: _TypeAlias = ReadStatsResponse  # noqa: Y015
+
+@_typing.final
+class ListProcessesRequest(_message.Message):
+    """Whose processes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """The container's id."""
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProcessesRequest: _TypeAlias = ListProcessesRequest  # noqa: Y015
+
+@_typing.final
+class ProcessInfo(_message.Message):
+    """A process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    CONTAINER_PID_FIELD_NUMBER: _builtins.int
+    PARENT_PID_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """Id on the node."""
+    container_pid: _builtins.int
+    """Id inside the container; 0 when it has none there."""
+    parent_pid: _builtins.int
+    """The parent's id on the node."""
+    uid: _builtins.int
+    """User id on the node."""
+    state: _builtins.str
+    """As in proc_pid_stat(5)."""
+    threads: _builtins.int
+    """Threads."""
+    cpu_time: _builtins.int
+    """Processor time, in nanoseconds."""
+    memory: _builtins.int
+    """Resident memory, in bytes."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments."""
+
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        container_pid: _builtins.int = ...,
+        parent_pid: _builtins.int = ...,
+        uid: _builtins.int = ...,
+        state: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        cpu_time: _builtins.int = ...,
+        memory: _builtins.int = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "container_pid", b"container_pid", "cpu_time", b"cpu_time", "memory", b"memory", "parent_pid", b"parent_pid", "pid", b"pid", "started_at", b"started_at", "state", b"state", "threads", b"threads", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessInfo: _TypeAlias = ProcessInfo  # noqa: Y015
+
+@_typing.final
+class ListProcessesResponse(_message.Message):
+    """The container's processes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessInfo]:
+        """In the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        processes: _abc.Iterable[Global___ProcessInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProcessesResponse: _TypeAlias = ListProcessesResponse  # noqa: Y015

@@ -71,6 +71,51 @@ class RuntimeServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadLogsRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadLogsResponse.FromString,
                 _registered_method=True)
+        self.PauseContainer = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/PauseContainer',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.PauseContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.PauseContainerResponse.FromString,
+                _registered_method=True)
+        self.UnpauseContainer = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/UnpauseContainer',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UnpauseContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UnpauseContainerResponse.FromString,
+                _registered_method=True)
+        self.UpdateContainer = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/UpdateContainer',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UpdateContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UpdateContainerResponse.FromString,
+                _registered_method=True)
+        self.AttachContainer = channel.stream_stream(
+                '/slipway.executor.v1.RuntimeService/AttachContainer',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.AttachContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.AttachContainerResponse.FromString,
+                _registered_method=True)
+        self.ResizeTerminal = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/ResizeTerminal',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeTerminalRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeTerminalResponse.FromString,
+                _registered_method=True)
+        self.Exec = channel.stream_stream(
+                '/slipway.executor.v1.RuntimeService/Exec',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ExecRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ExecResponse.FromString,
+                _registered_method=True)
+        self.ResizeExecTerminal = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/ResizeExecTerminal',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalResponse.FromString,
+                _registered_method=True)
+        self.ReadStats = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/ReadStats',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsResponse.FromString,
+                _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/ListProcesses',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ListProcessesResponse.FromString,
+                _registered_method=True)
         self.FollowJournal = channel.unary_stream(
                 '/slipway.executor.v1.RuntimeService/FollowJournal',
                 request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.FollowJournalRequest.SerializeToString,
@@ -134,6 +179,69 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseContainer(self, request, context):
+        """Freeze the container. Repeating it changes nothing. FAILED_PRECONDITION when it does not run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpauseContainer(self, request, context):
+        """Let it go on. Repeating it changes nothing. FAILED_PRECONDITION when it does not run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateContainer(self, request, context):
+        """Set its limits and its restart policy as a whole, at once when it runs. When the kernel refuses, everything stays as it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachContainer(self, request_iterator, context):
+        """The container's own standard streams. The first message names the container. Before its start: waits for that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeTerminal(self, request, context):
+        """Change the size of its terminal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Exec(self, request_iterator, context):
+        """Run a program in the container. The first message says which.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeExecTerminal(self, request, context):
+        """Change the size of an exec's terminal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadStats(self, request, context):
+        """What the containers use, once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProcesses(self, request, context):
+        """The container's processes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FollowJournal(self, request, context):
         """Transitions after a position, first the recorded ones, then as they happen, without end. OUT_OF_RANGE when the position is
         unknown to this journal: take a snapshot with ListContainers.
@@ -179,6 +287,51 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.ReadLogs,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadLogsRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadLogsResponse.SerializeToString,
+            ),
+            'PauseContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseContainer,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.PauseContainerRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.PauseContainerResponse.SerializeToString,
+            ),
+            'UnpauseContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpauseContainer,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UnpauseContainerRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UnpauseContainerResponse.SerializeToString,
+            ),
+            'UpdateContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContainer,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UpdateContainerRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UpdateContainerResponse.SerializeToString,
+            ),
+            'AttachContainer': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachContainer,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.AttachContainerRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.AttachContainerResponse.SerializeToString,
+            ),
+            'ResizeTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeTerminal,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeTerminalRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeTerminalResponse.SerializeToString,
+            ),
+            'Exec': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exec,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ExecRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ExecResponse.SerializeToString,
+            ),
+            'ResizeExecTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeExecTerminal,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalResponse.SerializeToString,
+            ),
+            'ReadStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadStats,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsResponse.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ListProcessesRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ListProcessesResponse.SerializeToString,
             ),
             'FollowJournal': grpc.unary_stream_rpc_method_handler(
                     servicer.FollowJournal,
@@ -377,6 +530,249 @@ class RuntimeService:
             '/slipway.executor.v1.RuntimeService/ReadLogs',
             slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadLogsRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/PauseContainer',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.PauseContainerRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.PauseContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpauseContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/UnpauseContainer',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UnpauseContainerRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UnpauseContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/UpdateContainer',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UpdateContainerRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.UpdateContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachContainer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slipway.executor.v1.RuntimeService/AttachContainer',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.AttachContainerRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.AttachContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/ResizeTerminal',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeTerminalRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeTerminalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exec(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/slipway.executor.v1.RuntimeService/Exec',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ExecRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeExecTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/ResizeExecTerminal',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/ReadStats',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/ListProcesses',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ListProcessesRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ListProcessesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,24 @@ class RuntimeServiceStub:
     """Every container on the node with its last journal entry, and the journal's position at the same instant."""
     ReadLogs: _aio.UnaryStreamMultiCallable[_runtime_service_pb2.ReadLogsRequest, _runtime_service_pb2.ReadLogsResponse]
     """The container's output, across rotated files."""
+    PauseContainer: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.PauseContainerRequest, _runtime_service_pb2.PauseContainerResponse]
+    """Freeze the container. Repeating it changes nothing. FAILED_PRECONDITION when it does not run."""
+    UnpauseContainer: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.UnpauseContainerRequest, _runtime_service_pb2.UnpauseContainerResponse]
+    """Let it go on. Repeating it changes nothing. FAILED_PRECONDITION when it does not run."""
+    UpdateContainer: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.UpdateContainerRequest, _runtime_service_pb2.UpdateContainerResponse]
+    """Set its limits and its restart policy as a whole, at once when it runs. When the kernel refuses, everything stays as it was."""
+    AttachContainer: _aio.StreamStreamMultiCallable[_runtime_service_pb2.AttachContainerRequest, _runtime_service_pb2.AttachContainerResponse]
+    """The container's own standard streams. The first message names the container. Before its start: waits for that."""
+    ResizeTerminal: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ResizeTerminalRequest, _runtime_service_pb2.ResizeTerminalResponse]
+    """Change the size of its terminal."""
+    Exec: _aio.StreamStreamMultiCallable[_runtime_service_pb2.ExecRequest, _runtime_service_pb2.ExecResponse]
+    """Run a program in the container. The first message says which."""
+    ResizeExecTerminal: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ResizeExecTerminalRequest, _runtime_service_pb2.ResizeExecTerminalResponse]
+    """Change the size of an exec's terminal."""
+    ReadStats: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ReadStatsRequest, _runtime_service_pb2.ReadStatsResponse]
+    """What the containers use, once."""
+    ListProcesses: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ListProcessesRequest, _runtime_service_pb2.ListProcessesResponse]
+    """The container's processes."""
     FollowJournal: _aio.UnaryStreamMultiCallable[_runtime_service_pb2.FollowJournalRequest, _runtime_service_pb2.FollowJournalResponse]
     """Transitions after a position, first the recorded ones, then as they happen, without end. OUT_OF_RANGE when the position is
     unknown to this journal: take a snapshot with ListContainers.
@@ -105,6 +123,78 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_runtime_service_pb2.ReadLogsRequest, _abc.AsyncIterator[_runtime_service_pb2.ReadLogsResponse]],
     ) -> _abc.AsyncIterator[_runtime_service_pb2.ReadLogsResponse]:
         """The container's output, across rotated files."""
+
+    @_abc_1.abstractmethod
+    def PauseContainer(
+        self,
+        request: _runtime_service_pb2.PauseContainerRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.PauseContainerRequest, _abc.Awaitable[_runtime_service_pb2.PauseContainerResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.PauseContainerResponse]:
+        """Freeze the container. Repeating it changes nothing. FAILED_PRECONDITION when it does not run."""
+
+    @_abc_1.abstractmethod
+    def UnpauseContainer(
+        self,
+        request: _runtime_service_pb2.UnpauseContainerRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.UnpauseContainerRequest, _abc.Awaitable[_runtime_service_pb2.UnpauseContainerResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.UnpauseContainerResponse]:
+        """Let it go on. Repeating it changes nothing. FAILED_PRECONDITION when it does not run."""
+
+    @_abc_1.abstractmethod
+    def UpdateContainer(
+        self,
+        request: _runtime_service_pb2.UpdateContainerRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.UpdateContainerRequest, _abc.Awaitable[_runtime_service_pb2.UpdateContainerResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.UpdateContainerResponse]:
+        """Set its limits and its restart policy as a whole, at once when it runs. When the kernel refuses, everything stays as it was."""
+
+    @_abc_1.abstractmethod
+    def AttachContainer(
+        self,
+        request_iterator: _abc.AsyncIterator[_runtime_service_pb2.AttachContainerRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_runtime_service_pb2.AttachContainerRequest], _abc.AsyncIterator[_runtime_service_pb2.AttachContainerResponse]],
+    ) -> _abc.AsyncIterator[_runtime_service_pb2.AttachContainerResponse]:
+        """The container's own standard streams. The first message names the container. Before its start: waits for that."""
+
+    @_abc_1.abstractmethod
+    def ResizeTerminal(
+        self,
+        request: _runtime_service_pb2.ResizeTerminalRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.ResizeTerminalRequest, _abc.Awaitable[_runtime_service_pb2.ResizeTerminalResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.ResizeTerminalResponse]:
+        """Change the size of its terminal."""
+
+    @_abc_1.abstractmethod
+    def Exec(
+        self,
+        request_iterator: _abc.AsyncIterator[_runtime_service_pb2.ExecRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_runtime_service_pb2.ExecRequest], _abc.AsyncIterator[_runtime_service_pb2.ExecResponse]],
+    ) -> _abc.AsyncIterator[_runtime_service_pb2.ExecResponse]:
+        """Run a program in the container. The first message says which."""
+
+    @_abc_1.abstractmethod
+    def ResizeExecTerminal(
+        self,
+        request: _runtime_service_pb2.ResizeExecTerminalRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.ResizeExecTerminalRequest, _abc.Awaitable[_runtime_service_pb2.ResizeExecTerminalResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.ResizeExecTerminalResponse]:
+        """Change the size of an exec's terminal."""
+
+    @_abc_1.abstractmethod
+    def ReadStats(
+        self,
+        request: _runtime_service_pb2.ReadStatsRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.ReadStatsRequest, _abc.Awaitable[_runtime_service_pb2.ReadStatsResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.ReadStatsResponse]:
+        """What the containers use, once."""
+
+    @_abc_1.abstractmethod
+    def ListProcesses(
+        self,
+        request: _runtime_service_pb2.ListProcessesRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.ListProcessesRequest, _abc.Awaitable[_runtime_service_pb2.ListProcessesResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.ListProcessesResponse]:
+        """The container's processes."""
 
     @_abc_1.abstractmethod
     def FollowJournal(

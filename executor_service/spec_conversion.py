@@ -1,0 +1,276 @@
+"""`slipway.executor.v1.ContainerSpec` to the executor's own words. What is out of range stays so: the rules judge it
+(`executor_service.operations.container_rules`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+from slipway.executor.v1 import container_spec_pb2 as pb2
+
+from common.errors import InvalidArgument, Violation
+from executor_service.container import (
+    ContainerSpec,
+    Device,
+    DeviceRule,
+    LogLimits,
+    NameResolution,
+    NamespaceMode,
+    Namespaces,
+    NetworkMode,
+    Seccomp,
+    Security,
+    TerminalSize,
+)
+from executor_service.health import ExecProbe, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe
+from executor_service.limits import DeviceNumber, Resources, Rlimit
+from executor_service.mounts import Mount, MountType
+from executor_service.operations.container_rules import violations
+from executor_service.restart import Dependency, DependencyCondition, RestartCondition, RestartPolicy
+
+_NETWORK_MODES = {
+    pb2.NETWORK_MODE_BRIDGE: NetworkMode.BRIDGE,
+    pb2.NETWORK_MODE_HOST: NetworkMode.HOST,
+    pb2.NETWORK_MODE_NONE: NetworkMode.NONE,
+}
+_MOUNT_TYPES = {
+    pb2.MOUNT_TYPE_BIND: MountType.BIND,
+    pb2.MOUNT_TYPE_VOLUME: MountType.VOLUME,
+    pb2.MOUNT_TYPE_TMPFS: MountType.TMPFS,
+    pb2.MOUNT_TYPE_IMAGE: MountType.IMAGE,
+}
+_SECCOMP = {
+    pb2.SECCOMP_UNSPECIFIED: Seccomp.DEFAULT,
+    pb2.SECCOMP_UNCONFINED: Seccomp.UNCONFINED,
+    pb2.SECCOMP_PROFILE: Seccomp.PROFILE,
+}
+_NAMESPACE_MODES = {
+    pb2.NAMESPACE_MODE_UNSPECIFIED: NamespaceMode.PRIVATE,
+    pb2.NAMESPACE_MODE_SHAREABLE: NamespaceMode.SHAREABLE,
+    pb2.NAMESPACE_MODE_HOST: NamespaceMode.HOST,
+    pb2.NAMESPACE_MODE_CONTAINER: NamespaceMode.CONTAINER,
+    pb2.NAMESPACE_MODE_NONE: NamespaceMode.NONE,
+}
+_RESTART_CONDITIONS = {
+    pb2.RESTART_CONDITION_UNSPECIFIED: RestartCondition.NEVER,
+    pb2.RESTART_CONDITION_ALWAYS: RestartCondition.ALWAYS,
+    pb2.RESTART_CONDITION_UNLESS_STOPPED: RestartCondition.UNLESS_STOPPED,
+    pb2.RESTART_CONDITION_ON_FAILURE: RestartCondition.ON_FAILURE,
+}
+_DEPENDENCY_CONDITIONS = {
+    pb2.DEPENDENCY_CONDITION_STARTED: DependencyCondition.STARTED,
+    pb2.DEPENDENCY_CONDITION_HEALTHY: DependencyCondition.HEALTHY,
+    pb2.DEPENDENCY_CONDITION_COMPLETED: DependencyCondition.COMPLETED,
+}
+
+
+def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
+    """Raises InvalidArgument, with every other broken rule too, for a word of an enum that this version lacks."""
+    unknown = list(_unknown_words(message))
+    spec = ContainerSpec(
+        id=message.id,
+        image_id=message.image_id,
+        args=tuple(message.args),
+        env=tuple(message.env),
+        working_dir=message.working_dir,
+        user=message.user,
+        hostname=message.hostname,
+        domainname=message.domainname,
+        terminal=message.terminal,
+        readonly_rootfs=message.readonly_rootfs,
+        shm_size=message.shm_size,
+        network_mode=_NETWORK_MODES.get(message.network_mode, NetworkMode.NONE),
+        mac_address=message.mac_address,
+        names=_names(message),
+        log=_log(message),
+        runtime=message.runtime,
+        annotations=dict(message.annotations),
+        resources=resources_from_proto(message.resources),
+        cgroup_parent=message.cgroup_parent,
+        mounts=tuple(_mount(mount) for mount in message.mounts),
+        security=_security(message),
+        namespaces=_namespaces(message),
+        group_add=tuple(message.group_add),
+        sysctls=dict(message.sysctls),
+        rlimits=tuple(Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in message.rlimits),
+        devices=tuple(
+            Device(source=device.source, target=device.target, permissions=device.permissions)
+            for device in message.devices
+        ),
+        device_rules=tuple(
+            DeviceRule(type=rule.type, major=rule.major, minor=rule.minor, permissions=rule.permissions)
+            for rule in message.device_rules
+        ),
+        oom_score_adj=message.oom_score_adj,
+        init=message.init,
+        terminal_size=size_from_proto(message.terminal_size) if message.HasField("terminal_size") else None,
+        open_stdin=message.open_stdin,
+        stdin_once=message.stdin_once,
+        stop_signal=message.stop_signal,
+        stop_timeout=message.stop_timeout,
+        restart_policy=restart_policy_from_proto(message.restart_policy),
+        health_check=_health_check(message.health_check) if message.HasField("health_check") else None,
+        dependencies=tuple(_dependency(dependency) for dependency in message.dependencies),
+    )
+    if unknown:
+        raise InvalidArgument(violations=[*unknown, *violations(spec)])
+    return spec
+
+
+def resources_from_proto(message: pb2.Resources) -> Resources:
+    return Resources(
+        memory=message.memory,
+        memory_reservation=message.memory_reservation,
+        memory_swap=message.memory_swap,
+        memory_swappiness=message.memory_swappiness if message.HasField("memory_swappiness") else None,
+        cpu_shares=message.cpu_shares,
+        cpu_period=message.cpu_period,
+        cpu_quota=message.cpu_quota,
+        cpuset_cpus=message.cpuset_cpus,
+        cpuset_mems=message.cpuset_mems,
+        pids_limit=message.pids_limit,
+        blkio_weight=message.blkio_weight,
+        blkio_weight_device=_numbers(message.blkio_weight_device),
+        blkio_read_bps=_numbers(message.blkio_read_bps),
+        blkio_write_bps=_numbers(message.blkio_write_bps),
+        blkio_read_iops=_numbers(message.blkio_read_iops),
+        blkio_write_iops=_numbers(message.blkio_write_iops),
+    )
+
+
+def restart_policy_from_proto(message: pb2.RestartPolicy) -> RestartPolicy:
+    return RestartPolicy(
+        condition=_RESTART_CONDITIONS.get(message.condition, RestartCondition.NEVER),
+        maximum_retry_count=message.maximum_retry_count,
+        on_unhealthy=message.on_unhealthy,
+        initial_delay=_seconds(message.initial_delay),
+        max_delay=_seconds(message.max_delay),
+        multiplier=message.multiplier,
+        reset_after=_seconds(message.reset_after),
+    )
+
+
+def size_from_proto(message: pb2.TerminalSize) -> TerminalSize:
+    return TerminalSize(height=message.height, width=message.width)
+
+
+def _unknown_words(message: pb2.ContainerSpec) -> Iterable[Violation]:
+    checks: list[tuple[str, int, Iterable[int]]] = [
+        ("network_mode", message.network_mode, _NETWORK_MODES),
+        ("seccomp", message.seccomp, _SECCOMP),
+        ("ipc_mode", message.ipc_mode, _NAMESPACE_MODES),
+        ("pid_mode", message.pid_mode, _NAMESPACE_MODES),
+        ("restart_policy.condition", message.restart_policy.condition, _RESTART_CONDITIONS),
+    ]
+    checks += [(f"mounts[{index}].type", mount.type, _MOUNT_TYPES) for index, mount in enumerate(message.mounts)]
+    checks += [
+        (f"dependencies[{index}].condition", dependency.condition, _DEPENDENCY_CONDITIONS)
+        for index, dependency in enumerate(message.dependencies)
+    ]
+    for field, number, known in checks:
+        if number not in known:
+            rule = f"{number} is none of {', '.join(map(str, known))}, the numbers this executor knows"
+            yield Violation(field=f"spec.{field}", description=rule)
+    if message.HasField("health_check") and message.health_check.WhichOneof("probe") is None:
+        yield Violation(field="spec.health_check.probe", description="must say how to probe; leave out the whole check")
+
+
+def _names(message: pb2.ContainerSpec) -> NameResolution:
+    return NameResolution(
+        servers=tuple(message.dns_servers),
+        search=tuple(message.dns_search),
+        options=tuple(message.dns_options),
+        extra_hosts=tuple((entry.name, entry.address) for entry in message.extra_hosts),
+    )
+
+
+def _log(message: pb2.ContainerSpec) -> LogLimits:
+    return LogLimits(
+        max_size=message.log_max_size,
+        max_files=message.log_max_files,
+        disabled=message.log_disabled,
+        buffer_size=message.log_buffer_size,
+    )
+
+
+def _mount(message: pb2.Mount) -> Mount:
+    return Mount(
+        type=_MOUNT_TYPES.get(message.type, MountType.TMPFS),
+        source=message.source,
+        target=message.target,
+        read_only=message.read_only,
+        read_only_non_recursive=message.read_only_non_recursive,
+        read_only_force_recursive=message.read_only_force_recursive,
+        propagation=message.propagation,
+        non_recursive=message.non_recursive,
+        create_source=message.create_source,
+        populate=message.populate,
+        subpath=message.subpath,
+        options=tuple(message.options),
+    )
+
+
+def _security(message: pb2.ContainerSpec) -> Security:
+    return Security(
+        capabilities=tuple(message.capabilities),
+        privileged=message.privileged,
+        no_new_privileges=message.no_new_privileges,
+        seccomp=_SECCOMP.get(message.seccomp, Seccomp.DEFAULT),
+        seccomp_profile=message.seccomp_profile,
+        apparmor_profile=message.apparmor_profile,
+        masked_paths=tuple(message.masked_paths.paths) if message.HasField("masked_paths") else None,
+        readonly_paths=tuple(message.readonly_paths.paths) if message.HasField("readonly_paths") else None,
+        writable_cgroups=message.writable_cgroups,
+    )
+
+
+def _namespaces(message: pb2.ContainerSpec) -> Namespaces:
+    return Namespaces(
+        ipc=_NAMESPACE_MODES.get(message.ipc_mode, NamespaceMode.PRIVATE),
+        ipc_container=message.ipc_container,
+        pid=_NAMESPACE_MODES.get(message.pid_mode, NamespaceMode.PRIVATE),
+        pid_container=message.pid_container,
+        host_uts=message.host_uts,
+        host_userns=message.host_userns,
+        private_cgroup=message.private_cgroupns,
+    )
+
+
+def _numbers(messages: Iterable[pb2.DeviceNumber]) -> tuple[DeviceNumber, ...]:
+    return tuple(DeviceNumber(path=message.path, value=message.value) for message in messages)
+
+
+def _health_check(message: pb2.HealthCheck) -> HealthCheck:
+    return HealthCheck(
+        probe=_probe(message),
+        interval=_seconds(message.interval),
+        timeout=_seconds(message.timeout),
+        start_period=_seconds(message.start_period),
+        start_interval=_seconds(message.start_interval),
+        retries=message.retries,
+    )
+
+
+def _probe(message: pb2.HealthCheck) -> Probe:
+    match message.WhichOneof("probe"):
+        case "http":
+            return HttpProbe(port=message.http.port, path=message.http.path, headers=dict(message.http.headers))
+        case "tcp":
+            return TcpProbe(port=message.tcp.port)
+        case "grpc":
+            return GrpcProbe(port=message.grpc.port, service=message.grpc.service)
+        case _:
+            return ExecProbe(args=tuple(message.exec.args))
+
+
+def _dependency(message: pb2.Dependency) -> Dependency:
+    return Dependency(
+        container_id=message.container_id,
+        condition=_DEPENDENCY_CONDITIONS.get(message.condition, DependencyCondition.STARTED),
+        timeout=_seconds(message.timeout),
+    )
+
+
+def _seconds(message: Duration) -> float:
+    # Not ToTimedelta(): it refuses lengths that a client may well send.
+    return message.seconds + message.nanos / 1e9
