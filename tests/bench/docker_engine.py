@@ -13,16 +13,29 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
-from tests.bench import cgroups
-from tests.bench.engine import CALL_TIMEOUT, COMMAND, IMAGE, Engine
+from tests.bench import cgroups, processes
+from tests.bench.engine import CALL_TIMEOUT, IMAGE, MOUNTS, Engine, Kind
 from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
 
 NAME = "dockerd"
+_FRAME_HEADER = 8  # bytes before each piece of output without a terminal
+_LOADED = {
+    "Memory": 1 << 28,
+    "MemoryReservation": 1 << 27,
+    "CpuShares": 512,
+    "CpuPeriod": 100_000,
+    "CpuQuota": 100_000,
+    "CpusetCpus": "0",
+    "PidsLimit": 100,
+    "Ulimits": [{"Name": "nofile", "Soft": 512, "Hard": 512}],
+    "Binds": [f"/tmp:/bind/{number}:ro" for number in range(MOUNTS // 2)],
+    "Tmpfs": {f"/tmpfs/{number}": "size=1m" for number in range(MOUNTS // 2)},
+}
 CGROUP = "slipway-bench-dockerd"
 _READY_TIMEOUT = 30.0  # seconds
 
@@ -61,9 +74,11 @@ class DockerEngine:
         if "errorDetail" in json.dumps(answer):
             raise RuntimeError(f"dockerd did not load {archive}: {answer}")
 
-    def create(self, name: str) -> str:
-        answer = self._call("POST", f"/containers/create?{urlencode({'name': name})}", {"Image": IMAGE, "Cmd": COMMAND})
-        return str(answer["Id"])
+    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
+        asked: dict[str, object] = {"Image": IMAGE, "Cmd": kind.value, "OpenStdin": kind is Kind.ECHO}
+        if kind is Kind.LOADED:
+            asked["HostConfig"] = _LOADED
+        return str(self._call("POST", f"/containers/create?{urlencode({'name': name})}", asked)["Id"])
 
     def start(self, container: str) -> None:
         self._call("POST", f"/containers/{quote(container)}/start")
@@ -82,6 +97,53 @@ class DockerEngine:
 
     def remove(self, container: str) -> None:
         self._call("DELETE", f"/containers/{quote(container)}")
+
+    def exec_true(self, container: str) -> None:
+        asked = {"Cmd": ["true"], "AttachStdout": True, "AttachStderr": True}
+        exec_id = self._call("POST", f"/containers/{quote(container)}/exec", asked)["Id"]
+        connection = self._connection("exec")
+        begin = {"Content-Type": "application/json"}
+        connection.request("POST", f"/exec/{exec_id}/start", json.dumps({"Detach": False}), begin)
+        connection.getresponse().read()
+        connection.close()  # dockerd ends a stream by ending its connection
+        if (code := self._call("GET", f"/exec/{exec_id}/json")["ExitCode"]) != 0:
+            raise RuntimeError(f"`true` ended with {code}")
+
+    @contextlib.contextmanager
+    def echo(self, container: str) -> Iterator[Callable[[bytes], None]]:
+        with contextlib.closing(_UnixConnection(self._api)) as connection:
+            connection.connect()
+            upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+            path = f"/containers/{quote(container)}/attach?stream=1&stdin=1&stdout=1"
+            connection.request("POST", path, headers=upgrade)
+            stream = connection.sock
+            _until_blank_line(stream)
+
+            def round_trip(line: bytes) -> None:
+                stream.sendall(line)
+                _receive(stream, _FRAME_HEADER + len(line))
+
+            yield round_trip
+
+    def tail(self, container: str, lines: int) -> int:
+        connection = self._connection("call")
+        connection.request("GET", f"/containers/{quote(container)}/logs?stdout=1&stderr=1&tail={lines}")
+        return connection.getresponse().read().count(b"\n")
+
+    @contextlib.contextmanager
+    def stats(self, containers: Sequence[str]) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for container in containers:
+                connection = stack.enter_context(contextlib.closing(_UnixConnection(self._api)))
+                connection.request("GET", f"/containers/{quote(container)}/stats?stream=1")
+                answer = connection.getresponse()
+                # Ended by closing the connection.
+                threading.Thread(target=_drain, args=[answer], daemon=True).start()
+            yield
+
+    @property
+    def services(self) -> set[int]:
+        return {pid for pid in self._namespace.processes() if processes.name_of(pid) in ("dockerd", "containerd")}
 
     def process(self, container: str) -> int:
         return int(self._call("GET", f"/containers/{quote(container)}/json")["State"]["Pid"])
@@ -123,6 +185,27 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def _until_blank_line(stream: socket.socket) -> None:
+    seen = b""
+    while not seen.endswith(b"\r\n\r\n"):
+        seen += _receive(stream, 1)
+
+
+def _receive(stream: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        if not (chunk := stream.recv(size - len(received))):
+            raise RuntimeError("dockerd ended the stream")
+        received += chunk
+    return received
+
+
+def _drain(answer: http.client.HTTPResponse) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError, AttributeError):
+        while answer.read1(65536):
+            pass
 
 
 def _content(answer: http.client.HTTPResponse) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +12,18 @@ from tests.bench.network_namespace import NetworkNamespace
 
 IMAGE = "busybox:latest"
 COMMAND = ("sleep", "3600")
+LOG_LINES = 20_000  # what a container of the kind `TALKER` has written
+MOUNTS = 20  # what one of the kind `LOADED` has, half of them binds and half tmpfs
 CALL_TIMEOUT = 60.0  # seconds; a call that takes longer fails the benchmark
+
+
+class Kind(Enum):
+    """What a container is made for."""
+
+    PLAIN = COMMAND
+    LOADED = ("sleep", "3601")  # with mounts and every limit
+    TALKER = ("sh", "-c", f"seq {LOG_LINES}; exec sleep 3600")
+    ECHO = ("cat",)  # with its standard input open
 
 
 class Engine(Protocol):
@@ -34,8 +47,8 @@ class Engine(Protocol):
     def load_image(self, archive: Path) -> None:
         """Take in a `docker save` archive that carries IMAGE."""
 
-    def create(self, name: str) -> str:
-        """Create a container of IMAGE running COMMAND on the default bridge; returns its id."""
+    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
+        """Create a container of IMAGE on the default bridge; returns its id."""
 
     def start(self, container: str) -> None:
         """Return when the engine says that the process runs."""
@@ -45,6 +58,22 @@ class Engine(Protocol):
 
     def remove(self, container: str) -> None:
         """Remove an ended container."""
+
+    def exec_true(self, container: str) -> None:
+        """Run `true` in it, and return when its exit code is known to be 0."""
+
+    def echo(self, container: str) -> AbstractContextManager[Callable[[bytes], None]]:
+        """Attach to a container of the kind `ECHO`; the callable writes a line and returns when it has come back."""
+
+    def tail(self, container: str, lines: int) -> int:
+        """Read the last `lines` of its log; returns how many came."""
+
+    def stats(self, containers: Sequence[str]) -> AbstractContextManager[None]:
+        """While it lasts, the engine tells what these containers use once a second, and all of it is read."""
+
+    @property
+    def services(self) -> set[int]:
+        """Pids of the engine's own services, without what it keeps for each container."""
 
     def process(self, container: str) -> int:
         """Pid of the container's own first process."""

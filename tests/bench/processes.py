@@ -52,6 +52,15 @@ def name_of(pid: int) -> str:
     return (_PROC / str(pid) / "comm").read_text().strip()
 
 
+def processor_time(pids: Iterable[int]) -> float:
+    """Seconds that these processes have run, in user and in kernel mode."""
+    ticks = 0
+    for pid in pids:
+        user, system = _after_name(pid)[11:13]
+        ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def end_all(pids: Iterable[int], *, signal_number: signal.Signals, timeout: float) -> set[int]:
     """Signal these processes and wait up to `timeout` seconds for all of them to end; returns those that did not."""
     alive: dict[int, int] = {}
@@ -82,6 +91,10 @@ def _still_alive(alive: dict[int, int], *, timeout: float) -> set[int]:
 
 
 def _parent(pid: int) -> int:
+    return int(_after_name(pid)[1])
+
+
+def _after_name(pid: int) -> list[str]:
+    """The fields of proc_pid_stat(5) from the third on."""
     # The name in parentheses may hold blanks and parentheses itself.
-    after_name = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2]
-    return int(after_name.split()[1])
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -5,7 +5,9 @@ The generated stubs are typed for grpc.aio alone; what they do for a plain chann
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import queue
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +42,38 @@ class SlipwayClient:
                 response_deserializer=answer.FromString,
             )
         return callable_.future(request, timeout=CALL_TIMEOUT)
+
+    @contextlib.contextmanager
+    def read(self, method: str, request: Message, answer: type[Answer]) -> Iterator[Iterator[Answer]]:
+        """A stream of answers, cancelled at the end."""
+        callable_: grpc.UnaryStreamMultiCallable[Any, Any] = self._channel.unary_stream(
+            f"/slipway.v1.{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        answers = callable_(request, timeout=CALL_TIMEOUT)
+        try:
+            yield iter(answers)
+        finally:
+            answers.cancel()
+
+    @contextlib.contextmanager
+    def converse(
+        self, method: str, answer: type[Answer]
+    ) -> Iterator[tuple[Callable[[Message], None], Iterator[Answer]]]:
+        """Streams both ways: what to send with, and the answers. Cancelled at the end."""
+        requests: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        callable_: grpc.StreamStreamMultiCallable[Any, Any] = self._channel.stream_stream(
+            f"/slipway.v1.{method}",
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        answers = callable_(iter(requests.get, None))
+        try:
+            yield requests.put, iter(answers)
+        finally:
+            requests.put(None)
+            answers.cancel()
 
     def load_image(self, archive: Path) -> images.LoadImageResponse:
         load = self._channel.stream_unary(

@@ -10,18 +10,21 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
 from slipway.v1 import container_service_pb2 as containers
+from slipway.v1 import exec_service_pb2 as execs
+from slipway.v1 import resources_pb2
 from slipway.v1 import system_service_pb2 as system
-from slipway.v1.container_pb2 import ContainerConfig
+from slipway.v1.container_pb2 import ContainerConfig, HostConfig
 
 from common.service_account import service_account
-from tests.bench import cgroups
-from tests.bench.engine import COMMAND, IMAGE, Engine
+from tests.bench import cgroups, processes
+from tests.bench.engine import IMAGE, MOUNTS, Engine, Kind
 from tests.bench.machine import program_version
 from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
 from tests.bench.slipway_client import SlipwayClient
@@ -31,6 +34,22 @@ INSTANCE = "bench"
 CGROUP = f"slipway-{INSTANCE}"
 _READY_TIMEOUT = 30.0  # seconds
 _TIMINGS = "start timings"  # the event the executor logs of every start
+
+
+_LOADED = HostConfig(
+    resources=resources_pb2.Resources(
+        memory=1 << 28,
+        memory_reservation=1 << 27,
+        cpu_shares=512,
+        cpu_period=100_000,
+        cpu_quota=100_000,
+        cpuset_cpus="0",
+        pids_limit=100,
+    ),
+    ulimits=[resources_pb2.Ulimit(name="nofile", soft=512, hard=512)],
+    binds=[f"/tmp:/bind/{number}:ro" for number in range(MOUNTS // 2)],
+    tmpfs={f"/tmpfs/{number}": "size=1m" for number in range(MOUNTS // 2)},
+)
 
 
 class SlipwayEngine:
@@ -67,8 +86,12 @@ class SlipwayEngine:
         if not any(IMAGE in image.repo_tags for image in loaded.images):
             raise RuntimeError(f"{archive} does not carry {IMAGE}: {loaded}")
 
-    def create(self, name: str) -> str:
-        request = containers.CreateContainerRequest(name=name, config=ContainerConfig(image=IMAGE, cmd=COMMAND))
+    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
+        request = containers.CreateContainerRequest(
+            name=name,
+            config=ContainerConfig(image=IMAGE, cmd=kind.value, open_stdin=kind is Kind.ECHO),
+            host_config=_LOADED if kind is Kind.LOADED else None,
+        )
         return self._client.call("ContainerService/CreateContainer", request, containers.CreateContainerResponse).id
 
     def start(self, container: str) -> None:
@@ -93,6 +116,48 @@ class SlipwayEngine:
         request = containers.RemoveContainerRequest(container=container)
         self._client.call("ContainerService/RemoveContainer", request, containers.RemoveContainerResponse)
 
+    def exec_true(self, container: str) -> None:
+        config = execs.ExecConfig(cmd=["true"], attach_stdout=True, attach_stderr=True)
+        asked = execs.CreateExecRequest(container=container, config=config)
+        exec_id = self._client.call("ExecService/CreateExec", asked, execs.CreateExecResponse).id
+        with self._client.converse("ExecService/StartExec", execs.StartExecResponse) as (send, answers):
+            send(execs.StartExecRequest(start=execs.ExecTarget(exec=exec_id)))
+            ends = [answer.end for answer in answers if answer.HasField("end")]
+        if not ends or ends[0].exit_code != 0:
+            raise RuntimeError(f"`true` ended with {ends}")
+
+    @contextlib.contextmanager
+    def echo(self, container: str) -> Iterator[Callable[[bytes], None]]:
+        with self._client.converse("ContainerService/AttachContainer", containers.AttachContainerResponse) as talk:
+            send, answers = talk
+            target = containers.AttachTarget(container=container, stdin=True, stdout=True)
+            send(containers.AttachContainerRequest(attach=target))
+            next(answers)
+
+            def round_trip(line: bytes) -> None:
+                send(containers.AttachContainerRequest(stdin=line))
+                received = b""
+                while len(received) < len(line):
+                    received += next(answers).output.data
+
+            yield round_trip
+
+    def tail(self, container: str, lines: int) -> int:
+        request = containers.StreamLogsRequest(container=container, tail=lines)
+        with self._client.read("ContainerService/StreamLogs", request, containers.StreamLogsResponse) as answers:
+            return sum(1 for _ in answers)
+
+    @contextlib.contextmanager
+    def stats(self, containers_: Sequence[str]) -> Iterator[None]:
+        request = containers.StreamStatsRequest(containers=containers_)
+        with self._client.read("ContainerService/StreamStats", request, containers.StreamStatsResponse) as answers:
+            threading.Thread(target=_drain, args=[answers], daemon=True).start()
+            yield
+
+    @property
+    def services(self) -> set[int]:
+        return {pid for pid in self._namespace.processes() if processes.name_of(pid).startswith("python")}
+
     def process(self, container: str) -> int:
         request = containers.InspectContainerRequest(container=container)
         answer = self._client.call("ContainerService/InspectContainer", request, containers.InspectContainerResponse)
@@ -106,6 +171,12 @@ class SlipwayEngine:
             return bool(self.facts)
         except (grpc.RpcError, RuntimeError):
             return False
+
+
+def _drain(answers: Iterable[object]) -> None:
+    with contextlib.suppress(grpc.RpcError):  # that it is cancelled
+        for _ in answers:
+            pass
 
 
 def read_start_steps(log: str, containers: Sequence[str]) -> list[Mapping[str, float]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from tests.bench.engine import Engine
-from tests.bench.measure import Plan, measure
+from tests.bench.engine import Engine, Kind
+from tests.bench.measure import STEPS, Plan, measure
 from tests.bench.network_namespace import NetworkNamespace
 from tests.bench.slipway_engine import read_start_steps
 
@@ -29,8 +30,8 @@ class RecordingEngine:
     def load_image(self, archive: Path) -> None:
         self._note("load")
 
-    def create(self, name: str) -> str:
-        self._note("create")
+    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
+        self._note("create" if kind is Kind.PLAIN else f"create {kind.name.lower()}")
         return f"{self.name}-{name}"
 
     def start(self, container: str) -> None:
@@ -42,6 +43,26 @@ class RecordingEngine:
 
     def remove(self, container: str) -> None:
         self._note("remove")
+
+    def exec_true(self, container: str) -> None:
+        self._note("exec")
+
+    @contextmanager
+    def echo(self, container: str) -> Iterator[Callable[[bytes], None]]:
+        yield lambda line: self._note("echo")
+
+    def tail(self, container: str, lines: int) -> int:
+        self._note("tail")
+        return lines
+
+    @contextmanager
+    def stats(self, containers: Sequence[str]) -> Iterator[None]:
+        self._note(f"stats {len(containers)}")
+        yield
+
+    @property
+    def services(self) -> set[int]:
+        return {os.getpid()}
 
     def process(self, container: str) -> int:
         return os.getpid()
@@ -56,7 +77,18 @@ class RecordingEngine:
 
 
 _: type[Engine] = RecordingEngine
-_PLAN = Plan(warm_up=1, lifecycles=2, bursts=2, containers=3, width=2, turn_pause=0, idle_pause=0)
+_PLAN = Plan(
+    warm_up=1,
+    lifecycles=2,
+    rounds=2,
+    stats_containers=2,
+    stats_time=0.001,
+    bursts=2,
+    containers=3,
+    width=2,
+    turn_pause=0,
+    idle_pause=0,
+)
 _LIFE = ("create", "start", "kill", "remove")
 
 
@@ -66,14 +98,16 @@ def _engines(journal: list[str]) -> list[RecordingEngine]:
 
 def test_engines_take_turns_run_by_run() -> None:
     journal: list[str] = []
-    measure(_engines(journal), Plan(warm_up=1, lifecycles=2, bursts=0, turn_pause=0), progress=lambda _: None)
-    assert journal == [f"{name} {step}" for _ in range(3) for name in ("a", "b") for step in _LIFE]
+    measure(_engines(journal), replace(_PLAN, bursts=0), progress=lambda _: None)
+    assert journal[: 3 * 2 * len(_LIFE)] == [
+        f"{name} {step}" for _ in range(3) for name in ("a", "b") for step in _LIFE
+    ]
 
 
 def test_warm_up_is_not_kept() -> None:
     samples = measure(_engines([]), _PLAN, progress=lambda _: None)
     for one in samples.values():
-        assert {step: len(taken) for step, taken in one.steps.items()} == dict.fromkeys(_LIFE, 2)
+        assert {step: len(taken) for step, taken in one.steps.items()} == dict.fromkeys(STEPS, 2)
         assert len(one.containers) == len(set(one.containers)) == 2
 
 
@@ -84,14 +118,14 @@ def test_a_kill_takes_what_the_engine_says() -> None:
 
 def test_every_container_of_a_burst_is_started_killed_and_removed() -> None:
     journal: list[str] = []
-    plan = Plan(warm_up=0, lifecycles=0, bursts=2, containers=3, width=2, idle_pause=0)
-    samples = measure(_engines(journal), plan, progress=lambda _: None)
-    turns = [sorted(journal[at : at + 12]) for at in range(0, len(journal), 12)]
+    samples = measure(_engines(journal), _PLAN, progress=lambda _: None)
+    bursts = journal[-4 * 12 :]
+    turns = [sorted(bursts[at : at + 12]) for at in range(0, len(bursts), 12)]
     assert turns == [sorted(f"{name} {step}" for step in _LIFE for _ in range(3)) for name in ("a", "b", "a", "b")]
     assert [len(one.bursts) for one in samples.values()] == [len(one.memory) for one in samples.values()] == [2, 2]
 
 
-@pytest.mark.parametrize("step", _LIFE)
+@pytest.mark.parametrize("step", [*_LIFE, "create loaded", "exec", "echo", "tail", "stats 2"])
 def test_a_call_that_fails_ends_the_benchmark(step: str) -> None:
     engines = [RecordingEngine(name="a", journal=[], fails=step)]
     with pytest.raises(RuntimeError, match=f"{step} failed"):
