@@ -31,6 +31,8 @@ from executor_service.storage.images import Image
 _PHASES = {
     Phase.CREATED: runtime_service_pb2.CONTAINER_PHASE_CREATED,
     Phase.RUNNING: runtime_service_pb2.CONTAINER_PHASE_RUNNING,
+    Phase.PAUSED: runtime_service_pb2.CONTAINER_PHASE_PAUSED,
+    Phase.RESTARTING: runtime_service_pb2.CONTAINER_PHASE_RESTARTING,
     Phase.STOPPED: runtime_service_pb2.CONTAINER_PHASE_STOPPED,
     Phase.BROKEN: runtime_service_pb2.CONTAINER_PHASE_BROKEN,
 }
@@ -142,6 +144,7 @@ def _container(record: ContainerRecord) -> runtime_service_pb2.ContainerSnapshot
         started=entry_to_proto(record.started) if record.started else None,
         last=entry_to_proto(record.last) if record.last else None,
         error=record.error,
+        health=_health_changed(record.health) if record.health else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypedDict, Unpack
 
@@ -18,8 +18,18 @@ from pydantic import TypeAdapter, ValidationError
 from common.errors import NotFound
 from common.sqlite import Database
 from executor_service.container import ContainerSpec
-from executor_service.journal import Event, Exited, Journal, JournalEntry, Started, StartFailure
+from executor_service.journal import (
+    Event,
+    Exited,
+    HealthChanged,
+    Journal,
+    JournalEntry,
+    Signaled,
+    Started,
+    StartFailure,
+)
 from executor_service.oci.runtime import CreatedProcess
+from executor_service.restart import RestartState
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers (
@@ -31,7 +41,10 @@ CREATE TABLE IF NOT EXISTS containers (
     run TEXT,
     started TEXT,
     outcome TEXT,
-    last TEXT
+    last TEXT,
+    stopped INTEGER NOT NULL DEFAULT 0,
+    restart TEXT,
+    health TEXT
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -41,8 +54,14 @@ _log = structlog.get_logger(__name__)
 class Phase(StrEnum):
     CREATED = "created"
     RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"  # not running, and to be started again by its policy
     STOPPED = "stopped"
     BROKEN = "broken"  # never stored: what a row is that cannot be read
+
+    @property
+    def has_process(self) -> bool:
+        return self in (Phase.RUNNING, Phase.PAUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +78,9 @@ class ContainerRecord:
     """A container on this node. `spec` is None when the row is broken, and `error` says why.
 
     `starting` is the start_id of a start under way, `removing` that a removal began: what a crash left half done.
-    `started`, `outcome` (how the last start ended) and `last` are journal entries, kept here however old they are.
+    `started`, `outcome` (how the last start ended) and `last` (the last that tells of a run's begin or end, or a signal)
+    are journal entries, kept here however old they are. `stopped`: somebody ended its last run, or called its restart
+    off. `health`: what its check says; None without one, and unless it runs.
     """
 
     id: str
@@ -71,6 +92,9 @@ class ContainerRecord:
     started: JournalEntry | None = None
     outcome: JournalEntry | None = None
     last: JournalEntry | None = None
+    stopped: bool = False
+    restart: RestartState = field(default_factory=RestartState)
+    health: HealthChanged | None = None
     error: str = ""
 
 
@@ -81,6 +105,9 @@ class Change(TypedDict, total=False):
     starting: str
     removing: bool
     run: Run | None
+    stopped: bool
+    restart: RestartState
+    health: HealthChanged | None
 
 
 class ContainerRecords:
@@ -141,7 +168,7 @@ class ContainerRecords:
 
         def work(connection: sqlite3.Connection) -> tuple[JournalEntry, dict[str, JournalEntry]]:
             entry = self._journal.append(connection, container_id=container_id, event=event, time_ns=time_ns)
-            kept = {"last": entry}
+            kept = {"last": entry} if isinstance(event, _OF_A_RUN) else {}
             if isinstance(event, Started | StartFailure):
                 kept["outcome"] = entry
             if isinstance(event, Started):
@@ -170,10 +197,15 @@ class ContainerRecords:
         await self._database.write(work, on_commit=committed)
 
 
+_OF_A_RUN = Started | StartFailure | Exited | Signaled
 _SPEC = TypeAdapter(ContainerSpec)
 _RUN = TypeAdapter(Run)
 _ENTRY = TypeAdapter(JournalEntry)
-_SELECT = "SELECT id, spec, phase, starting, removing, run, started, outcome, last FROM containers"
+_RESTART = TypeAdapter(RestartState)
+_HEALTH = TypeAdapter(HealthChanged)
+_SELECT = (
+    "SELECT id, spec, phase, starting, removing, run, started, outcome, last, stopped, restart, health FROM containers"
+)
 
 _ENCODERS: Mapping[str, Callable[[Any], object]] = {
     "phase": str,
@@ -183,6 +215,9 @@ _ENCODERS: Mapping[str, Callable[[Any], object]] = {
     "started": lambda entry: _ENTRY.dump_json(entry).decode(),
     "outcome": lambda entry: _ENTRY.dump_json(entry).decode(),
     "last": lambda entry: _ENTRY.dump_json(entry).decode(),
+    "stopped": int,
+    "restart": lambda restart: _RESTART.dump_json(restart).decode(),
+    "health": lambda health: None if health is None else _HEALTH.dump_json(health).decode(),
 }
 
 
@@ -190,7 +225,7 @@ def _update(
     connection: sqlite3.Connection, container_id: str, change: Change, kept: Mapping[str, JournalEntry]
 ) -> None:
     columns: dict[str, object] = {**change, **kept}
-    assignments = ", ".join(f"{name} = ?" for name in columns)
+    assignments = ", ".join(f"{name} = ?" for name in columns) or "id = id"
     values = [_ENCODERS[name](value) for name, value in columns.items()]
     cursor = connection.execute(
         f"UPDATE containers SET {assignments} WHERE id = ?",  # noqa: S608 - the names are those of `_ENCODERS`
@@ -201,7 +236,7 @@ def _update(
 
 
 def _record(row: tuple[Any, ...]) -> ContainerRecord:
-    container_id, spec, phase, starting, removing, run, started, outcome, last = row
+    container_id, spec, phase, starting, removing, run, started, outcome, last, stopped, restart, health = row
     try:
         return ContainerRecord(
             id=container_id,
@@ -213,6 +248,9 @@ def _record(row: tuple[Any, ...]) -> ContainerRecord:
             started=None if started is None else _ENTRY.validate_json(started),
             outcome=None if outcome is None else _ENTRY.validate_json(outcome),
             last=None if last is None else _ENTRY.validate_json(last),
+            stopped=bool(stopped),
+            restart=RestartState() if restart is None else _RESTART.validate_json(restart),
+            health=None if health is None else _HEALTH.validate_json(health),
         )
     except ValueError as error:
         _log.error("a container's record cannot be read", container=container_id, error=str(error))

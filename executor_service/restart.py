@@ -26,6 +26,17 @@ class RestartPolicy:
     reset_after: float = 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartState:
+    """How far a container's policy has come since the last start that was asked for. `count`: starts by the policy, the
+    pending one included. `delay`: before the last of them, 0 when there was none. `next_start`: nanoseconds since the
+    epoch, None unless a restart is pending."""
+
+    count: int = 0
+    delay: float = 0.0
+    next_start: int | None = None
+
+
 class DependencyCondition(StrEnum):
     STARTED = "started"
     HEALTHY = "healthy"

@@ -56,11 +56,11 @@ async def _outcome(node: Node, record: ContainerRecord, start_id: str) -> Journa
 
 
 def _startable(record: ContainerRecord) -> ContainerSpec:
-    if record.spec is not None and not record.removing and record.phase is not Phase.RUNNING:
+    if record.spec is not None and not record.removing and not record.phase.has_process:
         return record.spec
     if record.removing:
         why = "it is being removed"
-    elif record.phase is Phase.RUNNING and record.run is not None:
+    elif record.phase.has_process and record.run is not None:
         why = f"it runs already, by start {record.run.start_id!r}; stop it first"
     else:
         why = record.error

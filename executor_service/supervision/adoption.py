@@ -28,7 +28,7 @@ _REBOOTED = "the machine was restarted, so nobody saw the exit code"
 async def adopt(node: Node, operations: Operations) -> None:
     """Call it once, after the records are loaded and before anything is served."""
     records = node.records.all()
-    running = [record for record in records if record.phase is Phase.RUNNING]
+    running = [record for record in records if record.phase.has_process]
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
     await node.seams.network.reconcile({record.id for record in alive} | broken)
@@ -76,7 +76,7 @@ async def _put_right(node: Node, container_id: str, *, left_bundle: bool) -> Non
         try:
             if record.removing:
                 await remove_locked(node, container_id)
-            elif record.phase is not Phase.RUNNING:
+            elif not record.phase.has_process:
                 await recover_start(node, record)
                 await node.cleanup.settle(container_id)
                 # A root can be mounted before its start is on record.
