@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 _ATTEMPTS = 100
+_MOMENT = 0.001  # seconds, about what a rotation takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +47,21 @@ def inode_of(path: Path) -> int | None:
 def open_all(log: Path) -> list[OpenLog]:
     """Open every file of the log, the oldest first; none twice, and none missed while a rotation goes on. Blocks."""
     for _ in range(_ATTEMPTS):
-        newest = inode_of(log)
-        opened = _open_each([log, *(path for _, path in rotated_files(log))])
-        if newest == inode_of(log):
+        listed = _listed(log)
+        opened = _open_each([path for path, _ in listed])
+        # A rotation moves the files up one by one: only a listing that was the same before and after has them all.
+        if {file.inode for file in opened} == {inode for _, inode in listed} and _listed(log) == listed:
             return opened[::-1]
         for file in opened:
             file.close()
+        time.sleep(_MOMENT)
     raise BlockingIOError(f"{log} is rotated faster than it can be opened")
+
+
+def _listed(log: Path) -> list[tuple[Path, int]]:
+    """(path, inode) of every file, the newest first."""
+    paths = [log, *(path for _, path in rotated_files(log))]
+    return [(path, inode) for path in paths if (inode := inode_of(path)) is not None]
 
 
 def open_next(log: Path, after: OpenLog) -> OpenLog | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -241,3 +242,29 @@ def test_opening_follows_no_link(log: Path) -> None:
     log.symlink_to("/etc/passwd")
     with pytest.raises(OSError, match="symbolic"):
         open_all(log)
+
+
+def test_files_that_move_up_while_they_are_opened_are_all_found(log: Path) -> None:
+    for number in range(1, 30):
+        log.with_name(f"log.{number}").write_bytes(line(number, "x"))
+    log.write_bytes(line(0, "x"))
+    stop = threading.Event()
+
+    def move_up_and_down() -> None:
+        while not stop.is_set():
+            for first, last, step in ((29, 0, 1), (2, 31, -1)):
+                for number in range(first, last, -step):
+                    log.with_name(f"log.{number}").rename(log.with_name(f"log.{number + step}"))
+                stop.wait(0.002)
+
+    mover = threading.Thread(target=move_up_and_down)
+    mover.start()
+    try:
+        for _ in range(50):
+            opened = open_all(log)
+            assert len({file.inode for file in opened}) == 30
+            for file in opened:
+                file.close()
+    finally:
+        stop.set()
+        mover.join()
