@@ -8,6 +8,7 @@ a path or a name on the host follows `instance`, so that several installations r
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import types
 from collections.abc import Mapping, Sequence
@@ -103,12 +104,19 @@ def _file(kind: type[ServiceSettings], named: Path | None) -> Path | None:
 
 
 def _reading(kind: type[SomeSettings], file: Path | None) -> type[SomeSettings]:
-    """The same settings, read from that file too: pydantic-settings knows its sources by class."""
-    namespace = {
+    """The same settings, read from that file too: pydantic-settings knows its sources by class. `--help` shows the
+    defaults of the default instance."""
+    namespace: dict[str, object] = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "model_config": SettingsConfigDict(toml_file=file),
     }
+    annotations: dict[str, object] = {}
+    for name, value in kind._instance_defaults(DEFAULT_INSTANCE).items():
+        field = copy.copy(kind.model_fields[name])
+        field.default = value
+        namespace[name], annotations[name] = field, field.annotation
+    namespace["__annotations__"] = annotations
     return cast(
         "type[SomeSettings]", types.new_class(kind.__name__, (kind,), exec_body=lambda own: own.update(namespace))
     )

@@ -41,22 +41,22 @@ class Settings(ServiceSettings):
     )
     default_file: ClassVar[Path] = Path("/etc/slipway/executor.toml")
 
-    root_dir: AbsolutePath = Field(Path("/"), description="images, layers, records, logs; default: /var/lib/slipway")
-    run_dir: AbsolutePath = Field(Path("/"), description="what a reboot ends, and the socket; default: /run/slipway")
+    root_dir: AbsolutePath = Field(Path("/"), description="images, layers, records, logs")
+    run_dir: AbsolutePath = Field(Path("/"), description="what a reboot ends, and the socket")
     listen: list[Annotated[str, Field(pattern=r"^unix:///.+$")]] = Field(
-        [], description="more addresses, unix:///path; default: only RUN_DIR/executor.sock"
+        [], description="addresses beside RUN_DIR/executor.sock, unix:///path"
     )
     socket_gid: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        service_account.NUMBER, description="the group that may connect; default: the group slipway, else 65532"
+        service_account.NUMBER, description="the group that may connect"
     )
-    bridge: str = Field("", description="the default network's bridge; default: slipway0")
-    ipv4_subnet: IPv4Network = Field(IPv4Network("0.0.0.0/32"), description="of the bridge; default: 10.210.0.0/16")
-    ipv6_subnet: IPv6Network = Field(IPv6Network("::/128"), description="of the bridge; default: a unique local /64")
+    bridge: str = Field("", description="the default network's bridge")
+    ipv4_subnet: IPv4Network = Field(IPv4Network("0.0.0.0/32"), description="of the bridge")
+    ipv6_subnet: IPv6Network = Field(IPv6Network("::/128"), description="of the bridge")
     mtu: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="of the bridge; 0: the default route's")
     sandbox_pool: Annotated[int, Field(ge=0, le=64)] = Field(4, description="network sandboxes kept ready")
-    nft_table: str = Field("", description="the nftables table (family inet) that is ours; default: slipway")
+    nft_table: str = Field("", description="the nftables table (family inet) that is ours")
     cgroup_parent: Annotated[str, Field(pattern=r"^((/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+)?$")] = Field(
-        "", description="the cgroup above all containers'; default: /slipway"
+        "", description="the cgroup above all containers'"
     )
     runtimes: dict[str, str] = Field(
         {}, description="more OCI runtimes, name=path; crun and runc are found by themselves"

@@ -15,6 +15,12 @@ from executor_service.paths import Paths
 def instance_lock(paths: Paths) -> Iterator[None]:
     """Make the run directory (0755: the API service must reach the socket) and own it. Raises FailedPrecondition."""
     paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if (owner := paths.run.lstat().st_uid) != os.geteuid():
+        raise FailedPrecondition(
+            f"the run directory {paths.run} belongs to user {owner}, who could plant anything in it; remove it, "
+            "or give another --run-dir",
+            reason="RUN_DIRECTORY_NOT_OURS",
+        )
     paths.run.chmod(0o755)
     descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

@@ -240,13 +240,14 @@ class ConmonRuntime:
             if done.returncode != 0 and (state / container_id).exists():
                 raise Internal(f"container {container_id!r}: {binary.name} delete failed: {done.message}")
         path = recorded_cgroup(bundle, container_id=container_id)
-        await asyncio.to_thread(self._clear_blocking, state / container_id, bundle, path)
+        await asyncio.to_thread(self._clear_blocking, container_id, bundle, path)
 
-    def _clear_blocking(self, state: Path, bundle: Path, cgroups_path: str) -> None:
+    def _clear_blocking(self, container_id: str, bundle: Path, cgroups_path: str) -> None:
         if cgroups_path:
             leftovers.empty_cgroup(self.cgroups, cgroups_path, timeout=self.timeouts.delete)
-        if state.is_dir():
-            shutil.rmtree(state)
+        # Under every runtime's name: the one that made it may be configured no more.
+        for directory in self.state_root.glob(f"*/{container_id}"):
+            shutil.rmtree(directory)
         ConmonFiles(bundle=bundle).remove()
 
     def _state(self, binary: RuntimeBinary) -> Path:

@@ -26,6 +26,8 @@ from executor_service.operations.container_stop import FOREVER, container_stop
 from executor_service.spec_conversion import spec_from_proto
 from executor_service.tasks import Operations
 
+_LONGEST_ABANDONED_STOP = 60  # seconds
+
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -56,8 +58,9 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         stop = container_stop(
             self._node, container_id=request.container_id, signal=request.signal, timeout=request.timeout
         )
-        # Nobody is left to wait for an end that may never come; every other stop goes on, as Docker's does.
-        entry = await self._operations.run(stop, abandoned="cancel" if request.timeout == FOREVER else "finish")
+        # A stop goes on without its caller, as Docker's does, but not for hours: each of them is an operation.
+        short = FOREVER < request.timeout <= _LONGEST_ABANDONED_STOP
+        entry = await self._operations.run(stop, abandoned="finish" if short else "cancel")
         return pb.StopContainerResponse(entry=entry_to_proto(entry) if entry else None)
 
     async def RemoveContainer(

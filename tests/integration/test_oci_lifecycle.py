@@ -81,6 +81,14 @@ async def test_delete_kills_what_still_runs_and_can_be_repeated(containers: Cont
     assert container.bundle.log_path.exists()
 
 
+async def test_delete_finds_the_state_under_a_runtime_that_is_configured_no_more(containers: Containers) -> None:
+    container = containers.make("true")
+    state = containers.runtime.state_root / "former" / container.id
+    state.mkdir(parents=True)
+    await containers.delete(container)
+    assert not state.exists()
+
+
 async def test_delete_of_a_container_that_was_never_started(containers: Containers) -> None:
     container = containers.make("true")
     await containers.runtime.create(container.bundle)

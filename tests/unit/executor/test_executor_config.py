@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InvalidArgument
+from common.errors import FailedPrecondition, InvalidArgument
 from common.settings import load_settings
 from executor_service.config import ResetSettings, Settings, instance_defaults
+from executor_service.instance_lock import instance_lock
+from executor_service.paths import Paths
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +75,21 @@ def test_unknown_keys_and_flags_are_errors(tmp_path: Path, capsys: pytest.Captur
 def test_reset_takes_a_plain_flag() -> None:
     assert load_settings(ResetSettings, ["--images"]).images
     assert not load_settings(ResetSettings, []).images
+
+
+def test_help_shows_the_defaults_of_the_default_instance(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load_settings(Settings, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "images, layers, records, logs (default: /var/lib/slipway)" in shown
+    assert "(default: slipway0)" in shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+def test_a_run_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    paths = Paths(root=tmp_path / "root", run=tmp_path / "run")
+    with instance_lock(paths):
+        pass
+    os.chown(paths.run, 12345, -1)
+    with pytest.raises(FailedPrecondition, match="belongs to user 12345"), instance_lock(paths):
+        pass
