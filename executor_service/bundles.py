@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from executor_service.container import ContainerSpec
+from executor_service.mount_staging import StagedMount
 from executor_service.network.sandbox import Sandbox
 from executor_service.oci.runtime import Bundle
 from executor_service.oci.users import ResolvedUser
@@ -14,11 +16,21 @@ from executor_service.oci.users import ResolvedUser
 class Bundles(Protocol):
     """Bundles keyed by container id. Every method is idempotent."""
 
-    async def resolve_user(self, spec: ContainerSpec, *, rootfs: Path) -> ResolvedUser:
+    async def resolve_user(
+        self, spec: ContainerSpec, *, rootfs: Path, mounts: Sequence[StagedMount] = ()
+    ) -> ResolvedUser:
         """Look the user up in the container's own passwd and group, and make the working directory if it is missing.
         Raises InvalidArgument."""
 
-    async def lay_out(self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser) -> Bundle:
+    async def lay_out(
+        self,
+        spec: ContainerSpec,
+        *,
+        rootfs: Path,
+        sandbox: Sandbox,
+        user: ResolvedUser,
+        mounts: Sequence[StagedMount] = (),
+    ) -> Bundle:
         """Write the files of the container's network and make the bundle. Raises InvalidArgument for what the
         specification may not say."""
 

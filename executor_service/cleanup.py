@@ -53,6 +53,7 @@ class Cleanup:
             "process": lambda: self.end_process(container_id, runtime=runtime),
             "network": lambda: seams.network.destroy(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),
+            "mounts": lambda: seams.mounts.end(container_id),
             "bundle": lambda: seams.bundles.remove_bundle(container_id),
         }
         return [

@@ -97,9 +97,10 @@ class Settings(ServiceSettings):
 
 
 class ResetSettings(Settings):
-    """Kill and remove every container of this instance, and all else it has on this host, but images."""
+    """Kill and remove every container of this instance, and all else it has on this host, but images and volumes."""
 
     images: bool = Field(False, description="delete the images too")
+    volumes: bool = Field(False, description="delete the volumes too, with what is in them")
 
 
 def instance_defaults(instance: str) -> dict[str, object]:

@@ -20,12 +20,13 @@ from slipway.executor.v1 import node_service_pb2 as node_pb
 from slipway.executor.v1 import node_service_pb2_grpc as node_grpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
+from slipway.executor.v1 import volume_store_service_pb2 as volume_store_pb
+from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_grpc
 
 from common.errors import Unavailable
 from common.interceptor import CallInterceptor
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
-from executor_service.image_use import ImageUse
 from executor_service.journal import DEFAULT_RETENTION, Journal
 from executor_service.logs.rotation import LogRotator
 from executor_service.logs.watch import LogWatcher
@@ -33,10 +34,12 @@ from executor_service.node import Node
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
+from executor_service.resource_use import ResourceUse, images_of, volumes_of
 from executor_service.seams import Seams, TimeLimits
 from executor_service.servicers.image_store import ImageStoreServicer
 from executor_service.servicers.node import NodeServicer
 from executor_service.servicers.runtime import RuntimeServicer
+from executor_service.servicers.volume_store import VolumeStoreServicer
 from executor_service.supervision.adoption import adopt
 from executor_service.supervision.supervisor import Supervisor
 from executor_service.tasks import Operations
@@ -50,6 +53,7 @@ _SERVICES = (
     runtime_pb.DESCRIPTOR.services_by_name["RuntimeService"].full_name,
     image_store_pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name,
     node_pb.DESCRIPTOR.services_by_name["NodeService"].full_name,
+    volume_store_pb.DESCRIPTOR.services_by_name["VolumeStoreService"].full_name,
 )
 
 
@@ -95,7 +99,8 @@ async def open_executor(
             journal=journal,
             records=records,
             locks=locks,
-            image_use=ImageUse(records),
+            image_use=ResourceUse(records, "image", images_of),
+            volume_use=ResourceUse(records, "volume", volumes_of),
             cleanup=cleanup,
             supervisor=supervisor,
             log_watcher=log_watcher,
@@ -129,6 +134,9 @@ async def serving(
     runtime_grpc.add_RuntimeServiceServicer_to_server(RuntimeServicer(executor.node, executor.operations), server)
     image_store_grpc.add_ImageStoreServiceServicer_to_server(
         ImageStoreServicer(executor.node, executor.operations), server
+    )
+    volume_store_grpc.add_VolumeStoreServiceServicer_to_server(
+        VolumeStoreServicer(executor.node, executor.operations), server
     )
     node_grpc.add_NodeServiceServicer_to_server(NodeServicer(executor.node, executor.facts), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

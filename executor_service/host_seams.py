@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from common.sqlite import Database
 from executor_service import journal, records
 from executor_service.config import Settings
+from executor_service.mount_staging import HostMounts
 from executor_service.network import records as network_records
 from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.node_bundles import NodeBundles
@@ -17,14 +18,20 @@ from executor_service.oci.host import HostFacts
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.seams import Seams
 from executor_service.storage.node import open_storage
+from executor_service.storage.volumes import LocalVolumes
 
 SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA
 
 
 @asynccontextmanager
-async def open_seams(settings: Settings, *, catalog: RuntimeCatalog, host: HostFacts) -> AsyncIterator[Seams]:
-    """Opened in the order they need each other. Raises FailedPrecondition when the bridge cannot be had, Unavailable or
-    FailedPrecondition when the database cannot."""
+async def open_seams(
+    settings: Settings, *, catalog: RuntimeCatalog, host: HostFacts, host_mounts: int | None = None
+) -> AsyncIterator[Seams]:
+    """Opened in the order they need each other.
+
+    `host_mounts`: the mount namespace that this process came from, if it left it.
+    Raises FailedPrecondition when the bridge cannot be had, Unavailable or FailedPrecondition when the database cannot.
+    """
     paths, bridge = settings.paths, settings.bridge_config
     for directory in (paths.containers, paths.bundles, paths.runtime):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,12 +39,15 @@ async def open_seams(settings: Settings, *, catalog: RuntimeCatalog, host: HostF
     async with (
         Database(paths.database, schema=SCHEMA) as database,
         open_storage(paths.storage) as storage,
+        LocalVolumes(paths.volumes) as volumes,
         BridgeNetwork(bridge, database) as network,
     ):
         yield Seams(
             database=database,
             images=storage.images,
             snapshots=storage.snapshots,
+            volumes=volumes,
+            mounts=HostMounts(paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=host_mounts),
             network=network,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             bundles=NodeBundles(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
-from executor_service.image_use import ImageUse
 from executor_service.journal import Journal
 from executor_service.logs.watch import LogWatcher
 from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
+from executor_service.resource_use import ResourceUse
 from executor_service.seams import Seams, TimeLimits
 from executor_service.supervision.supervisor import Supervisor
 
@@ -26,7 +26,8 @@ class Node:
     journal: Journal
     records: ContainerRecords
     locks: ContainerLocks
-    image_use: ImageUse
+    image_use: ResourceUse
+    volume_use: ResourceUse
     cleanup: Cleanup
     supervisor: Supervisor
     log_watcher: LogWatcher

@@ -11,15 +11,17 @@ from pathlib import Path
 from common.errors import StartFailed
 from executor_service.bundles import Bundles
 from executor_service.container import CONTAINER_ID, ContainerSpec
+from executor_service.mount_staging import StagedMount
 from executor_service.network.files import name_files, write_name_files
 from executor_service.network.sandbox import Sandbox
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.host import HostFacts
 from executor_service.oci.leftovers import empty_cgroup
 from executor_service.oci.mounts import NetworkFiles
-from executor_service.oci.rootfs import ensure_working_dir
+from executor_service.oci.rootfs import ensure_mounted_working_dir, ensure_working_dir
 from executor_service.oci.runtime import Bundle
 from executor_service.oci.spec import build_spec
+from executor_service.oci.user_mounts import check_targets
 from executor_service.oci.users import ResolvedUser, resolve_user
 from executor_service.paths import Paths
 from executor_service.storage.threads import finish
@@ -42,11 +44,21 @@ class NodeBundles:
     resolv_conf: Path = Path("/etc/resolv.conf")
     hosts: Path = Path("/etc/hosts")
 
-    async def resolve_user(self, spec: ContainerSpec, *, rootfs: Path) -> ResolvedUser:
-        return await finish(lambda: _resolve(spec, rootfs))
+    async def resolve_user(
+        self, spec: ContainerSpec, *, rootfs: Path, mounts: Sequence[StagedMount] = ()
+    ) -> ResolvedUser:
+        return await finish(lambda: _resolve(spec, rootfs, mounts))
 
-    async def lay_out(self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser) -> Bundle:
-        return await finish(lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user))
+    async def lay_out(
+        self,
+        spec: ContainerSpec,
+        *,
+        rootfs: Path,
+        sandbox: Sandbox,
+        user: ResolvedUser,
+        mounts: Sequence[StagedMount] = (),
+    ) -> Bundle:
+        return await finish(lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user, mounts=mounts))
 
     async def remove_bundle(self, container_id: str) -> None:
         await finish(lambda: self._remove_bundle(container_id))
@@ -63,7 +75,9 @@ class NodeBundles:
     async def logs_size(self) -> int:
         return await finish(self._logs_size)
 
-    def _lay_out(self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser) -> Bundle:
+    def _lay_out(
+        self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser, mounts: Sequence[StagedMount]
+    ) -> Bundle:
         files = self.paths.network_files(spec.id)
         bundle, log = self.paths.bundle(spec.id), self.paths.log(spec.id)
         for directory in (files.parent, files, log.parent, bundle):
@@ -86,6 +100,7 @@ class NodeBundles:
             user=user,
             cgroups_path=self._cgroup(spec.id),
             host=self.host,
+            mounts=mounts,
         )
         return Bundle(
             container_id=spec.id,
@@ -112,9 +127,13 @@ class NodeBundles:
         )
 
 
-def _resolve(spec: ContainerSpec, rootfs: Path) -> ResolvedUser:
+def _resolve(spec: ContainerSpec, rootfs: Path, mounts: Sequence[StagedMount]) -> ResolvedUser:
     # In the same visit to a worker thread: Docker makes a working directory that is missing.
-    ensure_working_dir(rootfs, spec.working_dir)
+    if mounts:
+        check_targets(rootfs, mounts)
+        ensure_mounted_working_dir(rootfs, spec.working_dir, mounts)
+    else:
+        ensure_working_dir(rootfs, spec.working_dir)
     return resolve_user(rootfs, spec.user)
 
 

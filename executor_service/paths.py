@@ -32,6 +32,15 @@ class Paths:
         return self.root / "containers"
 
     @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    @property
+    def mounts(self) -> Path:
+        """One directory a container that is being started: what is mounted in it, before the runtime takes it."""
+        return self.run / "mounts"
+
+    @property
     def bundles(self) -> Path:
         """One directory a running container: the OCI bundle and its monitor's files."""
         return self.run / "bundles"

@@ -16,6 +16,7 @@ from common.sqlite import Database
 from executor_service.config import ResetSettings
 from executor_service.host_seams import SCHEMA
 from executor_service.instance_lock import instance_lock
+from executor_service.mount_staging import remove_staged
 from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.node_bundles import container_ids
 from executor_service.oci.cgroups import CgroupTree
@@ -25,6 +26,7 @@ from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.storage.node import open_storage
 from executor_service.storage.threads import finish
+from executor_service.storage.volumes import has_volumes, unmount_below
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +73,12 @@ def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:
     paths = settings.paths
     if settings.cgroup_parent:
         empty_cgroup(cgroups, settings.cgroup_parent, timeout=_CGROUP_TIMEOUT)
-    for directory in (paths.bundles, paths.runtime, paths.containers, *([paths.storage] if settings.images else [])):
+    remove_staged(paths.mounts)
+    unmount_below(paths.volumes)
+    unwanted = [paths.bundles, paths.runtime, paths.containers]
+    unwanted += [paths.storage] if settings.images else []
+    unwanted += [paths.volumes] if settings.volumes or not has_volumes(paths.volumes) else []
+    for directory in unwanted:
         if directory.is_dir():
             shutil.rmtree(directory)
     for path in paths.root.glob(f"{paths.database.name}*"):

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from common.sqlite import Database
 from executor_service.bundles import Bundles
+from executor_service.mount_staging import MountStager
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.runtime import ContainerRuntime
 from executor_service.storage.images import ImageStore
 from executor_service.storage.snapshots import Snapshotter
+from executor_service.storage.volumes import VolumeStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,8 @@ class Seams:
     database: Database
     images: ImageStore
     snapshots: Snapshotter
+    volumes: VolumeStore
+    mounts: MountStager
     network: SandboxNetwork
     runtime: ContainerRuntime
     bundles: Bundles

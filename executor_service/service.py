@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -45,7 +46,8 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
     with instance_lock(settings.paths):
         catalog = RuntimeCatalog.probe(configured=settings.runtimes, default=settings.default_runtime)
         layout = probe_host().cgroup_layout
-        enter_runtime_mount_namespace(settings.run_dir, catalog)
+        host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        moved = enter_runtime_mount_namespace(settings.run_dir, catalog)
         host = probe_host()
         facts = NodeFacts(
             version=VERSION,
@@ -56,7 +58,8 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
         if sys.version_info < (3, 12):
             # The default one needs a thread for each child; from 3.12 on this is the default.
             asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-        asyncio.run(_run(settings, facts, partial(open_seams, settings, catalog=catalog, host=host), wrap))
+        seams = partial(open_seams, settings, catalog=catalog, host=host, host_mounts=host_mounts if moved else None)
+        asyncio.run(_run(settings, facts, seams, wrap))
     return 0
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import FailedPrecondition, InvalidArgument, Violation
+from executor_service.mount_staging import StagedMount
 from executor_service.oci.openat2 import open_in_root
 from executor_service.oci.spec import check_working_dir
 
@@ -52,6 +55,19 @@ def ensure_working_dir(rootfs: Path, working_dir: str) -> None:
             _make_directory(rootfs, parent, part, working_dir)
         except OSError as error:
             raise _refused(working_dir, error) from error
+
+
+def ensure_mounted_working_dir(rootfs: Path, working_dir: str, staged: Sequence[StagedMount]) -> None:
+    """Make the working directory if it is missing, in the mount in which the container will find it. What is read-only
+    or in memory is left as it is. Blocks; raises InvalidArgument."""
+    path = posixpath.normpath(working_dir)
+    inside = [each for each in staged if f"{path}/".startswith(f"{each.mount.target}/")]
+    if not inside:
+        ensure_working_dir(rootfs, working_dir)
+        return
+    deepest = max(inside, key=lambda each: each.mount.target.count("/"))
+    if deepest.source is not None and deepest.source.is_dir() and not deepest.mount.read_only:
+        ensure_working_dir(deepest.source, path.removeprefix(deepest.mount.target) or "/")
 
 
 def _make_directory(rootfs: Path, parent: str, name: str, working_dir: str) -> None:

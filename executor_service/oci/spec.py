@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import Internal, InvalidArgument, Violation
 from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
+from executor_service.mount_staging import StagedMount
 from executor_service.oci.capabilities import DEFAULT_CAPABILITIES, process_capabilities
 from executor_service.oci.cgroups import CgroupLayout
 from executor_service.oci.host import HostFacts
 from executor_service.oci.mounts import MASKED_PATHS, READONLY_PATHS, NetworkFiles, container_mounts
 from executor_service.oci.seccomp import default_seccomp
+from executor_service.oci.user_mounts import rootfs_propagation, with_user_mounts
 from executor_service.oci.users import ResolvedUser
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -32,6 +35,7 @@ def build_spec(
     user: ResolvedUser,
     cgroups_path: str,
     host: HostFacts,
+    mounts: Sequence[StagedMount] = (),
 ) -> dict[str, object]:
     """The runtime's configuration. `cgroups_path` is absolute below the cgroup root, and ends in the container's id.
 
@@ -39,14 +43,19 @@ def build_spec(
     the container's specification may not say.
     """
     _check(spec, netns_path=netns_path)
+    linux = _linux(spec, netns_path=netns_path, cgroups_path=cgroups_path, host=host)
     config: dict[str, object] = {
         "ociVersion": "1.0.2",
         "process": _process(spec, user),
         "root": {"path": str(rootfs), "readonly": spec.readonly_rootfs},
         "hostname": spec.hostname,
-        "mounts": container_mounts(files=files, shm_size=spec.shm_size, readonly=spec.readonly_rootfs),
-        "linux": _linux(spec, netns_path=netns_path, cgroups_path=cgroups_path, host=host),
+        "mounts": with_user_mounts(
+            container_mounts(files=files, shm_size=spec.shm_size, readonly=spec.readonly_rootfs), mounts
+        ),
+        "linux": linux,
     }
+    if propagation := rootfs_propagation(mounts):
+        linux["rootfsPropagation"] = propagation
     if spec.annotations:
         config["annotations"] = _annotations(spec)
     return config

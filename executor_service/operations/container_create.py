@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from common.errors import FailedPrecondition, InvalidArgument, Violation
+from common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from executor_service.container import ContainerSpec
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.container_rules import violations
+from executor_service.operations.volume_fill import fill_volumes
+from executor_service.resource_use import images_of, volumes_of
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
 
@@ -27,7 +29,12 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
     async with node.locks.hold(spec.id):
         if _laid_out(node, spec):
             return
-        with node.image_use.wanted(spec.image_id), host_errors(f"container {spec.id!r}"):
+        with (
+            node.image_use.wanted(images_of(spec)),
+            node.volume_use.wanted(volumes_of(spec)),
+            host_errors(f"container {spec.id!r}"),
+        ):
+            await _check_sources(node, spec)
             async with AsyncExitStack() as undo:
                 undo.push_async_callback(
                     bounded,
@@ -37,12 +44,25 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
                     container=spec.id,
                 )
                 await node.seams.snapshots.prepare(spec.id, spec.image_id)
+                await fill_volumes(node, spec)
 
                 async def commit() -> None:
                     await node.records.insert(spec)
                     undo.pop_all()
 
                 await settle(commit())
+
+
+async def _check_sources(node: Node, spec: ContainerSpec) -> None:
+    """What it mounts is here."""
+    if not spec.mounts:
+        return
+    await node.seams.mounts.check(spec.mounts)
+    for image_id in images_of(spec) - {spec.image_id}:
+        await node.seams.images.get(image_id)
+    for name in volumes_of(spec):
+        if not node.seams.volumes.exists(name):
+            raise NotFound(f"volume {name!r} is not on this node", resource_type="volume", resource_name=name)
 
 
 def _laid_out(node: Node, spec: ContainerSpec) -> bool:

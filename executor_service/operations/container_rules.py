@@ -12,6 +12,7 @@ from common.errors import Violation
 from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.network.files import HOST_GATEWAY
 from executor_service.oci.spec import check_working_dir
+from executor_service.operations.mount_rules import mount_rules
 
 IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -28,7 +29,7 @@ _RESERVED_ANNOTATIONS = ("run.oci.", "module.wasm.", "org.criu.", "org.systemd."
 
 def violations(spec: ContainerSpec) -> list[Violation]:
     """Every broken rule."""
-    found = (_identity(spec), _process(spec), _host(spec), _names(spec))
+    found = (_identity(spec), _process(spec), _host(spec), _names(spec), mount_rules(spec.mounts))
     return [Violation(field=f"spec.{field}", description=text) for rules in found for field, text in rules]
 
 

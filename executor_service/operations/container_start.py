@@ -7,7 +7,7 @@ depend on each other runs side by side: that record, the network, and the root w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument,
 from executor_service.container import ContainerSpec
 from executor_service.host_errors import host_errors
 from executor_service.journal import JournalEntry, Started, StartFailure
+from executor_service.mount_staging import StagedMount
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.oci.runtime import CreatedProcess
@@ -89,6 +90,7 @@ class _Start:
     rootfs: Path = field(init=False)
     user: ResolvedUser = field(init=False)
     sandbox: Sandbox = field(init=False)
+    mounts: Sequence[StagedMount] = ()
     committed: bool = False
 
     async def run(self) -> JournalEntry:
@@ -117,11 +119,13 @@ class _Start:
                 with steps.step("bundle"):
                     self._push("bundle", lambda: node.seams.bundles.remove_bundle(container_id))
                     bundle = await node.seams.bundles.lay_out(
-                        self.spec, rootfs=self.rootfs, sandbox=self.sandbox, user=self.user
+                        self.spec, rootfs=self.rootfs, sandbox=self.sandbox, user=self.user, mounts=self.mounts
                     )
                 with steps.step("create"):
                     self._push("process", lambda: node.cleanup.end_process(container_id, runtime=self.spec.runtime))
                     process = await node.seams.runtime.create(bundle)
+                if self.mounts:
+                    await node.seams.mounts.unstage(container_id)
                 with steps.step("start"):
                     await node.seams.runtime.start(container_id, runtime=bundle.runtime)
                 return process
@@ -138,8 +142,12 @@ class _Start:
         with steps.step("mount"):
             self._push("root", lambda: self.node.seams.snapshots.unmount(self.spec.id))
             self.rootfs = await self.node.seams.snapshots.mount(self.spec.id)
+        if self.spec.mounts:
+            with steps.step("mounts"):
+                self._push("mounts", lambda: self.node.seams.mounts.end(self.spec.id))
+                self.mounts = await self.node.seams.mounts.stage(self.spec)
         with steps.step("user"):
-            self.user = await self.node.seams.bundles.resolve_user(self.spec, rootfs=self.rootfs)
+            self.user = await self.node.seams.bundles.resolve_user(self.spec, rootfs=self.rootfs, mounts=self.mounts)
 
     async def _network(self, steps: StartSteps) -> None:
         with steps.step("sandbox"):

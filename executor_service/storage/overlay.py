@@ -128,6 +128,10 @@ class OverlaySnapshots:
         self._trash.empty_soon()
         await self._layers.collect()
 
+    async def image_trees(self, image_id: str) -> Sequence[Path]:
+        layers = (await self._images.get(image_id)).layers
+        return [self._layers.tree(name) for name in dict.fromkeys(map(layer_name, reversed(layers)))]
+
     async def list(self) -> set[str]:
         return {*self._records, *self._broken}
 

@@ -21,8 +21,9 @@ _OPAQUE = "trusted.overlay.opaque"
 _MAX_STACKED = 16
 
 
-def mount_overlay(target: Path, *, lower: Sequence[Path], upper: Path, work: Path) -> None:
-    """Mount `lower` (topmost first, at least one) below `upper` at `target`. Raises OSError."""
+def mount_overlay(target: Path, *, lower: Sequence[Path], upper: Path | None, work: Path | None) -> None:
+    """Mount `lower` (topmost first, at least one) below `upper` at `target`; without `upper` and `work` it takes two
+    layers, and is read-only. Raises OSError."""
     with ExitStack() as opened:
 
         def named(path: Path) -> bytes:
@@ -30,12 +31,10 @@ def mount_overlay(target: Path, *, lower: Sequence[Path], upper: Path, work: Pat
             opened.callback(os.close, descriptor)
             return b"/proc/self/fd/%d" % descriptor
 
-        options = (
-            b"lowerdir=" + b":".join(map(named, visible(lower))),
-            b"upperdir=" + named(upper),
-            b"workdir=" + named(work),
-            _OPTIONS,
-        )
+        options = [b"lowerdir=" + b":".join(map(named, visible(lower) if upper else lower))]
+        if upper is not None and work is not None:
+            options += [b"upperdir=" + named(upper), b"workdir=" + named(work)]
+        options.append(_OPTIONS)
         kernel.mount(source=b"overlay", target=os.fsencode(target), filesystem=b"overlay", data=b",".join(options))
 
 

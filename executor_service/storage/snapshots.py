@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,9 @@ class Snapshotter(Protocol):
 
     async def remove(self, container_id: str) -> None:
         """Unmount and delete the writable layer. Nothing there: nothing happens."""
+
+    async def image_trees(self, image_id: str) -> Sequence[Path]:
+        """The directories of the image's layers, topmost first, at least one. Raises NotFound."""
 
     async def list(self) -> set[str]:
         """Ids of every container that has something here, mounted or not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import structlog
 
@@ -18,6 +19,7 @@ from executor_service.node import Node
 from executor_service.operations.container_remove import remove_locked
 from executor_service.operations.start_recovery import recover_start
 from executor_service.records import ContainerRecord, Phase
+from executor_service.resource_use import volumes_of
 from executor_service.tasks import Operations, bounded
 
 _log = structlog.get_logger(__name__)
@@ -32,6 +34,7 @@ async def adopt(node: Node, operations: Operations) -> None:
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
     await node.seams.network.reconcile({record.id for record in alive} | broken)
+    await node.seams.mounts.adopt(_volume_holders(alive))
     for record in alive:
         assert record.run is not None
         assert record.spec is not None
@@ -57,6 +60,15 @@ async def adopt(node: Node, operations: Operations) -> None:
         orphans=len(orphans),
         journal=node.journal.id,
     )
+
+
+def _volume_holders(running: Iterable[ContainerRecord]) -> dict[str, set[str]]:
+    """Ids of the containers by the volumes that they have mounted."""
+    holders: dict[str, set[str]] = {}
+    for record in running:
+        for name in volumes_of(record.spec) if record.spec is not None else ():
+            holders.setdefault(name, set()).add(record.id)
+    return holders
 
 
 async def _rebooted(node: Node, record: ContainerRecord) -> None:

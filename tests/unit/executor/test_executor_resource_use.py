@@ -7,9 +7,9 @@ import pytest
 from common.errors import FailedPrecondition
 from common.sqlite import Database
 from executor_service.host_seams import SCHEMA
-from executor_service.image_use import ImageUse
 from executor_service.journal import Journal
 from executor_service.records import ContainerRecords
+from executor_service.resource_use import ResourceUse, images_of
 from tests.fixtures.executor_fakes import IMAGE_ID, container_id, container_spec
 
 
@@ -18,10 +18,10 @@ async def test_an_image_is_kept_from_its_first_use_to_its_last(tmp_path: Path) -
         journal = Journal(database)
         await journal.load()
         records = ContainerRecords(database, journal)
-        use = ImageUse(records)
-        with use.wanted(IMAGE_ID), pytest.raises(FailedPrecondition, match="being created"), use.removal(IMAGE_ID):
+        use = ResourceUse(records, "image", images_of)
+        with use.wanted([IMAGE_ID]), pytest.raises(FailedPrecondition, match="being created"), use.removal(IMAGE_ID):
             pass
-        with use.removal(IMAGE_ID), pytest.raises(FailedPrecondition, match="being removed"), use.wanted(IMAGE_ID):
+        with use.removal(IMAGE_ID), pytest.raises(FailedPrecondition, match="being removed"), use.wanted([IMAGE_ID]):
             pass
         for number in (1, 2):
             await records.insert(container_spec(number))
