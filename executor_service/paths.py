@@ -55,6 +55,11 @@ class Paths:
         return self.run / "runtime"
 
     @property
+    def programs(self) -> Path:
+        """OCI runtimes where nothing can overwrite them."""
+        return self.run / "programs"
+
+    @property
     def socket(self) -> Path:
         return self.run / "executor.sock"
 

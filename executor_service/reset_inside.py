@@ -24,6 +24,7 @@ from executor_service.oci.conmon_runtime import ConmonRuntime
 from executor_service.oci.leftovers import empty_cgroup
 from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
+from executor_service.oci.sealed_runtimes import unseal_runtimes
 from executor_service.storage.node import open_storage
 from executor_service.storage.threads import finish
 from executor_service.storage.volumes import has_volumes, unmount_below
@@ -39,6 +40,7 @@ def reset_inside(settings: ResetSettings) -> None:
         catalog = RuntimeCatalog.probe(configured=settings.runtimes, default=settings.default_runtime)
         enter_runtime_mount_namespace(settings.run_dir, catalog)
         asyncio.run(_remove_everything(settings, catalog))
+        unseal_runtimes(settings.paths.programs)
 
 
 async def _remove_everything(settings: ResetSettings, catalog: RuntimeCatalog) -> None:

@@ -23,6 +23,7 @@ from executor_service.instance_lock import instance_lock
 from executor_service.oci.host import probe_host
 from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
+from executor_service.oci.sealed_runtimes import seal_runtimes
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.seams import Seams
 
@@ -48,6 +49,7 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
         layout = probe_host().cgroup_layout
         host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         moved = enter_runtime_mount_namespace(settings.run_dir, catalog)
+        catalog = seal_runtimes(catalog, settings.paths.programs)
         host = probe_host()
         facts = NodeFacts(
             version=VERSION,
