@@ -23,7 +23,7 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 from slipway.executor.v1 import volume_store_service_pb2 as volume_store_pb
 from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_grpc
 
-from common.errors import Unavailable
+from common.errors import Unavailable, Unimplemented
 from common.interceptor import CallInterceptor
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
@@ -31,6 +31,9 @@ from executor_service.journal import DEFAULT_RETENTION, Journal
 from executor_service.logs.rotation import LogRotator
 from executor_service.logs.watch import LogWatcher
 from executor_service.node import Node
+from executor_service.operations.container_restart import container_restart
+from executor_service.operations.container_stop import stop_unhealthy
+from executor_service.operations.dependency_wait import dependencies_ready
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
@@ -41,6 +44,9 @@ from executor_service.servicers.node import NodeServicer
 from executor_service.servicers.runtime import RuntimeServicer
 from executor_service.servicers.volume_store import VolumeStoreServicer
 from executor_service.supervision.adoption import adopt
+from executor_service.supervision.health_monitors import HealthMonitors
+from executor_service.supervision.probes import Prober, ProbeTarget
+from executor_service.supervision.restarts import Restarts
 from executor_service.supervision.supervisor import Supervisor
 from executor_service.tasks import Operations
 
@@ -83,11 +89,31 @@ async def open_executor(
     await records.load()
     locks = ContainerLocks(timeout=limits.lock)
     cleanup = Cleanup(paths=paths, seams=seams, limits=limits, runtimes=facts.runtimes)
+    operations = Operations()
+
+    async def ready(container_id: str, _: int) -> None:
+        await dependencies_ready(node, container_id)
+
+    async def restart(container_id: str, next_start: int) -> None:
+        await container_restart(node, container_id, next_start)
+
+    def unhealthy(container_id: str, start_id: str) -> None:
+        operations.start(stop_unhealthy(node, container_id, start_id))
+
     async with (
         LogRotator.open() as rotator,
         LogWatcher.open() as log_watcher,
+        Restarts(ready=ready, start=restart) as restarts,
+        HealthMonitors(records=records, journal=journal, prober=_prober(paths), on_unhealthy=unhealthy) as monitors,
         Supervisor(
-            paths=paths, records=records, runtime=seams.runtime, cleanup=cleanup, locks=locks, rotator=rotator
+            paths=paths,
+            records=records,
+            runtime=seams.runtime,
+            cleanup=cleanup,
+            locks=locks,
+            rotator=rotator,
+            restarts=restarts,
+            monitors=monitors,
         ) as supervisor,
     ):
         node = Node(
@@ -103,15 +129,22 @@ async def open_executor(
             volume_use=ResourceUse(records, "volume", volumes_of),
             cleanup=cleanup,
             supervisor=supervisor,
+            restarts=restarts,
             log_watcher=log_watcher,
         )
-        operations = Operations()
         try:
             await adopt(node, operations)
             yield Executor(node=node, operations=operations, facts=facts)
         finally:
             journal.close()
             await operations.drain(timeout=grace)
+
+
+def _prober(paths: Paths) -> Prober:
+    async def run_program(target: ProbeTarget, args: tuple[str, ...], timeout: float) -> tuple[int | None, bytes]:
+        raise Unimplemented("programs cannot be run in containers yet")
+
+    return Prober(sockets=paths.run / "probes", run_program=run_program)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Literal
@@ -176,6 +176,11 @@ class Journal:
         self.head = 0  # sequence of the last entry
         self._oldest = 1  # sequence of the first entry that is kept
         self._closed = False
+        self._listeners: list[Callable[[JournalEntry], None]] = []
+
+    def listen(self, listener: Callable[[JournalEntry], None]) -> None:
+        """Call it with every entry that is published from now on. It must not block."""
+        self._listeners.append(listener)
 
     async def load(self) -> None:
         """Read the position, and make the journal's and the node's identity when there is none."""
@@ -201,6 +206,8 @@ class Journal:
         self.head = entry.sequence
         self._oldest = max(self._oldest, entry.sequence - self._retention + 1)
         self._recent.append(entry)
+        for listener in self._listeners:
+            listener(entry)
         self._advanced.set()
         self._advanced = asyncio.Event()
 

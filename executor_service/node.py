@@ -13,6 +13,7 @@ from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
 from executor_service.resource_use import ResourceUse
 from executor_service.seams import Seams, TimeLimits
+from executor_service.supervision.restarts import Restarts
 from executor_service.supervision.supervisor import Supervisor
 
 
@@ -30,4 +31,5 @@ class Node:
     volume_use: ResourceUse
     cleanup: Cleanup
     supervisor: Supervisor
+    restarts: Restarts
     log_watcher: LogWatcher

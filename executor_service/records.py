@@ -78,9 +78,9 @@ class ContainerRecord:
     """A container on this node. `spec` is None when the row is broken, and `error` says why.
 
     `starting` is the start_id of a start under way, `removing` that a removal began: what a crash left half done.
-    `started`, `outcome` (how the last start ended) and `last` (the last that tells of a run's begin or end, or a signal)
-    are journal entries, kept here however old they are. `stopped`: somebody ended its last run, or called its restart
-    off. `health`: what its check says; None without one, and unless it runs.
+    `started`, `outcome` (how the last start ended) and `last` (a begin, an end or a signal) are journal entries, kept
+    here however old they are. `stopped`: somebody ended its last run, or called its restart off. `health`: what its
+    check says; None without one, and unless it runs.
     """
 
     id: str

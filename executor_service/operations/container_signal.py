@@ -1,13 +1,20 @@
-"""Send a signal to a container's first process."""
+"""Send a signal to a container's first process.
+
+SIGKILL and the container's stop signal say that its end is wanted: no restart follows then, as with Docker.
+"""
 
 from __future__ import annotations
+
+import signal as signals
 
 import structlog
 
 from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.journal import Signaled
 from executor_service.node import Node
+from executor_service.operations.container_restart import cancel_restart
 from executor_service.operations.container_rules import id_violations, signal_violations
+from executor_service.records import Change
 from executor_service.storage.threads import settle
 from executor_service.supervision.supervisor import Watch
 
@@ -15,18 +22,24 @@ _log = structlog.get_logger(__name__)
 
 
 async def container_signal(node: Node, *, container_id: str, signal: int) -> None:
-    """Raises NotFound, and FailedPrecondition when the container does not run."""
+    """Of a container that waits for its restart it calls that off. Raises NotFound, and FailedPrecondition when the
+    container does not run."""
     if broken := [*id_violations(container_id), *signal_violations(signal)]:
         raise InvalidArgument(violations=broken)
     record = node.records.get(container_id)
     watch = node.supervisor.watched(container_id)
     if watch is None:
+        async with node.locks.hold(container_id):
+            if await cancel_restart(node, container_id) is not None:
+                return
         raise FailedPrecondition(
             f"container {container_id!r} does not run; it is {record.phase}",
             resource_type="container",
             resource_name=container_id,
             reason="NOT_RUNNING",
         )
+    if signal == signals.SIGKILL or (record.spec is not None and signal == record.spec.stop_signal):
+        watch.stopping = True
     await settle(send_signal(node, container_id, watch, signal))
 
 
@@ -34,8 +47,9 @@ async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) 
     """Send it, then journal it. The exit that it causes is journaled after it: both go through one queue, and the exit
     is only seen by a later turn of the event loop. Raises FailedPrecondition when the process is gone."""
     await node.seams.runtime.kill(container_id, watch.run.process.container, signal)
+    change = Change(stopped=True) if watch.stopping else Change()
     try:
-        await node.records.transition(container_id, Signaled(signal=signal))
+        await node.records.transition(container_id, Signaled(signal=signal), **change)
     except SlipwayError as error:
         # It is sent: saying otherwise would be wrong, and a full disk must not keep a container from being stopped.
         _log.error("a signal cannot be journaled", container=container_id, signal=signal, error=error.message)

@@ -9,26 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.container import ContainerSpec
+from executor_service.health import HealthStatus
 from executor_service.host_errors import host_errors
-from executor_service.journal import JournalEntry, Started, StartFailure
+from executor_service.journal import HealthChanged, JournalEntry, Started, StartFailure
 from executor_service.mount_staging import StagedMount
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.oci.runtime import CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
+from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
-from executor_service.records import ContainerRecord, Phase, Run
+from executor_service.records import Change, ContainerRecord, Phase, Run
+from executor_service.restart import RestartState
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded, together
 
-_OTHER_FAILURE = 128  # the exit code of a start that failed for no reason of the command's, as Docker shows it
+POLICY_START = "restart-"  # how the start ids begin that the executor gives
 
 
 async def container_start(node: Node, *, container_id: str, start_id: str) -> JournalEntry:
@@ -40,11 +43,22 @@ async def container_start(node: Node, *, container_id: str, start_id: str) -> Jo
     async with node.locks.hold(container_id):
         await recover_start(node, node.records.get(container_id))
         record = node.records.get(container_id)
-        if (entry := await _outcome(node, record, start_id)) is not None:
+        if (entry := await _outcome(node, record, start_id) or _restarted(record)) is not None:
             return entry
-        spec = _startable(record)
-        await node.cleanup.settle(container_id)
-        return await _Start(node=node, spec=spec, start_id=start_id).run()
+        return await start_locked(node, container_id, start_id=start_id)
+
+
+async def start_locked(node: Node, container_id: str, *, start_id: str, by_policy: bool = False) -> JournalEntry:
+    """The start itself, under the container's lock. One that is asked for begins the policy's count anew."""
+    spec = _startable(node.records.get(container_id))
+    await node.cleanup.settle(container_id)
+    return await _Start(node=node, spec=spec, start_id=start_id, by_policy=by_policy).run()
+
+
+def _restarted(record: ContainerRecord) -> JournalEntry | None:
+    """The start by the policy that was faster than the one that is asked for."""
+    running = record.run is not None and record.run.start_id.startswith(POLICY_START)
+    return record.started if running and not record.removing else None
 
 
 async def _outcome(node: Node, record: ContainerRecord, start_id: str) -> JournalEntry | None:
@@ -75,7 +89,7 @@ def _failure(error: BaseException) -> StartFailed | None:
     if isinstance(error, StartFailed):
         return error
     if isinstance(error, InvalidArgument) or (isinstance(error, FailedPrecondition) and error.resource_type == "image"):
-        return StartFailed(error.message, exit_code=_OTHER_FAILURE)
+        return StartFailed(error.message, exit_code=OTHER_FAILURE)
     return None
 
 
@@ -86,6 +100,7 @@ class _Start:
     node: Node
     spec: ContainerSpec
     start_id: str
+    by_policy: bool
     undo: AsyncExitStack = field(default_factory=AsyncExitStack)
     rootfs: Path = field(init=False)
     user: ResolvedUser = field(init=False)
@@ -159,21 +174,34 @@ class _Start:
     async def _commit(self, process: CreatedProcess) -> JournalEntry:
         """The point of no return: whoever cancels after it finds the container running."""
         run = Run(start_id=self.start_id, process=process, boot_id=self.node.boot_id)
+        record = self.node.records.get(self.spec.id)
+        restart = replace(record.restart, next_start=None) if self.by_policy else RestartState()
         started = Started(
             start_id=self.start_id,
             pid=process.container.pid,
             sandbox_id=self.sandbox.id,
             netns_path=self.sandbox.netns_path,
             endpoint=self.sandbox.endpoint,
+            restart_count=restart.count,
         )
-        entry = await self.node.records.transition(self.spec.id, started, phase=Phase.RUNNING, starting="", run=run)
+        change = Change(phase=Phase.RUNNING, starting="", run=run)
+        if record.restart != restart:
+            change["restart"] = restart
+        if record.stopped:
+            change["stopped"] = False
+        if self.spec.health_check is not None:
+            change["health"] = HealthChanged(status=HealthStatus.STARTING)
+        entry = await self.node.records.transition(self.spec.id, started, **change)
         self.committed = True
+        if not self.by_policy:
+            self.node.restarts.cancel(self.spec.id)
         self.node.supervisor.watch(self.spec, run)
         return entry
 
     async def _failed(self, error: StartFailed) -> JournalEntry:
-        failure = StartFailure(start_id=self.start_id, exit_code=error.exit_code, message=error.message)
-        return await self.node.records.transition(self.spec.id, failure, phase=Phase.STOPPED, starting="")
+        return await start_failed(
+            self.node, self.spec.id, start_id=self.start_id, message=error.message, exit_code=error.exit_code
+        )
 
     async def _forget(self) -> None:
         """Nothing of this start is left; a row that cannot be written now is put right by the next start."""

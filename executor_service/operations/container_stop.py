@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import signal as signals
 
+import structlog
+
 from common.errors import FailedPrecondition, Internal, InvalidArgument, Violation
-from executor_service.journal import JournalEntry
+from executor_service.journal import Exited, JournalEntry
 from executor_service.node import Node
+from executor_service.operations.container_restart import cancel_restart
 from executor_service.operations.container_rules import id_violations, signal_violations
 from executor_service.operations.container_signal import send_signal
+from executor_service.restart import RestartCondition
 from executor_service.supervision.supervisor import Watch
+
+_log = structlog.get_logger(__name__)
 
 FOREVER = -1
 
 
 async def container_stop(node: Node, *, container_id: str, signal: int, timeout: int) -> JournalEntry | None:
-    """The `exited` entry, None when nothing ran. `timeout` is in seconds, -1 means never to send SIGKILL. Raises
-    NotFound, and Internal when the process does not die of SIGKILL."""
+    """The `exited` entry, the `restart_cancelled` one when a restart was pending, None when nothing ran. `timeout` is
+    in seconds, -1 means never to send SIGKILL. Raises NotFound, and Internal when the process does not die of SIGKILL.
+    """
     broken = [*id_violations(container_id), *signal_violations(signal)]
     if timeout < FOREVER:
         broken.append(Violation(field="timeout", description=f"{timeout} must be -1 (never) or more seconds"))
@@ -25,10 +32,35 @@ async def container_stop(node: Node, *, container_id: str, signal: int, timeout:
         raise InvalidArgument(violations=broken)
     # After a start that is under way, but not while waiting: a second, more impatient stop must get through.
     async with node.locks.hold(container_id):
-        node.records.get(container_id)
+        if (entry := await cancel_restart(node, container_id)) is not None:
+            return entry
         watch = node.supervisor.watched(container_id)
     if watch is None:
         return None
+    watch.stopping = True
+    entry = await _end(node, container_id, watch, signal=signal, timeout=timeout)
+    if entry is None or not isinstance(entry.event, Exited) or entry.event.next_start is None:
+        return entry
+    # It ended by itself, and its restart was decided before we came.
+    async with node.locks.hold(container_id):
+        return await cancel_restart(node, container_id) or entry
+
+
+async def stop_unhealthy(node: Node, container_id: str, start_id: str) -> None:
+    """What a container's restart policy may want when its health check says that it is not well: end the run, as its
+    specification says to end it, so that the policy starts it again."""
+    watch, record = node.supervisor.watched(container_id), node.records.find(container_id)
+    if watch is None or watch.run.start_id != start_id or record is None or record.spec is None or watch.stopping:
+        return
+    policy = record.spec.restart_policy
+    if not policy.on_unhealthy or policy.condition is RestartCondition.NEVER:
+        return
+    watch.unhealthy = True
+    _log.warning("stopped: unhealthy", container=container_id)
+    await _end(node, container_id, watch, signal=record.spec.stop_signal, timeout=record.spec.stop_timeout)
+
+
+async def _end(node: Node, container_id: str, watch: Watch, *, signal: int, timeout: int) -> JournalEntry | None:
     await _send(node, container_id, watch, signal)
     if await _ended(watch, None if timeout == FOREVER else timeout):
         return watch.ended.result()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from executor_service.journal import StartFailure
 from executor_service.node import Node
-from executor_service.records import ContainerRecord, Phase
+from executor_service.operations.start_failure import start_failed
+from executor_service.records import ContainerRecord
 
 _INTERRUPTED = "the executor was stopped or killed in the middle of this start; everything done for it was undone"
 
@@ -15,5 +15,4 @@ async def recover_start(node: Node, record: ContainerRecord) -> None:
         return
     node.cleanup.expect(record.id, runtime=record.spec.runtime if record.spec else "")
     await node.cleanup.settle(record.id)
-    failure = StartFailure(start_id=record.starting, exit_code=128, message=_INTERRUPTED)
-    await node.records.transition(record.id, failure, phase=Phase.STOPPED, starting="")
+    await start_failed(node, record.id, start_id=record.starting, message=_INTERRUPTED)

@@ -1,8 +1,9 @@
 """What a new executor does with what the one before left, before it serves.
 
 Containers that ran are watched again: the ones that still run go on, the ones that ended meanwhile have their exit
-code read. Everything else that is found is half done or nobody's and is removed, each container by itself and under
-its lock, so a stuck one delays nobody, and a call for it waits.
+code read. Restarts that were pending are pending again, and after a restart of the machine the restart policies decide
+what is started. Everything else that is found is half done or nobody's and is removed, each container by itself and
+under its lock, so a stuck one delays nobody, and a call for it waits.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from executor_service.journal import Exited
 from executor_service.node import Node
 from executor_service.operations.container_remove import remove_locked
 from executor_service.operations.start_recovery import recover_start
-from executor_service.records import ContainerRecord, Phase
+from executor_service.records import Change, ContainerRecord, Phase
 from executor_service.resource_use import volumes_of
+from executor_service.restart import RestartState
+from executor_service.supervision.boot import last_boot, remember_boot
+from executor_service.supervision.restart_decision import End, after_boot
 from executor_service.tasks import Operations, bounded
 
 _log = structlog.get_logger(__name__)
@@ -30,6 +34,7 @@ _REBOOTED = "the machine was restarted, so nobody saw the exit code"
 async def adopt(node: Node, operations: Operations) -> None:
     """Call it once, after the records are loaded and before anything is served."""
     records = node.records.all()
+    known_boot = await last_boot(node.seams.database)
     running = [record for record in records if record.phase.has_process]
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
@@ -42,10 +47,18 @@ async def adopt(node: Node, operations: Operations) -> None:
     for record in running:
         if record not in alive:
             await _rebooted(node, record)
+    if known_boot != node.boot_id:
+        if known_boot:
+            await _restart_after_boot(node)
+        # Only now: an executor that is killed before has decided nothing for good.
+        await remember_boot(node.seams.database, node.boot_id)
     bundles = await node.seams.bundles.list_bundles()
     for record in records:
         if record.removing or not (record in alive or record.id in broken):
             operations.start(_put_right(node, record.id, left_bundle=record.id in bundles))
+    for record in node.records.all():
+        if record.phase is Phase.RESTARTING and not record.removing and record.restart.next_start is not None:
+            node.restarts.set(record.id, record.restart.next_start)
     known = bundles | await node.seams.bundles.list_files() | await node.seams.snapshots.list()
     orphans = {container_id for container_id in known if node.records.find(container_id) is None}
     for container_id in orphans:
@@ -72,9 +85,38 @@ def _volume_holders(running: Iterable[ContainerRecord]) -> dict[str, set[str]]:
 
 
 async def _rebooted(node: Node, record: ContainerRecord) -> None:
-    start_id = record.run.start_id if record.run else ""
-    event = Exited(start_id=start_id, exit_code=None, error=_REBOOTED)
-    await node.records.transition(record.id, event, time_ns=time.time_ns(), phase=Phase.STOPPED, run=None)
+    """Nobody saw the end of its run: it counts as a failure."""
+    now = time.time_ns()
+    restart = _after_boot(record, End(failed=True, stopped=record.stopped, at=now))
+    event = Exited(
+        start_id=record.run.start_id if record.run else "",
+        exit_code=None,
+        error=_REBOOTED,
+        next_start=restart.next_start if restart else None,
+    )
+    change = Change(phase=Phase.STOPPED, run=None, health=None)
+    if restart is not None:
+        change["phase"], change["restart"] = Phase.RESTARTING, restart
+    await node.records.transition(record.id, event, time_ns=now, **change)
+
+
+async def _restart_after_boot(node: Node) -> None:
+    """What ended before the machine did: `always` starts it whatever ended it, if it was ever started."""
+    now = time.time_ns()
+    for record in node.records.all():
+        if record.phase is not Phase.STOPPED or record.removing or record.outcome is None:
+            continue
+        last = record.last.event if record.last is not None else None
+        failed = not (isinstance(last, Exited) and last.exit_code == 0)
+        restart = _after_boot(record, End(failed=failed, stopped=record.stopped, at=now))
+        if restart is not None:
+            await node.records.update(record.id, phase=Phase.RESTARTING, restart=restart)
+
+
+def _after_boot(record: ContainerRecord, end: End) -> RestartState | None:
+    if record.spec is None or record.removing:
+        return None
+    return after_boot(record.spec.restart_policy, record.restart, end)
 
 
 async def _put_right(node: Node, container_id: str, *, left_bundle: bool) -> None:

@@ -1,4 +1,5 @@
-"""One task for each running container: it waits for the end, journals it, and then cleans up.
+"""One task for each running container: it waits for the end, journals it with what its restart policy makes of it, and
+then cleans up.
 
 The exit is made known first, because somebody is waiting for it; whatever starts the container again waits for the
 cleanup. A start has exactly one exit: only the task of that start writes it.
@@ -20,7 +21,11 @@ from executor_service.logs.rotation import LogRotator
 from executor_service.oci.conmon import ConmonFiles
 from executor_service.oci.runtime import ContainerRuntime, Exit
 from executor_service.paths import Paths
-from executor_service.records import ContainerRecords, Phase, Run
+from executor_service.records import Change, ContainerRecords, Phase, Run
+from executor_service.restart import RestartState
+from executor_service.supervision.health_monitors import HealthMonitors
+from executor_service.supervision.restart_decision import End, after_end
+from executor_service.supervision.restarts import Restarts
 
 _log = structlog.get_logger(__name__)
 
@@ -28,12 +33,15 @@ _RETRY = 1.0  # seconds until a failed wait or write is tried again
 MONITOR_LOST = "the container's monitor was killed, so nobody saw the exit code"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Watch:
-    """A running container. `ended` becomes its `exited` entry, or None when the container was removed meanwhile."""
+    """A running container. `ended` becomes its `exited` entry, or None when the container was removed meanwhile.
+    Whoever ends it says so before: `stopping`: it is wanted, no restart follows; `unhealthy`: it counts as failed."""
 
     run: Run
     ended: asyncio.Future[JournalEntry | None]
+    stopping: bool = False
+    unhealthy: bool = False
 
 
 class Supervisor:
@@ -48,6 +56,8 @@ class Supervisor:
         cleanup: Cleanup,
         locks: ContainerLocks,
         rotator: LogRotator,
+        restarts: Restarts,
+        monitors: HealthMonitors,
     ) -> None:
         self._paths = paths
         self._records = records
@@ -55,6 +65,8 @@ class Supervisor:
         self._cleanup = cleanup
         self._locks = locks
         self._rotator = rotator
+        self._restarts = restarts
+        self._monitors = monitors
         self._watches: dict[str, Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,11 +80,13 @@ class Supervisor:
             await asyncio.wait(self._tasks)
 
     def watch(self, spec: ContainerSpec, run: Run) -> None:
-        """Supervise a run whose `started` entry is written, and keep its log under its cap."""
+        """Supervise a run whose `started` entry is written: its end, its health, and its log's cap."""
         watch = Watch(run=run, ended=asyncio.get_running_loop().create_future())
         self._watches[spec.id] = watch
         control = ConmonFiles(bundle=self._paths.bundle(spec.id)).control
         self._rotator.watch(spec.id, log=self._paths.log(spec.id), control=control, limits=spec.log)
+        if spec.health_check is not None:
+            self._monitors.watch(spec, run)
         task = asyncio.create_task(self._supervise(spec.id, watch, spec.runtime))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -90,11 +104,14 @@ class Supervisor:
         exit = await self._exit(container_id, watch.run)
         # Before the journal says so: whoever starts the container again the moment it is stopped must find it.
         self._cleanup.expect(container_id, runtime=runtime)
-        entry = await self._journal(container_id, watch.run, exit)
+        self._monitors.forget(container_id)
+        entry = await self._journal(container_id, watch, exit)
         self._rotator.forget(container_id)
         if self._watches.get(container_id) is watch:
             del self._watches[container_id]
         watch.ended.set_result(entry)
+        if entry is not None and isinstance(entry.event, Exited) and entry.event.next_start is not None:
+            self._restarts.set(container_id, entry.event.next_start)
         try:
             async with self._locks.hold_patiently(container_id):
                 await self._cleanup.settle(container_id)
@@ -111,19 +128,24 @@ class Supervisor:
                 _log.error("waiting for the exit failed", container=container_id, exc_info=error)
             await asyncio.sleep(_RETRY)
 
-    async def _journal(self, container_id: str, run: Run, exit: Exit) -> JournalEntry | None:
-        event = Exited(
-            start_id=run.start_id,
-            exit_code=exit.code,
-            oom_killed=exit.oom_killed,
-            error=MONITOR_LOST if exit.code is None else "",
-        )
+    async def _journal(self, container_id: str, watch: Watch, exit: Exit) -> JournalEntry | None:
         moment = int(exit.finished_at * 1e9)
         while True:
+            restart = self._next(container_id, watch, exit, moment)
+            event = Exited(
+                start_id=watch.run.start_id,
+                exit_code=exit.code,
+                oom_killed=exit.oom_killed,
+                error=MONITOR_LOST if exit.code is None else "",
+                next_start=restart.next_start if restart is not None else None,
+            )
+            change = Change(phase=Phase.STOPPED, run=None, health=None)
+            if restart is not None:
+                change["phase"], change["restart"] = Phase.RESTARTING, restart
+            if watch.stopping:
+                change["stopped"] = True
             try:
-                entry = await self._records.transition(
-                    container_id, event, time_ns=moment, phase=Phase.STOPPED, run=None
-                )
+                entry = await self._records.transition(container_id, event, time_ns=moment, **change)
             except NotFound:
                 return None
             except SlipwayError as error:
@@ -132,3 +154,17 @@ class Supervisor:
             else:
                 _log.info("exited", container=container_id, code=exit.code, oom_killed=exit.oom_killed)
                 return entry
+
+    def _next(self, container_id: str, watch: Watch, exit: Exit, moment: int) -> RestartState | None:
+        """The restart that follows, by the policy as it stands now."""
+        record = self._records.find(container_id)
+        if record is None or record.spec is None or record.removing:
+            return None
+        began = record.started.time if record.started is not None else moment
+        end = End(
+            failed=exit.code != 0 or watch.unhealthy,
+            stopped=watch.stopping or record.stopped,
+            ran=(moment - began) / 1e9,
+            at=moment,
+        )
+        return after_end(record.spec.restart_policy, record.restart, end)
