@@ -15,6 +15,7 @@ from executor_service.node_bundles import NodeBundles
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon_runtime import ConmonRuntime
 from executor_service.oci.host import HostFacts
+from executor_service.oci.runtime_execs import RuntimeExecs
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.seams import Seams
 from executor_service.storage.node import open_storage
@@ -41,6 +42,7 @@ async def open_seams(
         open_storage(paths.storage) as storage,
         LocalVolumes(paths.volumes) as volumes,
         BridgeNetwork(bridge, database) as network,
+        RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):
         yield Seams(
             database=database,
@@ -50,6 +52,7 @@ async def open_seams(
             mounts=HostMounts(paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=host_mounts),
             network=network,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
+            execs=execs,
             bundles=NodeBundles(
                 paths=paths,
                 host=host,

@@ -8,6 +8,7 @@ from common.sqlite import Database
 from executor_service.bundles import Bundles
 from executor_service.mount_staging import MountStager
 from executor_service.network.sandbox import SandboxNetwork
+from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.oci.runtime import ContainerRuntime
 from executor_service.storage.images import ImageStore
 from executor_service.storage.snapshots import Snapshotter
@@ -23,6 +24,7 @@ class Seams:
     mounts: MountStager
     network: SandboxNetwork
     runtime: ContainerRuntime
+    execs: ExecRuntime
     bundles: Bundles
 
 
