@@ -23,7 +23,7 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 from slipway.executor.v1 import volume_store_service_pb2 as volume_store_pb
 from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_grpc
 
-from common.errors import Unavailable, Unimplemented
+from common.errors import Unavailable
 from common.interceptor import CallInterceptor
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
@@ -31,9 +31,12 @@ from executor_service.journal import DEFAULT_RETENTION, Journal
 from executor_service.logs.rotation import LogRotator
 from executor_service.logs.watch import LogWatcher
 from executor_service.node import Node
+from executor_service.oci.exec_process import process_in
+from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.operations.container_restart import container_restart
 from executor_service.operations.container_stop import stop_unhealthy
 from executor_service.operations.dependency_wait import dependencies_ready
+from executor_service.operations.exec_target import exec_target
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
@@ -45,7 +48,7 @@ from executor_service.servicers.runtime import RuntimeServicer
 from executor_service.servicers.volume_store import VolumeStoreServicer
 from executor_service.supervision.adoption import adopt
 from executor_service.supervision.health_monitors import HealthMonitors
-from executor_service.supervision.probes import Prober, ProbeTarget
+from executor_service.supervision.probes import MAX_OUTPUT, Prober, ProbeTarget
 from executor_service.supervision.restarts import Restarts
 from executor_service.supervision.supervisor import Supervisor
 from executor_service.tasks import Operations
@@ -104,7 +107,9 @@ async def open_executor(
         LogRotator.open() as rotator,
         LogWatcher.open() as log_watcher,
         Restarts(ready=ready, start=restart) as restarts,
-        HealthMonitors(records=records, journal=journal, prober=_prober(paths), on_unhealthy=unhealthy) as monitors,
+        HealthMonitors(
+            records=records, journal=journal, prober=_prober(paths, seams.execs), on_unhealthy=unhealthy
+        ) as monitors,
         Supervisor(
             paths=paths,
             records=records,
@@ -140,9 +145,11 @@ async def open_executor(
             await operations.drain(timeout=grace)
 
 
-def _prober(paths: Paths) -> Prober:
+def _prober(paths: Paths, execs: ExecRuntime) -> Prober:
     async def run_program(target: ProbeTarget, args: tuple[str, ...], timeout: float) -> tuple[int | None, bytes]:
-        raise Unimplemented("programs cannot be run in containers yet")
+        where = exec_target(paths, target.spec, target.run)
+        outcome = await execs.run_probe(where, process_in(target.spec, args), timeout=timeout, max_output=MAX_OUTPUT)
+        return outcome.exit_code, outcome.output
 
     return Prober(sockets=paths.run / "probes", run_program=run_program)
 
