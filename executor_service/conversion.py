@@ -26,6 +26,7 @@ from executor_service.network.sandbox import Endpoint
 from executor_service.operations.container_list import NodeSnapshot
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.records import ContainerRecord, Phase
+from executor_service.stats import ContainerStats, ProcessInfo
 from executor_service.storage.images import Image
 
 _PHASES = {
@@ -148,6 +149,53 @@ def _container(record: ContainerRecord) -> runtime_service_pb2.ContainerSnapshot
     )
 
 
+def stats_to_proto(stats: ContainerStats) -> runtime_service_pb2.ContainerStats:
+    return runtime_service_pb2.ContainerStats(
+        container_id=stats.container_id,
+        time=_timestamp(stats.time),
+        cpu_usage=stats.cpu_usage,
+        cpu_system=stats.cpu_system,
+        throttled_periods=stats.throttled_periods,
+        throttled_time=stats.throttled_time,
+        memory_usage=stats.memory_usage,
+        memory_limit=stats.memory_limit,
+        memory_cache=stats.memory_cache,
+        pids=stats.pids,
+        pids_limit=stats.pids_limit,
+        blkio_read=stats.blkio_read,
+        blkio_write=stats.blkio_write,
+        interfaces=[
+            runtime_service_pb2.InterfaceStats(
+                name=interface.name,
+                rx_bytes=interface.rx_bytes,
+                rx_packets=interface.rx_packets,
+                rx_dropped=interface.rx_dropped,
+                rx_errors=interface.rx_errors,
+                tx_bytes=interface.tx_bytes,
+                tx_packets=interface.tx_packets,
+                tx_dropped=interface.tx_dropped,
+                tx_errors=interface.tx_errors,
+            )
+            for interface in stats.interfaces
+        ],
+    )
+
+
+def process_to_proto(process: ProcessInfo) -> runtime_service_pb2.ProcessInfo:
+    return runtime_service_pb2.ProcessInfo(
+        pid=process.pid,
+        container_pid=process.container_pid,
+        parent_pid=process.parent_pid,
+        uid=process.uid,
+        state=process.state,
+        threads=process.threads,
+        started_at=_timestamp(process.started_at),
+        cpu_time=process.cpu_time,
+        memory=process.memory,
+        command=process.command,
+    )
+
+
 def log_query_from_proto(message: runtime_service_pb2.ReadLogsRequest) -> LogQuery:
     return LogQuery(
         tail=message.tail if message.HasField("tail") else None,
@@ -186,6 +234,9 @@ def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:
         runtimes=node.facts.runtimes,
         ipv4_forwarding=node.ipv4_forwarding,
         warnings=node.facts.warnings,
+        cgroup_features=sorted(node.facts.cgroups.names),
+        cpuset_cpus=node.facts.cgroups.cpus,
+        cpuset_mems=node.facts.cgroups.mems,
     )
 
 

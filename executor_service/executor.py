@@ -126,6 +126,7 @@ async def open_executor(
             limits=limits,
             boot_id=boot_id,
             runtimes=facts.runtimes,
+            cgroup_features=facts.cgroups.names,
             seams=seams,
             journal=journal,
             records=records,

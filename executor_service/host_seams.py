@@ -12,6 +12,7 @@ from executor_service.mount_staging import HostMounts
 from executor_service.network import records as network_records
 from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.node_bundles import NodeBundles
+from executor_service.node_cgroups import NodeCgroups
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon_runtime import ConmonRuntime
 from executor_service.oci.host import HostFacts
@@ -44,6 +45,13 @@ async def open_seams(
         BridgeNetwork(bridge, database) as network,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):
+        bundles = NodeBundles(
+            paths=paths,
+            host=host,
+            cgroups=cgroups,
+            cgroup_parent=settings.cgroup_parent,
+            host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
+        )
         yield Seams(
             database=database,
             images=storage.images,
@@ -53,11 +61,6 @@ async def open_seams(
             network=network,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,
-            bundles=NodeBundles(
-                paths=paths,
-                host=host,
-                cgroups=cgroups,
-                cgroup_parent=settings.cgroup_parent,
-                host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
-            ),
+            bundles=bundles,
+            cgroups=NodeCgroups(tree=cgroups, cgroup_of=bundles.cgroup),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from executor_service.cleanup import Cleanup
@@ -23,6 +23,7 @@ class Node:
     limits: TimeLimits
     boot_id: str
     runtimes: Sequence[str]  # names of the OCI runtimes, the default first
+    cgroup_features: Collection[str]  # what limits this host can hold
     seams: Seams
     journal: Journal
     records: ContainerRecords

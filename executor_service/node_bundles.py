@@ -14,6 +14,9 @@ from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.mount_staging import StagedMount
 from executor_service.network.files import name_files, write_name_files
 from executor_service.network.sandbox import Sandbox
+from executor_service.oci.block_devices import block_devices
+from executor_service.oci.bundle_record import recorded_cgroup
+from executor_service.oci.cgroup_parents import find_cgroups, make_parents, remove_parents
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.host import HostFacts
 from executor_service.oci.leftovers import empty_cgroup
@@ -98,10 +101,13 @@ class NodeBundles:
             netns_path=sandbox.netns_path,
             files=NetworkFiles.in_directory(files),
             user=user,
-            cgroups_path=self._cgroup(spec.id),
+            cgroups_path=self.cgroup(spec),
             host=self.host,
             mounts=mounts,
+            block_devices=block_devices(spec.resources),
         )
+        if spec.cgroup_parent:
+            make_parents(self.cgroups, self.cgroup(spec), owner=self.cgroup_parent)
         return Bundle(
             container_id=spec.id,
             directory=bundle,
@@ -113,11 +119,17 @@ class NodeBundles:
         )
 
     def _remove_bundle(self, container_id: str) -> None:
-        empty_cgroup(self.cgroups, self._cgroup(container_id), timeout=_CGROUP_TIMEOUT)
-        _remove(self.paths.bundle(container_id))
+        bundle = self.paths.bundle(container_id)
+        recorded = recorded_cgroup(bundle, container_id=container_id)
+        for path in [recorded] if recorded else find_cgroups(self.cgroups, container_id):
+            empty_cgroup(self.cgroups, path, timeout=_CGROUP_TIMEOUT)
+            if path != f"{self.cgroup_parent}/{container_id}":
+                remove_parents(self.cgroups, path, owner=self.cgroup_parent)
+        _remove(bundle)
 
-    def _cgroup(self, container_id: str) -> str:
-        return f"{self.cgroup_parent}/{container_id}"
+    def cgroup(self, spec: ContainerSpec) -> str:
+        """Where the container's cgroup is, below the root of the hierarchies."""
+        return f"{spec.cgroup_parent or self.cgroup_parent}/{spec.id}"
 
     def _logs_size(self) -> int:
         return sum(

@@ -15,7 +15,7 @@ from typing import Any, TypedDict, Unpack
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from common.errors import NotFound
+from common.errors import FailedPrecondition, NotFound
 from common.sqlite import Database
 from executor_service.container import ContainerSpec
 from executor_service.journal import (
@@ -108,6 +108,7 @@ class Change(TypedDict, total=False):
     stopped: bool
     restart: RestartState
     health: HealthChanged | None
+    spec: ContainerSpec
 
 
 class ContainerRecords:
@@ -162,11 +163,20 @@ class ContainerRecords:
         await self._database.write(work, on_commit=committed)
 
     async def transition(
-        self, container_id: str, event: Event, *, time_ns: int | None = None, **change: Unpack[Change]
+        self,
+        container_id: str,
+        event: Event,
+        *,
+        time_ns: int | None = None,
+        only_in: Phase | None = None,
+        **change: Unpack[Change],
     ) -> JournalEntry:
-        """A change and its journal entry, in one transaction. Raises NotFound when the container was removed."""
+        """A change and its journal entry, in one transaction. Raises NotFound when the container was removed, and
+        FailedPrecondition when its phase is no longer `only_in`."""
 
         def work(connection: sqlite3.Connection) -> tuple[JournalEntry, dict[str, JournalEntry]]:
+            if only_in is not None:
+                _require_phase(connection, container_id, only_in)
             entry = self._journal.append(connection, container_id=container_id, event=event, time_ns=time_ns)
             kept = {"last": entry} if isinstance(event, _OF_A_RUN) else {}
             if isinstance(event, Started | StartFailure):
@@ -208,6 +218,7 @@ _SELECT = (
 )
 
 _ENCODERS: Mapping[str, Callable[[Any], object]] = {
+    "spec": lambda spec: _SPEC.dump_json(spec).decode(),
     "phase": str,
     "starting": str,
     "removing": int,
@@ -233,6 +244,17 @@ def _update(
     )
     if cursor.rowcount == 0:
         raise _unknown(container_id)
+
+
+def _require_phase(connection: sqlite3.Connection, container_id: str, phase: Phase) -> None:
+    row = connection.execute("SELECT phase FROM containers WHERE id = ?", (container_id,)).fetchone()
+    if row is not None and row[0] != phase.value:
+        raise FailedPrecondition(
+            f"container {container_id!r} is {row[0]} meanwhile, no longer {phase}",
+            resource_type="container",
+            resource_name=container_id,
+            reason="NOT_RUNNING",
+        )
 
 
 def _record(row: tuple[Any, ...]) -> ContainerRecord:

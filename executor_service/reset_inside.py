@@ -19,6 +19,7 @@ from executor_service.instance_lock import instance_lock
 from executor_service.mount_staging import remove_staged
 from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.node_bundles import container_ids
+from executor_service.oci.cgroup_parents import remove_all_parents
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon_runtime import ConmonRuntime
 from executor_service.oci.leftovers import empty_cgroup
@@ -75,6 +76,7 @@ def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:
     paths = settings.paths
     if settings.cgroup_parent:
         empty_cgroup(cgroups, settings.cgroup_parent, timeout=_CGROUP_TIMEOUT)
+        remove_all_parents(cgroups, owner=settings.cgroup_parent)
     remove_staged(paths.mounts)
     unmount_below(paths.volumes)
     unwanted = [paths.bundles, paths.runtime, paths.containers]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from common.sqlite import Database
 from executor_service.bundles import Bundles
+from executor_service.container_cgroups import ContainerCgroups
 from executor_service.mount_staging import MountStager
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime
@@ -26,6 +27,7 @@ class Seams:
     runtime: ContainerRuntime
     execs: ExecRuntime
     bundles: Bundles
+    cgroups: ContainerCgroups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

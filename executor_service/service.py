@@ -56,6 +56,7 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
             cgroup_layout=layout.value,
             runtimes=[catalog.default, *sorted(set(catalog.runtimes) - {catalog.default})],
             warnings=lacking,
+            cgroups=host.cgroups,
         )
         if sys.version_info < (3, 12):
             # The default one needs a thread for each child; from 3.12 on this is the default.

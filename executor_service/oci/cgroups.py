@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class CgroupLayout(StrEnum):
 
 def detect_layout(mountinfo: Path = Path("/proc/self/mountinfo")) -> CgroupLayout:
     """The layout as this process sees it: v1 inside the runtime's mount namespace. Raises Unimplemented."""
-    types = dict(_cgroup_mounts(mountinfo))
+    types = {mount.point: mount.kind for mount in _cgroup_mounts(mountinfo)}
     if types.get(CGROUP_ROOT) == "cgroup2":
         return CgroupLayout.V2
     if "cgroup" not in types.values():
@@ -32,35 +33,62 @@ def detect_layout(mountinfo: Path = Path("/proc/self/mountinfo")) -> CgroupLayou
     return CgroupLayout.HYBRID if "cgroup2" in types.values() else CgroupLayout.V1
 
 
-def _cgroup_mounts(mountinfo: Path) -> list[tuple[Path, str]]:
-    """(mount point, cgroup or cgroup2), the mount on top winning where several are stacked (proc_pid_mountinfo(5))."""
-    stacked: dict[Path, str] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mount:
+    """`kind` is cgroup or cgroup2. Among a v1 hierarchy's `options` are its controllers."""
+
+    point: Path
+    kind: str
+    options: tuple[str, ...]
+
+
+def _cgroup_mounts(mountinfo: Path) -> list[_Mount]:
+    """The mount on top wins where several are stacked (proc_pid_mountinfo(5))."""
+    stacked: dict[Path, _Mount] = {}
     for line in mountinfo.read_text().splitlines():
         before, _, after = line.partition(" - ")
-        point, kind = Path(before.split()[4]), after.split()[0]
+        point, fields = Path(before.split()[4]), after.split()
         if point == CGROUP_ROOT:
             # Whatever was mounted there or below before is hidden now.
             stacked.clear()
-        stacked[point] = kind
-    return [(point, kind) for point, kind in stacked.items() if kind in {"cgroup", "cgroup2"}]
+        stacked[point] = _Mount(point=point, kind=fields[0], options=tuple(fields[-1].split(",")))
+    return [mount for mount in stacked.values() if mount.kind in {"cgroup", "cgroup2"}]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupTree:
-    """Every hierarchy a container may have a cgroup in."""
+    """Every hierarchy a container may have a cgroup in. `controllers`: the root of each v1 controller's hierarchy, by
+    its name; empty with v2, where there is one root for all."""
 
     hierarchies: tuple[Path, ...]
+    controllers: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def probe(cls, mountinfo: Path = Path("/proc/self/mountinfo")) -> CgroupTree:
+        mounts = [mount for mount in _cgroup_mounts(mountinfo) if mount.point.is_relative_to(CGROUP_ROOT)]
+        legacy = [mount for mount in mounts if mount.kind == "cgroup"]
         return cls(
-            hierarchies=tuple(point for point, _ in _cgroup_mounts(mountinfo) if point.is_relative_to(CGROUP_ROOT))
+            hierarchies=tuple(mount.point for mount in mounts),
+            controllers={name: mount.point for mount in legacy for name in mount.options if name not in ("rw", "ro")},
         )
+
+    @property
+    def is_v2(self) -> bool:
+        return not self.controllers
+
+    def root(self, controller: str) -> Path | None:
+        """Where the controller's hierarchy begins; None for a v1 controller that is not mounted."""
+        return self.hierarchies[0] if self.is_v2 else self.controllers.get(controller)
+
+    def directory(self, controller: str, cgroups_path: str) -> Path | None:
+        """The cgroup's directory in the controller's hierarchy, whether or not it exists. Raises ValueError."""
+        check_cgroups_path(cgroups_path)
+        root = self.root(controller)
+        return None if root is None else root / cgroups_path.lstrip("/")
 
     def directories(self, cgroups_path: str) -> list[Path]:
         """The cgroup's directories that exist. Raises ValueError for a path that is not plainly below the root."""
-        if not _CGROUPS_PATH.fullmatch(cgroups_path) or ".." in cgroups_path.split("/"):
-            raise ValueError(f"{cgroups_path!r} is not the path of a cgroup")
+        check_cgroups_path(cgroups_path)
         return [path for root in self.hierarchies if (path := root / cgroups_path.lstrip("/")).is_dir()]
 
     def processes(self, cgroups_path: str) -> set[int]:
@@ -102,6 +130,12 @@ class CgroupTree:
         for directory in self.directories(cgroups_path):
             for group in reversed(_tree(directory)):
                 _remove_one(group, deadline)
+
+
+def check_cgroups_path(path: str) -> None:
+    """Raises ValueError for what is not plainly below the root of the hierarchies."""
+    if not _CGROUPS_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{path!r} is not the path of a cgroup")
 
 
 def _own_cgroups() -> list[tuple[str, str]]:

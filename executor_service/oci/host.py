@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from executor_service.oci.cgroups import CgroupLayout, detect_layout
+from executor_service.oci.cgroup_features import CgroupFeatures, probe_features
+from executor_service.oci.cgroups import CgroupLayout, CgroupTree, detect_layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,7 @@ class HostFacts:
     seccomp: bool
     cgroup_layout: CgroupLayout
     thermal_throttle: tuple[str, ...] = ()
+    cgroups: CgroupFeatures = field(default_factory=CgroupFeatures)
 
 
 def probe_host() -> HostFacts:
@@ -30,6 +32,7 @@ def probe_host() -> HostFacts:
         thermal_throttle=tuple(
             sorted(map(os.fspath, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")))
         ),
+        cgroups=probe_features(CgroupTree.probe()),
     )
 
 

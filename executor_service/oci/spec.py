@@ -10,10 +10,12 @@ from pathlib import Path
 from common.errors import Internal, InvalidArgument, Violation
 from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
 from executor_service.mount_staging import StagedMount
+from executor_service.oci.block_devices import BlockDevices
 from executor_service.oci.capabilities import DEFAULT_CAPABILITIES, process_capabilities
 from executor_service.oci.cgroups import CgroupLayout
 from executor_service.oci.host import HostFacts
 from executor_service.oci.mounts import MASKED_PATHS, READONLY_PATHS, NetworkFiles, container_mounts
+from executor_service.oci.resources import oci_resources
 from executor_service.oci.seccomp import default_seccomp
 from executor_service.oci.user_mounts import rootfs_propagation, with_user_mounts
 from executor_service.oci.users import ResolvedUser
@@ -36,14 +38,16 @@ def build_spec(
     cgroups_path: str,
     host: HostFacts,
     mounts: Sequence[StagedMount] = (),
+    block_devices: BlockDevices | None = None,
 ) -> dict[str, object]:
-    """The runtime's configuration. `cgroups_path` is absolute below the cgroup root, and ends in the container's id.
+    """The runtime's configuration. `cgroups_path` is absolute below the cgroup root, and ends in the container's id;
+    `block_devices` has the numbers of those that the limits name.
 
     `netns_path` is the sandbox's namespace, and empty exactly with the host's network. Raises InvalidArgument for what
     the container's specification may not say.
     """
     _check(spec, netns_path=netns_path)
-    linux = _linux(spec, netns_path=netns_path, cgroups_path=cgroups_path, host=host)
+    linux = _linux(spec, netns_path=netns_path, cgroups_path=cgroups_path, host=host, block_devices=block_devices or {})
     config: dict[str, object] = {
         "ociVersion": "1.0.2",
         "process": _process(spec, user),
@@ -106,7 +110,7 @@ def _process(spec: ContainerSpec, user: ResolvedUser) -> dict[str, object]:
         "capabilities": process_capabilities(DEFAULT_CAPABILITIES, uid=user.uid),
         "noNewPrivileges": False,
         # conmon protects itself from the OOM killer; without this its child would inherit that.
-        "oomScoreAdj": 0,
+        "oomScoreAdj": spec.oom_score_adj,
     }
 
 
@@ -119,11 +123,19 @@ def _environment(spec: ContainerSpec, user: ResolvedUser) -> list[str]:
     return [f"{name}={value}" for name, value in defaults.items() if name not in given] + list(spec.env)
 
 
-def _linux(spec: ContainerSpec, *, netns_path: str, cgroups_path: str, host: HostFacts) -> dict[str, object]:
+def _linux(
+    spec: ContainerSpec, *, netns_path: str, cgroups_path: str, host: HostFacts, block_devices: BlockDevices
+) -> dict[str, object]:
+    limits = oci_resources(
+        spec.resources,
+        block_devices,
+        v2=host.cgroup_layout is CgroupLayout.V2,
+        swap="memory_swap" in host.cgroups.names,
+    )
     linux: dict[str, object] = {
         "cgroupsPath": cgroups_path,
         "namespaces": _namespaces(netns_path=netns_path, layout=host.cgroup_layout),
-        "resources": {"devices": _device_rules()},
+        "resources": {"devices": _device_rules(), **limits},
         "maskedPaths": [*MASKED_PATHS, *host.thermal_throttle],
         "readonlyPaths": list(READONLY_PATHS),
     }

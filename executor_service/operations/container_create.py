@@ -9,6 +9,7 @@ from executor_service.container import ContainerSpec
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.container_rules import violations
+from executor_service.operations.resource_rules import host_violations
 from executor_service.operations.volume_fill import fill_volumes
 from executor_service.resource_use import images_of, volumes_of
 from executor_service.storage.threads import settle
@@ -18,7 +19,10 @@ from executor_service.tasks import bounded
 async def container_create(node: Node, spec: ContainerSpec) -> None:
     """Idempotent. Raises InvalidArgument with every violation, NotFound when the image is not here, FailedPrecondition
     when the id is taken by another specification."""
-    broken = violations(spec)
+    broken = [
+        *violations(spec),
+        *host_violations(spec.resources, node.cgroup_features, field="spec.resources"),
+    ]
     if spec.runtime and spec.runtime not in node.runtimes:
         known = ", ".join(node.runtimes)
         broken.append(

@@ -13,6 +13,7 @@ from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.network.files import HOST_GATEWAY
 from executor_service.oci.spec import check_working_dir
 from executor_service.operations.mount_rules import mount_rules
+from executor_service.operations.resource_rules import cgroup_parent_violations, resource_violations
 
 IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -30,7 +31,11 @@ _RESERVED_ANNOTATIONS = ("run.oci.", "module.wasm.", "org.criu.", "org.systemd."
 def violations(spec: ContainerSpec) -> list[Violation]:
     """Every broken rule."""
     found = (_identity(spec), _process(spec), _host(spec), _names(spec), mount_rules(spec.mounts))
-    return [Violation(field=f"spec.{field}", description=text) for rules in found for field, text in rules]
+    return [
+        *(Violation(field=f"spec.{field}", description=text) for rules in found for field, text in rules),
+        *resource_violations(spec.resources, field="spec.resources"),
+        *cgroup_parent_violations(spec.cgroup_parent, field="spec.cgroup_parent"),
+    ]
 
 
 def id_violations(container_id: str, *, field: str = "container_id") -> list[Violation]:
@@ -101,6 +106,8 @@ def _host(spec: ContainerSpec) -> _Rules:
         yield "shm_size", f"{spec.shm_size} must be at least 1 byte"
     if spec.mac_address and not _MAC.fullmatch(spec.mac_address):
         yield "mac_address", f"{spec.mac_address!a} must be six lower-case hex octets joined by ':', the first even"
+    if not -1000 <= spec.oom_score_adj <= 1000:
+        yield "oom_score_adj", f"{spec.oom_score_adj} must be -1000 to 1000"
     if spec.log.max_size < 0:
         yield "log_max_size", f"{spec.log.max_size} must be 0 (unlimited) or the bytes of a file"
     if spec.log.max_files < 1:

@@ -9,12 +9,14 @@ import signal as signals
 
 import structlog
 
-from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
+from common.errors import InvalidArgument, SlipwayError
 from executor_service.journal import Signaled
 from executor_service.node import Node
+from executor_service.operations.container_pause import let_go, thaw_frozen
 from executor_service.operations.container_restart import cancel_restart
 from executor_service.operations.container_rules import id_violations, signal_violations
-from executor_service.records import Change
+from executor_service.operations.running import not_running
+from executor_service.records import Change, Phase
 from executor_service.storage.threads import settle
 from executor_service.supervision.supervisor import Watch
 
@@ -32,12 +34,7 @@ async def container_signal(node: Node, *, container_id: str, signal: int) -> Non
         async with node.locks.hold(container_id):
             if await cancel_restart(node, container_id) is not None:
                 return
-        raise FailedPrecondition(
-            f"container {container_id!r} does not run; it is {record.phase}",
-            resource_type="container",
-            resource_name=container_id,
-            reason="NOT_RUNNING",
-        )
+        raise not_running(record)
     if signal == signals.SIGKILL or (record.spec is not None and signal == record.spec.stop_signal):
         watch.stopping = True
     await settle(send_signal(node, container_id, watch, signal))
@@ -46,6 +43,9 @@ async def container_signal(node: Node, *, container_id: str, signal: int) -> Non
 async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) -> None:
     """Send it, then journal it. The exit that it causes is journaled after it: both go through one queue, and the exit
     is only seen by a later turn of the event loop. Raises FailedPrecondition when the process is gone."""
+    ends = _must_go_on(node, container_id, watch, signal)
+    if ends:
+        await let_go(node, container_id)
     await node.seams.runtime.kill(container_id, watch.run.process.container, signal)
     change = Change(stopped=True) if watch.stopping else Change()
     try:
@@ -53,3 +53,12 @@ async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) 
     except SlipwayError as error:
         # It is sent: saying otherwise would be wrong, and a full disk must not keep a container from being stopped.
         _log.error("a signal cannot be journaled", container=container_id, signal=signal, error=error.message)
+    if ends:
+        await thaw_frozen(node, container_id)
+
+
+def _must_go_on(node: Node, container_id: str, watch: Watch, signal: int) -> bool:
+    """Whether it is frozen and meant to end; any other signal waits until somebody lets it go on."""
+    record = node.records.find(container_id)
+    meant = signal == signals.SIGKILL or watch.stopping or watch.unhealthy
+    return meant and record is not None and record.phase is Phase.PAUSED

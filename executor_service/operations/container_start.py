@@ -141,6 +141,7 @@ class _Start:
                     process = await node.seams.runtime.create(bundle)
                 if self.mounts:
                     await node.seams.mounts.unstage(container_id)
+                    await node.seams.cgroups.complete(self.spec)
                 with steps.step("start"):
                     await node.seams.runtime.start(container_id, runtime=bundle.runtime)
                 return process

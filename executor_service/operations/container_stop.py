@@ -10,6 +10,7 @@ import structlog
 from common.errors import FailedPrecondition, Internal, InvalidArgument, Violation
 from executor_service.journal import Exited, JournalEntry
 from executor_service.node import Node
+from executor_service.operations.container_pause import thaw_frozen
 from executor_service.operations.container_restart import cancel_restart
 from executor_service.operations.container_rules import id_violations, signal_violations
 from executor_service.operations.container_signal import send_signal
@@ -19,6 +20,7 @@ from executor_service.supervision.supervisor import Watch
 _log = structlog.get_logger(__name__)
 
 FOREVER = -1
+_SOON = 0.2  # seconds; what is not frozen has long died by then
 
 
 async def container_stop(node: Node, *, container_id: str, signal: int, timeout: int) -> JournalEntry | None:
@@ -70,6 +72,9 @@ async def _end(node: Node, container_id: str, watch: Watch, *, signal: int, time
 async def kill(node: Node, container_id: str, watch: Watch) -> JournalEntry | None:
     """SIGKILL, and a bounded wait for the end. Raises Internal."""
     await _send(node, container_id, watch, signals.SIGKILL)
+    if not await _ended(watch, min(_SOON, node.limits.kill)):
+        # A pause may have come between the signal and its effect.
+        await thaw_frozen(node, container_id)
     if await _ended(watch, node.limits.kill):
         return watch.ended.result()
     pid = watch.run.process.container.pid

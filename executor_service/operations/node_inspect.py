@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from executor_service.node import Node
+from executor_service.oci.cgroup_features import CgroupFeatures
 from executor_service.storage.image_config import host_architecture
 
 
@@ -20,6 +21,7 @@ class NodeFacts:
     cgroup_layout: str
     runtimes: Sequence[str]  # the default first
     warnings: Sequence[str]
+    cgroups: CgroupFeatures = field(default_factory=CgroupFeatures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,17 +13,22 @@ from executor_service.conversion import (
     entry_to_proto,
     log_query_from_proto,
     log_record_to_proto,
+    process_to_proto,
     snapshot_to_proto,
+    stats_to_proto,
 )
 from executor_service.node import Node
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_list import container_list
 from executor_service.operations.container_logs import container_logs
+from executor_service.operations.container_pause import container_pause, container_unpause
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
+from executor_service.operations.container_stats import container_processes, container_stats
 from executor_service.operations.container_stop import FOREVER, container_stop
-from executor_service.spec_conversion import spec_from_proto
+from executor_service.operations.container_update import container_update
+from executor_service.spec_conversion import resources_from_proto, restart_policy_from_proto, spec_from_proto
 from executor_service.tasks import Operations
 
 _LONGEST_ABANDONED_STOP = 60  # seconds
@@ -68,6 +73,36 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
     ) -> pb.RemoveContainerResponse:
         await self._operations.run(container_remove(self._node, request.container_id), abandoned="finish")
         return pb.RemoveContainerResponse()
+
+    async def PauseContainer(self, request: pb.PauseContainerRequest, context: _Context) -> pb.PauseContainerResponse:
+        entry = await self._operations.run(container_pause(self._node, request.container_id), abandoned="finish")
+        return pb.PauseContainerResponse(entry=entry_to_proto(entry) if entry else None)
+
+    async def UnpauseContainer(
+        self, request: pb.UnpauseContainerRequest, context: _Context
+    ) -> pb.UnpauseContainerResponse:
+        entry = await self._operations.run(container_unpause(self._node, request.container_id), abandoned="finish")
+        return pb.UnpauseContainerResponse(entry=entry_to_proto(entry) if entry else None)
+
+    async def UpdateContainer(
+        self, request: pb.UpdateContainerRequest, context: _Context
+    ) -> pb.UpdateContainerResponse:
+        update = container_update(
+            self._node,
+            container_id=request.container_id,
+            resources=resources_from_proto(request.resources),
+            restart_policy=restart_policy_from_proto(request.restart_policy),
+        )
+        entry = await self._operations.run(update, abandoned="finish")
+        return pb.UpdateContainerResponse(entry=entry_to_proto(entry))
+
+    async def ReadStats(self, request: pb.ReadStatsRequest, context: _Context) -> pb.ReadStatsResponse:
+        found = await container_stats(self._node, request.container_ids)
+        return pb.ReadStatsResponse(containers=[stats_to_proto(stats) for stats in found])
+
+    async def ListProcesses(self, request: pb.ListProcessesRequest, context: _Context) -> pb.ListProcessesResponse:
+        found = await container_processes(self._node, request.container_id)
+        return pb.ListProcessesResponse(processes=[process_to_proto(process) for process in found])
 
     async def ListContainers(self, request: pb.ListContainersRequest, context: _Context) -> pb.ListContainersResponse:
         return snapshot_to_proto(container_list(self._node))

@@ -17,6 +17,7 @@ import structlog
 from common.errors import SlipwayError
 from executor_service.journal import Exited
 from executor_service.node import Node
+from executor_service.operations.container_pause import align_freezer
 from executor_service.operations.container_remove import remove_locked
 from executor_service.operations.start_recovery import recover_start
 from executor_service.records import Change, ContainerRecord, Phase
@@ -44,6 +45,7 @@ async def adopt(node: Node, operations: Operations) -> None:
         assert record.run is not None
         assert record.spec is not None
         node.supervisor.watch(record.spec, record.run)
+        operations.start(align_freezer(node, record))
     for record in running:
         if record not in alive:
             await _rebooted(node, record)
