@@ -14,6 +14,8 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
+from slipway.executor.v1 import file_service_pb2 as file_pb
+from slipway.executor.v1 import file_service_pb2_grpc as file_grpc
 from slipway.executor.v1 import image_store_service_pb2 as image_store_pb
 from slipway.executor.v1 import image_store_service_pb2_grpc as image_store_grpc
 from slipway.executor.v1 import node_service_pb2 as node_pb
@@ -27,6 +29,7 @@ from common.errors import Unavailable
 from common.interceptor import CallInterceptor
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
+from executor_service.files.threads import CopyThreads
 from executor_service.journal import DEFAULT_RETENTION, Journal
 from executor_service.logs.rotation import LogRotator
 from executor_service.logs.watch import LogWatcher
@@ -42,6 +45,7 @@ from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
 from executor_service.resource_use import ResourceUse, images_of, volumes_of
 from executor_service.seams import Seams, TimeLimits
+from executor_service.servicers.file import FileServicer
 from executor_service.servicers.image_store import ImageStoreServicer
 from executor_service.servicers.node import NodeServicer
 from executor_service.servicers.runtime import RuntimeServicer
@@ -63,6 +67,7 @@ _SERVICES = (
     image_store_pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name,
     node_pb.DESCRIPTOR.services_by_name["NodeService"].full_name,
     volume_store_pb.DESCRIPTOR.services_by_name["VolumeStoreService"].full_name,
+    file_pb.DESCRIPTOR.services_by_name["FileService"].full_name,
 )
 
 
@@ -110,6 +115,8 @@ async def open_executor(
         HealthMonitors(
             records=records, journal=journal, prober=_prober(paths, seams.execs), on_unhealthy=unhealthy
         ) as monitors,
+        HealthMonitors(records=records, journal=journal, prober=_prober(paths), on_unhealthy=unhealthy) as monitors,
+        CopyThreads.open() as copies,
         Supervisor(
             paths=paths,
             records=records,
@@ -137,6 +144,7 @@ async def open_executor(
             supervisor=supervisor,
             restarts=restarts,
             log_watcher=log_watcher,
+            copies=copies,
         )
         try:
             await adopt(node, operations)
@@ -180,6 +188,7 @@ async def serving(
         VolumeStoreServicer(executor.node, executor.operations), server
     )
     node_grpc.add_NodeServiceServicer_to_server(NodeServicer(executor.node, executor.facts), server)
+    file_grpc.add_FileServiceServicer_to_server(FileServicer(executor.node, executor.operations), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
         (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
+from executor_service.files.threads import CopyThreads
 from executor_service.journal import Journal
 from executor_service.logs.watch import LogWatcher
 from executor_service.paths import Paths
@@ -34,3 +35,4 @@ class Node:
     supervisor: Supervisor
     restarts: Restarts
     log_watcher: LogWatcher
+    copies: CopyThreads

@@ -31,7 +31,7 @@ class Archive:
         """Reads all headers: blocks. Raises InvalidArgument (CORRUPT_IMAGE)."""
         self._file = file
         self._members: dict[str, _Member] = {}
-        source = _SeekingSource(file)
+        source = SeekingSource(file)
         for entry in TarReader(source, max_entries=_MAX_MEMBERS):
             name = _key(entry.name)
             link = ""
@@ -72,7 +72,7 @@ def _key(name: bytes) -> str:
     return posixpath.normpath("/" + name.decode(errors="backslashreplace"))[1:]
 
 
-class _SeekingSource:
+class SeekingSource:
     """A `ByteSource` that passes over contents without reading them."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -1,4 +1,5 @@
-"""The few system calls Python does not wrap: mount(2), umount2(2), openat2(2), syncfs(2). All of them block."""
+"""The few system calls Python does not wrap: mount(2), umount2(2), openat2(2), syncfs(2), fstatfs(2). All of them
+block."""
 
 from __future__ import annotations
 
@@ -11,11 +12,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 # include/uapi/linux/mount.h, include/linux/fs.h
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
+
+_STATFS_SIZE = 256  # bytes, more than struct statfs has anywhere; it begins with the type, a long
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
 
@@ -58,6 +62,14 @@ def sync_filesystem(descriptor: int) -> None:
     """syncfs(2): everything written to the file system `descriptor` is on, on disk."""
     if _libc.syncfs(ctypes.c_int(descriptor)) != 0:
         raise _last_error(b"syncfs")
+
+
+def filesystem_type(descriptor: int) -> int:
+    """fstatfs(2): the magic number of the file system `descriptor` is on (include/uapi/linux/magic.h)."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.fstatfs(ctypes.c_int(descriptor), buffer) != 0:
+        raise _last_error(b"fstatfs")
+    return ctypes.c_ulong.from_buffer(buffer).value
 
 
 def _last_error(path: bytes) -> OSError:

@@ -27,10 +27,10 @@ from executor_service.storage.images import ImageStore
 from executor_service.storage.init_layer import init_layer_name, make_init_layer, unsafe_directories
 from executor_service.storage.keyed_locks import KeyedLocks
 from executor_service.storage.layers import LayerStore, layer_name
-from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all
+from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all, visible
 from executor_service.storage.refusals import disk_errors
-from executor_service.storage.snapshots import Snapshotter
-from executor_service.storage.threads import finish
+from executor_service.storage.snapshots import RootLayers, Snapshotter
+from executor_service.storage.threads import finish, settle
 from executor_service.storage.trash import Trash
 
 _log = structlog.get_logger(__name__)
@@ -52,6 +52,14 @@ class _Record:
         return [init_layer_name(self.layers), *dict.fromkeys(map(layer_name, reversed(self.layers)))]
 
 
+@dataclass(slots=True)
+class _Visits:
+    """`keep`: whether the mount stays when the last visitor has gone."""
+
+    keep: bool
+    count: int = 0
+
+
 class OverlaySnapshots:
     """`Snapshotter` on overlayfs. Use as an async context manager."""
 
@@ -63,6 +71,7 @@ class OverlaySnapshots:
         self._trash = trash
         self._records: dict[str, _Record] = {}
         self._broken: set[str] = set()
+        self._visits: dict[str, _Visits] = {}
         self._busy = KeyedLocks()
 
     async def __aenter__(self) -> Self:
@@ -113,14 +122,55 @@ class OverlaySnapshots:
                     resource_name=record.image_id,
                     reason="UNSAFE_ROOT",
                 )
+            if (visits := self._visits.get(container_id)) is not None:
+                visits.keep = True
         return self._containers / container_id / "merged"
+
+    @asynccontextmanager
+    async def visit(self, container_id: str) -> AsyncIterator[Path]:
+        merged = self._containers / container_id / "merged"
+        async with self._exclusive(container_id):
+            record = self._known(container_id)
+            if record is None:
+                raise _not_prepared(container_id)
+            if (visits := self._visits.get(container_id)) is None:
+                with disk_errors(f"container {container_id}: its root cannot be mounted"):
+                    fresh = await finish(lambda: self._mount_if_absent(container_id, record))
+                visits = self._visits[container_id] = _Visits(keep=not fresh)
+            visits.count += 1
+        try:
+            yield merged
+        finally:
+            await settle(self._leave(container_id, visits))
+
+    async def _leave(self, container_id: str, visits: _Visits) -> None:
+        async with self._busy.hold(container_id):
+            visits.count -= 1
+            if visits.count:
+                return
+            if self._visits.get(container_id) is visits:
+                del self._visits[container_id]
+                if not visits.keep:
+                    await finish(lambda: unmount_all(self._containers / container_id / "merged"))
+
+    def layers(self, container_id: str) -> RootLayers:
+        record = self._known(container_id)
+        if record is None:
+            raise _not_prepared(container_id)
+        lower = [self._layers.tree(name) for name in record.names()]
+        return RootLayers(upper=self._containers / container_id / "upper", lower=visible(lower))
 
     async def unmount(self, container_id: str) -> None:
         async with self._exclusive(container_id):
+            if (visits := self._visits.get(container_id)) is not None:
+                visits.keep = False
+                return
             await finish(lambda: unmount_all(self._containers / container_id / "merged"))
 
     async def remove(self, container_id: str) -> None:
         async with self._exclusive(container_id):
+            # Visitors keep what they have open, and find out that it is gone.
+            self._visits.pop(container_id, None)
             await finish(lambda: self._remove(container_id))
             self._records.pop(container_id, None)
             self._broken.discard(container_id)
@@ -193,16 +243,22 @@ class OverlaySnapshots:
 
     def _mount(self, container_id: str, record: _Record) -> Sequence[str]:
         """The unsafe directories; with any, nothing is left mounted that was not before."""
-        home = self._containers / container_id
-        merged = home / "merged"
-        fresh = not is_mounted(merged)
-        if fresh:
-            lower = [self._layers.tree(name) for name in record.names()]
-            mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
+        merged = self._containers / container_id / "merged"
+        fresh = self._mount_if_absent(container_id, record)
         unsafe = unsafe_directories(merged)
         if unsafe and fresh:
             unmount_all(merged)
         return unsafe
+
+    def _mount_if_absent(self, container_id: str, record: _Record) -> bool:
+        """False when it was mounted already."""
+        home = self._containers / container_id
+        merged = home / "merged"
+        if is_mounted(merged):
+            return False
+        lower = [self._layers.tree(name) for name in record.names()]
+        mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
+        return True
 
     def _remove(self, container_id: str) -> None:
         home = self._containers / container_id

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootLayers:
+    """Directories of this host: the container's writable layer, and what is below it, the topmost first."""
+
+    upper: Path
+    lower: Sequence[Path]
 
 
 class Snapshotter(Protocol):
@@ -20,6 +30,14 @@ class Snapshotter(Protocol):
 
     async def unmount(self, container_id: str) -> None:
         """Unmount (lazily as a last resort). Nothing mounted: nothing happens."""
+
+    def visit(self, container_id: str) -> AbstractAsyncContextManager[Path]:
+        """The root, mounted while the block runs, and after it only if it was mounted by `mount` meanwhile or before:
+        an `unmount` during a visit takes effect at its end, so there is never a second mount of the same layers.
+        Raises NotFound when it was never prepared."""
+
+    def layers(self, container_id: str) -> RootLayers:
+        """What the root is made of. Raises NotFound when it was never prepared."""
 
     async def remove(self, container_id: str) -> None:
         """Unmount and delete the writable layer. Nothing there: nothing happens."""

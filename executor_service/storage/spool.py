@@ -22,7 +22,7 @@ async def spooled(archive: AsyncIterator[bytes], *, directory: Path, max_bytes: 
 
     Raises ResourceExhausted beyond `max_bytes` (as it came, and unpacked) and InvalidArgument when it is empty.
     """
-    with disk_errors("image: the archive cannot be kept while it is read"):
+    with disk_errors("archive: it cannot be kept while it is read"):
         received = await finish(lambda: _unnamed_file(directory))
         try:
             await _receive(archive, received, max_bytes)

@@ -127,7 +127,7 @@ class TarReader:
             raise corrupt_image("tar: truncated within a header")
         self._headers_left -= 1
         if self._headers_left < 0:
-            raise corrupt_image(f"tar: more than {self._max_entries} entries, the limit for one layer")
+            raise corrupt_image(f"tar: more than {self._max_entries} entries, the limit for one archive")
         _check_sum(block)
         return block
 
@@ -152,12 +152,10 @@ def _entry(block: bytes, flag: bytes, meta: _Meta) -> Entry:
     pax = meta.pax
     name = meta.name or pax.get(b"path") or _name(block)
     if any(key.startswith(b"GNU.sparse.") for key in pax) or flag == b"S":
-        raise corrupt_image(
-            f"tar: {shown(name)} is a sparse file, which image layers do not use; write it without --sparse"
-        )
+        raise corrupt_image(f"tar: {shown(name)} is a sparse file, which is not supported; write it without --sparse")
     kind = _KINDS.get(flag)
     if kind is None:
-        raise corrupt_image(f"tar: {shown(name)} has the entry type {flag!r}, which image layers do not use")
+        raise corrupt_image(f"tar: {shown(name)} has the entry type {flag!r}, which is not supported")
     if flag == b"\0" and name.endswith(b"/"):
         kind = Kind.DIRECTORY
     if kind is Kind.DIRECTORY:

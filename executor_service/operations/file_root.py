@@ -1,0 +1,78 @@
+"""The root of a container as a descriptor, running or not, for the operations on its files.
+
+A running container's is that of its process, with whatever is mounted in there; a stopped one's is its own file system,
+mounted for as long as it is needed. A start, an end or a removal meanwhile goes on unhindered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from common.errors import FailedPrecondition, InvalidArgument, Violation
+from executor_service.container import ContainerSpec
+from executor_service.node import Node
+from executor_service.oci.processes import read_process
+from executor_service.oci.runtime import Process
+from executor_service.operations.container_rules import id_violations
+from executor_service.records import ContainerRecord, Phase
+from executor_service.storage.threads import finish
+
+_MAX_PATH = 4096  # bytes, PATH_MAX
+
+
+@asynccontextmanager
+async def container_root(node: Node, record: ContainerRecord) -> AsyncIterator[int]:
+    """An O_PATH descriptor. Raises NotFound, and what a mount raises."""
+    process = record.run.process.container if record.phase is Phase.RUNNING and record.run is not None else None
+    # Visited also while it runs: were it to end and start again meanwhile, its layers would be mounted twice.
+    async with node.seams.snapshots.visit(record.id) as merged:
+        descriptor = await finish(lambda: _open(merged, process))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def usable(node: Node, container_id: str) -> tuple[ContainerRecord, ContainerSpec]:
+    """Raises NotFound, and FailedPrecondition for one that is broken or being removed."""
+    if broken := id_violations(container_id):
+        raise InvalidArgument(violations=broken)
+    record = node.records.get(container_id)
+    if record.spec is None or record.removing:
+        raise FailedPrecondition(
+            f"container {container_id!r}: {record.error or 'it is being removed'}",
+            resource_type="container",
+            resource_name=container_id,
+            reason="NO_FILES",
+        )
+    return record, record.spec
+
+
+def check_path(path: str) -> None:
+    """Raises InvalidArgument."""
+    why = ""
+    if not path.startswith("/"):
+        why = f"{path!r} must be absolute"
+    elif "\0" in path:
+        why = f"{path!r} must not contain a NUL byte"
+    elif len(os.fsencode(path)) > _MAX_PATH:
+        why = f"has {len(os.fsencode(path))} bytes; the limit is {_MAX_PATH}"
+    if why:
+        raise InvalidArgument(violations=[Violation(field="path", description=why)])
+
+
+def _open(merged: Path, process: Process | None) -> int:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    if process is not None:
+        try:
+            descriptor = os.open(f"/proc/{process.pid}/root", flags)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return os.open(merged, flags)  # it has just ended
+        # Compared after opening: the number may be another process's by now.
+        if read_process(process.pid) == process:
+            return descriptor
+        os.close(descriptor)
+    return os.open(merged, flags)
