@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
@@ -68,8 +69,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
             with _Call(method) as running:
                 try:
-                    async for response in behavior(self._checked(request), context):
-                        yield response
+                    # Closed here and now: a call that was broken off leaves nothing to the garbage collector.
+                    async with aclosing(behavior(self._checked(request), context)) as responses:
+                        async for response in responses:
+                            yield response
                 except Exception as error:
                     await running.abort(context, error)
 

@@ -115,7 +115,6 @@ async def open_executor(
         HealthMonitors(
             records=records, journal=journal, prober=_prober(paths, seams.execs), on_unhealthy=unhealthy
         ) as monitors,
-        HealthMonitors(records=records, journal=journal, prober=_prober(paths), on_unhealthy=unhealthy) as monitors,
         CopyThreads.open() as copies,
         Supervisor(
             paths=paths,

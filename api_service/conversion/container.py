@@ -20,6 +20,7 @@ from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
 from api_service.operations.container_create import CreateRequest
 from api_service.operations.container_list import ContainerFilter, Page
+from api_service.operations.container_prune import PruneFilter
 from api_service.operations.container_status_text import status_text
 from api_service.operations.container_wait import WaitCondition, Waited
 from api_service.records.container import ContainerRecord, Status
@@ -196,6 +197,12 @@ def _summary_to_proto(record: ContainerRecord, now: int) -> container_pb2.Contai
         network_mode=record.host_config.network_mode,
         networks=_endpoints_to_proto(record),
         node=record.node,
+    )
+
+
+def prune_filter_from_proto(message: service_pb2.PruneContainersRequest) -> PruneFilter:
+    return PruneFilter(
+        labels=tuple(message.label), until=message.until.ToNanoseconds() if message.HasField("until") else None
     )
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
+from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.records.health import Health
 
 
@@ -278,4 +279,18 @@ class ExecutorClient(Protocol):
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts: ...
 
-    async def disk_usage(self, *, deadline: Deadline) -> DiskUsage: ...
+    async def disk_usage(self, *, deadline: Deadline, containers: Sequence[str] = ()) -> DiskUsage:
+        """Of everything; with `containers` only of their writable layers."""
+
+    async def list_changes(self, container_id: str, *, deadline: Deadline) -> Sequence[FileChange]:
+        """In the order of their paths. Raises ResourceExhausted when they are too many for one answer."""
+
+    async def put_archive(self, target: ArchiveTarget, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> None:
+        """Unpack it, once it is there whole. Raises NotFound for the path, InvalidArgument, FailedPrecondition,
+        ResourceExhausted. What was unpacked before an error stays."""
+
+    def get_archive(self, container_id: str, path: str, *, deadline: Deadline) -> AsyncGenerator[PathStat | bytes]:
+        """First what the path is, then a tar archive of it. Raises as `put_archive` does."""
+
+    def export_root(self, container_id: str, *, deadline: Deadline) -> AsyncGenerator[bytes]:
+        """The root filesystem as a tar archive, without its mounts."""

@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
+from slipway.executor.v1 import file_service_pb2 as file_pb2
+from slipway.executor.v1 import file_service_pb2_grpc as file_grpc
 from slipway.executor.v1 import image_store_service_pb2 as image_pb2
 from slipway.executor.v1 import image_store_service_pb2_grpc as image_grpc
 from slipway.executor.v1 import node_service_pb2 as node_pb2
@@ -21,6 +23,7 @@ from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 
 from api_service.conversion import executor as conversion
+from api_service.conversion import files as file_conversion
 from api_service.conversion.container_spec import spec_to_proto
 from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
@@ -35,6 +38,7 @@ from api_service.nodes.executor import (
     NodeSnapshot,
     StoredImage,
 )
+from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from common.errors import Unavailable
 from common.rpc_status import error_from
 
@@ -69,6 +73,7 @@ class GrpcExecutor:
         self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
         self._runtime = runtime_grpc.RuntimeServiceStub(self._channel)
         self._images = image_grpc.ImageStoreServiceStub(self._channel)
+        self._files = file_grpc.FileServiceStub(self._channel)
         self._nodes = node_grpc.NodeServiceStub(self._channel)
         return self
 
@@ -146,11 +151,43 @@ class GrpcExecutor:
         answer = await self._answer(self._nodes.GetNode(node_pb2.GetNodeRequest(), timeout=deadline.remaining))
         return conversion.facts_from_proto(answer)
 
-    async def disk_usage(self, *, deadline: Deadline) -> DiskUsage:
-        answer = await self._answer(
-            self._nodes.GetDiskUsage(node_pb2.GetDiskUsageRequest(), timeout=deadline.remaining)
-        )
+    async def disk_usage(self, *, deadline: Deadline, containers: Sequence[str] = ()) -> DiskUsage:
+        request = node_pb2.GetDiskUsageRequest(container_ids=containers)
+        answer = await self._answer(self._nodes.GetDiskUsage(request, timeout=deadline.remaining))
         return conversion.disk_usage_from_proto(answer)
+
+    async def list_changes(self, container_id: str, *, deadline: Deadline) -> Sequence[FileChange]:
+        request = file_pb2.ListChangesRequest(container_id=container_id)
+        answer = await self._answer(self._files.ListChanges(request, timeout=deadline.remaining))
+        return [file_conversion.change_from_proto(change) for change in answer.changes]
+
+    async def put_archive(self, target: ArchiveTarget, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> None:
+        async def requests() -> AsyncIterator[file_pb2.PutArchiveRequest]:
+            yield file_pb2.PutArchiveRequest(target=file_conversion.target_to_proto(target))
+            async for chunk in chunks:
+                yield file_pb2.PutArchiveRequest(chunk=chunk)
+
+        await self._upload(self._files.PutArchive(timeout=deadline.remaining), requests())
+
+    async def get_archive(
+        self, container_id: str, path: str, *, deadline: Deadline
+    ) -> AsyncGenerator[PathStat | bytes]:
+        request = file_pb2.GetArchiveRequest(container_id=container_id, path=path)
+        call = self._files.GetArchive(request, timeout=deadline.remaining)
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                if message.HasField("stat"):
+                    yield file_conversion.stat_from_proto(message.stat)
+                else:
+                    yield message.chunk
+
+    async def export_root(self, container_id: str, *, deadline: Deadline) -> AsyncGenerator[bytes]:
+        call = self._files.ExportRoot(file_pb2.ExportRootRequest(container_id=container_id), timeout=deadline.remaining)
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield message.chunk
 
     async def _answer(self, call: Awaitable[T]) -> T:
         with self._errors():

@@ -36,3 +36,4 @@ class Engine:
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
     image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pruning: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -10,11 +10,16 @@ from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import container_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import container as conversion
+from api_service.conversion import files as file_conversion
+from api_service.operations.container_changes import list_changes
+from api_service.operations.container_copy import copy_from_container, copy_to_container
 from api_service.operations.container_create import create_container
+from api_service.operations.container_export import export_container
 from api_service.operations.container_inspect import inspect_container
 from api_service.operations.container_kill import kill_container
 from api_service.operations.container_list import list_containers
 from api_service.operations.container_logs import stream_logs
+from api_service.operations.container_prune import prune_containers
 from api_service.operations.container_remove import remove_container
 from api_service.operations.container_rename import rename_container
 from api_service.operations.container_restart import restart_container
@@ -22,8 +27,9 @@ from api_service.operations.container_start import start_container
 from api_service.operations.container_stop import stop_container
 from api_service.operations.container_wait import wait_container
 from api_service.operations.engine import Engine
-from api_service.servicers.call import Context, client_deadline, deadline_of, send_headers
+from api_service.servicers.call import UPLOAD_DEADLINE, Context, client_deadline, deadline_of, send_headers
 from api_service.servicers.long_calls import LongCalls
+from api_service.servicers.streams import chunks_after, first_message
 from common.request_rules import RequestRules
 
 
@@ -115,3 +121,44 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
             async with aclosing(stream_logs(self._engine, request.container, query)) as lines:
                 async for line in lines:
                     yield conversion.log_line_to_proto(line)
+
+    async def ListChanges(self, request: pb2.ListChangesRequest, context: Context) -> pb2.ListChangesResponse:
+        changes = await list_changes(self._engine, request.container, deadline=deadline_of(context))
+        return pb2.ListChangesResponse(changes=[file_conversion.change_to_proto(change) for change in changes])
+
+    async def CopyToContainer(
+        self, requests: AsyncIterator[pb2.CopyToContainerRequest], context: Context
+    ) -> pb2.CopyToContainerResponse:
+        target = (await first_message(requests, "target")).target
+        await copy_to_container(
+            self._engine,
+            target.container,
+            file_conversion.target_from_proto(target),
+            chunks_after(requests, "target"),
+            deadline=deadline_of(context, default=UPLOAD_DEADLINE),
+        )
+        return pb2.CopyToContainerResponse()
+
+    async def CopyFromContainer(
+        self, request: pb2.CopyFromContainerRequest, context: Context
+    ) -> AsyncIterator[pb2.CopyFromContainerResponse]:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        pieces = copy_from_container(self._engine, request.container, request.path, deadline=deadline)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield file_conversion.piece_to_proto(piece)
+
+    async def ExportContainer(
+        self, request: pb2.ExportContainerRequest, context: Context
+    ) -> AsyncIterator[pb2.ExportContainerResponse]:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        async with aclosing(export_container(self._engine, request.container, deadline=deadline)) as chunks:
+            async for chunk in chunks:
+                yield pb2.ExportContainerResponse(chunk=chunk)
+
+    async def PruneContainers(
+        self, request: pb2.PruneContainersRequest, context: Context
+    ) -> pb2.PruneContainersResponse:
+        wanted = conversion.prune_filter_from_proto(request)
+        pruned = await prune_containers(self._engine, wanted, deadline=deadline_of(context, default=UPLOAD_DEADLINE))
+        return pb2.PruneContainersResponse(containers=pruned.containers, space_reclaimed=pruned.space_reclaimed)

@@ -16,7 +16,7 @@ from api_service.operations.image_load import load_image
 from api_service.operations.image_remove import remove_image
 from api_service.operations.image_tag import tag_image
 from api_service.servicers.call import UPLOAD_DEADLINE, Context, deadline_of
-from common.errors import InvalidArgument, Violation
+from api_service.servicers.streams import chunks_after, first_message
 
 
 class ImageServicer(pb2_grpc.ImageServiceServicer):
@@ -32,10 +32,12 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
     async def ImportImage(
         self, requests: AsyncIterator[pb2.ImportImageRequest], context: Context
     ) -> pb2.ImportImageResponse:
-        header = await _header(requests)
+        header = (await first_message(requests, "header")).header
         config = conversion.image_config_from_proto(header.config)
         deadline = deadline_of(context, default=UPLOAD_DEADLINE)
-        image = await import_image(self._engine, header.reference, config, _chunks(requests), deadline=deadline)
+        image = await import_image(
+            self._engine, header.reference, config, chunks_after(requests, "header"), deadline=deadline
+        )
         return pb2.ImportImageResponse(image=conversion.image_to_proto(image))
 
     async def ListImages(self, request: pb2.ListImagesRequest, context: Context) -> pb2.ListImagesResponse:
@@ -53,19 +55,3 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
     async def RemoveImage(self, request: pb2.RemoveImageRequest, context: Context) -> pb2.RemoveImageResponse:
         removed = await remove_image(self._engine, request.image, force=request.force, deadline=deadline_of(context))
         return conversion.removed_to_proto(removed)
-
-
-async def _header(requests: AsyncIterator[pb2.ImportImageRequest]) -> pb2.ImportImageHeader:
-    first = await anext(requests, None)
-    if first is None or not first.HasField("header"):
-        why = "must be the first message: send the header, then the tar in chunks"
-        raise InvalidArgument(violations=[Violation(field="header", description=why)])
-    return first.header
-
-
-async def _chunks(requests: AsyncIterator[pb2.ImportImageRequest]) -> AsyncIterator[bytes]:
-    async for request in requests:
-        if request.HasField("header"):
-            why = "came a second time: there is one header, and it is the first message"
-            raise InvalidArgument(violations=[Violation(field="header", description=why)])
-        yield request.chunk

@@ -59,7 +59,7 @@ def changes(upper: Path, lower: Sequence[Path], *, mount_points: Collection[str]
 
 @dataclass(slots=True)
 class _Search:
-    """`touched`: directories that count as modified for nothing but what was added or deleted in them."""
+    """`touched`: directories that count as modified for nothing but what was added to or deleted from them."""
 
     lower: Sequence[int]
     found: dict[bytes, ChangeKind] = field(default_factory=dict)
@@ -109,6 +109,8 @@ class _Search:
             self._add(path, ChangeKind.ADDED)
         elif not stat.S_ISDIR(status.st_mode) or _differ(status, before):
             self._add(path, ChangeKind.MODIFIED)
+        elif status.st_mtime_ns != before.st_mtime_ns:
+            self._touch(path)
         if not stat.S_ISDIR(status.st_mode):
             return None
         try:
@@ -141,14 +143,18 @@ class _Search:
         self.found[path] = kind
         self.touched.discard(path)
         parent = path.rpartition(b"/")[0]
-        if kind is not ChangeKind.MODIFIED and parent and parent not in self.found:
-            self.found[parent] = ChangeKind.MODIFIED
-            self.touched.add(parent)
+        if kind is not ChangeKind.MODIFIED and parent:
+            self._touch(parent)
         if len(self.found) > _MAX_CHANGES or self.size > _MAX_BYTES:
             raise ResourceExhausted(
                 f"the container changed more than {_MAX_CHANGES} files, too many for one answer; export it instead",
                 reason="TOO_MANY_CHANGES",
             )
+
+    def _touch(self, directory: bytes) -> None:
+        if directory not in self.found:
+            self._add(directory, ChangeKind.MODIFIED)
+            self.touched.add(directory)
 
     def _below(self, path: bytes, layers: tuple[int, ...]) -> os.stat_result | None:
         """What the layers below show at the path; `layers` are those that show its directory, the topmost first."""

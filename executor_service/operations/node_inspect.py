@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,12 +58,14 @@ def node_inspect(node: Node, facts: NodeFacts) -> NodeDescription:
     )
 
 
-async def disk_usage(node: Node) -> DiskUsage:
-    ids = [record.id for record in node.records.all() if record.spec is not None]
+async def disk_usage(node: Node, *, only: Collection[str] = ()) -> DiskUsage:
+    """Of everything; with `only` of these containers' writable layers."""
+    known = [record.id for record in node.records.all() if record.spec is not None]
+    ids = [container_id for container_id in known if not only or container_id in only]
     return DiskUsage(
-        images=await node.seams.images.disk_usage(),
+        images=0 if only else await node.seams.images.disk_usage(),
         containers=sum([await node.seams.snapshots.disk_usage(container_id) for container_id in ids]),
-        logs=await node.seams.bundles.logs_size(),
+        logs=0 if only else await node.seams.bundles.logs_size(),
     )
 
 

@@ -24,4 +24,4 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
         return node_to_proto(node_inspect(self._node, self._facts))
 
     async def GetDiskUsage(self, request: pb.GetDiskUsageRequest, context: _Context) -> pb.GetDiskUsageResponse:
-        return disk_usage_to_proto(await disk_usage(self._node))
+        return disk_usage_to_proto(await disk_usage(self._node, only=frozenset(request.container_ids)))
