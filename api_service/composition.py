@@ -23,6 +23,7 @@ from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.image_repository import ImageRepository
 from api_service.records.node_cursors import NodeCursors
+from api_service.records.volume_repository import VolumeRepository
 from api_service.store.store import Store
 from common.request_rules import RequestRules
 
@@ -63,6 +64,7 @@ async def open_engine(
         engine = Engine(
             containers=containers,
             images=ImageRepository(store, events),
+            volumes=VolumeRepository(store, events),
             events=events,
             nodes=NodeRegistry([node]),
             locks=ContainerLocks(),

@@ -18,6 +18,8 @@ from slipway.v1 import (
     image_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
+    volume_service_pb2,
+    volume_service_pb2_grpc,
 )
 
 from api_service.operations.engine import Engine
@@ -25,6 +27,7 @@ from api_service.servicers.container_servicer import ContainerServicer
 from api_service.servicers.image_servicer import ImageServicer
 from api_service.servicers.long_calls import LongCalls
 from api_service.servicers.system_servicer import SystemServicer
+from api_service.servicers.volume_servicer import VolumeServicer
 from common.errors import FailedPrecondition
 from common.interceptor import CallInterceptor
 from common.request_rules import RequestRules
@@ -32,7 +35,7 @@ from common.request_rules import RequestRules
 _MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a chunk of an archive has at most 4 MiB
 _SERVICES = tuple(
     service.full_name
-    for module in (container_service_pb2, image_service_pb2, system_service_pb2)
+    for module in (container_service_pb2, image_service_pb2, system_service_pb2, volume_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -59,6 +62,7 @@ async def serve(
         ContainerServicer(engine, rules, long_calls), server
     )
     image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(engine), server)
+    volume_service_pb2_grpc.add_VolumeServiceServicer_to_server(VolumeServicer(engine), server)
     system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine, long_calls), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -237,12 +237,13 @@ def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:
         cgroup_features=sorted(node.facts.cgroups.names),
         cpuset_cpus=node.facts.cgroups.cpus,
         cpuset_mems=node.facts.cgroups.mems,
+        recursive_read_only=node.recursive_read_only,
     )
 
 
 def disk_usage_to_proto(usage: DiskUsage) -> node_service_pb2.GetDiskUsageResponse:
     return node_service_pb2.GetDiskUsageResponse(
-        images_size=usage.images, containers_size=usage.containers, logs_size=usage.logs
+        images_size=usage.images, containers_size=usage.containers, logs_size=usage.logs, volumes_size=usage.volumes
     )
 
 

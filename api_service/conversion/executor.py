@@ -5,6 +5,7 @@ from __future__ import annotations
 from slipway.executor.v1 import image_store_service_pb2 as image_pb2
 from slipway.executor.v1 import node_service_pb2 as node_pb2
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
+from slipway.executor.v1 import volume_store_service_pb2 as volume_pb2
 
 from api_service.conversion.times import timestamp
 from api_service.nodes.executor import (
@@ -29,6 +30,7 @@ from api_service.nodes.executor import (
     Started,
     StartRefused,
     StoredImage,
+    StoredVolume,
     Unpaused,
     Updated,
 )
@@ -200,6 +202,12 @@ def stored_image_from_proto(message: image_pb2.StoredImage) -> StoredImage:
     )
 
 
+def stored_volume_from_proto(message: volume_pb2.StoredVolume) -> StoredVolume:
+    return StoredVolume(
+        name=message.name, mountpoint=message.mountpoint, options=dict(message.options), size=message.size
+    )
+
+
 def facts_from_proto(message: node_pb2.GetNodeResponse) -> NodeFacts:
     return NodeFacts(
         node_id=message.node_id,
@@ -232,4 +240,5 @@ def disk_usage_from_proto(message: node_pb2.GetDiskUsageResponse) -> DiskUsage:
         images_size=message.images_size,
         containers_size=message.containers_size,
         logs_size=message.logs_size,
+        volumes_size=message.volumes_size,
     )

@@ -33,6 +33,7 @@ def image_to_proto(image: ImageRecord) -> image_pb2.Image:
             labels=dict(image.config.labels),
             exposed_ports=image.config.exposed_ports,
             stop_signal=image.config.stop_signal,
+            volumes=image.config.volumes,
         ),
         layers=image.layers,
     )
@@ -48,6 +49,7 @@ def image_config_from_proto(message: image_pb2.ImageConfig) -> ImageConfig:
         labels=dict(message.labels),
         exposed_ports=tuple(message.exposed_ports),
         stop_signal=message.stop_signal,
+        volumes=tuple(message.volumes),
     )
 
 

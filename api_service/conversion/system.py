@@ -60,7 +60,10 @@ def _node_to_proto(node: NodeState) -> system_pb2.NodeInfo:
 
 def disk_usage_to_proto(usage: DiskUsage) -> system_pb2.GetDiskUsageResponse:
     return system_pb2.GetDiskUsageResponse(
-        images_size=usage.images_size, containers_size=usage.containers_size, logs_size=usage.logs_size
+        images_size=usage.images_size,
+        containers_size=usage.containers_size,
+        logs_size=usage.logs_size,
+        volumes_size=usage.volumes_size,
     )
 
 

@@ -6,7 +6,7 @@ no use any more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -238,6 +238,18 @@ class DiskUsage:
     images_size: int
     containers_size: int
     logs_size: int
+    volumes_size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVolume:
+    """`mountpoint`: where its files are on the node. `options`: `type`, `o` and `device` of mount(8). `size` in bytes,
+    0 unless asked for."""
+
+    name: str
+    mountpoint: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
 
 
 class ExecutorClient(Protocol):
@@ -276,6 +288,14 @@ class ExecutorClient(Protocol):
 
     async def remove_image(self, image_id: str, *, deadline: Deadline) -> None:
         """Raises FailedPrecondition while a container on the node uses it."""
+
+    async def create_volume(self, name: str, options: Mapping[str, str], *, deadline: Deadline) -> StoredVolume:
+        """Raises FailedPrecondition when it is there with other options."""
+
+    async def remove_volume(self, name: str, *, deadline: Deadline) -> int:
+        """The bytes it held; nothing there: nothing happens. Raises FailedPrecondition while a container names it."""
+
+    async def list_volumes(self, *, size: bool, deadline: Deadline) -> Sequence[StoredVolume]: ...
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -21,6 +21,8 @@ from slipway.executor.v1 import node_service_pb2 as node_pb2
 from slipway.executor.v1 import node_service_pb2_grpc as node_grpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
+from slipway.executor.v1 import volume_store_service_pb2 as volume_pb2
+from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_grpc
 
 from api_service.conversion import executor as conversion
 from api_service.conversion import files as file_conversion
@@ -37,6 +39,7 @@ from api_service.nodes.executor import (
     NodeFacts,
     NodeSnapshot,
     StoredImage,
+    StoredVolume,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from common.errors import Unavailable
@@ -74,6 +77,7 @@ class GrpcExecutor:
         self._runtime = runtime_grpc.RuntimeServiceStub(self._channel)
         self._images = image_grpc.ImageStoreServiceStub(self._channel)
         self._files = file_grpc.FileServiceStub(self._channel)
+        self._volumes = volume_grpc.VolumeStoreServiceStub(self._channel)
         self._nodes = node_grpc.NodeServiceStub(self._channel)
         return self
 
@@ -146,6 +150,20 @@ class GrpcExecutor:
     async def remove_image(self, image_id: str, *, deadline: Deadline) -> None:
         request = image_pb2.RemoveImageRequest(image_id=image_id)
         await self._answer(self._images.RemoveImage(request, timeout=deadline.remaining))
+
+    async def create_volume(self, name: str, options: Mapping[str, str], *, deadline: Deadline) -> StoredVolume:
+        request = volume_pb2.CreateVolumeRequest(name=name, options=dict(options))
+        answer = await self._answer(self._volumes.CreateVolume(request, timeout=deadline.remaining))
+        return conversion.stored_volume_from_proto(answer.volume)
+
+    async def remove_volume(self, name: str, *, deadline: Deadline) -> int:
+        request = volume_pb2.RemoveVolumeRequest(name=name)
+        return (await self._answer(self._volumes.RemoveVolume(request, timeout=deadline.remaining))).size
+
+    async def list_volumes(self, *, size: bool, deadline: Deadline) -> Sequence[StoredVolume]:
+        request = volume_pb2.ListVolumesRequest(size=size)
+        answer = await self._answer(self._volumes.ListVolumes(request, timeout=deadline.remaining))
+        return [conversion.stored_volume_from_proto(volume) for volume in answer.volumes]
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         answer = await self._answer(self._nodes.GetNode(node_pb2.GetNodeRequest(), timeout=deadline.remaining))

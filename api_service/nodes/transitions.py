@@ -22,6 +22,7 @@ from api_service.nodes.executor import (
     Unpaused,
     Updated,
 )
+from api_service.records.asked import named_as_asked
 from api_service.records.container import (
     ContainerRecord,
     ContainerState,
@@ -31,8 +32,9 @@ from api_service.records.container import (
     Phase,
 )
 from api_service.records.event import Event
-from api_service.records.event_shapes import container_event, network_event
+from api_service.records.event_shapes import container_event, mount_event, network_event
 from api_service.records.health import Health, HealthStatus
+from api_service.records.mount import MountType
 
 _SECOND = 1_000_000_000  # nanoseconds
 
@@ -48,7 +50,7 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
                 running=False,
                 pid=0,
                 exit_code=entry.event.exit_code,
-                error=entry.event.message,
+                error=named_as_asked(entry.event.message, record),
                 start_id=entry.event.start_id,
                 health=None,
                 next_restart_at=entry.event.next_start,
@@ -91,7 +93,13 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
     connected = (
         [network_event(record, "connect", time, network=event.endpoint.network)] if event.endpoint is not None else []
     )
-    return started, [*connected, container_event(record, "start", time)]
+    mounted = _volume_events(record, "mount", time)
+    return started, [*connected, *mounted, container_event(record, "start", time)]
+
+
+def _volume_events(record: ContainerRecord, action: str, time: int) -> list[Event]:
+    volumes = [mount for mount in record.mount_points if mount.type is MountType.VOLUME]
+    return [mount_event(record, mount, action, time) for mount in volumes]
 
 
 def _health_changed(record: ContainerRecord, health: Health, time: int) -> tuple[ContainerRecord, list[Event]]:
@@ -148,6 +156,7 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
     events.append(container_event(record, "die", time, **more))
     if record.network.endpoint is not None:
         events.append(network_event(record, "disconnect", time, network=record.network.endpoint.network))
+    events += _volume_events(record, "unmount", time)
     return events
 
 

@@ -26,11 +26,14 @@ from api_service.operations.image_config_merge import (
 from api_service.operations.image_resolve import resolve_image
 from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
+from api_service.operations.mount_plan import MountPlan, plan_mounts
 from api_service.operations.platform import check_platform
+from api_service.operations.volume_create import ensure_on_node
+from api_service.records.asked import as_asked
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.container_repository import Changed
-from api_service.records.event_shapes import container_event
+from api_service.records.event_shapes import container_event, volume_event
 from api_service.records.image import ImageRecord
 from api_service.store.store import RevisionConflict
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
@@ -38,6 +41,8 @@ from api_service.validation.host_facts import HostFacts
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
 from api_service.validation.network_mode import HOST
 from common.errors import Aborted, AlreadyExists, InvalidArgument, Violation
+
+_CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,9 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
     """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable."""
     node = engine.nodes.place()
     facts = await node.facts(deadline)
-    host = HostFacts(runtimes=facts.runtimes, ipv4_forwarding=facts.ipv4_forwarding)
+    host = HostFacts(
+        runtimes=facts.runtimes, ipv4_forwarding=facts.ipv4_forwarding, recursive_read_only=facts.recursive_read_only
+    )
     asked = (request.config, request.host_config, request.networking_config, host)
     violations = [*request.violations, *validate_create(*asked)]
     if violations:
@@ -76,14 +83,14 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
             if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
                 return Created(id=known, warnings=warnings(creation, host))
             image = await resolve_image(engine, request.config.image)
-            draft = _draft(engine, request, creation, image, facts, node)
-            if await _create(engine, draft, node, name=creation.name, deadline=deadline):
+            draft, plan = await _draft(engine, request, creation, image, facts, node)
+            if await _create(engine, draft, plan, node, name=creation.name, deadline=deadline):
                 return Created(id=draft.id, warnings=warnings(creation, host))
 
 
-def _draft(
+async def _draft(
     engine: Engine, request: CreateRequest, creation: Creation, image: ImageRecord, facts: NodeFacts, node: Node
-) -> ContainerRecord:
+) -> tuple[ContainerRecord, MountPlan]:
     """The record as it will be, but for its name. Raises InvalidArgument for what request and image make together."""
     check_image_config(engine, image.config, field="config.image")
     config = merge_image_config(creation.config, image.config)
@@ -93,7 +100,8 @@ def _draft(
     container_id = generate_id()
     own_hostname = facts.hostname if creation.host_config.network_mode == HOST else short_id(container_id)
     path, *args = command_line(config)
-    return ContainerRecord(
+    plan = await plan_mounts(engine, config, creation.host_config, node=node.name, container_id=container_id)
+    draft = ContainerRecord(
         id=container_id,
         name="",
         created_at=engine.clock(),
@@ -107,10 +115,14 @@ def _draft(
         node=node.name,
         platform=platform,
         request_id=request.request_id,
+        mount_points=plan.points,
     )
+    return draft, plan
 
 
-async def _create(engine: Engine, draft: ContainerRecord, node: Node, *, name: str, deadline: Deadline) -> bool:
+async def _create(
+    engine: Engine, draft: ContainerRecord, plan: MountPlan, node: Node, *, name: str, deadline: Deadline
+) -> bool:
     """False when another create holds the request id."""
     async with AsyncExitStack() as undo:
         engine.creating.add(draft.id)
@@ -118,21 +130,27 @@ async def _create(engine: Engine, draft: ContainerRecord, node: Node, *, name: s
         undo.push_async_callback(
             lambda: engine.jobs.finish(undo_create(engine, draft), name=f"undo create {draft.id[:12]}")
         )
-        record = await whole(_reserve(engine, draft, name))
+        record = await whole(_reserve(engine, draft, plan, name))
         if record is None:
             return False
-        await node.executor.create(container_spec(record), deadline=deadline)
+        for volume in plan.volumes:
+            await ensure_on_node(engine, volume.name, deadline)
+        try:
+            await node.executor.create(container_spec(record), deadline=deadline)
+        except InvalidArgument as error:
+            raise as_asked(error, record) from error
         await whole(_make_ready(engine, record, undo))
     engine.creating.discard(draft.id)
     return True
 
 
-async def _reserve(engine: Engine, draft: ContainerRecord, name: str) -> ContainerRecord | None:
-    """The record with its name, written; None when another create holds the request id. Raises AlreadyExists."""
+async def _reserve(engine: Engine, draft: ContainerRecord, plan: MountPlan, name: str) -> ContainerRecord | None:
+    """The record with its name and volumes, written; None when another create holds the request id. Raises
+    AlreadyExists, and FailedPrecondition for a volume that cannot be used."""
     for candidate in [name] if name else _generated_names(draft.id):
         record = dataclasses.replace(draft, name=candidate)
         try:
-            await engine.containers.add(record)
+            await _add(engine, record, plan)
         except RevisionConflict as conflict:
             if engine.containers.held_request(conflict):
                 return None
@@ -141,6 +159,19 @@ async def _reserve(engine: Engine, draft: ContainerRecord, name: str) -> Contain
             continue
         return record
     raise Aborted(f"container name {name or 'generated'!r}: others take and release it; repeat the request")
+
+
+async def _add(engine: Engine, record: ContainerRecord, plan: MountPlan) -> None:
+    """Raises RevisionConflict for its name or request id; volumes that others change meanwhile are claimed again."""
+    for _ in range(_CLAIM_ATTEMPTS):
+        claim = await engine.volumes.claim(plan.volumes, record.id)
+        made = [volume_event(volume, "create", engine.clock()) for volume in claim.made]
+        try:
+            return await engine.containers.add(record, besides=claim.operations, events=made)
+        except RevisionConflict as conflict:
+            if not engine.volumes.held_volume(conflict):
+                raise
+    raise Aborted(f"container {record.name!r}: others change its volumes all the time; repeat the request")
 
 
 def _generated_names(container_id: str) -> Iterator[str]:

@@ -24,9 +24,10 @@ class _Held:
 
 
 class ContainerLocks:
-    """Belongs to one event loop. A fair queue for each container."""
+    """Belongs to one event loop. A fair queue for each container, or for each of another `kind` of thing."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "container") -> None:
+        self._kind = kind
         self._held: dict[str, _Held] = {}
 
     @asynccontextmanager
@@ -46,16 +47,15 @@ class ContainerLocks:
             if not held.users:
                 del self._held[container_id]
 
-    @staticmethod
-    async def _acquire(held: _Held, container_id: str, verb: str, deadline: Deadline) -> None:
+    async def _acquire(self, held: _Held, container_id: str, verb: str, deadline: Deadline) -> None:
         try:
             async with asyncio.timeout(deadline.remaining):
                 await held.lock.acquire()
         except TimeoutError as error:
             seconds = time.monotonic() - held.since
             raise Aborted(
-                f"container {container_id[:12]}: cannot {verb} it, a {held.verb} has been running for {seconds:.1f} s; "
-                "wait for that to end and repeat the request",
+                f"{self._kind} {container_id[:12]}: cannot {verb} it, a {held.verb} has been running for "
+                f"{seconds:.1f} s; wait for that to end and repeat the request",
                 reason="OPERATION_RUNNING",
-                metadata={"container": container_id, "running": held.verb},
+                metadata={self._kind: container_id, "running": held.verb},
             ) from error

@@ -14,8 +14,9 @@ from api_service.operations.container_kill import kill_and_settle
 from api_service.operations.container_start import current
 from api_service.operations.container_state import wrong_state
 from api_service.operations.engine import Engine
-from api_service.operations.image_remove import delete_condemned
+from api_service.operations.image_remove import delete_condemned, images_of
 from api_service.operations.removals import Removal
+from api_service.operations.volume_use import remove_anonymous
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.container_repository import Changed
 from api_service.records.event_shapes import container_event
@@ -25,26 +26,29 @@ _REMOVAL_TIME = 120.0  # seconds; its own, because several callers may wait for 
 _PING_TIME = 5.0  # seconds
 
 
-async def remove_container(engine: Engine, container: str, *, force: bool, deadline: Deadline) -> None:
-    """Raises FailedPrecondition when it runs and `force` is false, NotFound, Aborted, Unavailable."""
+async def remove_container(
+    engine: Engine, container: str, *, force: bool, deadline: Deadline, volumes: bool = False
+) -> None:
+    """`volumes`: its anonymous ones, too. Raises FailedPrecondition when it runs and `force` is false, NotFound,
+    Aborted, Unavailable."""
     record = await engine.containers.find(container)
     if record.phase is Phase.READY:
         _refuse_running(record, force=force)
     async with deadline.enforced(f"remove container {record.name!r}"):
-        await asyncio.shield(join_removal(engine, record.id, force=force))
+        await asyncio.shield(join_removal(engine, record.id, force=force, volumes=volumes))
 
 
 async def remove_ended(engine: Engine, container_id: str) -> None:
     """What `auto_remove` asks for. A container that runs again meanwhile stays."""
     try:
-        await asyncio.shield(join_removal(engine, container_id, force=False))
+        await asyncio.shield(join_removal(engine, container_id, force=False, volumes=True))
     except (FailedPrecondition, NotFound):
         stored = await engine.containers.get(container_id)
         if stored is not None and not stored.record.state.running:
             raise
 
 
-def join_removal(engine: Engine, container_id: str, *, force: bool) -> asyncio.Task[None]:
+def join_removal(engine: Engine, container_id: str, *, force: bool, volumes: bool = False) -> asyncio.Task[None]:
     """The removal under way, or a new one."""
     removal = engine.removals.get(container_id)
     if removal is None or removal.task is None:
@@ -52,6 +56,7 @@ def join_removal(engine: Engine, container_id: str, *, force: bool) -> asyncio.T
         work = _remove(engine, container_id, removal, Deadline.after(_REMOVAL_TIME))
         engine.removals.begin(container_id, engine.jobs.start(work, name=f"remove {container_id[:12]}"), removal)
     removal.force = removal.force or force
+    removal.volumes = removal.volumes or volumes
     assert removal.task is not None
     return removal.task
 
@@ -70,10 +75,13 @@ async def _remove(engine: Engine, container_id: str, removal: Removal, deadline:
             else:
                 # A node that does not answer is found out while nothing has changed yet.
                 await engine.nodes.get(record.node).executor.facts(deadline=deadline.at_most(_PING_TIME))
-        await _set_phase(engine, container_id, Phase.REMOVING)
+        await _set_phase(engine, container_id, Phase.REMOVING, volumes=removal.volumes)
         await _remove_from_node(engine, record, deadline)
+        if removal.volumes or record.remove_volumes or record.host_config.auto_remove:
+            await remove_anonymous(engine, record, deadline)
         await engine.containers.delete(container_id, lambda last: container_event(last, "destroy", engine.clock()))
-    await delete_condemned(engine, record.image_id)
+    for image_id in images_of(record):
+        await delete_condemned(engine, image_id)
 
 
 async def _remove_from_node(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
@@ -94,12 +102,15 @@ async def _kill(engine: Engine, record: ContainerRecord, deadline: Deadline) -> 
         return  # it ended by itself
 
 
-async def _set_phase(engine: Engine, container_id: str, phase: Phase, *, error: str | None = None) -> None:
+async def _set_phase(
+    engine: Engine, container_id: str, phase: Phase, *, error: str | None = None, volumes: bool = False
+) -> None:
     def change(record: ContainerRecord) -> Changed | None:
-        if record.phase is phase and error is None:
+        taking = volumes or record.remove_volumes
+        if record.phase is phase and error is None and taking == record.remove_volumes:
             return None
         state = record.state if error is None else dataclasses.replace(record.state, error=error)
-        return Changed(record=dataclasses.replace(record, phase=phase, state=state))
+        return Changed(record=dataclasses.replace(record, phase=phase, state=state, remove_volumes=taking))
 
     await engine.containers.update(container_id, change)
 

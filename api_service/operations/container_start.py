@@ -8,6 +8,7 @@ from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import JournalEntry, StartRefused
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
+from api_service.records.asked import named_as_asked
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import no_such_container
 from common.errors import StartFailed, Unavailable
@@ -50,7 +51,7 @@ async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadli
     await node.settle(entry)
     if isinstance(entry.event, StartRefused):
         raise StartFailed(
-            f"container {record.name!r}: {entry.event.message}",
+            f"container {record.name!r}: {named_as_asked(entry.event.message, record)}",
             exit_code=entry.event.exit_code,
             metadata={"container": record.id},
         )

@@ -6,6 +6,7 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
+from api_service.operations.volume_use import remove_made
 from api_service.records.container import ContainerRecord, Phase
 from common.errors import SlipwayError
 
@@ -24,4 +25,5 @@ async def undo_create(engine: Engine, draft: ContainerRecord) -> None:
         await engine.nodes.get(stored.record.node).executor.remove(draft.id, deadline=Deadline.after(_UNDO_TIME))
     except SlipwayError as error:
         _log.warning("unfinished create left on its node", container=draft.id, error=error.message)
+    await remove_made(engine, stored.record, Deadline.after(_UNDO_TIME))
     await engine.containers.delete(draft.id)

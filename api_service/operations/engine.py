@@ -14,6 +14,7 @@ from api_service.records.config import ImageConfig
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.image_repository import ImageRepository
+from api_service.records.volume_repository import VolumeRepository
 from common.errors import Violation
 
 ImageRules = Callable[[ImageConfig], Sequence[Violation]]
@@ -27,6 +28,7 @@ class Engine:
 
     containers: ContainerRepository
     images: ImageRepository
+    volumes: VolumeRepository
     events: EventLog
     nodes: NodeRegistry
     locks: ContainerLocks
@@ -35,5 +37,6 @@ class Engine:
     image_rules: ImageRules
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
+    volume_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("volume"))
     image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     pruning: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -10,13 +10,14 @@ from api_service.validation.environment import merge_environment
 from api_service.validation.ports import normalise_exposed_ports
 from api_service.validation.process import clean_path
 from api_service.validation.signals import DEFAULT_STOP_SIGNAL
+from api_service.validation.volumes import normalise_volume_paths
 from common.errors import Violation
 
 DEFAULT_WORKING_DIR = "/"
 
 
 def merge_image_config(config: ContainerConfig, image: ImageConfig) -> ContainerConfig:
-    """The request wins field by field; environment, labels and exposed ports are united by key.
+    """The request wins field by field; environment, labels, exposed ports and volumes are united by key.
 
     A request's entrypoint drops the image's command. In the answer `entrypoint` is never None, `stop_signal` and
     `working_dir` have their defaults. The image's configuration must be valid (`validate_image_config`).
@@ -32,6 +33,7 @@ def merge_image_config(config: ContainerConfig, image: ImageConfig) -> Container
         labels={**image.labels, **config.labels},
         stop_signal=config.stop_signal or image.stop_signal or DEFAULT_STOP_SIGNAL,
         exposed_ports=normalise_exposed_ports((*config.exposed_ports, *image.exposed_ports)),
+        volumes=normalise_volume_paths((*config.volumes, *image.volumes)),
     )
 
 
@@ -45,6 +47,7 @@ def validate_image_config(image: ImageConfig, field: str = "config.image") -> li
         working_dir=image.working_dir,
         stop_signal=image.stop_signal,
         exposed_ports=image.exposed_ports,
+        volumes=image.volumes,
     )
     return [
         Violation(field=field, description=f"the image's own {violation.field}: {violation.description}")

@@ -34,6 +34,7 @@ class _Config(BaseModel):
     Labels: dict[str, str] | None = None
     ExposedPorts: dict[str, Any] | None = None
     StopSignal: str | None = None
+    Volumes: dict[str, Any] | None = None
 
 
 class _Image(BaseModel):
@@ -70,6 +71,7 @@ def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
             labels=config.Labels or {},
             exposed_ports=tuple(sorted(config.ExposedPorts or ())),
             stop_signal=config.StopSignal or "",
+            volumes=tuple(sorted(config.Volumes or ())),
         ),
         size=stored.size,
         created=_created(parsed.created),
@@ -91,6 +93,7 @@ def encode_image_config(config: ImageConfig) -> bytes:
         "Labels": dict(config.labels),
         "ExposedPorts": {port: {} for port in config.exposed_ports},
         "StopSignal": config.stop_signal,
+        "Volumes": {path: {} for path in config.volumes},
     }
     return json.dumps({name: value for name, value in fields.items() if value}).encode()
 

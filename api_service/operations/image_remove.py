@@ -15,6 +15,7 @@ from api_service.operations.image_resolve import resolve_image
 from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
+from api_service.records.mount import MountType
 from api_service.validation.references import InvalidReference, normalise_reference
 from common.errors import FailedPrecondition
 
@@ -73,7 +74,12 @@ async def _remove_from_nodes(engine: Engine, record: ImageRecord, deadline: Dead
 
 async def _users(engine: Engine, image_id: str) -> list[ContainerRecord]:
     """Containers of every phase: one that is being created counts, too."""
-    return [record for record in await engine.containers.every_phase() if record.image_id == image_id]
+    return [record for record in await engine.containers.every_phase() if image_id in images_of(record)]
+
+
+def images_of(record: ContainerRecord) -> set[str]:
+    """Ids of the images a container needs: its own, and those that it mounts."""
+    return {record.image_id, *(point.source for point in record.mount_points if point.type is MountType.IMAGE)}
 
 
 def _refuse_used(image: ImageRecord, users: Sequence[ContainerRecord], *, force: bool) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Removal:
-    """`force` becomes true when anybody who waits asked for it."""
+    """`force` and `volumes` become true when anybody who waits asked for it."""
 
     force: bool
+    volumes: bool = False
     task: asyncio.Task[None] | None = None
 
 

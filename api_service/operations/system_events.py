@@ -85,11 +85,11 @@ def _matches(event: Event, query: EventQuery) -> bool:
 
 
 def _is_about(event: Event, container: str) -> bool:
-    """Network events tell which container they are about."""
+    """Network and volume events tell which container they are about."""
     match event.type:
         case EventType.CONTAINER:
             return event.actor_id.startswith(container) or event.attributes.get("name") == container.removeprefix("/")
-        case EventType.NETWORK:
+        case EventType.NETWORK | EventType.VOLUME:
             return event.attributes.get("container", "").startswith(container)
         case EventType.IMAGE:
             return False

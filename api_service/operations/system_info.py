@@ -75,6 +75,7 @@ async def system_disk_usage(engine: Engine, *, deadline: Deadline) -> DiskUsage:
         images_size=sum(usage.images_size for usage in usages),
         containers_size=sum(usage.containers_size for usage in usages),
         logs_size=sum(usage.logs_size for usage in usages),
+        volumes_size=sum(usage.volumes_size for usage in usages),
     )
 
 

@@ -88,7 +88,8 @@ class JournalPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
-    """`config` is merged with the image's, `host_config` has its defaults. `request_id`: empty when none was given."""
+    """`config` is merged with the image's, `host_config` has its defaults. `request_id`: empty when none was given.
+    `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
 
     id: str
     name: str
@@ -106,6 +107,7 @@ class ContainerRecord:
     mount_points: tuple[MountPoint, ...] = ()
     state: ContainerState = field(default_factory=ContainerState)
     network: ObservedNetwork = field(default_factory=ObservedNetwork)
+    remove_volumes: bool = False
     observed: JournalPosition = field(default_factory=JournalPosition)
 
     @property

@@ -74,13 +74,17 @@ class ContainerRepository:
         entry = await self._store.get(_request_key(request_id))
         return entry.value.decode() if entry is not None else None
 
-    async def add(self, record: ContainerRecord) -> None:
-        """Reserve its request id and its name and write it. Raises RevisionConflict, see `held_*`."""
+    async def add(self, record: ContainerRecord, *, besides: Sequence[Put] = (), events: Sequence[Event] = ()) -> None:
+        """Reserve its request id and its name and write it, with what else belongs into that commit. Raises
+        RevisionConflict, see `held_*`."""
         reserve = [Put(key=_name_key(record.name), value=record.id.encode(), expected_revision=0)]
         if record.request_id:
             reserve.insert(0, Put(key=_request_key(record.request_id), value=record.id.encode(), expected_revision=0))
         await self._store.commit(
-            *reserve, Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0)
+            *reserve,
+            Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0),
+            *besides,
+            *self._events.puts(events),
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ class EventType(StrEnum):
     CONTAINER = "container"
     IMAGE = "image"
     NETWORK = "network"
+    VOLUME = "volume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,13 @@
-"""The events of containers, networks and images, as Docker shapes them: who, its labels, and what the action adds."""
+"""The events of containers, networks, images and volumes, as Docker shapes them: who, its labels, and what the action
+adds."""
 
 from __future__ import annotations
 
 from api_service.records.container import ContainerRecord
 from api_service.records.event import Event, EventType
 from api_service.records.image import ImageRecord
+from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint
+from api_service.records.volume import VolumeRecord
 
 
 def container_event(record: ContainerRecord, action: str, time: int, **more: str) -> Event:
@@ -26,6 +29,32 @@ def network_event(record: ContainerRecord, action: str, time: int, *, network: s
         actor_id=network,
         time=time,
         details={"container": record.id, "name": network, "type": network},
+    )
+
+
+def volume_event(volume: VolumeRecord, action: str, time: int) -> Event:
+    """Of the volume itself: it was made or deleted."""
+    return Event(
+        type=EventType.VOLUME,
+        action=action,
+        actor_id=volume.name,
+        time=time,
+        details={"driver": volume.driver},
+        labels=dict(volume.labels),
+    )
+
+
+def mount_event(record: ContainerRecord, mount: MountPoint, action: str, time: int) -> Event:
+    """Of a volume in a container that began or ended to run."""
+    more = {} if action == "unmount" else {"destination": mount.destination, "propagation": mount.propagation}
+    if action == "mount":
+        more["read/write"] = "false" if mount.read_only else "true"
+    return Event(
+        type=EventType.VOLUME,
+        action=action,
+        actor_id=mount.source,
+        time=time,
+        details={"driver": DEFAULT_VOLUME_DRIVER, "container": record.id, **more},
     )
 
 

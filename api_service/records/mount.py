@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 DEFAULT_VOLUME_DRIVER = "local"
@@ -25,14 +26,14 @@ class VolumeDriver:
     """`name`: empty means `local`; `options` are `type`, `o` and `device` of mount(8)."""
 
     name: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeOptions:
     no_copy: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
-    driver_config: VolumeDriver = field(default_factory=VolumeDriver)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    driver_config: VolumeDriver = dataclasses.field(default_factory=VolumeDriver)
     subpath: str = ""
 
 
@@ -76,7 +77,8 @@ class MountPoint:
     """A mount of a container, whatever it was asked for by (binds, mounts, tmpfs, volumes, volumes_from).
 
     `source`: the path on the node, the volume's name or the image's id. `options` are tmpfs(5)'s. `mode` is what a bind
-    string said. `anonymous`: a volume made for this container without being named.
+    string said. `anonymous`: a volume made without being named. `field`: what the request asked for it by, for example
+    `host_config.binds[0]`.
     """
 
     type: MountType
@@ -93,3 +95,4 @@ class MountPoint:
     subpath: str = ""
     options: tuple[str, ...] = ()
     anonymous: bool = False
+    field: str = ""

@@ -81,7 +81,13 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def RemoveContainer(
         self, request: pb2.RemoveContainerRequest, context: Context
     ) -> pb2.RemoveContainerResponse:
-        await remove_container(self._engine, request.container, force=request.force, deadline=deadline_of(context))
+        await remove_container(
+            self._engine,
+            request.container,
+            force=request.force,
+            volumes=request.volumes,
+            deadline=deadline_of(context),
+        )
         return pb2.RemoveContainerResponse()
 
     async def InspectContainer(

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 from api_service.records.config import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
 from api_service.validation.annotations import validate_annotations
+from api_service.validation.binds import validate_binds
 from api_service.validation.environment import validate_environment
 from api_service.validation.extra_hosts import validate_extra_hosts
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.log_options import normalise_log_config, validate_log_config
+from api_service.validation.mounts import validate_destinations, validate_mounts
 from api_service.validation.name_resolution import validate_dns, validate_dns_options, validate_dns_search
 from api_service.validation.names import strip_name
 from api_service.validation.network_mode import (
@@ -35,6 +37,8 @@ from api_service.validation.process import (
 )
 from api_service.validation.references import validate_image
 from api_service.validation.signals import validate_signal
+from api_service.validation.tmpfs import validate_tmpfs
+from api_service.validation.volumes import normalise_volume_paths, validate_volume_paths, validate_volumes_from
 from common.errors import Violation
 
 DEFAULT_SHM_SIZE = 64 * 1024 * 1024  # bytes
@@ -83,6 +87,7 @@ def validate_config(config: ContainerConfig, field: str) -> list[Violation]:
     if config.stop_signal:
         violations += validate_signal(config.stop_signal, f"{field}.stop_signal")
     violations += validate_exposed_ports(config.exposed_ports, f"{field}.exposed_ports")
+    violations += validate_volume_paths(config.volumes, f"{field}.volumes")
     return violations
 
 
@@ -96,6 +101,11 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
         *validate_log_config(host_config.log_config, f"{field}.log_config"),
         *_validate_runtime(host_config.runtime, facts, f"{field}.runtime"),
         *validate_annotations(host_config.annotations, f"{field}.annotations"),
+        *validate_binds(host_config.binds, f"{field}.binds"),
+        *validate_mounts(host_config, facts, field),
+        *validate_tmpfs(host_config.tmpfs, f"{field}.tmpfs"),
+        *validate_destinations(host_config, field),
+        *validate_volumes_from(host_config.volumes_from, f"{field}.volumes_from"),
     ]
 
 
@@ -115,6 +125,7 @@ def normalise(
             working_dir=clean_path(config.working_dir) if config.working_dir else "",
             stop_timeout=DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout,
             exposed_ports=normalise_exposed_ports(config.exposed_ports),
+            volumes=normalise_volume_paths(config.volumes),
         ),
         host_config=replace(
             host_config,

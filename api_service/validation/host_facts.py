@@ -11,6 +11,7 @@ class HostFacts:
 
     runtimes: tuple[str, ...]
     ipv4_forwarding: bool = True
+    recursive_read_only: bool = True
 
     @property
     def default_runtime(self) -> str:

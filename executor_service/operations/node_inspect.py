@@ -11,6 +11,7 @@ from pathlib import Path
 from executor_service.node import Node
 from executor_service.oci.cgroup_features import CgroupFeatures
 from executor_service.storage.image_config import host_architecture
+from executor_service.storage.mount_tree import recursive_read_only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class NodeDescription:
     cpus: int
     memory: int  # bytes
     ipv4_forwarding: bool
+    recursive_read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class DiskUsage:
     images: int
     containers: int
     logs: int
+    volumes: int = 0
 
 
 def node_inspect(node: Node, facts: NodeFacts) -> NodeDescription:
@@ -55,6 +58,7 @@ def node_inspect(node: Node, facts: NodeFacts) -> NodeDescription:
         cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         ipv4_forwarding=_forwarding(),
+        recursive_read_only=recursive_read_only(),
     )
 
 
@@ -66,6 +70,7 @@ async def disk_usage(node: Node, *, only: Collection[str] = ()) -> DiskUsage:
         images=0 if only else await node.seams.images.disk_usage(),
         containers=sum([await node.seams.snapshots.disk_usage(container_id) for container_id in ids]),
         logs=0 if only else await node.seams.bundles.logs_size(),
+        volumes=0 if only else sum(volume.size for volume in await node.seams.volumes.list(size=True)),
     )
 
 

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eslipway/v1/image_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\trepo_tags\x18\x02 \x03(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\n\n\x02os\x18\x06 \x01(\t\x12\'\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\x12\x0e\n\x06layers\x18\x08 \x03(\t\"\xee\x01\n\x0bImageConfig\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0b\n\x03\x65nv\x18\x02 \x03(\t\x12\x12\n\nentrypoint\x18\x03 \x03(\t\x12\x0b\n\x03\x63md\x18\x04 \x03(\t\x12\x13\n\x0bworking_dir\x18\x05 \x01(\t\x12\x33\n\x06labels\x18\x06 \x03(\x0b\x32#.slipway.v1.ImageConfig.LabelsEntry\x12\x15\n\rexposed_ports\x18\x07 \x03(\t\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x10LoadImageRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"6\n\x11LoadImageResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"O\n\x11ImportImageHeader\x12\x11\n\treference\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\"h\n\x12ImportImageRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.slipway.v1.ImportImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"7\n\x13ImportImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"Y\n\x11ListImagesRequest\x12\x11\n\treference\x18\x01 \x03(\t\x12\r\n\x05label\x18\x02 \x03(\t\x12\x15\n\x08\x64\x61ngling\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_dangling\"7\n\x12ListImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"0\n\x13InspectImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"8\n\x14InspectImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"H\n\x0fTagImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1a\n\x06target\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"\x12\n\x10TagImageResponse\">\n\x12RemoveImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"8\n\x13RemoveImageResponse\x12\x10\n\x08untagged\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t2\xe3\x03\n\x0cImageService\x12J\n\tLoadImage\x12\x1c.slipway.v1.LoadImageRequest\x1a\x1d.slipway.v1.LoadImageResponse(\x01\x12P\n\x0bImportImage\x12\x1e.slipway.v1.ImportImageRequest\x1a\x1f.slipway.v1.ImportImageResponse(\x01\x12K\n\nListImages\x12\x1d.slipway.v1.ListImagesRequest\x1a\x1e.slipway.v1.ListImagesResponse\x12Q\n\x0cInspectImage\x12\x1f.slipway.v1.InspectImageRequest\x1a .slipway.v1.InspectImageResponse\x12\x45\n\x08TagImage\x12\x1b.slipway.v1.TagImageRequest\x1a\x1c.slipway.v1.TagImageResponse\x12N\n\x0bRemoveImage\x12\x1e.slipway.v1.RemoveImageRequest\x1a\x1f.slipway.v1.RemoveImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eslipway/v1/image_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\trepo_tags\x18\x02 \x03(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\n\n\x02os\x18\x06 \x01(\t\x12\'\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\x12\x0e\n\x06layers\x18\x08 \x03(\t\"\xff\x01\n\x0bImageConfig\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0b\n\x03\x65nv\x18\x02 \x03(\t\x12\x12\n\nentrypoint\x18\x03 \x03(\t\x12\x0b\n\x03\x63md\x18\x04 \x03(\t\x12\x13\n\x0bworking_dir\x18\x05 \x01(\t\x12\x33\n\x06labels\x18\x06 \x03(\x0b\x32#.slipway.v1.ImageConfig.LabelsEntry\x12\x15\n\rexposed_ports\x18\x07 \x03(\t\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x0f\n\x07volumes\x18\t \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x10LoadImageRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"6\n\x11LoadImageResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"O\n\x11ImportImageHeader\x12\x11\n\treference\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\"h\n\x12ImportImageRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.slipway.v1.ImportImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"7\n\x13ImportImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"Y\n\x11ListImagesRequest\x12\x11\n\treference\x18\x01 \x03(\t\x12\r\n\x05label\x18\x02 \x03(\t\x12\x15\n\x08\x64\x61ngling\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_dangling\"7\n\x12ListImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"0\n\x13InspectImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"8\n\x14InspectImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"H\n\x0fTagImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1a\n\x06target\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"\x12\n\x10TagImageResponse\">\n\x12RemoveImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"8\n\x13RemoveImageResponse\x12\x10\n\x08untagged\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t2\xe3\x03\n\x0cImageService\x12J\n\tLoadImage\x12\x1c.slipway.v1.LoadImageRequest\x1a\x1d.slipway.v1.LoadImageResponse(\x01\x12P\n\x0bImportImage\x12\x1e.slipway.v1.ImportImageRequest\x1a\x1f.slipway.v1.ImportImageResponse(\x01\x12K\n\nListImages\x12\x1d.slipway.v1.ListImagesRequest\x1a\x1e.slipway.v1.ListImagesResponse\x12Q\n\x0cInspectImage\x12\x1f.slipway.v1.InspectImageRequest\x1a .slipway.v1.InspectImageResponse\x12\x45\n\x08TagImage\x12\x1b.slipway.v1.TagImageRequest\x1a\x1c.slipway.v1.TagImageResponse\x12N\n\x0bRemoveImage\x12\x1e.slipway.v1.RemoveImageRequest\x1a\x1f.slipway.v1.RemoveImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,35 +48,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGE']._serialized_start=109
   _globals['_IMAGE']._serialized_end=300
   _globals['_IMAGECONFIG']._serialized_start=303
-  _globals['_IMAGECONFIG']._serialized_end=541
-  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_start=496
-  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_end=541
-  _globals['_LOADIMAGEREQUEST']._serialized_start=543
-  _globals['_LOADIMAGEREQUEST']._serialized_end=576
-  _globals['_LOADIMAGERESPONSE']._serialized_start=578
-  _globals['_LOADIMAGERESPONSE']._serialized_end=632
-  _globals['_IMPORTIMAGEHEADER']._serialized_start=634
-  _globals['_IMPORTIMAGEHEADER']._serialized_end=713
-  _globals['_IMPORTIMAGEREQUEST']._serialized_start=715
-  _globals['_IMPORTIMAGEREQUEST']._serialized_end=819
-  _globals['_IMPORTIMAGERESPONSE']._serialized_start=821
-  _globals['_IMPORTIMAGERESPONSE']._serialized_end=876
-  _globals['_LISTIMAGESREQUEST']._serialized_start=878
-  _globals['_LISTIMAGESREQUEST']._serialized_end=967
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=969
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1024
-  _globals['_INSPECTIMAGEREQUEST']._serialized_start=1026
-  _globals['_INSPECTIMAGEREQUEST']._serialized_end=1074
-  _globals['_INSPECTIMAGERESPONSE']._serialized_start=1076
-  _globals['_INSPECTIMAGERESPONSE']._serialized_end=1132
-  _globals['_TAGIMAGEREQUEST']._serialized_start=1134
-  _globals['_TAGIMAGEREQUEST']._serialized_end=1206
-  _globals['_TAGIMAGERESPONSE']._serialized_start=1208
-  _globals['_TAGIMAGERESPONSE']._serialized_end=1226
-  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1228
-  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1290
-  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1292
-  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1348
-  _globals['_IMAGESERVICE']._serialized_start=1351
-  _globals['_IMAGESERVICE']._serialized_end=1834
+  _globals['_IMAGECONFIG']._serialized_end=558
+  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_start=513
+  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_end=558
+  _globals['_LOADIMAGEREQUEST']._serialized_start=560
+  _globals['_LOADIMAGEREQUEST']._serialized_end=593
+  _globals['_LOADIMAGERESPONSE']._serialized_start=595
+  _globals['_LOADIMAGERESPONSE']._serialized_end=649
+  _globals['_IMPORTIMAGEHEADER']._serialized_start=651
+  _globals['_IMPORTIMAGEHEADER']._serialized_end=730
+  _globals['_IMPORTIMAGEREQUEST']._serialized_start=732
+  _globals['_IMPORTIMAGEREQUEST']._serialized_end=836
+  _globals['_IMPORTIMAGERESPONSE']._serialized_start=838
+  _globals['_IMPORTIMAGERESPONSE']._serialized_end=893
+  _globals['_LISTIMAGESREQUEST']._serialized_start=895
+  _globals['_LISTIMAGESREQUEST']._serialized_end=984
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=986
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1041
+  _globals['_INSPECTIMAGEREQUEST']._serialized_start=1043
+  _globals['_INSPECTIMAGEREQUEST']._serialized_end=1091
+  _globals['_INSPECTIMAGERESPONSE']._serialized_start=1093
+  _globals['_INSPECTIMAGERESPONSE']._serialized_end=1149
+  _globals['_TAGIMAGEREQUEST']._serialized_start=1151
+  _globals['_TAGIMAGEREQUEST']._serialized_end=1223
+  _globals['_TAGIMAGERESPONSE']._serialized_start=1225
+  _globals['_TAGIMAGERESPONSE']._serialized_end=1243
+  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1245
+  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1307
+  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1309
+  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1365
+  _globals['_IMAGESERVICE']._serialized_start=1368
+  _globals['_IMAGESERVICE']._serialized_end=1851
 # @@protoc_insertion_point(module_scope)

@@ -184,22 +184,26 @@ class GetDiskUsageResponse(_message.Message):
     IMAGES_SIZE_FIELD_NUMBER: _builtins.int
     CONTAINERS_SIZE_FIELD_NUMBER: _builtins.int
     LOGS_SIZE_FIELD_NUMBER: _builtins.int
+    VOLUMES_SIZE_FIELD_NUMBER: _builtins.int
     images_size: _builtins.int
     """All layers, shared ones counted once."""
     containers_size: _builtins.int
     """Writable layers of all containers."""
     logs_size: _builtins.int
     """Kept logs of all containers."""
+    volumes_size: _builtins.int
+    """Volumes that are directories of the node."""
     def __init__(
         self,
         *,
         images_size: _builtins.int = ...,
         containers_size: _builtins.int = ...,
         logs_size: _builtins.int = ...,
+        volumes_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_size", b"containers_size", "images_size", b"images_size", "logs_size", b"logs_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_size", b"containers_size", "images_size", b"images_size", "logs_size", b"logs_size", "volumes_size", b"volumes_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,82 @@
+"""Make a volume."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from api_service.nodes.deadline import Deadline
+from api_service.operations.engine import Engine
+from api_service.operations.mount_plan import ANONYMOUS_LABELS
+from api_service.records.event_shapes import volume_event
+from api_service.records.mount import VolumeDriver
+from api_service.records.volume import VolumeRecord
+from api_service.records.volume_repository import VolumeRepository, contended
+from api_service.validation.volumes import validate_driver
+from common.errors import AlreadyExists, InvalidArgument
+
+_MAX_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeRequest:
+    """`name`: empty for a random one."""
+
+    name: str
+    driver: VolumeDriver
+    labels: Mapping[str, str]
+
+
+async def create_volume(engine: Engine, request: VolumeRequest, *, deadline: Deadline) -> VolumeRecord:
+    """One that exists with the same driver and options is returned as it is. Raises InvalidArgument, AlreadyExists,
+    Unavailable."""
+    if broken := validate_driver(request.driver, "driver"):
+        raise InvalidArgument(violations=broken)
+    node = engine.nodes.place()
+    wanted = VolumeRecord(
+        name=request.name or secrets.token_hex(32),
+        created_at=engine.clock(),
+        node=node.name,
+        options=dict(request.driver.options),
+        labels={**(ANONYMOUS_LABELS if not request.name else {}), **request.labels},
+        anonymous=not request.name,
+    )
+    # Neither a removal nor the adoption of what is found on the node may come between the node and the record.
+    async with (
+        engine.volume_locks.hold(wanted.name, "create", deadline),
+        deadline.enforced(f"create volume {wanted.name!r}"),
+    ):
+        for _ in range(_MAX_ATTEMPTS):
+            if (known := await _known(engine.volumes, wanted)) is not None:
+                return known
+            stored = await node.executor.create_volume(wanted.name, wanted.options, deadline=deadline)
+            made = replace(wanted, mountpoint=stored.mountpoint)
+            if await engine.volumes.add(made, [volume_event(made, "create", engine.clock())]):
+                return made
+    raise contended(wanted.name)
+
+
+async def ensure_on_node(engine: Engine, name: str, deadline: Deadline) -> None:
+    """Make the volume of a record on its node, if it is not there, and note where that is."""
+    volume = await engine.volumes.find(name)
+    executor = engine.nodes.get(volume.node).executor
+    stored = await executor.create_volume(name, volume.options, deadline=deadline)
+    if volume.mountpoint != stored.mountpoint:
+        await engine.volumes.update(name, lambda found: replace(found, mountpoint=stored.mountpoint))
+
+
+async def _known(volumes: VolumeRepository, wanted: VolumeRecord) -> VolumeRecord | None:
+    """The volume of that name, which from now on is somebody's own."""
+    found = await volumes.update(wanted.name, lambda found: replace(found, made_for=""))
+    if found is None:
+        return None
+    if found.removing:
+        why = "is being removed; repeat the request when it is gone"
+    elif dict(found.options) != dict(wanted.options):
+        why = f"exists with the driver options {dict(found.options)}; remove it first, or choose another name"
+    else:
+        return found
+    raise AlreadyExists(
+        f"volume {wanted.name!r} {why}", resource_type="volume", resource_name=wanted.name, reason="VOLUME_EXISTS"
+    )
