@@ -18,6 +18,7 @@ from api_service.operations.container_replay import replayed
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_undo import undo_create
 from api_service.operations.engine import Engine
+from api_service.operations.host_facts import host_facts
 from api_service.operations.image_config_merge import (
     command_line,
     merge_image_config,
@@ -37,7 +38,6 @@ from api_service.records.event_shapes import container_event, volume_event
 from api_service.records.image import ImageRecord
 from api_service.store.store import RevisionConflict
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
-from api_service.validation.host_facts import HostFacts
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
 from api_service.validation.network_mode import HOST
 from common.errors import Aborted, AlreadyExists, InvalidArgument, Violation
@@ -70,9 +70,7 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
     """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable."""
     node = engine.nodes.place()
     facts = await node.facts(deadline)
-    host = HostFacts(
-        runtimes=facts.runtimes, ipv4_forwarding=facts.ipv4_forwarding, recursive_read_only=facts.recursive_read_only
-    )
+    host = host_facts(facts)
     asked = (request.config, request.host_config, request.networking_config, host)
     violations = [*request.violations, *validate_create(*asked)]
     if violations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api_service.nodes.container_spec import ContainerSpec, Namespaces, NetworkMode, Security
+from api_service.operations.node_resources import node_resources
 from api_service.records.config import RestartPolicy
 from api_service.records.container import ContainerRecord
 from api_service.validation.capabilities import DEFAULT_CAPABILITIES
@@ -40,7 +41,7 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         annotations=host.annotations,
         log_disabled=False,
         log_buffer_size=0,
-        resources=host.resources,
+        resources=node_resources(host.resources),
         cgroup_parent=host.cgroup_parent,
         mounts=record.mount_points,
         security=Security(capabilities=DEFAULT_CAPABILITIES),

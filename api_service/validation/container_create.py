@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from api_service.records.config import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
 from api_service.validation.annotations import validate_annotations
 from api_service.validation.binds import validate_binds
+from api_service.validation.cgroup_parent import validate_cgroup_parent
 from api_service.validation.environment import validate_environment
 from api_service.validation.extra_hosts import validate_extra_hosts
 from api_service.validation.host_facts import HostFacts
@@ -36,6 +37,7 @@ from api_service.validation.process import (
     validate_working_dir,
 )
 from api_service.validation.references import validate_image
+from api_service.validation.resources import fit_resources, validate_oom_score_adj, validate_resources
 from api_service.validation.signals import validate_signal
 from api_service.validation.tmpfs import validate_tmpfs
 from api_service.validation.volumes import normalise_volume_paths, validate_volume_paths, validate_volumes_from
@@ -47,12 +49,14 @@ DEFAULT_STOP_TIMEOUT = 10  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Creation:
-    """A valid request with its defaults. `name` is empty when one is to be generated."""
+    """A valid request with its defaults. `name` is empty when one is to be generated. `dropped`: what the node cannot
+    do, a sentence each."""
 
     name: str
     config: ContainerConfig
     host_config: HostConfig
     networking_config: NetworkingConfig
+    dropped: tuple[str, ...] = ()
 
 
 def validate_create(
@@ -106,6 +110,9 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
         *validate_tmpfs(host_config.tmpfs, f"{field}.tmpfs"),
         *validate_destinations(host_config, field),
         *validate_volumes_from(host_config.volumes_from, f"{field}.volumes_from"),
+        *validate_resources(host_config.resources, facts, f"{field}.resources"),
+        *validate_cgroup_parent(host_config.cgroup_parent, f"{field}.cgroup_parent"),
+        *validate_oom_score_adj(host_config.oom_score_adj, f"{field}.oom_score_adj"),
     ]
 
 
@@ -118,6 +125,7 @@ def normalise(
 ) -> Creation:
     """The one place where defaults are given, to a valid request. What an image may give too (user, working directory,
     stop signal) has its default after the merge; the host name's is the short id, which does not exist yet."""
+    fitted = fit_resources(host_config.resources, facts, "host_config.resources")
     return Creation(
         name=strip_name(name),
         config=replace(
@@ -133,7 +141,9 @@ def normalise(
             log_config=normalise_log_config(host_config.log_config),
             runtime=host_config.runtime or facts.default_runtime,
             shm_size=host_config.shm_size or DEFAULT_SHM_SIZE,
+            resources=fitted.resources,
         ),
+        dropped=fitted.warnings,
         networking_config=NetworkingConfig(
             endpoints={
                 normalise_network(network): _normalise_endpoint(settings)
@@ -145,7 +155,7 @@ def normalise(
 
 def warnings(creation: Creation, facts: HostFacts) -> list[str]:
     """What the request asks for and will not get, a sentence each."""
-    found: list[str] = []
+    found = list(creation.dropped)
     mode = creation.host_config.network_mode
     if mode == BRIDGE and not facts.ipv4_forwarding:
         found.append("IPv4 forwarding is off on the node: the container will not reach other networks.")

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CGROUP_FEATURES = frozenset(
+    {
+        "memory",
+        "memory_swap",
+        "memory_swappiness",
+        "cpu_shares",
+        "cpu_cfs",
+        "cpuset",
+        "pids",
+        "blkio_weight",
+        "blkio_throttle",
+    }
+)
+"""Every limit that a node may be able to hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """`runtimes`: names of the node's OCI runtimes, its default first, never empty."""
+    """`runtimes`: names of the node's OCI runtimes, its default first, never empty. `cgroup_features`: of
+    `CGROUP_FEATURES`. `cpuset_*`: lists as `0-3`; they are empty, and `cpus` 0, when the node did not say."""
 
     runtimes: tuple[str, ...]
     ipv4_forwarding: bool = True
     recursive_read_only: bool = True
+    cgroup_features: frozenset[str] = CGROUP_FEATURES
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    cpus: int = 0
 
     @property
     def default_runtime(self) -> str:

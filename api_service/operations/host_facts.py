@@ -1,0 +1,18 @@
+"""What the validators need to know of a node, from what the node says of itself."""
+
+from __future__ import annotations
+
+from api_service.nodes.executor import NodeFacts
+from api_service.validation.host_facts import HostFacts
+
+
+def host_facts(facts: NodeFacts) -> HostFacts:
+    return HostFacts(
+        runtimes=facts.runtimes,
+        ipv4_forwarding=facts.ipv4_forwarding,
+        recursive_read_only=facts.recursive_read_only,
+        cgroup_features=facts.cgroup_features,
+        cpuset_cpus=facts.cpuset_cpus,
+        cpuset_mems=facts.cpuset_mems,
+        cpus=facts.cpus,
+    )
