@@ -19,7 +19,7 @@ from api_service.conversion.container_config import (
 from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
 from api_service.operations.container_create import CreateRequest
-from api_service.operations.container_list import ContainerFilter, Page
+from api_service.operations.container_list import ContainerFilter, Page, health_of
 from api_service.operations.container_prune import PruneFilter
 from api_service.operations.container_status_text import status_text
 from api_service.operations.container_wait import WaitCondition, Waited
@@ -173,7 +173,16 @@ def filter_from_proto(message: service_pb2.ContainerFilters) -> ContainerFilter:
         networks=tuple(message.network),
         before=message.before,
         since=message.since,
+        healths=_healths(message),
+        volumes=tuple(message.volume),
     )
+
+
+def _healths(message: service_pb2.ContainerFilters) -> frozenset[HealthStatus]:
+    """`unspecified` means any."""
+    if health_pb2.HEALTH_STATUS_UNSPECIFIED in message.health:
+        return frozenset()
+    return frozenset(status for status, number in HEALTH_STATUSES.items() if number in message.health)
 
 
 def page_to_proto(page: Page, *, now: int) -> service_pb2.ListContainersResponse:
@@ -197,6 +206,8 @@ def _summary_to_proto(record: ContainerRecord, now: int) -> container_pb2.Contai
         network_mode=record.host_config.network_mode,
         networks=_endpoints_to_proto(record),
         node=record.node,
+        health=HEALTH_STATUSES[health_of(record)],
+        mounts=[mount.source for mount in record.mount_points if mount.source],
     )
 
 

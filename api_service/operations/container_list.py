@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+import contextlib
+import posixpath
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
 from api_service.records.container import ContainerRecord, Status
-from api_service.validation.references import InvalidReference, normalise_reference
+from api_service.records.health import HealthStatus
+from api_service.records.image import ImageRecord
+from api_service.records.mount import MountPoint, MountType
+from api_service.validation.references import (
+    InvalidReference,
+    full_image_id,
+    image_id_prefix,
+    normalise_reference,
+)
 from common.errors import InvalidArgument, Violation
 
 MAX_PAGE = 1000
@@ -20,7 +30,7 @@ _ENDED = frozenset({Status.EXITED, Status.DEAD})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerFilter:
     """Values of one field are alternatives, fields restrict each other; `labels` all hold. `before` and `since` name
-    containers."""
+    containers, `volumes` volumes or paths inside containers."""
 
     ids: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -31,6 +41,8 @@ class ContainerFilter:
     networks: tuple[str, ...] = ()
     before: str = ""
     since: str = ""
+    healths: frozenset[HealthStatus] = field(default_factory=frozenset)
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +60,7 @@ async def list_containers(
     begin = _parse_token(page_token) if page_token else None
     before = _place(await engine.containers.find(wanted.before)) if wanted.before else None
     since = _place(await engine.containers.find(wanted.since)) if wanted.since else None
+    images = await _images(engine, wanted.ancestors)
     running_only = not (all or wanted.statuses or wanted.exited)
     found = sorted(
         (
@@ -57,7 +70,7 @@ async def list_containers(
             and (begin is None or _place(record) < begin)
             and (before is None or _place(record) < before)
             and (since is None or _place(record) > since)
-            and _matches(record, wanted)
+            and _matches(record, wanted, images)
         ),
         key=_place,
         reverse=True,
@@ -67,7 +80,7 @@ async def list_containers(
     return Page(containers=page, next_page_token=_token(page[-1]) if len(found) > size else "")
 
 
-def _matches(record: ContainerRecord, wanted: ContainerFilter) -> bool:
+def _matches(record: ContainerRecord, wanted: ContainerFilter, images: Collection[str]) -> bool:
     state, network = record.state, record.host_config.network_mode
     return (
         (not wanted.ids or record.id.startswith(wanted.ids))
@@ -75,18 +88,41 @@ def _matches(record: ContainerRecord, wanted: ContainerFilter) -> bool:
         and (not wanted.statuses or record.status in wanted.statuses)
         and (not wanted.exited or (record.status in _ENDED and state.exit_code in wanted.exited))
         and (not wanted.networks or network in wanted.networks)
-        and (not wanted.ancestors or any(_descends(record, ancestor) for ancestor in wanted.ancestors))
+        and (not wanted.ancestors or record.image_id in images)
+        and (not wanted.healths or health_of(record) in wanted.healths)
+        and (not wanted.volumes or any(_is_at(mount, wanted.volumes) for mount in record.mount_points))
         and has_labels(record.config.labels, wanted.labels)
     )
 
 
-def _descends(record: ContainerRecord, ancestor: str) -> bool:
-    if record.image_id.removeprefix("sha256:").startswith(ancestor.removeprefix("sha256:")):
-        return True
-    try:
-        return normalise_reference(record.config.image) == normalise_reference(ancestor)
-    except InvalidReference:
-        return False
+def health_of(record: ContainerRecord) -> HealthStatus:
+    """`none` without a check, and unless it runs."""
+    return record.state.health.status if record.state.health is not None else HealthStatus.NONE
+
+
+def _is_at(mount: MountPoint, volumes: Sequence[str]) -> bool:
+    name = mount.source if mount.type is MountType.VOLUME else ""
+    destination = posixpath.normpath(mount.destination)
+    return any(each and (each == name or posixpath.normpath(each) == destination) for each in volumes)
+
+
+async def _images(engine: Engine, ancestors: Sequence[str]) -> Collection[str]:
+    """Ids of the images meant: whole ids, names, or the beginnings of ids, in this order. An unknown one means none."""
+    if not ancestors:
+        return ()
+    known = [image for image in await engine.images.all() if not image.condemned]
+    return {image_id for text in ancestors for image_id in _meant(text, known)}
+
+
+def _meant(text: str, known: Sequence[ImageRecord]) -> Collection[str]:
+    if (image_id := full_image_id(text)) is not None:
+        return [image_id]
+    with contextlib.suppress(InvalidReference):
+        name = normalise_reference(text).familiar
+        if named := [image.id for image in known if name in image.names]:
+            return named
+    prefix = image_id_prefix(text)
+    return [image.id for image in known if prefix and image.id.removeprefix("sha256:").startswith(prefix)]
 
 
 def _place(record: ContainerRecord) -> tuple[int, str]:

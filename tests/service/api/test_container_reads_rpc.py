@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from slipway.v1 import container_pb2
+from slipway.v1 import container_pb2, health_pb2
 from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import image_service_pb2 as image_pb2
 
+from api_service.records.container import ContainerRecord
+from api_service.records.container_repository import Changed
+from api_service.records.health import Health, HealthStatus
+from api_service.records.mount import MountPoint, MountType
 from tests.fixtures.api import Api, refused
 
 
@@ -64,11 +70,37 @@ async def test_filters(api: Api) -> None:
     for ancestor in ("busybox", "docker.io/library/busybox:latest", image_id, image_id[7:19]):
         assert len(await listed(api, ancestor=[ancestor])) == 3
     assert await listed(api, ancestor=["nginx"]) == []
+    await api.images.TagImage(image_pb2.TagImageRequest(image="busybox", target="tools:2"))
+    assert len(await listed(api, ancestor=["tools:2", "nginx"])) == 3
+    assert await listed(api, ancestor=["tools"]) == []
     assert await listed(api, network=["bridge"], name=["db"]) == ["db"]
     assert await listed(api, network=["host"]) == []
     assert await listed(api, before="web-2") == ["web-1"]
     assert await listed(api, since="web-1") == ["db", "web-2"]
     assert (await refused(listed(api, since="nobody"))).code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_filters_by_health_and_by_what_is_mounted(api: Api) -> None:
+    mounts = (
+        MountPoint(type=MountType.VOLUME, source="data", destination="/var/data"),
+        MountPoint(type=MountType.BIND, source="/srv", destination="/srv/"),
+    )
+    sick = await api.run(name="sick")
+    await api.run(name="plain")
+
+    def change(record: ContainerRecord) -> Changed:
+        state = dataclasses.replace(record.state, health=Health(status=HealthStatus.UNHEALTHY))
+        return Changed(record=dataclasses.replace(record, state=state, mount_points=mounts))
+
+    await api.engine.containers.update(sick, change)
+    assert await listed(api, health=[health_pb2.HEALTH_STATUS_UNHEALTHY]) == ["sick"]
+    assert await listed(api, health=[health_pb2.HEALTH_STATUS_NONE]) == ["plain"]
+    assert await listed(api, health=[health_pb2.HEALTH_STATUS_UNSPECIFIED]) == ["plain", "sick"]
+    for volume in ("data", "/var/data/", "/srv"):
+        assert await listed(api, volume=[volume]) == ["sick"]
+    assert await listed(api, volume=["other"]) == []
+    summary = (await api.containers.ListContainers(pb2.ListContainersRequest())).containers[1]
+    assert (summary.health, list(summary.mounts)) == (health_pb2.HEALTH_STATUS_UNHEALTHY, ["data", "/srv"])
 
 
 async def test_pages(api: Api) -> None:
