@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from common.errors import Violation
 from executor_service.container import ContainerSpec
 from executor_service.mount_staging import StagedMount
 from executor_service.network.sandbox import Sandbox
+from executor_service.oci.namespaces import NOTHING_JOINED, Joined
 from executor_service.oci.runtime import Bundle
 from executor_service.oci.users import ResolvedUser
 
@@ -16,11 +18,14 @@ from executor_service.oci.users import ResolvedUser
 class Bundles(Protocol):
     """Bundles keyed by container id. Every method is idempotent."""
 
+    async def refusals(self, spec: ContainerSpec) -> list[Violation]:
+        """What the specification asks for and this host cannot give; fields as in a request of the public API."""
+
     async def resolve_user(
         self, spec: ContainerSpec, *, rootfs: Path, mounts: Sequence[StagedMount] = ()
     ) -> ResolvedUser:
-        """Look the user up in the container's own passwd and group, and make the working directory if it is missing.
-        Raises InvalidArgument."""
+        """Look the user and its groups up in the container's own passwd and group, and make the working directory if it
+        is missing. Raises InvalidArgument; StartFailed when there is surely nothing for an init to execute."""
 
     async def lay_out(
         self,
@@ -30,6 +35,7 @@ class Bundles(Protocol):
         sandbox: Sandbox,
         user: ResolvedUser,
         mounts: Sequence[StagedMount] = (),
+        joined: Joined = NOTHING_JOINED,
     ) -> Bundle:
         """Write the files of the container's network and make the bundle. Raises InvalidArgument for what the
         specification may not say."""

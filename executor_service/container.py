@@ -10,7 +10,6 @@ from enum import StrEnum
 from executor_service.health import HealthCheck
 from executor_service.limits import Resources, Rlimit
 from executor_service.mounts import Mount
-from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
 from executor_service.restart import Dependency, RestartPolicy
 
 CONTAINER_ID = re.compile(r"[a-f0-9]{64}")
@@ -46,7 +45,7 @@ class Security:
     cgroups, nothing hidden. `seccomp_profile`: JSON in Docker's form. `masked_paths`, `readonly_paths`: None means the
     node's own lists."""
 
-    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    capabilities: tuple[str, ...] = ()
     privileged: bool = False
     no_new_privileges: bool = False
     seccomp: Seccomp = Seccomp.DEFAULT

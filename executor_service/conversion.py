@@ -238,6 +238,11 @@ def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:
         cpuset_cpus=node.facts.cgroups.cpus,
         cpuset_mems=node.facts.cgroups.mems,
         recursive_read_only=node.recursive_read_only,
+        capabilities=node.facts.capabilities,
+        seccomp=node.facts.seccomp,
+        apparmor=node.facts.apparmor,
+        selinux=node.facts.selinux,
+        init=node.facts.init,
     )
 
 

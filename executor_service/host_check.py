@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.errors import SlipwayError
 from executor_service.oci.cgroups import CGROUP_ROOT, CgroupLayout, detect_layout
+from executor_service.oci.host import INIT
 from executor_service.storage.kernel import RESOLVE_IN_ROOT, openat2
 
 # Those of Docker's default container, which the executor must hold to hand them on, and its own two.
@@ -71,6 +72,7 @@ def check_host() -> list[Check]:
         _library("libnftables.so.1", package="libnftables1"),
         _program("tar", package="tar"),
         _mount_tools(),
+        _init(),
         _controllers(),
         _ipv6(),
     ]
@@ -231,6 +233,17 @@ def _mount_tools() -> Check:
         ok=not missing,
         found=f"{', '.join(missing)} not found" if missing else "found",
         remedy="apt install util-linux mount",
+    )
+
+
+def _init() -> Check:
+    ok = os.access(INIT, os.X_OK)
+    return Check(
+        name="init",
+        ok=ok,
+        found=str(INIT) if ok else f"{INIT} not found",
+        remedy="apt install tini; without it a container's own program is process 1, and nobody reaps its orphans",
+        essential=False,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import StartFailed
+from common.errors import StartFailed, Violation
 from executor_service.bundles import Bundles
 from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.mount_staging import StagedMount
@@ -18,11 +18,16 @@ from executor_service.oci.block_devices import block_devices
 from executor_service.oci.bundle_record import recorded_cgroup
 from executor_service.oci.cgroup_parents import find_cgroups, make_parents, remove_parents
 from executor_service.oci.cgroups import CgroupTree
+from executor_service.oci.devices import find_devices
 from executor_service.oci.host import HostFacts
+from executor_service.oci.host_refusals import host_refusals
 from executor_service.oci.leftovers import empty_cgroup
 from executor_service.oci.mounts import NetworkFiles
-from executor_service.oci.rootfs import ensure_mounted_working_dir, ensure_working_dir
+from executor_service.oci.namespaces import NOTHING_JOINED, Joined
+from executor_service.oci.program import check_program
+from executor_service.oci.rootfs import check_device_paths, ensure_mounted_working_dir, ensure_working_dir
 from executor_service.oci.runtime import Bundle
+from executor_service.oci.shm import shm_source, unmount_shm
 from executor_service.oci.spec import build_spec
 from executor_service.oci.user_mounts import check_targets
 from executor_service.oci.users import ResolvedUser, resolve_user
@@ -52,6 +57,9 @@ class NodeBundles:
     ) -> ResolvedUser:
         return await finish(lambda: _resolve(spec, rootfs, mounts))
 
+    async def refusals(self, spec: ContainerSpec) -> list[Violation]:
+        return await finish(lambda: host_refusals(spec, self.host))
+
     async def lay_out(
         self,
         spec: ContainerSpec,
@@ -60,8 +68,11 @@ class NodeBundles:
         sandbox: Sandbox,
         user: ResolvedUser,
         mounts: Sequence[StagedMount] = (),
+        joined: Joined = NOTHING_JOINED,
     ) -> Bundle:
-        return await finish(lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user, mounts=mounts))
+        return await finish(
+            lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user, mounts=mounts, joined=joined)
+        )
 
     async def remove_bundle(self, container_id: str) -> None:
         await finish(lambda: self._remove_bundle(container_id))
@@ -79,7 +90,14 @@ class NodeBundles:
         return await finish(self._logs_size)
 
     def _lay_out(
-        self, spec: ContainerSpec, *, rootfs: Path, sandbox: Sandbox, user: ResolvedUser, mounts: Sequence[StagedMount]
+        self,
+        spec: ContainerSpec,
+        *,
+        rootfs: Path,
+        sandbox: Sandbox,
+        user: ResolvedUser,
+        mounts: Sequence[StagedMount],
+        joined: Joined,
     ) -> Bundle:
         files = self.paths.network_files(spec.id)
         bundle, log = self.paths.bundle(spec.id), self.paths.log(spec.id)
@@ -95,6 +113,8 @@ class NodeBundles:
                 host_resolv_conf=_text(self.resolv_conf),
             ),
         )
+        devices = find_devices(spec)
+        check_device_paths(rootfs, devices)
         config = build_spec(
             spec,
             rootfs=rootfs,
@@ -105,6 +125,9 @@ class NodeBundles:
             host=self.host,
             mounts=mounts,
             block_devices=block_devices(spec.resources),
+            joined=joined,
+            devices=devices,
+            shm=shm_source(spec, self.paths),
         )
         if spec.cgroup_parent:
             make_parents(self.cgroups, self.cgroup(spec), owner=self.cgroup_parent)
@@ -125,6 +148,7 @@ class NodeBundles:
             empty_cgroup(self.cgroups, path, timeout=_CGROUP_TIMEOUT)
             if path != f"{self.cgroup_parent}/{container_id}":
                 remove_parents(self.cgroups, path, owner=self.cgroup_parent)
+        unmount_shm(bundle)
         _remove(bundle)
 
     def cgroup(self, spec: ContainerSpec) -> str:
@@ -146,7 +170,10 @@ def _resolve(spec: ContainerSpec, rootfs: Path, mounts: Sequence[StagedMount]) -
         ensure_mounted_working_dir(rootfs, spec.working_dir, mounts)
     else:
         ensure_working_dir(rootfs, spec.working_dir)
-    return resolve_user(rootfs, spec.user)
+    user = resolve_user(rootfs, spec.user, spec.group_add)
+    if spec.init:
+        check_program(rootfs, spec, user)
+    return user
 
 
 def _last_resort(max_size: int) -> int:

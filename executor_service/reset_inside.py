@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from functools import partial
 
 import structlog
 
@@ -26,6 +27,7 @@ from executor_service.oci.leftovers import empty_cgroup
 from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.oci.sealed_runtimes import unseal_runtimes
+from executor_service.oci.shm import unmount_shm
 from executor_service.storage.node import open_storage
 from executor_service.storage.threads import finish
 from executor_service.storage.volumes import has_volumes, unmount_below
@@ -50,6 +52,7 @@ async def _remove_everything(settings: ResetSettings, catalog: RuntimeCatalog) -
     for container_id in sorted(container_ids(paths.bundles)):
         for name in catalog.runtimes:
             await runtime.delete(container_id, bundle=paths.bundle(container_id), runtime=name)
+        await finish(partial(unmount_shm, paths.bundle(container_id)))
     async with open_storage(paths.storage) as storage:
         for container_id in sorted(await storage.snapshots.list()):
             await storage.snapshots.remove(container_id)

@@ -20,6 +20,7 @@ from executor_service.executor import open_executor, serving
 from executor_service.host_check import check_host, refuses, table, warnings
 from executor_service.host_seams import open_seams
 from executor_service.instance_lock import instance_lock
+from executor_service.oci.capabilities import in_order
 from executor_service.oci.host import probe_host
 from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
@@ -57,6 +58,11 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
             runtimes=[catalog.default, *sorted(set(catalog.runtimes) - {catalog.default})],
             warnings=lacking,
             cgroups=host.cgroups,
+            capabilities=in_order(host.capabilities),
+            seccomp=host.seccomp,
+            apparmor=host.apparmor,
+            selinux=host.selinux,
+            init=host.init is not None,
         )
         if sys.version_info < (3, 12):
             # The default one needs a thread for each child; from 3.12 on this is the default.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import NodeFacts
 from api_service.nodes.registry import Node
+from api_service.operations.container_join import resolve_joined
 from api_service.operations.container_replay import replayed
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_undo import undo_create
@@ -81,6 +82,8 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
             if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
                 return Created(id=known, warnings=warnings(creation, host))
             image = await resolve_image(engine, request.config.image)
+            joining = await resolve_joined(engine, creation.host_config, name=creation.name)
+            creation = dataclasses.replace(creation, host_config=joining)
             draft, plan = await _draft(engine, request, creation, image, facts, node)
             if await _create(engine, draft, plan, node, name=creation.name, deadline=deadline):
                 return Created(id=draft.id, warnings=warnings(creation, host))
@@ -96,7 +99,8 @@ async def _draft(
         raise InvalidArgument(violations=missing)
     platform = check_platform(request.platform, image, node_platform=f"{facts.os}/{facts.architecture}")
     container_id = generate_id()
-    own_hostname = facts.hostname if creation.host_config.network_mode == HOST else short_id(container_id)
+    of_the_node = creation.host_config.network_mode == HOST or creation.host_config.uts_mode == HOST
+    own_hostname = facts.hostname if of_the_node else short_id(container_id)
     path, *args = command_line(config)
     plan = await plan_mounts(engine, config, creation.host_config, node=node.name, container_id=container_id)
     draft = ContainerRecord(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from api_service.nodes.container_spec import ContainerSpec, Namespaces, NetworkMode, Security
+from api_service.nodes.container_spec import ContainerSpec, NetworkMode
+from api_service.operations.container_security import (
+    container_device_rules,
+    container_namespaces,
+    container_rlimits,
+    container_security,
+)
 from api_service.operations.node_resources import node_resources
 from api_service.records.config import RestartPolicy
 from api_service.records.container import ContainerRecord
-from api_service.validation.capabilities import DEFAULT_CAPABILITIES
 from api_service.validation.environment import process_environment
 from api_service.validation.extra_hosts import parse_extra_host
 from api_service.validation.log_options import log_bounds
@@ -44,15 +49,15 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         resources=node_resources(host.resources),
         cgroup_parent=host.cgroup_parent,
         mounts=record.mount_points,
-        security=Security(capabilities=DEFAULT_CAPABILITIES),
-        namespaces=Namespaces(),
+        security=container_security(host),
+        namespaces=container_namespaces(host),
         group_add=host.group_add,
         sysctls=host.sysctls,
-        rlimits=(),
-        devices=(),
-        device_rules=(),
+        rlimits=container_rlimits(host),
+        devices=host.devices,
+        device_rules=container_device_rules(host),
         oom_score_adj=host.oom_score_adj,
-        init=False,
+        init=bool(host.init),
         terminal_size=host.console_size,
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,

@@ -15,4 +15,9 @@ def host_facts(facts: NodeFacts) -> HostFacts:
         cpuset_cpus=facts.cpuset_cpus,
         cpuset_mems=facts.cpuset_mems,
         cpus=facts.cpus,
+        capabilities=frozenset(facts.capabilities),
+        cgroup_layout=facts.cgroup_layout,
+        seccomp=facts.seccomp,
+        apparmor=facts.apparmor,
+        init=facts.init,
     )

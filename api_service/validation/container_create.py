@@ -24,11 +24,14 @@ from api_service.validation.network_mode import (
     BRIDGE,
     HOST,
     NONE,
+    effective_network,
     normalise_network,
     validate_endpoints,
+    validate_network_disabled,
     validate_network_mode,
 )
 from api_service.validation.ports import normalise_exposed_ports, validate_exposed_ports
+from api_service.validation.privileges import normalise_privileges, privilege_warnings, validate_privileges
 from api_service.validation.process import (
     clean_path,
     validate_domainname,
@@ -66,13 +69,14 @@ def validate_create(
     facts: HostFacts,
 ) -> list[Violation]:
     """Every broken rule but the protocol's, in the order of the fields."""
+    network_mode = effective_network(host_config.network_mode, disabled=config.network_disabled)
     return [
         *(validate_image(config.image, "config.image") if config.image else ()),
         *validate_config(config, "config"),
+        *validate_network_disabled(config.network_disabled, host_config.network_mode, "config.network_disabled"),
         *validate_host_config(host_config, facts, "host_config"),
-        *validate_endpoints(
-            networking_config.endpoints, host_config.network_mode, "networking_config.endpoints_config"
-        ),
+        *validate_privileges(config, host_config, facts, network_mode=network_mode, field="host_config"),
+        *validate_endpoints(networking_config.endpoints, network_mode, "networking_config.endpoints_config"),
     ]
 
 
@@ -126,6 +130,7 @@ def normalise(
     """The one place where defaults are given, to a valid request. What an image may give too (user, working directory,
     stop signal) has its default after the merge; the host name's is the short id, which does not exist yet."""
     fitted = fit_resources(host_config.resources, facts, "host_config.resources")
+    network_mode = effective_network(host_config.network_mode, disabled=config.network_disabled)
     return Creation(
         name=strip_name(name),
         config=replace(
@@ -136,8 +141,8 @@ def normalise(
             volumes=normalise_volume_paths(config.volumes),
         ),
         host_config=replace(
-            host_config,
-            network_mode=normalise_network(host_config.network_mode),
+            normalise_privileges(host_config, facts, network_mode=network_mode),
+            network_mode=network_mode,
             log_config=normalise_log_config(host_config.log_config),
             runtime=host_config.runtime or facts.default_runtime,
             shm_size=host_config.shm_size or DEFAULT_SHM_SIZE,
@@ -155,7 +160,7 @@ def normalise(
 
 def warnings(creation: Creation, facts: HostFacts) -> list[str]:
     """What the request asks for and will not get, a sentence each."""
-    found = list(creation.dropped)
+    found = [*creation.dropped, *privilege_warnings(creation.host_config, facts)]
     mode = creation.host_config.network_mode
     if mode == BRIDGE and not facts.ipv4_forwarding:
         found.append("IPv4 forwarding is off on the node: the container will not reach other networks.")

@@ -23,7 +23,8 @@ CGROUP_FEATURES = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """`runtimes`: names of the node's OCI runtimes, its default first, never empty. `cgroup_features`: of
-    `CGROUP_FEATURES`. `cpuset_*`: lists as `0-3`; they are empty, and `cpus` 0, when the node did not say."""
+    `CGROUP_FEATURES`. `cpuset_*`: lists as `0-3`; they are empty, and `cpus` 0, when the node did not say.
+    `capabilities`: those it can give. `cgroup_layout`: `v1`, `hybrid` or `v2`. `init`: whether it has one."""
 
     runtimes: tuple[str, ...]
     ipv4_forwarding: bool = True
@@ -32,6 +33,11 @@ class HostFacts:
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     cpus: int = 0
+    capabilities: frozenset[str] = frozenset()
+    cgroup_layout: str = ""
+    seccomp: bool = False
+    apparmor: bool = False
+    init: bool = False
 
     @property
     def default_runtime(self) -> str:

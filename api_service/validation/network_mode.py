@@ -24,6 +24,18 @@ def normalise_network(name: str) -> str:
     return BRIDGE if name in ("", DEFAULT) else name
 
 
+def effective_network(mode: str, *, disabled: bool) -> str:
+    """The mode that holds: a container whose network is disabled has `none`, whatever it asks for."""
+    return NONE if disabled and mode != HOST else normalise_network(mode)
+
+
+def validate_network_disabled(disabled: bool, mode: str, field: str) -> list[Violation]:
+    if not disabled or mode != HOST:
+        return []
+    why = f"the host's network, which network mode '{HOST}' gives, cannot be disabled; leave one of them out"
+    return [Violation(field=field, description=why)]
+
+
 def validate_network_mode(mode: str, field: str) -> list[Violation]:
     if normalise_network(mode) in _MODES:
         return []

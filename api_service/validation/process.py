@@ -13,7 +13,9 @@ _MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
 _MAX_WORD = 128 * 1024  # bytes with the closing NUL: MAX_ARG_STRLEN, execve(2)
 _MAX_ID = 2**31 - 1  # programs take larger uids for negative ones, root among them (CVE-2024-40635)
 
-_DESCRIPTORS = re.compile(r"/proc/(?:self|thread-self|[0-9]+)(?:/task/[0-9]+)?/fd(?:/.*)?", re.DOTALL)
+_DESCRIPTORS = re.compile(
+    r"(?:/proc/(?:self|thread-self|[0-9]+)(?:/task/[0-9]+)?/(?:fd|cwd|root|exe|map_files)|/dev/fd)(?:/.*)?", re.DOTALL
+)
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f]")
 
 

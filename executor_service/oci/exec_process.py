@@ -14,10 +14,11 @@ from pathlib import Path
 from common.errors import FailedPrecondition, InvalidArgument, StartFailed, Violation
 from executor_service.container import ContainerSpec, TerminalSize
 from executor_service.limits import Rlimit
-from executor_service.oci.capabilities import process_capabilities
+from executor_service.oci.capabilities import bounding_set, process_capabilities
 from executor_service.oci.openat2 import open_in_root
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
+from executor_service.oci.security import process_rlimits
 from executor_service.oci.spec import check_working_dir
 from executor_service.oci.users import ResolvedUser, resolve_user
 
@@ -67,7 +68,7 @@ def oci_process(spec: ExecProcessSpec, container: Process) -> dict[str, object]:
     """
     root = _open_root(container)
     try:
-        user = resolve_user(Path(f"/proc/self/fd/{root}"), spec.user)
+        user = resolve_user(Path(f"/proc/self/fd/{root}"), spec.user, spec.group_add)
         directory = _working_dir(root, spec.working_dir)
     finally:
         os.close(root)
@@ -77,14 +78,14 @@ def oci_process(spec: ExecProcessSpec, container: Process) -> dict[str, object]:
         "args": list(spec.args),
         "env": _environment(spec, user),
         "cwd": directory,
-        "capabilities": process_capabilities(spec.capabilities, uid=user.uid),
+        "capabilities": process_capabilities(bounding_set().intersection(spec.capabilities), uid=user.uid),
         "noNewPrivileges": spec.no_new_privileges,
         "oomScoreAdj": spec.oom_score_adj,
     }
     if spec.terminal_size is not None:
         process["consoleSize"] = {"height": spec.terminal_size.height, "width": spec.terminal_size.width}
     if spec.rlimits:
-        process["rlimits"] = [{"type": limit.name, "soft": limit.soft, "hard": limit.hard} for limit in spec.rlimits]
+        process["rlimits"] = process_rlimits(spec.rlimits)
     if spec.apparmor_profile:
         process["apparmorProfile"] = spec.apparmor_profile
     return process

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from executor_service.container import ContainerSpec, NamespaceMode
+
 
 class Mount(TypedDict):
     destination: str
@@ -48,28 +50,41 @@ _SHM = "/dev/shm"  # noqa: S108 - the container's, not ours
 _WRITABLE_WITH_READONLY_ROOT = frozenset({"/proc", "/dev", "/dev/pts", "/dev/mqueue", _SHM})
 
 
-def container_mounts(*, files: NetworkFiles, shm_size: int, readonly: bool) -> list[Mount]:
-    """Every mount in the order the runtime makes them, parents first. `shm_size` is in bytes.
+def container_mounts(spec: ContainerSpec, *, files: NetworkFiles, shm: Path | None = None) -> list[Mount]:
+    """Every mount in the order the runtime makes them, parents first. `shm` is a directory for /dev/shm instead of
+    memory of the container's own.
 
     `/dev` is always a tmpfs: a `/dev` that the image made a symlink would have the runtime write into the host.
     """
+    security = spec.security
+    sysfs_mode = [] if security.privileged else ["ro"]
+    cgroup_mode = [] if security.privileged or security.writable_cgroups else ["ro"]
     mounts = [
         _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        _mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
-        _mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"),
+        _mount("/sys", "sysfs", "nosuid", "noexec", "nodev", *sysfs_mode),
+        _mount("/sys/fs/cgroup", "cgroup", *cgroup_mode, "nosuid", "noexec", "nodev"),
         _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount(_SHM, "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm_size}", source="shm"),
+        *_shm(spec, shm),
         _bind(files.resolv_conf, "/etc/resolv.conf"),
         _bind(files.hostname, "/etc/hostname"),
         _bind(files.hosts, "/etc/hosts"),
     ]
-    if readonly:
+    if spec.readonly_rootfs:
         for mount in mounts:
             if mount["destination"] not in _WRITABLE_WITH_READONLY_ROOT and "ro" not in mount["options"]:
                 mount["options"].append("ro")
     return mounts
+
+
+def _shm(spec: ContainerSpec, source: Path | None) -> list[Mount]:
+    if spec.namespaces.ipc is NamespaceMode.NONE:
+        return []
+    if source is not None:
+        return [_bind(source, _SHM)]
+    options = ("nosuid", "noexec", "nodev", "mode=1777", f"size={spec.shm_size}")
+    return [_mount(_SHM, "tmpfs", *options, source="shm")]
 
 
 def _mount(destination: str, kind: str, *options: str, source: str = "") -> Mount:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.errors import FailedPrecondition, InvalidArgument, Violation
 from executor_service.mount_staging import StagedMount
+from executor_service.oci.devices import HostDevice
 from executor_service.oci.openat2 import open_in_root
 from executor_service.oci.spec import check_working_dir
 
@@ -55,6 +56,35 @@ def ensure_working_dir(rootfs: Path, working_dir: str) -> None:
             _make_directory(rootfs, parent, part, working_dir)
         except OSError as error:
             raise _refused(working_dir, error) from error
+    # An image may hold files where /proc and /dev will be mounted, for links to lead to.
+    if leads_to := check_working_dir(_real_path(rootfs, working_dir)):
+        raise InvalidArgument(violations=leads_to)
+
+
+def check_device_paths(rootfs: Path, devices: Iterable[HostDevice]) -> None:
+    """Raise InvalidArgument for a device whose place in the root is reached through a symlink: runtimes make the node
+    wherever that leads. Below /dev, which is a file system of the container's own, there is none. Blocks."""
+    for device in devices:
+        directory = posixpath.dirname(device.path)
+        if directory == "/dev" or directory.startswith("/dev/"):
+            continue
+        try:
+            os.close(open_in_root(rootfs, directory, flags=os.O_PATH, follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            why = f"{device.path!r} in the container is reached through a link ({error.strerror}); choose another path"
+            raise InvalidArgument(violations=[Violation(field="host_config.devices", description=why)]) from error
+
+
+def _real_path(rootfs: Path, path: str) -> str:
+    """Where the directory lies in the root, all links followed."""
+    descriptor = _open_directory(rootfs, path)
+    try:
+        real = Path(f"/proc/self/fd/{descriptor}").readlink()
+    finally:
+        os.close(descriptor)
+    return f"/{real.relative_to(rootfs.resolve())}"
 
 
 def ensure_mounted_working_dir(rootfs: Path, working_dir: str, staged: Sequence[StagedMount]) -> None:

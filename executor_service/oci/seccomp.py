@@ -1,108 +1,115 @@
-"""The default seccomp profile, in Docker's shape: an allow-list with groups that depend on the capabilities held.
+"""Seccomp profiles as an OCI runtime takes them (runtime-spec, config-linux.md#seccomp).
 
-`seccomp_default.json` is the profile; here it is narrowed to one machine and one capability set, and becomes the OCI
-`linux.seccomp` object (runtime-spec, config-linux.md#seccomp). What is not listed fails with EPERM, clone3 with ENOSYS
-so that C libraries fall back to clone, whose flags can be inspected.
+A profile in Docker's form is an allow-list with rules that depend on the capabilities held, the machine and the kernel;
+here it is narrowed to one of each. `seccomp_default.json` is the default: what it does not list fails with EPERM,
+clone3 with ENOSYS so that C libraries fall back to clone, whose flags can be inspected.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TypedDict
 
 from common.errors import Unimplemented
+from common.seccomp_profile import Argument, Condition, Profile, Rule, parse_profile
 
-_PROFILE = Path(__file__).with_name("seccomp_default.json")
-
-
-class _Condition(TypedDict, total=False):
-    caps: list[str]
-    arches: list[str]
-
-
-class _Argument(TypedDict, total=False):
-    index: int
-    value: int
-    valueTwo: int
-    op: str
-
-
-class _Rule(TypedDict, total=False):
-    names: list[str]
-    action: str
-    errnoRet: int
-    args: list[_Argument]
-    includes: _Condition
-    excludes: _Condition
+_DEFAULT = Path(__file__).with_name("seccomp_default.json")
+_PLAIN_ALLOW = "SCMP_ACT_ALLOW"
+# uname -m -> libseccomp's name, and the one that profiles use in their conditions.
+_MACHINES = {
+    "x86_64": ("SCMP_ARCH_X86_64", "amd64"),
+    "i686": ("SCMP_ARCH_X86", "x86"),
+    "aarch64": ("SCMP_ARCH_AARCH64", "arm64"),
+    "armv7l": ("SCMP_ARCH_ARM", "arm"),
+    "ppc64le": ("SCMP_ARCH_PPC64LE", "ppc64le"),
+    "s390x": ("SCMP_ARCH_S390X", "s390x"),
+    "riscv64": ("SCMP_ARCH_RISCV64", "riscv64"),
+    "loongarch64": ("SCMP_ARCH_LOONGARCH64", "loong64"),
+}
 
 
-class _Architecture(TypedDict):
-    architecture: str
-    machine: str
-    name: str
-    subArchitectures: list[str]
-
-
-class _Profile(TypedDict):
-    defaultAction: str
-    defaultErrnoRet: int
-    archMap: list[_Architecture]
-    syscalls: list[_Rule]
-
-
-@cache
-def default_seccomp(capabilities: frozenset[str], machine: str) -> Mapping[str, object]:
-    """The OCI seccomp object for a container holding `capabilities` on `machine` (uname -m). The result is shared:
-    never change it. Raises Unimplemented on a machine the profile does not know."""
-    profile = _load()
-    for architecture in profile["archMap"]:
-        if architecture["machine"] == machine:
-            break
-    else:
+def default_seccomp(capabilities: frozenset[str], machine: str, kernel: tuple[int, int]) -> Mapping[str, object]:
+    """The OCI seccomp object of the default profile for a container holding `capabilities` on `machine` (uname -m) and
+    `kernel` (major, minor). The result is shared: never change it. Raises Unimplemented on a machine the profile does
+    not know."""
+    if machine not in _MACHINES or _MACHINES[machine][0] not in _default_architectures():
         raise Unimplemented(f"there is no seccomp profile for the machine {machine!r}; known are x86_64 and aarch64")
-    applicable = (rule for rule in profile["syscalls"] if _applies(rule, capabilities, architecture["name"]))
-    return {
-        "defaultAction": profile["defaultAction"],
-        "defaultErrnoRet": profile["defaultErrnoRet"],
-        "architectures": [architecture["architecture"], *architecture["subArchitectures"]],
-        "syscalls": [_rule(rule) for rule in _merged(applicable)],
-    }
+    return custom_seccomp(_default_text(), capabilities, machine, kernel)
+
+
+@lru_cache(maxsize=64)
+def custom_seccomp(
+    text: str, capabilities: frozenset[str], machine: str, kernel: tuple[int, int]
+) -> Mapping[str, object]:
+    """The same for a profile of the user's, JSON. Raises ValueError with a sentence for what is no profile."""
+    profile = parse_profile(text)
+    own, name = _MACHINES.get(machine, ("", machine))
+    found: dict[str, object] = {"defaultAction": profile.default_action}
+    if profile.default_errno is not None:
+        found["defaultErrnoRet"] = profile.default_errno
+    if own in profile.architectures:
+        found["architectures"] = [own, *profile.architectures[own]]
+    if profile.flags:
+        found["flags"] = list(profile.flags)
+    applicable = (
+        rule for rule in profile.rules if _applies(rule, capabilities=capabilities, architecture=name, kernel=kernel)
+    )
+    found["syscalls"] = _merged(profile, applicable)
+    return found
 
 
 @cache
-def _load() -> _Profile:
-    profile: _Profile = json.loads(_PROFILE.read_text())
-    return profile
+def _default_text() -> str:
+    return _DEFAULT.read_text()
 
 
-def _applies(rule: _Rule, capabilities: frozenset[str], architecture: str) -> bool:
-    includes, excludes = rule.get("includes", {}), rule.get("excludes", {})
-    if not capabilities.issuperset(includes.get("caps", ())):
+@cache
+def _default_architectures() -> frozenset[str]:
+    return frozenset(parse_profile(_default_text()).architectures)
+
+
+def _applies(rule: Rule, *, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> bool:
+    includes, excludes = rule.includes, rule.excludes
+    if not capabilities >= includes.caps or (includes.arches and architecture not in includes.arches):
         return False
-    if "arches" in includes and architecture not in includes["arches"]:
+    if not _reached(includes, kernel, otherwise=True) or _reached(excludes, kernel, otherwise=False):
         return False
-    return not capabilities.intersection(excludes.get("caps", ())) and architecture not in excludes.get("arches", ())
+    return not capabilities & excludes.caps and architecture not in excludes.arches
 
 
-def _merged(rules: Iterable[_Rule]) -> list[_Rule]:
-    """All unconditional allows in one rule: fewer objects for the runtime to read, and the profile in one glance."""
+def _reached(condition: Condition, kernel: tuple[int, int], *, otherwise: bool) -> bool:
+    return otherwise if condition.kernel is None else kernel >= condition.kernel
+
+
+def _merged(profile: Profile, rules: Iterable[Rule]) -> list[dict[str, object]]:
+    """All unconditional allows in one rule: fewer objects for the runtime to read, and the profile in one glance. Where
+    allowing is the default a runtime refuses rules that say the same again."""
     names: dict[str, None] = {}
-    others: list[_Rule] = []
+    others: list[dict[str, object]] = []
     for rule in rules:
-        if rule["action"] == "SCMP_ACT_ALLOW" and "args" not in rule:
-            names.update(dict.fromkeys(rule["names"]))
-        else:
-            others.append(rule)
-    return [_Rule(names=list(names), action="SCMP_ACT_ALLOW"), *others]
+        if rule.action == _PLAIN_ALLOW and not rule.args:
+            names.update(dict.fromkeys(rule.names))
+        elif rule.action != profile.default_action or rule.args or rule.errno != profile.default_errno:
+            others.append(_rule(rule))
+    if not names or profile.default_action == _PLAIN_ALLOW:
+        return others
+    return [{"names": list(names), "action": _PLAIN_ALLOW}, *others]
 
 
-def _rule(rule: _Rule) -> dict[str, object]:
-    result: dict[str, object] = {"names": rule["names"], "action": rule["action"]}
-    if "errnoRet" in rule:
-        result["errnoRet"] = rule["errnoRet"]
-    if "args" in rule:
-        result["args"] = rule["args"]
+def _rule(rule: Rule) -> dict[str, object]:
+    result: dict[str, object] = {"names": list(rule.names), "action": rule.action}
+    if rule.errno is not None:
+        result["errnoRet"] = rule.errno
+    if rule.args:
+        result["args"] = [_argument(argument) for argument in rule.args]
     return result
+
+
+def _argument(argument: Argument) -> dict[str, object]:
+    return {
+        "index": argument.index,
+        "value": argument.value,
+        "valueTwo": argument.value_two,
+        "op": argument.op,
+    }

@@ -7,25 +7,33 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import Internal, InvalidArgument, Violation
-from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
+from common.errors import InvalidArgument, Violation
+from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.mount_staging import StagedMount
 from executor_service.oci.block_devices import BlockDevices
-from executor_service.oci.capabilities import DEFAULT_CAPABILITIES, process_capabilities
 from executor_service.oci.cgroups import CgroupLayout
+from executor_service.oci.devices import HostDevice, device_nodes, device_rules
 from executor_service.oci.host import HostFacts
-from executor_service.oci.mounts import MASKED_PATHS, READONLY_PATHS, NetworkFiles, container_mounts
+from executor_service.oci.init import init_args, init_mounts
+from executor_service.oci.mounts import NetworkFiles, container_mounts
+from executor_service.oci.namespaces import NOTHING_JOINED, Joined, namespaces
 from executor_service.oci.resources import oci_resources
-from executor_service.oci.seccomp import default_seccomp
+from executor_service.oci.security import (
+    masked_paths,
+    process_rlimits,
+    process_security,
+    readonly_paths,
+    seccomp_filter,
+)
 from executor_service.oci.user_mounts import rootfs_propagation, with_user_mounts
 from executor_service.oci.users import ResolvedUser
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # A working directory that goes through somebody's descriptors or root can lead out of the container (CVE-2024-21626).
-_PROCESS_LINK = re.compile(r"/proc/(?:self|thread-self|\d+)(?:/task/\d+)?/(?:fd|cwd|root|exe|map_files)(?:/|$)")
-
-_ALLOWED_DEVICES = (("c", 1, 5), ("c", 1, 3), ("c", 1, 9), ("c", 1, 8), ("c", 5, 0), ("c", 5, 1))
+_PROCESS_LINK = re.compile(
+    r"(?:/proc/(?:self|thread-self|\d+)(?:/task/\d+)?/(?:fd|cwd|root|exe|map_files)|/dev/(?:fd|stdin|stdout|stderr))(?:/|$)"
+)
 
 
 def build_spec(
@@ -39,27 +47,32 @@ def build_spec(
     host: HostFacts,
     mounts: Sequence[StagedMount] = (),
     block_devices: BlockDevices | None = None,
+    joined: Joined = NOTHING_JOINED,
+    devices: Sequence[HostDevice] = (),
+    shm: Path | None = None,
 ) -> dict[str, object]:
     """The runtime's configuration. `cgroups_path` is absolute below the cgroup root, and ends in the container's id;
     `block_devices` has the numbers of those that the limits name.
 
-    `netns_path` is the sandbox's namespace, and empty exactly with the host's network. Raises InvalidArgument for what
-    the container's specification may not say.
+    `netns_path` is the sandbox's namespace, and empty exactly with the host's network. `shm` is a directory of this
+    node for /dev/shm; None gives it memory of its own. Raises InvalidArgument for what the container's specification
+    may not say, FailedPrecondition for what this node cannot.
     """
-    _check(spec, netns_path=netns_path)
-    linux = _linux(spec, netns_path=netns_path, cgroups_path=cgroups_path, host=host, block_devices=block_devices or {})
+    _check(spec)
+    linux = _linux(spec, host=host, cgroups_path=cgroups_path, devices=devices, block_devices=block_devices or {})
+    linux["namespaces"] = namespaces(spec, netns_path=netns_path, joined=joined)
+    own_mounts = container_mounts(spec, files=files, shm=shm)
     config: dict[str, object] = {
         "ociVersion": "1.0.2",
-        "process": _process(spec, user),
+        "process": _process(spec, user, host),
         "root": {"path": str(rootfs), "readonly": spec.readonly_rootfs},
-        "hostname": spec.hostname,
-        "mounts": with_user_mounts(
-            container_mounts(files=files, shm_size=spec.shm_size, readonly=spec.readonly_rootfs), mounts
-        ),
+        "mounts": [*with_user_mounts(own_mounts, mounts), *init_mounts(spec, host)],
         "linux": linux,
     }
     if propagation := rootfs_propagation(mounts):
         linux["rootfsPropagation"] = propagation
+    if not spec.namespaces.host_uts:
+        config["hostname"] = spec.hostname
     if spec.annotations:
         config["annotations"] = _annotations(spec)
     return config
@@ -82,7 +95,7 @@ def check_working_dir(path: str) -> list[Violation]:
     return []
 
 
-def _check(spec: ContainerSpec, *, netns_path: str) -> None:
+def _check(spec: ContainerSpec) -> None:
     if not CONTAINER_ID.fullmatch(spec.id):
         raise InvalidArgument(f"container id {spec.id!r} is not 64 lower-case hexadecimal characters")
     violations = check_working_dir(spec.working_dir)
@@ -96,22 +109,22 @@ def _check(spec: ContainerSpec, *, netns_path: str) -> None:
         )
     if violations:
         raise InvalidArgument(violations=violations)
-    if bool(netns_path) == (spec.network_mode is NetworkMode.HOST):
-        raise Internal(f"container {spec.id}: network mode {spec.network_mode.value} with the namespace {netns_path!r}")
 
 
-def _process(spec: ContainerSpec, user: ResolvedUser) -> dict[str, object]:
-    return {
+def _process(spec: ContainerSpec, user: ResolvedUser, host: HostFacts) -> dict[str, object]:
+    process: dict[str, object] = {
         "terminal": spec.terminal,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
-        "args": list(spec.args),
+        "args": [*init_args(spec), *spec.args],
         "env": _environment(spec, user),
         "cwd": spec.working_dir,
-        "capabilities": process_capabilities(DEFAULT_CAPABILITIES, uid=user.uid),
-        "noNewPrivileges": False,
         # conmon protects itself from the OOM killer; without this its child would inherit that.
         "oomScoreAdj": spec.oom_score_adj,
+        **process_security(spec.security, uid=user.uid, host=host),
     }
+    if spec.rlimits:
+        process["rlimits"] = process_rlimits(spec.rlimits)
+    return process
 
 
 def _environment(spec: ContainerSpec, user: ResolvedUser) -> list[str]:
@@ -124,7 +137,12 @@ def _environment(spec: ContainerSpec, user: ResolvedUser) -> list[str]:
 
 
 def _linux(
-    spec: ContainerSpec, *, netns_path: str, cgroups_path: str, host: HostFacts, block_devices: BlockDevices
+    spec: ContainerSpec,
+    *,
+    host: HostFacts,
+    cgroups_path: str,
+    devices: Sequence[HostDevice],
+    block_devices: BlockDevices,
 ) -> dict[str, object]:
     limits = oci_resources(
         spec.resources,
@@ -134,44 +152,24 @@ def _linux(
     )
     linux: dict[str, object] = {
         "cgroupsPath": cgroups_path,
-        "namespaces": _namespaces(netns_path=netns_path, layout=host.cgroup_layout),
-        "resources": {"devices": _device_rules(), **limits},
-        "maskedPaths": [*MASKED_PATHS, *host.thermal_throttle],
-        "readonlyPaths": list(READONLY_PATHS),
+        "resources": {"devices": device_rules(spec, devices), **limits},
+        "maskedPaths": masked_paths(spec, host),
+        "readonlyPaths": readonly_paths(spec),
     }
+    if devices:
+        linux["devices"] = device_nodes(devices)
     if sysctl := _sysctls(spec):
         linux["sysctl"] = sysctl
-    if host.seccomp:
-        linux["seccomp"] = default_seccomp(frozenset(DEFAULT_CAPABILITIES), host.machine)
+    if (seccomp := seccomp_filter(spec.security, host)) is not None:
+        linux["seccomp"] = seccomp
     return linux
 
 
-def _namespaces(*, netns_path: str, layout: CgroupLayout) -> list[dict[str, str]]:
-    namespaces = [{"type": kind} for kind in ("mount", "uts", "pid", "ipc")]
-    if netns_path:
-        namespaces.append({"type": "network", "path": netns_path})
-    if layout is CgroupLayout.V2:
-        namespaces.append({"type": "cgroup"})
-    return namespaces
-
-
-def _device_rules() -> list[dict[str, object]]:
-    """Deny everything but null, zero, random, urandom, tty and console; the runtime adds pts, ptmx and mknod itself."""
-    allowed: list[dict[str, object]] = [
-        {"allow": True, "type": kind, "major": major, "minor": minor, "access": "rwm"}
-        for kind, major, minor in _ALLOWED_DEVICES
-    ]
-    return [{"allow": False, "access": "rwm"}, *allowed]
-
-
 def _sysctls(spec: ContainerSpec) -> dict[str, str]:
-    sysctls: dict[str, str] = {}
-    if spec.domainname:
+    sysctls = dict(spec.sysctls)
+    if spec.domainname and not spec.namespaces.host_uts:
         # The NIS domain name: the same effect as setdomainname(2), without needing support of the runtime.
         sysctls["kernel.domainname"] = spec.domainname
-    if spec.network_mode is not NetworkMode.HOST:
-        sysctls["net.ipv4.ip_unprivileged_port_start"] = "0"
-        sysctls["net.ipv4.ping_group_range"] = "0 2147483647"
     return sysctls
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,13 @@ class _GroupEntry:
     members: frozenset[str]
 
 
-def resolve_user(rootfs: Path, user: str) -> ResolvedUser:
-    """Resolve `uid`, `uid:gid`, `name`, `name:group` or empty (root). Blocks: call it in a worker thread.
+def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> ResolvedUser:
+    """Resolve `uid`, `uid:gid`, `name`, `name:group` or empty (root), and more groups, names or numbers. Blocks: call
+    it in a worker thread.
 
     An unknown number is taken as it is, an unknown name is InvalidArgument. Supplementary groups are the ones that list
-    the user, and none of them when a group is given. The primary group is always among them (CVE-2022-36109).
+    the user, none of them when a group is given, and those of `group_add`. The primary group is always among them
+    (CVE-2022-36109).
     """
     user_part, _, group_part = user.partition(":")
     entry = _find_user(rootfs, user_part or "0", spelled=user)
@@ -59,6 +61,7 @@ def resolve_user(rootfs: Path, user: str) -> ResolvedUser:
         gid = _find_group(rootfs, group_part, spelled=user)
     elif entry.name:
         additional = _groups_of(rootfs, entry.name)
+    additional += _more_groups(rootfs, group_add)
     for number in (entry.uid, gid, *additional):
         if not 0 <= number <= MAX_ID:
             raise _refused(
@@ -90,6 +93,23 @@ def _find_group(rootfs: Path, wanted: str, *, spelled: str) -> int:
         if entry.name == wanted:
             return entry.gid
     raise _refused(f"user {spelled!r}: no {wanted!r} in the container's /etc/group; use a name it lists, or a number")
+
+
+def _more_groups(rootfs: Path, group_add: Sequence[str]) -> tuple[int, ...]:
+    found: list[int] = []
+    for index, name in enumerate(group_add):
+        number = _number(name)
+        if number is None:
+            number = next((entry.gid for entry in _groups(rootfs) if entry.name == name), None)
+        if number is None or number > MAX_ID:
+            why = (
+                f"no {name!r} in the container's /etc/group; use a name it lists, or a number"
+                if number is None
+                else f"{name} is larger than {MAX_ID}, the largest id there is"
+            )
+            raise InvalidArgument(violations=[Violation(field=f"host_config.group_add[{index}]", description=why)])
+        found.append(number)
+    return tuple(found)
 
 
 def _groups_of(rootfs: Path, name: str) -> tuple[int, ...]:

@@ -33,6 +33,8 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
     async with node.locks.hold(spec.id):
         if _laid_out(node, spec):
             return
+        if refused := await node.seams.bundles.refusals(spec):
+            raise InvalidArgument(violations=refused)
         with (
             node.image_use.wanted(images_of(spec)),
             node.volume_use.wanted(volumes_of(spec)),

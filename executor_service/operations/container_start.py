@@ -23,6 +23,7 @@ from executor_service.node import Node
 from executor_service.oci.runtime import CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
+from executor_service.operations.namespace_join import check_joined, join_namespaces
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
@@ -130,15 +131,22 @@ class _Start:
         node, container_id = self.node, self.spec.id
         try:
             async with asyncio.timeout(node.limits.start):
+                joined = await join_namespaces(node, self.spec)
                 await together(self._record(steps), self._root(steps), self._network(steps))
                 with steps.step("bundle"):
                     self._push("bundle", lambda: node.seams.bundles.remove_bundle(container_id))
                     bundle = await node.seams.bundles.lay_out(
-                        self.spec, rootfs=self.rootfs, sandbox=self.sandbox, user=self.user, mounts=self.mounts
+                        self.spec,
+                        rootfs=self.rootfs,
+                        sandbox=self.sandbox,
+                        user=self.user,
+                        mounts=self.mounts,
+                        joined=joined,
                     )
                 with steps.step("create"):
                     self._push("process", lambda: node.cleanup.end_process(container_id, runtime=self.spec.runtime))
                     process = await node.seams.runtime.create(bundle)
+                    await check_joined(self.spec, joined)
                 if self.mounts:
                     await node.seams.mounts.unstage(container_id)
                     await node.seams.cgroups.complete(self.spec)

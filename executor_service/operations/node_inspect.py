@@ -16,13 +16,19 @@ from executor_service.storage.mount_tree import recursive_read_only
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What does not change while the executor runs. `warnings` are sentences about what the host lacks."""
+    """What does not change while the executor runs. `warnings` are sentences about what the host lacks, `capabilities`
+    those that containers can be given."""
 
     version: str
     cgroup_layout: str
     runtimes: Sequence[str]  # the default first
     warnings: Sequence[str]
     cgroups: CgroupFeatures = field(default_factory=CgroupFeatures)
+    capabilities: Sequence[str] = ()
+    seccomp: bool = False
+    apparmor: bool = False
+    selinux: bool = False
+    init: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

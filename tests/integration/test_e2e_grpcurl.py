@@ -61,7 +61,7 @@ async def test_a_containers_whole_life(engine: Slipway) -> None:
     created = await call(
         engine,
         "ContainerService/CreateContainer",
-        {"name": "web", "config": {"image": "busybox", "cmd": ["sh", "-c", "echo ready; exec sleep 300"]}},
+        {"name": "web", "config": {"image": "busybox", "cmd": ["sh", "-c", "trap '' TERM; echo ready; exec sleep 9"]}},
     )
     assert len(created["id"]) == 64
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from common.errors import Unimplemented
-from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
 from executor_service.oci.seccomp import default_seccomp
 from executor_service.oci.seccomp_filters import CompiledFilters
+from tests.fixtures.privileges import CAPABILITIES
 
 
 def profile(*added: str, machine: str = "x86_64") -> Any:
-    return default_seccomp(frozenset({*DEFAULT_CAPABILITIES, *added}), machine)
+    return default_seccomp(frozenset({*CAPABILITIES, *added}), machine, (6, 1))
 
 
 def allowed(document: Any) -> set[str]:

@@ -9,16 +9,25 @@ from typing import Any
 import pytest
 
 from common.errors import Internal, InvalidArgument
-from executor_service.container import ContainerSpec, NetworkMode
-from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
+from executor_service.container import ContainerSpec, Namespaces, NetworkMode
+from executor_service.oci.capabilities import CAPABILITIES as ALL_CAPABILITIES
 from executor_service.oci.cgroups import CgroupLayout
 from executor_service.oci.host import HostFacts
 from executor_service.oci.mounts import NetworkFiles
 from executor_service.oci.spec import build_spec, check_working_dir
 from executor_service.oci.users import ResolvedUser
+from tests.fixtures.privileges import CAPABILITIES, SECURITY
 
-HOST = HostFacts(machine="x86_64", seccomp=True, cgroup_layout=CgroupLayout.V1, thermal_throttle=("/sys/x/throttle",))
-SPEC = ContainerSpec(id="ab" * 32, image_id="", args=("sh",), hostname="box", env=("PATH=/bin",))
+HOST = HostFacts(
+    machine="x86_64",
+    seccomp=True,
+    cgroup_layout=CgroupLayout.V1,
+    thermal_throttle=("/sys/x/throttle",),
+    capabilities=frozenset(ALL_CAPABILITIES),
+    kernel=(6, 1),
+)
+SPEC = ContainerSpec(id="ab" * 32, image_id="", args=("sh",), hostname="box", env=("PATH=/bin",), security=SECURITY)
+IN_ORDER = sorted(CAPABILITIES, key=ALL_CAPABILITIES.index)
 ROOT = ResolvedUser(uid=0, gid=0, additional_gids=(0,), home="/root")
 
 
@@ -63,12 +72,11 @@ def test_a_read_only_root_leaves_only_what_programs_need_writable() -> None:
     assert writable == {"/proc", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm"}
 
 
-@pytest.mark.parametrize(
-    ("layout", "expected"), [(CgroupLayout.V1, False), (CgroupLayout.HYBRID, False), (CgroupLayout.V2, True)]
-)
-def test_the_cgroup_namespace_is_private_on_v2_alone(layout: CgroupLayout, expected: bool) -> None:
-    kinds = [namespace["type"] for namespace in build(host=replace(HOST, cgroup_layout=layout))["linux"]["namespaces"]]
-    assert ("cgroup" in kinds) is expected
+@pytest.mark.parametrize("private", [True, False])
+def test_the_cgroup_namespace_is_what_was_asked_for(private: bool) -> None:
+    config = build(replace(SPEC, namespaces=Namespaces(private_cgroup=private)))
+    kinds = [namespace["type"] for namespace in config["linux"]["namespaces"]]
+    assert ("cgroup" in kinds) is private
     assert {"mount", "uts", "pid", "ipc", "network"} <= set(kinds)
 
 
@@ -87,18 +95,17 @@ def test_a_sandbox_that_does_not_fit_the_mode_never_means_the_hosts_network(mode
 
 
 def test_sysctls() -> None:
-    assert build(replace(SPEC, domainname="d"))["linux"]["sysctl"] == {
+    assert build(replace(SPEC, domainname="d", sysctls={"net.core.somaxconn": "7"}))["linux"]["sysctl"] == {
         "kernel.domainname": "d",
-        "net.ipv4.ip_unprivileged_port_start": "0",
-        "net.ipv4.ping_group_range": "0 2147483647",
+        "net.core.somaxconn": "7",
     }
 
 
 def test_capabilities_of_root_and_of_others() -> None:
     root = build()["process"]["capabilities"]
     other = build(user=ResolvedUser(uid=5, gid=5))["process"]["capabilities"]
-    assert root["bounding"] == root["effective"] == root["permitted"] == list(DEFAULT_CAPABILITIES)
-    assert other["bounding"] == list(DEFAULT_CAPABILITIES)
+    assert root["bounding"] == root["effective"] == root["permitted"] == IN_ORDER
+    assert other["bounding"] == IN_ORDER
     assert other["effective"] == other["permitted"] == []
     for capabilities in (root, other):
         assert capabilities["inheritable"] == capabilities["ambient"] == []
@@ -151,6 +158,8 @@ def test_no_filter_where_the_kernel_has_none() -> None:
         "/proc/1/root",
         "/proc/thread-self/cwd/x",
         "/proc/12/task/13/fd/4",
+        "/dev/fd/3",
+        "/dev/./fd",
         "relative",
         "",
         "/a\0b",

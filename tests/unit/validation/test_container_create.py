@@ -13,10 +13,13 @@ from api_service.records.config import (
     LogConfig,
     NetworkingConfig,
 )
+from api_service.validation.capabilities import CAPABILITIES
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
 from api_service.validation.host_facts import HostFacts
 
-_FACTS = HostFacts(runtimes=("crun", "runc"))
+_FACTS = HostFacts(
+    runtimes=("crun", "runc"), capabilities=frozenset(CAPABILITIES), cgroup_layout="v2", seccomp=True, init=True
+)
 _CONFIG = ContainerConfig(image="busybox")
 
 
@@ -150,6 +153,10 @@ def test_defaults() -> None:
             log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "5"}),
             runtime="crun",
             shm_size=64 * 1024 * 1024,
+            ipc_mode="private",
+            cgroupns_mode="private",
+            sysctls={"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
+            init=True,
         ),
         networking_config=NetworkingConfig(),
     )

@@ -1,0 +1,55 @@
+"""The containers whose namespaces another one joins when it starts: they must run, and stay the same until it did."""
+
+from __future__ import annotations
+
+from common.errors import FailedPrecondition
+from executor_service.container import ContainerSpec, NamespaceMode
+from executor_service.node import Node
+from executor_service.oci.namespaces import NOTHING_JOINED, Joined
+from executor_service.oci.processes import read_process
+from executor_service.oci.runtime import Process
+from executor_service.records import Phase
+from executor_service.storage.threads import finish
+
+
+async def join_namespaces(node: Node, spec: ContainerSpec) -> Joined:
+    """Raises FailedPrecondition when one of them does not run, or does not share."""
+    wanted = spec.namespaces
+    if NamespaceMode.CONTAINER not in (wanted.ipc, wanted.pid):
+        return NOTHING_JOINED
+    ipc = pid = None
+    if wanted.ipc is NamespaceMode.CONTAINER:
+        ipc = _running(node, spec, "IPC", wanted.ipc_container)
+    if wanted.pid is NamespaceMode.CONTAINER:
+        pid = _running(node, spec, "process", wanted.pid_container)
+    return Joined(ipc=ipc, pid=pid)
+
+
+async def check_joined(spec: ContainerSpec, joined: Joined) -> None:
+    """After the namespaces were entered by the number of a process: it was the right one if it still is. Raises
+    FailedPrecondition."""
+    for process in joined.processes:
+        if await finish(lambda process=process: read_process(process.pid)) != process:  # type: ignore[misc]
+            raise _refused(spec, "the container whose namespace it joins ended meanwhile; start that one first")
+
+
+def _running(node: Node, spec: ContainerSpec, kind: str, container_id: str) -> Process:
+    record = node.records.find(container_id)
+    if record is None or record.spec is None or record.removing:
+        raise _refused(spec, f"cannot join the {kind} namespace of container {container_id!r}: it is not on this node")
+    if record.phase is not Phase.RUNNING or record.run is None:
+        why = f"cannot join the {kind} namespace of container {container_id!r}: it does not run; start it first"
+        raise _refused(spec, why)
+    if kind == "IPC" and record.spec.namespaces.ipc is not NamespaceMode.SHAREABLE:
+        why = f"cannot join the IPC namespace of container {container_id!r}: its own IPC mode is not 'shareable'"
+        raise _refused(spec, why)
+    return record.run.process.container
+
+
+def _refused(spec: ContainerSpec, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"container {spec.id!r}: {why}",
+        resource_type="container",
+        resource_name=spec.id,
+        reason="CANNOT_JOIN_NAMESPACE",
+    )
