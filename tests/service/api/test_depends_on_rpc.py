@@ -65,12 +65,12 @@ async def test_refused(
 
 
 async def test_a_renamed_container_cannot_close_a_circle(api: Api) -> None:
-    await api.create(name="a")
-    await api.create(name="b", depends_on=[on("a")])
-    await api.containers.RenameContainer(pb2.RenameContainerRequest(container="a", new_name="old"))
-    await api.create(name="a", depends_on=[on("b")])
-    await api.start("a")
-    assert await _started(api) == ["old", "b", "a"]
+    await api.create(name="one")
+    await api.create(name="two", depends_on=[on("one")])
+    await api.containers.RenameContainer(pb2.RenameContainerRequest(container="one", new_name="old"))
+    await api.create(name="one", depends_on=[on("two")])
+    await api.start("one")
+    assert await _started(api) == ["old", "two", "one"]
 
 
 async def test_each_is_started_once_and_before_its_dependents(api: Api) -> None:
