@@ -27,8 +27,10 @@ from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_gr
 
 from common.errors import Unavailable
 from common.interceptor import CallInterceptor
+from executor_service.attachments import Attachments
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
+from executor_service.execs import Execs
 from executor_service.files.threads import CopyThreads
 from executor_service.journal import DEFAULT_RETENTION, Journal
 from executor_service.logs.rotation import LogRotator
@@ -116,6 +118,7 @@ async def open_executor(
             records=records, journal=journal, prober=_prober(paths, seams.execs), on_unhealthy=unhealthy
         ) as monitors,
         CopyThreads.open() as copies,
+        Execs.open(records=records, runtime=seams.execs) as execs,
         Supervisor(
             paths=paths,
             records=records,
@@ -144,12 +147,15 @@ async def open_executor(
             restarts=restarts,
             log_watcher=log_watcher,
             copies=copies,
+            execs=execs,
+            attachments=Attachments(),
         )
         try:
             await adopt(node, operations)
             yield Executor(node=node, operations=operations, facts=facts)
         finally:
             journal.close()
+            node.attachments.close()
             await operations.drain(timeout=grace)
 
 
@@ -202,6 +208,7 @@ async def serving(
     finally:
         await health.enter_graceful_shutdown()
         executor.node.journal.close()
+        executor.node.attachments.close()
         await executor.operations.drain(timeout=grace)
         await asyncio.shield(server.stop(_FLUSH))
 

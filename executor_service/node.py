@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from executor_service.attachments import Attachments
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
+from executor_service.execs import Execs
 from executor_service.files.threads import CopyThreads
 from executor_service.journal import Journal
 from executor_service.logs.watch import LogWatcher
@@ -36,3 +38,5 @@ class Node:
     restarts: Restarts
     log_watcher: LogWatcher
     copies: CopyThreads
+    execs: Execs
+    attachments: Attachments

@@ -138,6 +138,8 @@ class NodeBundles:
             log_path=log,
             log_size_limit=_last_resort(spec.log.max_size),
             terminal=spec.terminal,
+            stdin=spec.open_stdin,
+            stdin_once=spec.stdin_once,
             runtime=spec.runtime,
         )
 

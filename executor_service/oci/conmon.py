@@ -86,6 +86,10 @@ def conmon_argv(conmon: Path, bundle: Bundle, *, runtime: RuntimeBinary, state_r
         argv += ["--log-size-max", str(bundle.log_size_limit)]
     if bundle.terminal:
         argv.append("--terminal")
+    if bundle.stdin:
+        argv.append("--stdin")
+        if not bundle.stdin_once:
+            argv.append("--leave-stdin-open")
     return argv
 
 

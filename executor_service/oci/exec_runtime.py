@@ -44,6 +44,14 @@ class ProbeOutcome:
     output: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftExec:
+    """What a former executor left of an exec: its process, None when it has ended, and whether it was detached."""
+
+    process: Process | None
+    detached: bool
+
+
 class RunningExec(Protocol):
     """One program that runs. Belongs to one event loop; `close` it, whatever happens."""
 
@@ -90,8 +98,11 @@ class ExecRuntime(Protocol):
         """Run it to its end, without input; SIGKILL after `timeout` seconds. Output beyond `max_output` bytes is
         dropped. Cancelled: killed."""
 
-    def left(self, bundle: Path) -> dict[str, Process | None]:
-        """The execs of a former executor in a container, by id: their process, None when it has ended."""
+    def mark_detached(self, bundle: Path, exec_id: str) -> None:
+        """An executor after this one is to let it run. Never fails: what is gone needs no mark."""
+
+    def left(self, bundle: Path) -> dict[str, LeftExec]:
+        """The execs of a former executor in a container, by id."""
 
     def forget(self, bundle: Path, exec_id: str) -> None:
-        """Drop what is kept of an exec. Idempotent."""
+        """Drop what is kept of an exec. Idempotent. Blocks."""

@@ -20,6 +20,8 @@ class Bundle:
     log_path: Path
     log_size_limit: int  # bytes; conmon's last resort when nobody rotates
     terminal: bool
+    stdin: bool = False  # else it reads an end of file
+    stdin_once: bool = False  # it ends when the first client to close it does
     runtime: str = ""
 
 

@@ -30,7 +30,7 @@ from executor_service.logs.record import Stream
 from executor_service.logs.watch import LogWatcher
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.exec_process import ExecProcessSpec, oci_process
-from executor_service.oci.exec_runtime import ExecRuntime, ExecStreams, ExecTarget, ProbeOutcome, RunningExec
+from executor_service.oci.exec_runtime import ExecRuntime, ExecStreams, ExecTarget, LeftExec, ProbeOutcome, RunningExec
 from executor_service.oci.exec_streams import InputWriter, OutputReader, receive_terminal, resize
 from executor_service.oci.processes import read_pid_file, read_process, send_signal
 from executor_service.oci.runtime import Process
@@ -66,6 +66,10 @@ class _Files:
     @property
     def pid(self) -> Path:
         return self.directory / "pid"
+
+    @property
+    def detached(self) -> Path:
+        return self.directory / "detached"
 
     @property
     def log(self) -> Path:
@@ -212,12 +216,19 @@ class RuntimeExecs:
         finally:
             await settle(self._end(running, target.bundle, probe_id))
 
-    def left(self, bundle: Path) -> dict[str, Process | None]:
-        found: dict[str, Process | None] = {}
+    def mark_detached(self, bundle: Path, exec_id: str) -> None:
+        with suppress(OSError):
+            _files(bundle, exec_id).detached.touch(mode=0o600)
+
+    def left(self, bundle: Path) -> dict[str, LeftExec]:
+        found: dict[str, LeftExec] = {}
         with suppress(FileNotFoundError):
             for directory in (bundle / "execs").iterdir():
-                pid = read_pid_file(_Files(directory=directory).pid)
-                found[directory.name] = read_process(pid) if pid else None
+                files = _Files(directory=directory)
+                pid = read_pid_file(files.pid)
+                found[directory.name] = LeftExec(
+                    process=read_process(pid) if pid else None, detached=files.detached.exists()
+                )
         return found
 
     def forget(self, bundle: Path, exec_id: str) -> None:

@@ -124,6 +124,8 @@ def _process(spec: ContainerSpec, user: ResolvedUser, host: HostFacts) -> dict[s
     }
     if spec.rlimits:
         process["rlimits"] = process_rlimits(spec.rlimits)
+    if spec.terminal and spec.terminal_size is not None:
+        process["consoleSize"] = {"height": spec.terminal_size.height, "width": spec.terminal_size.width}
     return process
 
 

@@ -26,6 +26,7 @@ async def remove_locked(node: Node, container_id: str) -> None:
     if not record.removing:
         await node.records.update(container_id, removing=True)
     node.restarts.cancel(container_id)
+    node.attachments.give_up(container_id, None)
     if (watch := node.supervisor.watched(container_id)) is not None:
         await kill(node, container_id, watch)
     if record.spec is None or record.starting:

@@ -149,7 +149,10 @@ class _Start:
                     await check_joined(self.spec, joined)
                 if self.mounts:
                     await node.seams.mounts.unstage(container_id)
-                    await node.seams.cgroups.complete(self.spec)
+                await node.seams.cgroups.complete(self.spec)
+                if node.attachments.awaited(container_id):
+                    # Before the process does anything: whoever attached before the start misses nothing.
+                    node.attachments.connect(self.spec, bundle.directory)
                 with steps.step("start"):
                     await node.seams.runtime.start(container_id, runtime=bundle.runtime)
                 return process
@@ -205,9 +208,11 @@ class _Start:
         if not self.by_policy:
             self.node.restarts.cancel(self.spec.id)
         self.node.supervisor.watch(self.spec, run)
+        self.node.attachments.connect(self.spec, self.node.paths.bundle(self.spec.id))
         return entry
 
     async def _failed(self, error: StartFailed) -> JournalEntry:
+        self.node.attachments.give_up(self.spec.id, error)
         return await start_failed(
             self.node, self.spec.id, start_id=self.start_id, message=error.message, exit_code=error.exit_code
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from executor_service.conversion import (
     stats_to_proto,
 )
 from executor_service.node import Node
+from executor_service.operations.container_attach import container_attach
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_list import container_list
 from executor_service.operations.container_logs import container_logs
@@ -28,7 +30,22 @@ from executor_service.operations.container_start import container_start
 from executor_service.operations.container_stats import container_processes, container_stats
 from executor_service.operations.container_stop import FOREVER, container_stop
 from executor_service.operations.container_update import container_update
-from executor_service.spec_conversion import resources_from_proto, restart_policy_from_proto, spec_from_proto
+from executor_service.operations.exec_run import exec_run
+from executor_service.operations.terminal_resize import container_resize, exec_resize
+from executor_service.spec_conversion import (
+    resources_from_proto,
+    restart_policy_from_proto,
+    size_from_proto,
+    spec_from_proto,
+)
+from executor_service.stream_conversion import (
+    attach_answer,
+    attach_inputs,
+    attach_target,
+    exec_answer,
+    exec_inputs,
+    exec_spec,
+)
 from executor_service.tasks import Operations
 
 _LONGEST_ABANDONED_STOP = 60  # seconds
@@ -120,3 +137,37 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         yield pb.FollowJournalResponse(journal_id=journal.id)
         async for entry in journal.follow(request.after_sequence):
             yield pb.FollowJournalResponse(journal_id=journal.id, entry=entry_to_proto(entry))
+
+    async def AttachContainer(
+        self, request_iterator: AsyncIterator[pb.AttachContainerRequest], context: _Context
+    ) -> AsyncIterator[pb.AttachContainerResponse]:
+        target = await attach_target(request_iterator)
+        outputs = container_attach(
+            self._node,
+            container_id=target.container_id,
+            stdin=target.stdin,
+            stdout=target.stdout,
+            stderr=target.stderr,
+            inputs=attach_inputs(request_iterator),
+        )
+        async with aclosing(outputs):
+            async for output in outputs:
+                yield attach_answer(output)
+
+    async def ResizeTerminal(self, request: pb.ResizeTerminalRequest, context: _Context) -> pb.ResizeTerminalResponse:
+        await container_resize(self._node, container_id=request.container_id, size=size_from_proto(request.size))
+        return pb.ResizeTerminalResponse()
+
+    async def Exec(
+        self, request_iterator: AsyncIterator[pb.ExecRequest], context: _Context
+    ) -> AsyncIterator[pb.ExecResponse]:
+        spec = await exec_spec(request_iterator)
+        async with aclosing(exec_run(self._node, spec, exec_inputs(request_iterator))) as answers:
+            async for answer in answers:
+                yield exec_answer(answer)
+
+    async def ResizeExecTerminal(
+        self, request: pb.ResizeExecTerminalRequest, context: _Context
+    ) -> pb.ResizeExecTerminalResponse:
+        await exec_resize(self._node, exec_id=request.exec_id, size=size_from_proto(request.size))
+        return pb.ResizeExecTerminalResponse()

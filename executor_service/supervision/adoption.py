@@ -44,6 +44,7 @@ async def adopt(node: Node, operations: Operations) -> None:
     for record in alive:
         assert record.run is not None
         assert record.spec is not None
+        node.execs.adopt(record.id, node.paths.bundle(record.id))
         node.supervisor.watch(record.spec, record.run)
         operations.start(align_freezer(node, record))
     for record in running:

@@ -19,7 +19,7 @@ from executor_service.limits import Rlimit
 from executor_service.logs.record import Stream
 from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
 from executor_service.oci.exec_process import ExecProcessSpec
-from executor_service.oci.exec_runtime import ExecStreams, ExecTarget, RunningExec
+from executor_service.oci.exec_runtime import ExecStreams, ExecTarget, LeftExec, RunningExec
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.oci.runtime_execs import RuntimeExecs
@@ -228,7 +228,9 @@ async def test_probes_and_a_start_that_is_broken_off(tmp_path: Path, rootfs: Pat
         with pytest.raises(asyncio.CancelledError):
             await probing
         running = await made.spawn("sleep", "60")
-        assert made.execs.left(made.target.bundle) == {f"{made.numbers[0]:064x}": running.process}
+        assert made.execs.left(made.target.bundle) == {
+            f"{made.numbers[0]:064x}": LeftExec(process=running.process, detached=False)
+        }
         assert running.signal(signal.SIGTERM)
         assert (await made.finish(running))[0] == 143
         assert read_process(running.process.pid) is None
