@@ -19,6 +19,7 @@ from executor_service.oci.host import HostFacts
 from executor_service.oci.runtime_execs import RuntimeExecs
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.seams import Seams
+from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.node import open_storage
 from executor_service.storage.volumes import LocalVolumes
 
@@ -38,10 +39,11 @@ async def open_seams(
     for directory in (paths.containers, paths.bundles, paths.runtime):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     cgroups = CgroupTree.probe()
+    namespace = HostNamespace(host_mounts)
     async with (
         Database(paths.database, schema=SCHEMA) as database,
         open_storage(paths.storage) as storage,
-        LocalVolumes(paths.volumes) as volumes,
+        LocalVolumes(paths.volumes, host=namespace) as volumes,
         BridgeNetwork(bridge, database) as network,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):
@@ -57,7 +59,7 @@ async def open_seams(
             images=storage.images,
             snapshots=storage.snapshots,
             volumes=volumes,
-            mounts=HostMounts(paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=host_mounts),
+            mounts=HostMounts(paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=namespace),
             network=network,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,

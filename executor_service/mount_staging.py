@@ -10,33 +10,30 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from common.errors import InvalidArgument, Violation
 from executor_service.bind_sources import check_propagation, open_bind_source
 from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.mounts import Mount, MountType
-from executor_service.network.worker import in_own_thread
 from executor_service.oci.openat2 import open_in_root
 from executor_service.storage import kernel
 from executor_service.storage.durable import private_directory
+from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.mount_tree import (
     attach_tree,
     copy_tree,
-    enter_mounts,
     make_read_only,
     recursive_read_only,
 )
 from executor_service.storage.overlay_mount import mount_overlay, visible
 from executor_service.storage.snapshots import Snapshotter
-from executor_service.storage.threads import finish, settle
+from executor_service.storage.threads import finish
 from executor_service.storage.volumes import VolumeStore
-
-T = TypeVar("T")
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _EMPTY = ".empty"
@@ -71,10 +68,9 @@ class MountStager(Protocol):
 
 
 class HostMounts:
-    """`root` is made when it is first needed. `host`: a descriptor of the mount namespace in which paths of binds are
-    meant, when this process is in another."""
+    """`root` is made when it is first needed. `host` is where paths of binds are looked up."""
 
-    def __init__(self, root: Path, *, volumes: VolumeStore, snapshots: Snapshotter, host: int | None = None) -> None:
+    def __init__(self, root: Path, *, volumes: VolumeStore, snapshots: Snapshotter, host: HostNamespace) -> None:
         self._root = root
         self._volumes = volumes
         self._snapshots = snapshots
@@ -83,7 +79,7 @@ class HostMounts:
     async def check(self, mounts: Sequence[Mount]) -> None:
         if any(mount.type is MountType.BIND for mount in mounts):
             with ExitStack() as opened:
-                await self._on_host(lambda: _open_binds(mounts, opened, make=True))
+                await self._host.run(lambda: _open_binds(mounts, opened, make=True))
 
     async def stage(self, spec: ContainerSpec) -> Sequence[StagedMount]:
         mounts = spec.mounts
@@ -100,7 +96,7 @@ class HostMounts:
         with ExitStack() as opened:
             trees: dict[int, int] = {}
             if any(mount.type is MountType.BIND for mount in mounts):
-                await self._on_host(lambda: trees.update(_copy_binds(mounts, opened)))
+                await self._host.run(lambda: trees.update(_copy_binds(mounts, opened)))
             home = self._root / spec.id
             return await finish(lambda: _attach_all(home, mounts, opened, trees, volumes, images))
 
@@ -114,17 +110,6 @@ class HostMounts:
     async def adopt(self, holders: Mapping[str, set[str]]) -> None:
         await finish(lambda: remove_staged(self._root))
         await self._volumes.reconcile(holders)
-
-    async def _on_host(self, work: Callable[[], T]) -> T:
-        """Run blocking work where the host's mounts are."""
-        if (host := self._host) is None:
-            return await finish(work)
-
-        def there() -> T:
-            enter_mounts(host)
-            return work()
-
-        return await settle(in_own_thread(there))
 
 
 def remove_staged(root: Path) -> None:
@@ -252,7 +237,7 @@ def _remove(home: Path) -> None:
         place = home / name
         while True:
             try:
-                kernel.unmount(os.fsencode(place), flags=kernel.MNT_DETACH)
+                kernel.detach_tree(os.fsencode(place))
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT):
                     raise

@@ -112,7 +112,7 @@ def _state_to_proto(record: ContainerRecord) -> container_pb2.ContainerState:
     state, status = record.state, record.status
     return container_pb2.ContainerState(
         status=_STATUSES[status],
-        running=state.running,
+        running=state.active,
         paused=status is Status.PAUSED,
         restarting=status is Status.RESTARTING,
         oom_killed=state.oom_killed,

@@ -266,7 +266,8 @@ class ExecutorClient(Protocol):
         """Raises FailedPrecondition when it does not run."""
 
     async def stop(self, container_id: str, *, signal: int, timeout: int, deadline: Deadline) -> JournalEntry | None:
-        """Signal, wait `timeout` seconds (-1: without end), SIGKILL. The `Exited` entry; None when nothing ran."""
+        """Signal, wait `timeout` seconds (-1: without end), SIGKILL. The `Exited` entry, the `RestartCancelled` one
+        when a restart was pending; None when nothing ran."""
 
     async def remove(self, container_id: str, *, deadline: Deadline) -> None:
         """Kill what runs and delete everything of the container. Nothing there: nothing happens."""

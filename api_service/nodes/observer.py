@@ -47,7 +47,7 @@ class Observer:
             if entry not in applied:
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
                 await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
-        if not record.state.running and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):
+        if not record.state.active and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):
             self.on_ended(record)
         return record
 
@@ -69,7 +69,7 @@ class Observer:
             if known.journal_id in ("", node.journal_id) and known.sequence > node.sequence:
                 return None
             changed, events = resynchronise(record, container, node, now=self._clock())
-            ended = changed.state != record.state and not changed.state.running
+            ended = changed.state != record.state and not changed.state.active
             source = f"{node.journal_id[:16]}.{node.sequence}.{container_id[:16]}"
             return Changed(record=changed, sourced={source: events})
 

@@ -22,6 +22,7 @@ from api_service.nodes.executor import (
     Unpaused,
     Updated,
 )
+from api_service.nodes.executor import Event as JournalEvent
 from api_service.records.asked import named_as_asked
 from api_service.records.container import (
     ContainerRecord,
@@ -33,10 +34,12 @@ from api_service.records.container import (
 )
 from api_service.records.event import Event
 from api_service.records.event_shapes import container_event, mount_event, network_event
-from api_service.records.health import Health, HealthStatus
+from api_service.records.health import Health, HealthStatus, is_checked
 from api_service.records.mount import MountType
 
 _SECOND = 1_000_000_000  # nanoseconds
+_ALIVE = (SnapshotPhase.RUNNING, SnapshotPhase.PAUSED)
+_ENDED = (SnapshotPhase.STOPPED, SnapshotPhase.RESTARTING)
 
 
 def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord, list[Event]]:
@@ -82,7 +85,7 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         finished_at=record.state.finished_at,
         start_id=event.start_id,
         restart_count=event.restart_count,
-        health=Health() if _has_health_check(record) else None,
+        health=Health() if is_checked(record.config.healthcheck) else None,
     )
     network = ObservedNetwork(
         sandbox_id=event.sandbox_id,
@@ -141,11 +144,6 @@ def _exited(record: ContainerRecord, event: Exited, time: int) -> tuple[Containe
     return ended, _events_of_end(record, event, time)
 
 
-def _has_health_check(record: ContainerRecord) -> bool:
-    check = record.config.healthcheck
-    return check is not None and check.test[:1] != ("NONE",)
-
-
 def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Event]:
     more = {"exitCode": str(event.exit_code)} if event.exit_code is not None else {"error": event.error}
     if record.state.started_at is not None:
@@ -172,6 +170,9 @@ def resynchronise(
     for entry in _missed(record, snapshot, now=now):
         record, more = apply(record, entry)
         events += more
+    for event in _standing(record, snapshot) if snapshot is not None else ():
+        record, more = apply(record, JournalEntry(sequence=0, time=now, container_id=record.id, event=event))
+        events += more
     if snapshot is not None and snapshot.phase is SnapshotPhase.BROKEN and record.phase is Phase.READY:
         state = dataclasses.replace(record.state, error=snapshot.error)
         record = dataclasses.replace(record, phase=Phase.DEAD, state=state)
@@ -185,19 +186,33 @@ def _missed(record: ContainerRecord, snapshot: ContainerSnapshot | None, *, now:
         why = "the node no longer knows the container" if snapshot is None else snapshot.error
         return [_unseen_end(record, why, now)] if record.state.running else []
     started, known = snapshot.started, record.state.start_id
-    end = snapshot.last if snapshot.phase is SnapshotPhase.STOPPED else None
+    end = snapshot.last if snapshot.phase in _ENDED else None
     if end is not None and not isinstance(end.event, Exited | StartRefused):
         end = None
     if end is not None and _start_id(end) == known and not record.state.running:
         return []
     same_run = started is not None and _start_id(started) == known
-    still_runs = same_run and snapshot.phase is SnapshotPhase.RUNNING
+    still_runs = same_run and snapshot.phase in _ALIVE
     missed: list[JournalEntry] = []
     if record.state.running and not still_runs and (end is None or _start_id(end) != known):
         missed.append(_unseen_end(record, "the end of this run was not recorded", now))
     if started is not None and not same_run:
         missed.append(started)
     return missed if end is None else [*missed, end]
+
+
+def _standing(record: ContainerRecord, snapshot: ContainerSnapshot) -> list[JournalEvent]:
+    """What else is not as the snapshot has it: frozen or not, health, a restart that is pending no more."""
+    state, phase = record.state, snapshot.phase
+    events: list[JournalEvent] = []
+    if not state.running:
+        pending = state.next_restart_at is not None
+        return [RestartCancelled()] if pending and phase is not SnapshotPhase.RESTARTING else []
+    if phase in _ALIVE and state.paused is not (phase is SnapshotPhase.PAUSED):
+        events.append(Unpaused() if state.paused else Paused())
+    if snapshot.health is not None and snapshot.health != state.health:
+        events.append(HealthChanged(health=snapshot.health))
+    return events
 
 
 def _start_id(entry: JournalEntry) -> str:

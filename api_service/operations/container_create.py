@@ -18,6 +18,7 @@ from api_service.operations.container_join import resolve_joined
 from api_service.operations.container_replay import replayed
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_undo import undo_create
+from api_service.operations.dependency_resolve import resolve_dependencies
 from api_service.operations.engine import Engine
 from api_service.operations.host_facts import host_facts
 from api_service.operations.image_config_merge import (
@@ -81,10 +82,14 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
         while True:
             if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
                 return Created(id=known, warnings=warnings(creation, host))
+            depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
             image = await resolve_image(engine, request.config.image)
             joining = await resolve_joined(engine, creation.host_config, name=creation.name)
             creation = dataclasses.replace(creation, host_config=joining)
             draft, plan = await _draft(engine, request, creation, image, facts, node)
+            draft = dataclasses.replace(
+                draft, host_config=dataclasses.replace(draft.host_config, depends_on=depends_on)
+            )
             if await _create(engine, draft, plan, node, name=creation.name, deadline=deadline):
                 return Created(id=draft.id, warnings=warnings(creation, host))
 

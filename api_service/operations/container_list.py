@@ -66,7 +66,7 @@ async def list_containers(
         (
             record
             for record in await engine.containers.all()
-            if (record.state.running or not running_only)
+            if (record.state.active or not running_only)
             and (begin is None or _place(record) < begin)
             and (before is None or _place(record) < before)
             and (since is None or _place(record) > since)

@@ -44,7 +44,7 @@ async def remove_ended(engine: Engine, container_id: str) -> None:
         await asyncio.shield(join_removal(engine, container_id, force=False, volumes=True))
     except (FailedPrecondition, NotFound):
         stored = await engine.containers.get(container_id)
-        if stored is not None and not stored.record.state.running:
+        if stored is not None and not stored.record.state.active:
             raise
 
 
@@ -63,14 +63,14 @@ def join_removal(engine: Engine, container_id: str, *, force: bool, volumes: boo
 
 async def _remove(engine: Engine, container_id: str, removal: Removal, deadline: Deadline) -> None:
     record = await current(engine, container_id)
-    if record.state.running and removal.force:
+    if record.state.active and removal.force:
         # Before the lock: a stop that waits for the process would hold it until then.
         await _kill(engine, record, deadline)
     async with engine.locks.hold(container_id, "remove", deadline), deadline.enforced("remove the container"):
         record = await current(engine, container_id)
         if record.phase is Phase.READY:
             _refuse_running(record, force=removal.force)
-            if record.state.running:
+            if record.state.active:
                 await _kill(engine, record, deadline)
             else:
                 # A node that does not answer is found out while nothing has changed yet.
@@ -116,6 +116,7 @@ async def _set_phase(
 
 
 def _refuse_running(record: ContainerRecord, *, force: bool) -> None:
-    if record.state.running and not force:
-        why = "is running; stop it before removing it, or remove it with force"
+    if record.state.active and not force:
+        what = "running" if record.state.running else "restarting"
+        why = f"is {what}; stop it before removing it, or remove it with force"
         raise wrong_state(record, why, reason="CONTAINER_RUNNING")

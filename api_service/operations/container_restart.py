@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from api_service.nodes.deadline import Deadline
-from api_service.operations.container_start import current, start_locked
+from api_service.operations.container_start import current, start_dependencies, start_locked
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.container_stop import stop_locked, stop_time
 from api_service.operations.engine import Engine
 from api_service.operations.signal_argument import signal_number
+from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import container_event
 
 _START_TIME = 120.0  # seconds
@@ -25,13 +26,15 @@ async def restart_container(
     refuse_when_going(record, "restart")
     limit = deadline or Deadline.after(stop_time(record, timeout) + _START_TIME)
     await engine.jobs.finish(
-        _restart(engine, record.id, signal=number, timeout=timeout, deadline=limit), name=f"restart {record.name}"
+        _restart(engine, record, signal=number, timeout=timeout, deadline=limit), name=f"restart {record.name}"
     )
 
 
 async def _restart(
-    engine: Engine, container_id: str, *, signal: int | None, timeout: int | None, deadline: Deadline
+    engine: Engine, record: ContainerRecord, *, signal: int | None, timeout: int | None, deadline: Deadline
 ) -> None:
+    container_id = record.id
+    await start_dependencies(engine, record, deadline)
     async with engine.locks.hold(container_id, "restart", deadline), deadline.enforced("restart the container"):
         record = await current(engine, container_id)
         refuse_when_going(record, "restart")

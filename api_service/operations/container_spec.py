@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from api_service.nodes.container_spec import ContainerSpec, NetworkMode
+from dataclasses import replace
+
+from api_service.nodes.container_spec import (
+    ContainerSpec,
+    DependencyCondition,
+    ExecProbe,
+    HealthCheck,
+    NetworkMode,
+    NodeDependency,
+)
 from api_service.operations.container_security import (
     container_device_rules,
     container_namespaces,
@@ -10,10 +19,14 @@ from api_service.operations.container_security import (
     container_security,
 )
 from api_service.operations.node_resources import node_resources
-from api_service.records.config import RestartPolicy
+from api_service.operations.signal_argument import signal_number
+from api_service.records.config import ContainerConfig
 from api_service.records.container import ContainerRecord
+from api_service.records.health import is_checked
+from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
 from api_service.validation.environment import process_environment
 from api_service.validation.extra_hosts import parse_extra_host
+from api_service.validation.health import probe_program
 from api_service.validation.log_options import log_bounds
 
 
@@ -61,9 +74,31 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         terminal_size=host.console_size,
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
-        stop_signal=15,
-        stop_timeout=10,
-        restart_policy=RestartPolicy(name="no"),
-        health_check=None,
-        dependencies=(),
+        stop_signal=signal_number(config.stop_signal, field="config.stop_signal"),
+        stop_timeout=DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout,
+        restart_policy=host.restart_policy,
+        health_check=_health_check(config),
+        dependencies=tuple(
+            NodeDependency(
+                container_id=dependency.container,
+                condition=DependencyCondition(dependency.condition),
+                timeout=dependency.timeout,
+            )
+            for dependency in host.depends_on
+        ),
+    )
+
+
+def _health_check(config: ContainerConfig) -> HealthCheck | None:
+    check = config.healthcheck
+    if check is None or not is_checked(check):
+        return None
+    http = replace(check.http, path=check.http.path or "/") if check.http is not None else None
+    return HealthCheck(
+        probe=http or check.tcp or check.grpc or ExecProbe(args=probe_program(check.test, config.shell)),
+        interval=check.interval,
+        timeout=check.timeout,
+        start_period=check.start_period,
+        start_interval=check.start_interval,
+        retries=check.retries,
     )

@@ -1,4 +1,4 @@
-"""Start a container's process."""
+"""Start a container's process, and before it what it depends on."""
 
 from __future__ import annotations
 
@@ -6,34 +6,50 @@ import hashlib
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import JournalEntry, StartRefused
-from api_service.operations.container_state import refuse_when_going
+from api_service.operations.container_state import refuse_when_going, wrong_state
+from api_service.operations.dependency_start import meet_dependencies
 from api_service.operations.engine import Engine
 from api_service.records.asked import named_as_asked
-from api_service.records.container import ContainerRecord
+from api_service.records.container import ContainerRecord, Status
 from api_service.records.container_repository import no_such_container
 from common.errors import StartFailed, Unavailable
 
 
 async def start_container(engine: Engine, container: str, *, deadline: Deadline) -> bool:
-    """True when it ran already. Raises StartFailed, FailedPrecondition, NotFound, Unavailable.
+    """True when it ran already. One that waits for its restart is started at once. Raises StartFailed,
+    FailedPrecondition, DeadlineExceeded (reason `DEPENDENCY_TOO_LATE`), NotFound, Unavailable.
 
     Once begun it goes on to its end without the client: a start is done or undone, never half.
     """
     record = await engine.containers.find(container)
-    refuse_when_going(record, "start")
-    if record.state.running:
+    if _runs(record):
         return True
-    return await engine.jobs.finish(_start(engine, record.id, deadline), name=f"start {record.name}")
+    return await engine.jobs.finish(_start(engine, record, deadline), name=f"start {record.name}")
 
 
-async def _start(engine: Engine, container_id: str, deadline: Deadline) -> bool:
-    async with engine.locks.hold(container_id, "start", deadline), deadline.enforced("start the container"):
-        record = await current(engine, container_id)
-        refuse_when_going(record, "start")
-        if record.state.running:
+async def start_dependencies(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
+    """Start what it depends on and wait for it. Before the container's own lock is taken: it may take long, and
+    nothing of the container is under way yet."""
+    await meet_dependencies(engine, record, lambda found: _start(engine, found, deadline), deadline)
+
+
+async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline) -> bool:
+    await start_dependencies(engine, record, deadline)
+    async with engine.locks.hold(record.id, "start", deadline), deadline.enforced("start the container"):
+        record = await current(engine, record.id)
+        if _runs(record):
             return True
         await start_locked(engine, record, deadline)
         return False
+
+
+def _runs(record: ContainerRecord) -> bool:
+    """Raises FailedPrecondition for one that is going or frozen."""
+    refuse_when_going(record, "start")
+    if record.status is Status.PAUSED:
+        why = "cannot start it, it is paused; unpause it instead"
+        raise wrong_state(record, why, reason="CONTAINER_PAUSED")
+    return record.state.running
 
 
 async def current(engine: Engine, container_id: str) -> ContainerRecord:

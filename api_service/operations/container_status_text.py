@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api_service.records.container import ContainerRecord, Status
+from api_service.records.health import HealthStatus
 
 _SECOND = 1_000_000_000  # nanoseconds
 
@@ -12,7 +13,7 @@ def status_text(record: ContainerRecord, *, now: int) -> str:
     state = record.state
     match record.status:
         case Status.RUNNING:
-            return f"Up {human_duration(_since(state.started_at, now))}"
+            return f"Up {human_duration(_since(state.started_at, now))}{_health(record)}"
         case Status.PAUSED:
             return f"Up {human_duration(_since(state.started_at, now))} (Paused)"
         case Status.RESTARTING:
@@ -25,6 +26,12 @@ def status_text(record: ContainerRecord, *, now: int) -> str:
             return "Created"
         case Status.EXITED:
             return f"Exited ({_code(state.exit_code)}) {human_duration(_since(state.finished_at, now))} ago"
+
+
+def _health(record: ContainerRecord) -> str:
+    if (health := record.state.health) is None:
+        return ""
+    return " (health: starting)" if health.status is HealthStatus.STARTING else f" ({health.status.value})"
 
 
 def human_duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ async def stop_container(
     """
     number = signal_number(signal) if signal else None
     record = await engine.containers.find(container)
-    if not record.state.running or record.status in (Status.REMOVING, Status.DEAD):
+    if not record.state.active or record.status in (Status.REMOVING, Status.DEAD):
         return True
     limit = deadline or Deadline.after(stop_time(record, timeout))
     return await engine.jobs.finish(
@@ -37,7 +37,7 @@ async def _stop(
 ) -> bool:
     async with engine.locks.hold(container_id, "stop", deadline), deadline.enforced("stop the container"):
         record = await current(engine, container_id)
-        if not record.state.running:
+        if not record.state.active:
             return True
         refuse_when_going(record, "stop")
         return not await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=deadline)
@@ -46,7 +46,8 @@ async def _stop(
 async def stop_locked(
     engine: Engine, record: ContainerRecord, *, signal: int | None, timeout: int | None, deadline: Deadline
 ) -> bool:
-    """The stop itself; the caller holds the container's lock. False when nothing ran any more."""
+    """The stop itself, which calls a pending restart off as well; the caller holds the container's lock. False when
+    nothing ran any more."""
     node = engine.nodes.get(record.node)
     entry = await node.executor.stop(
         record.id,

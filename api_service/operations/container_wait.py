@@ -12,6 +12,9 @@ from api_service.records.container import ContainerRecord, Phase
 
 
 class WaitCondition(StrEnum):
+    """A container whose restart is pending is not `not-running`: it goes on by itself. An end before a restart is a
+    `next-exit`."""
+
     NOT_RUNNING = "not-running"
     NEXT_EXIT = "next-exit"
     REMOVED = "removed"
@@ -50,8 +53,8 @@ async def wait_container(
 def _reached(condition: WaitCondition, first: ContainerRecord, record: ContainerRecord) -> bool:
     match condition:
         case WaitCondition.NOT_RUNNING:
-            return not record.state.running
+            return not record.state.active
         case WaitCondition.NEXT_EXIT:
-            return not record.state.running and record.state.finished_at != first.state.finished_at
+            return record.state.finished_at != first.state.finished_at
         case WaitCondition.REMOVED:
             return record.phase is Phase.DEAD and record is not first

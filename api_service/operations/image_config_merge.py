@@ -7,6 +7,7 @@ from dataclasses import replace
 from api_service.records.config import ContainerConfig, ImageConfig
 from api_service.validation.container_create import validate_config
 from api_service.validation.environment import merge_environment
+from api_service.validation.health import merge_health
 from api_service.validation.ports import normalise_exposed_ports
 from api_service.validation.process import clean_path
 from api_service.validation.signals import DEFAULT_STOP_SIGNAL
@@ -17,7 +18,8 @@ DEFAULT_WORKING_DIR = "/"
 
 
 def merge_image_config(config: ContainerConfig, image: ImageConfig) -> ContainerConfig:
-    """The request wins field by field; environment, labels, exposed ports and volumes are united by key.
+    """The request wins field by field; environment, labels, exposed ports and volumes are united by key. A health check
+    has its defaults afterwards.
 
     A request's entrypoint drops the image's command. In the answer `entrypoint` is never None, `stop_signal` and
     `working_dir` have their defaults. The image's configuration must be valid (`validate_image_config`).
@@ -34,6 +36,8 @@ def merge_image_config(config: ContainerConfig, image: ImageConfig) -> Container
         stop_signal=config.stop_signal or image.stop_signal or DEFAULT_STOP_SIGNAL,
         exposed_ports=normalise_exposed_ports((*config.exposed_ports, *image.exposed_ports)),
         volumes=normalise_volume_paths((*config.volumes, *image.volumes)),
+        healthcheck=merge_health(config.healthcheck, image.healthcheck),
+        shell=config.shell or image.shell,
     )
 
 
@@ -48,6 +52,8 @@ def validate_image_config(image: ImageConfig, field: str = "config.image") -> li
         stop_signal=image.stop_signal,
         exposed_ports=image.exposed_ports,
         volumes=image.volumes,
+        healthcheck=image.healthcheck,
+        shell=image.shell,
     )
     return [
         Violation(field=field, description=f"the image's own {violation.field}: {violation.description}")

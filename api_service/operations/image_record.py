@@ -14,11 +14,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api_service.nodes.executor import StoredImage
 from api_service.records.config import ImageConfig
+from api_service.records.health import HealthConfig
 from api_service.records.image import ImageRecord
 from api_service.validation.references import InvalidReference, normalise_reference
 from common.errors import InvalidArgument
 
 _log = structlog.get_logger(__name__)
+
+
+class _Healthcheck(BaseModel):
+    """Times in nanoseconds; 0 stands for absent. An extension that Docker writes."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    Test: list[str] | None = None
+    Interval: int = 0
+    Timeout: int = 0
+    StartPeriod: int = 0
+    StartInterval: int = 0
+    Retries: int = 0
 
 
 class _Config(BaseModel):
@@ -35,6 +49,8 @@ class _Config(BaseModel):
     ExposedPorts: dict[str, Any] | None = None
     StopSignal: str | None = None
     Volumes: dict[str, Any] | None = None
+    Healthcheck: _Healthcheck | None = None
+    Shell: list[str] | None = None
 
 
 class _Image(BaseModel):
@@ -72,6 +88,8 @@ def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
             exposed_ports=tuple(sorted(config.ExposedPorts or ())),
             stop_signal=config.StopSignal or "",
             volumes=tuple(sorted(config.Volumes or ())),
+            healthcheck=_health(config.Healthcheck) if config.Healthcheck is not None else None,
+            shell=tuple(config.Shell or ()),
         ),
         size=stored.size,
         created=_created(parsed.created),
@@ -94,8 +112,33 @@ def encode_image_config(config: ImageConfig) -> bytes:
         "ExposedPorts": {port: {} for port in config.exposed_ports},
         "StopSignal": config.stop_signal,
         "Volumes": {path: {} for path in config.volumes},
+        "Healthcheck": _encode_health(config.healthcheck) if config.healthcheck is not None else None,
+        "Shell": list(config.shell),
     }
     return json.dumps({name: value for name, value in fields.items() if value}).encode()
+
+
+def _health(check: _Healthcheck) -> HealthConfig:
+    return HealthConfig(
+        test=tuple(check.Test or ()),
+        interval=check.Interval,
+        timeout=check.Timeout,
+        start_period=check.StartPeriod,
+        start_interval=check.StartInterval,
+        retries=check.Retries,
+    )
+
+
+def _encode_health(check: HealthConfig) -> Mapping[str, object]:
+    fields: Mapping[str, object] = {
+        "Test": list(check.test),
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+        "Retries": check.retries,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _names(names: Iterable[str]) -> Iterable[str]:

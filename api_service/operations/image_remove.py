@@ -83,7 +83,7 @@ def images_of(record: ContainerRecord) -> set[str]:
 
 
 def _refuse_used(image: ImageRecord, users: Sequence[ContainerRecord], *, force: bool) -> None:
-    running = [user for user in users if user.state.running]
+    running = [user for user in users if user.state.active]
     if running:
         raise _refused(image, f"containers run from it: {_shown(running)}; stop them first", "IMAGE_IN_USE")
     if users and not force:

@@ -43,7 +43,7 @@ def auto_remove(engine: Engine, record: ContainerRecord) -> None:
 
 
 def _should_be_gone(record: ContainerRecord) -> bool:
-    ended = not record.state.running and record.state.start_id != ""
+    ended = not record.state.active and record.state.start_id != ""
     return record.phase is Phase.READY and record.host_config.auto_remove and ended
 
 

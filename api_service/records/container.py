@@ -38,8 +38,9 @@ class Status(StrEnum):
 class ContainerState:
     """`exit_code` is of the last process that ended; None before the first end, while one runs, and when nobody saw it.
     `start_id` names the start the process belongs to. `pid` is 0 unless it runs. `running` is also true while it is
-    `paused`. `health` is None without a check, and unless it runs. `next_restart_at` is None unless a restart is
-    pending; `restart_count` counts those since a client started it."""
+    `paused`, and false while a restart is pending: it says that there is a process. `health` is None without a check,
+    and unless it runs. `next_restart_at` is None unless a restart is pending; `restart_count` counts those since a
+    client started it."""
 
     running: bool = False
     pid: int = 0
@@ -53,6 +54,11 @@ class ContainerState:
     health: Health | None = None
     restart_count: int = 0
     next_restart_at: int | None = None
+
+    @property
+    def active(self) -> bool:
+        """Docker's `Running`: there is a process, or there will be one again without anybody's doing."""
+        return self.running or self.next_restart_at is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

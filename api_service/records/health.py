@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+NO_CHECK = "NONE"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpProbe:
@@ -44,6 +46,11 @@ class HealthConfig:
     start_period: int = 0
     start_interval: int = 0
     retries: int = 0
+
+
+def is_checked(check: HealthConfig | None) -> bool:
+    """Whether a container's merged configuration asks for probes."""
+    return check is not None and check.test[:1] != (NO_CHECK,)
 
 
 class HealthStatus(StrEnum):

@@ -13,8 +13,10 @@ from api_service.records.config import ContainerConfig, EndpointSettings, HostCo
 from api_service.validation.annotations import validate_annotations
 from api_service.validation.binds import validate_binds
 from api_service.validation.cgroup_parent import validate_cgroup_parent
+from api_service.validation.dependencies import normalise_dependency, validate_dependencies
 from api_service.validation.environment import validate_environment
 from api_service.validation.extra_hosts import validate_extra_hosts
+from api_service.validation.health import validate_health
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.log_options import normalise_log_config, validate_log_config
 from api_service.validation.mounts import validate_destinations, validate_mounts
@@ -41,6 +43,7 @@ from api_service.validation.process import (
 )
 from api_service.validation.references import validate_image
 from api_service.validation.resources import fit_resources, validate_oom_score_adj, validate_resources
+from api_service.validation.restart_policy import normalise_restart_policy, validate_restart_policy
 from api_service.validation.signals import validate_signal
 from api_service.validation.tmpfs import validate_tmpfs
 from api_service.validation.volumes import normalise_volume_paths, validate_volume_paths, validate_volumes_from
@@ -96,6 +99,9 @@ def validate_config(config: ContainerConfig, field: str) -> list[Violation]:
         violations += validate_signal(config.stop_signal, f"{field}.stop_signal")
     violations += validate_exposed_ports(config.exposed_ports, f"{field}.exposed_ports")
     violations += validate_volume_paths(config.volumes, f"{field}.volumes")
+    if config.healthcheck is not None:
+        violations += validate_health(config.healthcheck, f"{field}.healthcheck")
+    violations += validate_words(config.shell, f"{field}.shell")
     return violations
 
 
@@ -117,6 +123,10 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
         *validate_resources(host_config.resources, facts, f"{field}.resources"),
         *validate_cgroup_parent(host_config.cgroup_parent, f"{field}.cgroup_parent"),
         *validate_oom_score_adj(host_config.oom_score_adj, f"{field}.oom_score_adj"),
+        *validate_restart_policy(
+            host_config.restart_policy, f"{field}.restart_policy", auto_remove=host_config.auto_remove
+        ),
+        *validate_dependencies(host_config.depends_on, f"{field}.depends_on"),
     ]
 
 
@@ -147,6 +157,8 @@ def normalise(
             runtime=host_config.runtime or facts.default_runtime,
             shm_size=host_config.shm_size or DEFAULT_SHM_SIZE,
             resources=fitted.resources,
+            restart_policy=normalise_restart_policy(host_config.restart_policy),
+            depends_on=tuple(normalise_dependency(dependency) for dependency in host_config.depends_on),
         ),
         dropped=fitted.warnings,
         networking_config=NetworkingConfig(

@@ -50,17 +50,20 @@ def rootfs_propagation(staged: Sequence[StagedMount]) -> str:
 
 
 def check_targets(rootfs: Path, staged: Sequence[StagedMount]) -> None:
-    """Raises InvalidArgument for a target that a link of the image leads into /proc: what is there decides what the
-    runtime can protect. Blocks."""
+    """Raises InvalidArgument for a target that a link of the image leads into /proc, where what is mounted decides what
+    the runtime can protect, or nowhere. Blocks."""
     base = os.path.realpath(rootfs)
-    broken = [
-        Violation(
-            field=f"spec.mounts[{index}].target",
-            description=f"{each.mount.target!a} leads into /proc of the container through a link of the image",
-        )
-        for index, each in enumerate(staged)
-        if each.mount.target not in PROC_FILES and _in_proc(_resolved(rootfs, each.mount.target, base=base))
-    ]
+    broken = []
+    for index, each in enumerate(staged):
+        target = each.mount.target
+        found = _resolved(rootfs, target, base=base)
+        if found is None:
+            why = f"{target!a} leads through a link of the image that leads nowhere"
+        elif target not in PROC_FILES and (found == "/proc" or found.startswith("/proc/")):
+            why = f"{target!a} leads into /proc of the container through a link of the image"
+        else:
+            continue
+        broken.append(Violation(field=f"spec.mounts[{index}].target", description=why))
     if broken:
         raise InvalidArgument(violations=broken)
 
@@ -75,26 +78,31 @@ def _oci_mount(staged: StagedMount) -> Mount:
     return {"destination": mount.target, "type": "bind", "source": str(staged.source), "options": options}
 
 
-def _resolved(rootfs: Path, target: str, *, base: str) -> str:
-    """Where the target is, with the image's links followed inside the root; what is missing is as it is written."""
+def _resolved(rootfs: Path, target: str, *, base: str) -> str | None:
+    """Where the target is, with the image's links followed inside the root; what is missing is as it is written. None:
+    a link on the way leads to nothing."""
     missing = ""
     path = target
     while path:
-        try:
-            descriptor = open_in_root(rootfs, path, flags=os.O_PATH)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise
-            path, _, last = path.rpartition("/")
-            missing = f"/{last}{missing}"
-            continue
-        try:
-            found = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a link of /proc
-        finally:
-            os.close(descriptor)
-        return (found.removeprefix(base) or "") + missing
+        found = _real_path(rootfs, path, flags=os.O_PATH)
+        if found is not None:
+            return found.removeprefix(base) + missing
+        if _real_path(rootfs, path, flags=os.O_PATH | os.O_NOFOLLOW) is not None:
+            return None
+        path, _, last = path.rpartition("/")
+        missing = f"/{last}{missing}"
     return missing
 
 
-def _in_proc(path: str) -> bool:
-    return path == "/proc" or path.startswith("/proc/")
+def _real_path(rootfs: Path, path: str, *, flags: int) -> str | None:
+    """On the node; None when there is nothing."""
+    try:
+        descriptor = open_in_root(rootfs, path, flags=flags)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a link of /proc
+    finally:
+        os.close(descriptor)

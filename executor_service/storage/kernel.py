@@ -17,6 +17,8 @@ RESOLVE_IN_ROOT = 0x10
 
 # include/uapi/linux/mount.h, include/linux/fs.h
 MNT_DETACH = 0x2
+_MS_REC = 0x4000
+_MS_PRIVATE = 0x40000
 UMOUNT_NOFOLLOW = 0x8
 
 _STATFS_SIZE = 256  # bytes, more than struct statfs has anywhere; it begins with the type, a long
@@ -56,6 +58,13 @@ def unmount(target: bytes, *, flags: int = 0) -> None:
     """umount2(2), never through a symlink."""
     if _libc.umount2(target, ctypes.c_int(flags | UMOUNT_NOFOLLOW)) != 0:
         raise _last_error(target)
+
+
+def detach_tree(target: bytes) -> None:
+    """Unmount what is mounted at `target` with all that is mounted below it, here and nowhere else: a copy of a shared
+    mount would take the original's mounts along. Raises OSError, EINVAL when nothing is mounted there."""
+    mount(source=b"none", target=target, filesystem=b"", data=b"", flags=_MS_REC | _MS_PRIVATE)
+    unmount(target, flags=MNT_DETACH)
 
 
 def sync_filesystem(descriptor: int) -> None:

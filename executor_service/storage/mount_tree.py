@@ -108,13 +108,13 @@ def propagation_of(descriptor: int) -> Propagation:
 
 
 def mounted_below(directory: Path) -> list[Path]:
-    """Mount points below `directory` in this namespace, the last made first."""
+    """Mount points below `directory` in this namespace."""
     found = []
     for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
         point = Path(line.split(" ", 5)[4].encode().decode("unicode_escape"))
         if directory in point.parents:
             found.append(point)
-    return found[::-1]
+    return found
 
 
 def _checked(result: int, what: str) -> int:

@@ -32,7 +32,7 @@ def is_empty(home: Path) -> bool:
         return next(entries, None) is None and not (home / _FILL).exists()
 
 
-async def copy_tree(source: int, home: Path) -> None:
+async def copy_files(source: int, home: Path) -> None:
     """Copy the directory of the descriptor, with owners, modes, times, links, devices and attributes. `cp` follows no
     link below it, and nobody else can reach what it writes. Raises Internal."""
     copy = home / _COPY

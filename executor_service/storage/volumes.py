@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,13 @@ from common.errors import FailedPrecondition, Internal, InvalidArgument, NotFoun
 from executor_service.run import run
 from executor_service.storage import kernel
 from executor_service.storage.durable import private_directory, sync_directory, write_synced
+from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.keyed_locks import KeyedLocks
-from executor_service.storage.mount_tree import mounted_below
+from executor_service.storage.mount_tree import attach_tree, copy_tree, make_read_only, mounted_below
 from executor_service.storage.refusals import disk_errors
 from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
-from executor_service.storage.volume_fill import copy_tree, finish_fill, is_empty
+from executor_service.storage.volume_fill import copy_files, finish_fill, is_empty
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +40,8 @@ VOLUME_OPTIONS = ("type", "o", "device")
 _FILE_SYSTEM = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 _MOUNT_TIMEOUT = 60.0  # seconds; a file server that is away takes long to be given up
 _USAGE_TIMEOUT = 60.0  # seconds
+_MAX_MOUNTS = 10_000
+_MOUNT_FAILED = "VOLUME_MOUNT_FAILED"
 _RECORD = "volume.json"
 _DATA = "_data"
 
@@ -100,7 +104,8 @@ def option_violations(options: Mapping[str, str], field: str) -> list[Violation]
 class LocalVolumes:
     """Use as an async context manager."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, host: HostNamespace) -> None:
+        self._host = host
         self._root = root
         self._staging = root / ".staging"
         self._trash = Trash(root / ".trash")
@@ -189,7 +194,7 @@ class LocalVolumes:
             if self._options.get(name) is None or self._options[name] or not await finish(lambda: is_empty(home)):
                 return
             with disk_errors(f"volume {name!r} cannot be filled"):
-                await copy_tree(source, home)
+                await copy_files(source, home)
                 await finish(lambda: finish_fill(home))
 
     def _data(self, name: str) -> Path:
@@ -222,16 +227,41 @@ class LocalVolumes:
             sync_directory(self._root)
 
     async def _mount(self, name: str, options: Mapping[str, str]) -> None:
+        await finish(lambda: self._unmount(name))
+        words = set(options.get("o", "").split(",")) - {""}
+        if options["type"] == "none" and words & {"bind", "rbind"}:
+            await self._bind(name, options["device"], words)
+            return
         argv = ["mount", "-t", options["type"], *(["-o", options["o"]] if options.get("o") else [])]
         argv += ["--", options["device"], str(self._data(name))]
-        await finish(lambda: self._unmount(name))
         try:
             done = await run(argv, timeout=_MOUNT_TIMEOUT)
         except TimeoutError as error:
             why = f"cannot be mounted: {options['device']!a} did not answer in {_MOUNT_TIMEOUT:g} s"
-            raise _refused(name, why, "VOLUME_MOUNT_FAILED") from error
+            raise _refused(name, why, _MOUNT_FAILED) from error
         if done.returncode != 0:
-            raise _refused(name, f"cannot be mounted: {done.message}", "VOLUME_MOUNT_FAILED")
+            raise _refused(name, f"cannot be mounted: {done.message}", _MOUNT_FAILED)
+
+    async def _bind(self, name: str, device: str, words: set[str]) -> None:
+        """A directory of the node, which mount(8) would look for among the mounts of this process."""
+        if foreign := words - {"bind", "rbind", "ro", "rw"}:
+            raise _refused(name, f"cannot be mounted: bind goes with ro alone, not {min(foreign)!a}", _MOUNT_FAILED)
+        with ExitStack() as opened:
+
+            def copy() -> int:
+                source = os.open(device, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, source)
+                tree = copy_tree(source, recursive="rbind" in words)
+                opened.callback(os.close, tree)
+                return tree
+
+            try:
+                tree = await self._host.run(copy)
+                if "ro" in words:
+                    await finish(lambda: make_read_only(tree, recursive=False))
+                await finish(lambda: attach_tree(tree, self._data(name)))
+            except OSError as error:
+                raise _refused(name, f"cannot be mounted: {device!a}: {error.strerror}", _MOUNT_FAILED) from error
 
     def _unmount(self, name: str) -> None:
         unmount_below(self._root / name)
@@ -271,8 +301,12 @@ def has_volumes(root: Path) -> bool:
 
 def unmount_below(directory: Path) -> None:
     """All that is mounted below the directory; what is busy is detached. Blocks."""
-    for point in mounted_below(directory):
-        kernel.unmount(os.fsencode(point), flags=kernel.MNT_DETACH)
+    for _ in range(_MAX_MOUNTS):
+        points = mounted_below(directory)
+        if not points:
+            return
+        # The topmost: what is below a shared mount must not be unmounted by itself, see `detach_tree`.
+        kernel.detach_tree(os.fsencode(min(points, key=lambda point: len(point.parts))))
     if left := mounted_below(directory):
         # Whoever deletes the directory next would delete what is mounted there.
         raise Internal(f"{left[0]} stays mounted; unmount it by hand")

@@ -147,6 +147,19 @@ async def waiting(api: Api, condition: pb2.WaitCondition.ValueType) -> asyncio.F
     return asyncio.ensure_future(anext(aiter(call)))
 
 
+async def test_wait_goes_on_through_a_restart_by_policy(api: Api) -> None:
+    container_id = await api.run(name="web")
+    next_exit = await waiting(api, pb2.WAIT_CONDITION_NEXT_EXIT)
+    ended = await waiting(api, pb2.WAIT_CONDITION_NOT_RUNNING)
+    api.executor.exit(container_id, 3, restart_in=60)
+    assert (await next_exit).exit_code == 3
+    api.executor.restart(container_id)
+    await api.followed()
+    assert not ended.done()
+    await api.stop("web")
+    assert (await ended).exit_code == 143
+
+
 async def test_wait_for_the_next_end(api: Api) -> None:
     container_id = await api.run(name="web")
     api.executor.exit(container_id, 1)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
+from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
 from common.errors import Internal
@@ -20,6 +21,12 @@ async def created(api: Api) -> None:
 
 async def running(api: Api) -> None:
     await api.run(name=NAME)
+
+
+async def restarting(api: Api) -> None:
+    container_id = await api.run(name=NAME, restart_policy=container_pb2.RestartPolicy(name="always"))
+    api.executor.exit(container_id, 3, restart_in=60)
+    await api.followed()
 
 
 async def exited(api: Api) -> None:
@@ -92,6 +99,10 @@ TABLE: dict[Callable[[Api], Awaitable[None]], dict[Callable[[Api], Awaitable[obj
     },
     running: {
         start: True, stop: False, kill: None, restart: None, remove: REFUSED, force_remove: None, rename: None,
+        logs: [],
+    },
+    restarting: {
+        start: False, stop: False, kill: None, restart: None, remove: REFUSED, force_remove: None, rename: None,
         logs: [],
     },
     exited: {

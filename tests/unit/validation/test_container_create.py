@@ -12,6 +12,7 @@ from api_service.records.config import (
     HostConfig,
     LogConfig,
     NetworkingConfig,
+    RestartPolicy,
 )
 from api_service.validation.capabilities import CAPABILITIES
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
@@ -157,6 +158,9 @@ def test_defaults() -> None:
             cgroupns_mode="private",
             sysctls={"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
             init=True,
+            restart_policy=RestartPolicy(
+                name="no", initial_delay=100_000_000, max_delay=60_000_000_000, multiplier=2, reset_after=10_000_000_000
+            ),
         ),
         networking_config=NetworkingConfig(),
     )
