@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from api_service.nodes.executor import ContainerSnapshot, Exited, JournalEntry, NodeSnapshot, StartRefused
 from api_service.nodes.transitions import apply, resynchronise
+from api_service.records.codec import RECORD_UNREADABLE
 from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.records.container_repository import Changed, ContainerRepository
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
+from api_service.store.key_space import RECORD_TOO_LARGE
+from common.errors import Internal, ResourceExhausted
+
+_log = structlog.get_logger(__name__)
 
 Ended = Callable[[ContainerRecord], None]
 """Called with the record of a container whose process ended or could not be started. Must not block."""
@@ -27,7 +34,32 @@ class Observer:
 
     async def observe(self, entries: Sequence[JournalEntry], *, journal_id: str) -> ContainerRecord | None:
         """Move the record of one container forward by those entries, in order, that are newer than what it includes, in
-        one commit with their events. Returns the record after that; None when the container is unknown here."""
+        one commit with their events. Returns the record after that; None when the container is unknown here, or when
+        its record cannot be read: one such record must not hold up the journal.
+
+        What is too large for one commit is written entry by entry, and in the last resort without its events.
+        """
+        try:
+            return await self._observe(entries, journal_id=journal_id)
+        except ResourceExhausted as error:
+            if error.reason != RECORD_TOO_LARGE:
+                raise
+        except Internal as error:
+            if error.reason != RECORD_UNREADABLE:
+                raise
+            _log.error("journal entries passed over", container=entries[0].container_id, error=error.message)
+            return None
+        if len(entries) == 1:
+            _log.error("events too large to be told", container=entries[0].container_id, sequence=entries[0].sequence)
+            return await self._observe(entries, journal_id=journal_id, tell=False)
+        record = None
+        for entry in entries:
+            record = await self.observe([entry], journal_id=journal_id)
+        return record
+
+    async def _observe(
+        self, entries: Sequence[JournalEntry], *, journal_id: str, tell: bool = True
+    ) -> ContainerRecord | None:
         applied: list[JournalEntry] = []
 
         def change(record: ContainerRecord) -> Changed | None:
@@ -38,13 +70,13 @@ class Observer:
             if not applied:
                 return None
             position = JournalPosition(journal_id=journal_id, sequence=applied[-1].sequence)
-            return Changed(record=dataclasses.replace(record, observed=position), sourced=told)
+            return Changed(record=dataclasses.replace(record, observed=position), sourced=told if tell else {})
 
         record = await self._containers.update(entries[0].container_id, change)
         if record is None:
             return None
         for entry in entries:
-            if entry not in applied:
+            if tell and entry not in applied:
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
                 await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
         if not record.state.active and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):

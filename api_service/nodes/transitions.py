@@ -40,6 +40,7 @@ from api_service.records.mount import MountType
 _SECOND = 1_000_000_000  # nanoseconds
 _ALIVE = (SnapshotPhase.RUNNING, SnapshotPhase.PAUSED)
 _ENDED = (SnapshotPhase.STOPPED, SnapshotPhase.RESTARTING)
+_SIGNALS = signal.valid_signals()
 
 
 def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord, list[Event]]:
@@ -148,7 +149,7 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
     more = {"exitCode": str(event.exit_code)} if event.exit_code is not None else {"error": event.error}
     if record.state.started_at is not None:
         more["execDuration"] = str(max(time - record.state.started_at, 0) // _SECOND)
-    if event.exit_code is not None and event.exit_code > 128 and event.exit_code - 128 in signal.valid_signals():
+    if event.exit_code is not None and event.exit_code > 128 and event.exit_code - 128 in _SIGNALS:
         more["signal"] = str(event.exit_code - 128)
     events = [container_event(record, "oom", time)] if event.oom_killed else []
     events.append(container_event(record, "die", time, **more))

@@ -40,9 +40,10 @@ from api_service.records.event_shapes import container_event, volume_event
 from api_service.records.image import ImageRecord
 from api_service.store.store import RevisionConflict
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
+from api_service.validation.host_facts import any_host
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
 from api_service.validation.network_mode import HOST
-from common.errors import Aborted, AlreadyExists, InvalidArgument, Violation
+from common.errors import Aborted, AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, Violation
 
 _CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
 
@@ -71,7 +72,7 @@ class Created:
 async def create_container(engine: Engine, request: CreateRequest, *, deadline: Deadline) -> Created:
     """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable."""
     node = engine.nodes.place()
-    facts = await node.facts(deadline)
+    facts = await _facts(node, request, deadline)
     host = host_facts(facts)
     asked = (request.config, request.host_config, request.networking_config, host)
     violations = [*request.violations, *validate_create(*asked)]
@@ -92,6 +93,18 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
             )
             if await _create(engine, draft, plan, node, name=creation.name, deadline=deadline):
                 return Created(id=draft.id, warnings=warnings(creation, host))
+
+
+async def _facts(node: Node, request: CreateRequest, deadline: Deadline) -> NodeFacts:
+    """Raises Unavailable when the node never answered, or InvalidArgument for what would be wrong on every node."""
+    try:
+        return await node.facts(deadline)
+    except (Unavailable, DeadlineExceeded) as error:
+        asked = (request.config, request.host_config, request.networking_config)
+        violations = [*request.violations, *validate_create(*asked, any_host(request.host_config.runtime))]
+        if violations:
+            raise InvalidArgument(violations=violations) from error
+        raise
 
 
 async def _draft(

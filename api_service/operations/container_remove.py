@@ -11,8 +11,7 @@ import dataclasses
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.container_kill import kill_and_settle
-from api_service.operations.container_start import current
-from api_service.operations.container_state import wrong_state
+from api_service.operations.container_state import current, wrong_state
 from api_service.operations.engine import Engine
 from api_service.operations.image_remove import delete_condemned, images_of
 from api_service.operations.removals import Removal

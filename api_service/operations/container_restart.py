@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from api_service.nodes.deadline import Deadline
-from api_service.operations.container_start import current, start_dependencies, start_locked
-from api_service.operations.container_state import refuse_when_going
+from api_service.operations.container_start import start_dependencies, start_locked
+from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.container_stop import stop_locked, stop_time
 from api_service.operations.engine import Engine
 from api_service.operations.signal_argument import signal_number
 from api_service.records.container import ContainerRecord
-from api_service.records.event_shapes import container_event
 
 _START_TIME = 120.0  # seconds
 
@@ -41,5 +40,4 @@ async def _restart(
         if record.state.running:
             await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=deadline)
             record = await current(engine, container_id)
-        await start_locked(engine, record, deadline)
-        await engine.events.add(container_event(record, "restart", engine.clock()))
+        await start_locked(engine, record, deadline, told="restart")

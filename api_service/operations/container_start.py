@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 
 from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import JournalEntry, StartRefused
-from api_service.operations.container_state import refuse_when_going, wrong_state
+from api_service.nodes.executor import JournalEntry, Started, StartRefused
+from api_service.nodes.registry import Node
+from api_service.operations.container_state import current, refuse_when_going, wrong_state
 from api_service.operations.dependency_start import meet_dependencies
 from api_service.operations.engine import Engine
+from api_service.operations.jobs import whole
 from api_service.records.asked import named_as_asked
 from api_service.records.container import ContainerRecord, Status
-from api_service.records.container_repository import no_such_container
+from api_service.records.event import Event
+from api_service.records.event_shapes import container_event
 from common.errors import StartFailed, Unavailable
 
 
@@ -52,25 +55,25 @@ def _runs(record: ContainerRecord) -> bool:
     return record.state.running
 
 
-async def current(engine: Engine, container_id: str) -> ContainerRecord:
-    """The record as it stands now. Raises NotFound when it was removed meanwhile."""
-    stored = await engine.containers.get(container_id)
-    if stored is None:
-        raise no_such_container(container_id)
-    return stored.record
-
-
-async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
-    """The start itself; the caller holds the container's lock and has checked its state."""
+async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadline, *, told: str = "") -> None:
+    """The start itself; the caller holds the container's lock and has checked its state. `told`: the event of the verb
+    this start is a part of."""
     node = engine.nodes.get(record.node)
     entry = await _ask_twice(engine, record, deadline)
-    await node.settle(entry)
+    event = container_event(record, told, engine.clock()) if told and isinstance(entry.event, Started) else None
+    await whole(_settle(engine, node, entry, event))
     if isinstance(entry.event, StartRefused):
         raise StartFailed(
             f"container {record.name!r}: {named_as_asked(entry.event.message, record)}",
             exit_code=entry.event.exit_code,
             metadata={"container": record.id},
         )
+
+
+async def _settle(engine: Engine, node: Node, entry: JournalEntry, event: Event | None) -> None:
+    await node.settle(entry)
+    if event is not None:
+        await engine.events.add(event)
 
 
 async def _ask_twice(engine: Engine, record: ContainerRecord, deadline: Deadline) -> JournalEntry:

@@ -3,13 +3,23 @@ today: `already` is no error, everything else that cannot be is FAILED_PRECONDIT
 
 from __future__ import annotations
 
+from api_service.operations.engine import Engine
 from api_service.records.container import ContainerRecord, Status
+from api_service.records.container_repository import no_such_container
 from common.errors import FailedPrecondition
 
 _GOING = {
     Status.REMOVING: "it is being removed",
     Status.DEAD: "its removal failed part-way; only removing it again is possible",
 }
+
+
+async def current(engine: Engine, container_id: str) -> ContainerRecord:
+    """The record as it stands now. Raises NotFound when it was removed meanwhile."""
+    stored = await engine.containers.get(container_id)
+    if stored is None:
+        raise no_such_container(container_id)
+    return stored.record
 
 
 def refuse_when_going(record: ContainerRecord, verb: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from api_service.nodes.deadline import Deadline
-from api_service.operations.container_start import current
-from api_service.operations.container_state import refuse_when_going
+from api_service.nodes.executor import JournalEntry
+from api_service.nodes.registry import Node
+from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
+from api_service.operations.jobs import whole
 from api_service.operations.signal_argument import signal_number
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.event_shapes import container_event
@@ -57,9 +59,14 @@ async def stop_locked(
     )
     if entry is None:
         return False
+    await whole(_settle(engine, node, record, entry))
+    return True
+
+
+async def _settle(engine: Engine, node: Node, record: ContainerRecord, entry: JournalEntry) -> None:
+    """Its end and the event of the verb, which a deadline between the two would lose."""
     await node.settle(entry)
     await engine.events.add(container_event(record, "stop", engine.clock()))
-    return True
 
 
 def stop_signal(record: ContainerRecord) -> int:

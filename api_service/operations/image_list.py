@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
 from api_service.records.image import ImageRecord
-from api_service.validation.references import DEFAULT_TAG, InvalidReference, normalise_reference
+from api_service.validation.references import InvalidReference, normalise_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +39,8 @@ def _matches(image: ImageRecord, wanted: ImageFilter) -> bool:
 
 def _is_named(name: str, pattern: str) -> bool:
     """A pattern without a tag means the repository with any."""
-    try:
-        exact = normalise_reference(pattern).familiar
-    except InvalidReference:
-        exact = pattern
-    if name == exact and (":" in pattern.rpartition("/")[2] or exact.endswith(f":{DEFAULT_TAG}")):
-        return True
+    with contextlib.suppress(InvalidReference):
+        if name == normalise_reference(pattern).familiar:
+            return True
     repository = name.rpartition(":")[0]
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(repository, pattern)

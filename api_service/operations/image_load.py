@@ -11,7 +11,7 @@ from api_service.operations.image_name import refuse_more_names
 from api_service.operations.image_record import image_record
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
-from common.errors import FailedPrecondition
+from common.errors import FailedPrecondition, InvalidArgument
 
 
 async def load_image(engine: Engine, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[ImageRecord]:
@@ -19,19 +19,19 @@ async def load_image(engine: Engine, chunks: AsyncIterator[bytes], *, deadline: 
     FailedPrecondition (`TOO_MANY_NAMES`), ResourceExhausted, Unavailable."""
     node = engine.nodes.place()
     stored = await node.executor.load_image(chunks, deadline=deadline)
-    records = [image_record(image, node=node.name) for image in stored]
     try:
+        records = [image_record(image, node=node.name) for image in stored]
         for record in records:
             refuse_more_names(record.id, len(record.names))
-    except FailedPrecondition:
-        await _forget(engine, node, records, deadline)
+    except (FailedPrecondition, InvalidArgument):
+        await _forget(engine, node, [image.id for image in stored], deadline)
         raise
     async with engine.image_changes:
         return [await engine.images.add(record, [image_event(record, "load", engine.clock())]) for record in records]
 
 
-async def _forget(engine: Engine, node: Node, records: Sequence[ImageRecord], deadline: Deadline) -> None:
+async def _forget(engine: Engine, node: Node, ids: Sequence[str], deadline: Deadline) -> None:
     """An archive is taken whole or not at all."""
-    for record in records:
-        if await engine.images.get(record.id) is None:
-            await node.executor.remove_image(record.id, deadline=deadline)
+    for image_id in ids:
+        if await engine.images.get(image_id) is None:
+            await node.executor.remove_image(image_id, deadline=deadline)

@@ -3,8 +3,10 @@ what a lost undo left on the node, containers that should have removed themselve
 
 from __future__ import annotations
 
+import structlog
+
 from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import NodeSnapshot, SnapshotPhase
+from api_service.nodes.executor import NodeSnapshot, SnapshotPhase, StoredImage
 from api_service.nodes.registry import Node
 from api_service.operations.container_remove import join_removal, remove_ended
 from api_service.operations.container_undo import undo_create
@@ -14,6 +16,9 @@ from api_service.operations.image_remove import delete_condemned
 from api_service.operations.volume_sweep import sweep_volumes
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.event_shapes import image_event
+from common.errors import InvalidArgument
+
+_log = structlog.get_logger(__name__)
 
 _CALL_TIME = 60.0  # seconds
 
@@ -57,8 +62,18 @@ async def _remove_leftovers(engine: Engine, node: Node, snapshot: NodeSnapshot) 
         if container.phase is not SnapshotPhase.CREATED or container.last is not None:
             continue
         # Records are written before the node is asked, so one that is absent now was undone.
-        if await engine.containers.get(container.container_id) is None:
+        if not await engine.containers.exists(container.container_id):
             await node.executor.remove(container.container_id, deadline=Deadline.after(_CALL_TIME))
+
+
+async def _adopt(engine: Engine, node: Node, image: StoredImage) -> None:
+    """One that this service cannot take keeps no other from being adopted."""
+    try:
+        record = image_record(image, node=node.name)
+    except InvalidArgument as error:
+        _log.error("image on a node not adopted", node=node.name, image=image.id, error=error.message)
+        return
+    await engine.images.adopt(record)
 
 
 async def _adopt_images(engine: Engine, node: Node) -> None:
@@ -69,7 +84,7 @@ async def _adopt_images(engine: Engine, node: Node) -> None:
         for image in stored:
             record = known.get(image.id)
             if record is None:
-                await engine.images.adopt(image_record(image, node=node.name))
+                await _adopt(engine, node, image)
             elif node.name not in record.nodes:
                 await engine.images.set_nodes(record.id, (*record.nodes, node.name))
         held = {image.id for image in stored}

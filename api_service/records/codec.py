@@ -7,15 +7,22 @@ revision, which together name a value that never changes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from api_service.store.store import Entry
 from common.errors import Internal
 
 T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+RECORD_UNREADABLE = "RECORD_UNREADABLE"
+"""Reason of an entry that is no record."""
 
 _MAX_KEPT = 8192
 
@@ -34,6 +41,7 @@ class Codec(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
         self._kept: OrderedDict[str, Stored[T]] = OrderedDict()
+        self._unreadable: dict[str, int] = {}  # revisions by key
 
     def encode(self, record: T) -> bytes:
         return self._adapter.dump_json(record)
@@ -50,12 +58,26 @@ class Codec(Generic[T]):
             self._kept.popitem(last=False)
         return stored
 
+    def readable(self, entries: Iterable[Entry]) -> list[T]:
+        """The records among the entries. One that cannot be read is left out and logged once: it must not take all the
+        others out of a list; whoever asks for it by its id is told."""
+        found: list[T] = []
+        for entry in entries:
+            if self._unreadable.get(entry.key) == entry.revision:
+                continue
+            try:
+                found.append(self.decode(entry).record)
+            except Internal as error:
+                self._unreadable[entry.key] = entry.revision
+                _log.error("record left out", key=entry.key, error=error.message)
+        return found
+
     def _parse(self, key: str, value: bytes) -> T:
         try:
             return self._adapter.validate_json(value)
         except ValidationError as error:
             raise Internal(
                 f"the stored record {key} cannot be read by this version: {error.error_count()} fields are wrong",
-                reason="RECORD_UNREADABLE",
+                reason=RECORD_UNREADABLE,
                 metadata={"key": key},
             ) from error

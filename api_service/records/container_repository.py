@@ -46,6 +46,10 @@ class ContainerRepository:
         entry = await self._store.get(_key(container_id))
         return self._codec.decode(entry) if entry is not None else None
 
+    async def exists(self, container_id: str) -> bool:
+        """Whether there is a record, of whatever phase, readable or not."""
+        return await self._store.get(_key(container_id)) is not None
+
     async def find(self, reference: str) -> ContainerRecord:
         """The container of a full id, a name (a leading slash is dropped) or a unique id prefix, in this order.
 
@@ -68,7 +72,8 @@ class ContainerRepository:
         return [record for record in await self.every_phase() if record.phase is not Phase.CREATING]
 
     async def every_phase(self) -> list[ContainerRecord]:
-        return [self._codec.decode(entry).record for entry in await self._store.list("containers/")]
+        """Those that can be read."""
+        return self._codec.readable(await self._store.list("containers/"))
 
     async def id_of_request(self, request_id: str) -> str | None:
         entry = await self._store.get(_request_key(request_id))
@@ -199,8 +204,7 @@ class ContainerRepository:
 
     async def _with_prefix(self, prefix: str) -> list[ContainerRecord]:
         entries = await self._store.list(_key(prefix), limit=4 * _MAX_CANDIDATES)
-        records = [self._codec.decode(entry).record for entry in entries]
-        return [record for record in records if record.phase is not Phase.CREATING]
+        return [record for record in self._codec.readable(entries) if record.phase is not Phase.CREATING]
 
 
 def no_such_container(reference: str) -> NotFound:

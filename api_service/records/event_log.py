@@ -20,8 +20,8 @@ import structlog
 
 from api_service.records.codec import Codec
 from api_service.records.event import Event, EventCursor
-from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
-from common.errors import InvalidArgument, OutOfRange, Violation
+from api_service.store.store import STORE_FULL, Delete, Entry, Put, RevisionConflict, Store
+from common.errors import InvalidArgument, OutOfRange, ResourceExhausted, Violation
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +82,24 @@ class EventLog:
         ]
 
     async def add(self, *events: Event) -> None:
-        await self._store.commit(*self.puts(events))
+        """In a full store the oldest events make room."""
+        puts = self.puts(events)
+        try:
+            await self._store.commit(*puts)
+        except ResourceExhausted as error:
+            if error.reason != STORE_FULL:
+                raise
+            await self._store.commit(*puts, *await self._oldest(sum(_size(put.key, put.value) for put in puts)))
+
+    async def _oldest(self, size: int) -> list[Delete]:
+        """Of so many bytes together, as far as one commit can hold them."""
+        going: list[Delete] = []
+        for entry in await self._store.list(_PREFIX, limit=_TRIM_BATCH):
+            if size <= 0:
+                break
+            going.append(Delete(key=entry.key))
+            size -= _size(entry.key, entry.value)
+        return going
 
     async def add_missing(self, events: Sequence[Event], *, source: str) -> None:
         """Write the events of this source unless they are there."""

@@ -49,8 +49,8 @@ class ImageRepository:
         return self._codec.decode(entries[0]).record if entries else None
 
     async def all(self) -> list[ImageRecord]:
-        """All, in no order."""
-        return [self._codec.decode(entry).record for entry in await self._store.list("images/")]
+        """All that can be read, in no order."""
+        return self._codec.readable(await self._store.list("images/"))
 
     async def add(self, image: ImageRecord, events: Sequence[Event]) -> ImageRecord:
         """Write the image; one that is there keeps its names and nodes and gets these as well. Its new names leave the

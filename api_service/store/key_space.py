@@ -15,6 +15,10 @@ MAX_COMMIT_BYTES = 1536 * 1024
 """Keys and values of one commit: etcd's default request size. Source: https://etcd.io/docs/v3.5/dev-guide/limit/"""
 
 
+RECORD_TOO_LARGE = "RECORD_TOO_LARGE"
+"""Reason of a commit that is larger than that."""
+
+
 class KeySpace:
     """Not thread-safe: belongs to the event loop. Keys are ordered by code point, which is the order of their UTF-8."""
 
@@ -76,7 +80,7 @@ def check_operations(operations: Sequence[Put | Delete]) -> None:
     if (size := _put_bytes(operations)) > MAX_COMMIT_BYTES:
         raise ResourceExhausted(
             f"{keys[0]}: a commit of {size} bytes, at most {MAX_COMMIT_BYTES} are possible; make the record smaller",
-            reason="RECORD_TOO_LARGE",
+            reason=RECORD_TOO_LARGE,
         )
 
 

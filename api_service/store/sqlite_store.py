@@ -20,7 +20,7 @@ from typing import Self
 
 from api_service.store.change_feed import ChangeFeed, cursor_gone
 from api_service.store.key_space import KeySpace, change_of, check_expected, check_operations
-from api_service.store.store import Change, Delete, Entry, Put, Store
+from api_service.store.store import STORE_FULL, Change, Delete, Entry, Put, Store
 from common.errors import ResourceExhausted
 from common.sqlite import Database
 
@@ -101,7 +101,7 @@ class SqliteStore:
             raise ResourceExhausted(
                 f"{self._path}: the store holds {self._keys.size} bytes of records and may hold {self._quota}; "
                 "remove containers, or raise the quota",
-                reason="STORE_FULL",
+                reason=STORE_FULL,
             )
         work = functools.partial(_apply, operations=operations, history_limit=self._history_limit)
         revision, _changes = await self._database.write(work, on_commit=self._committed)

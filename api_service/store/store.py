@@ -13,6 +13,9 @@ from typing import Protocol
 
 from common.errors import Aborted
 
+STORE_FULL = "STORE_FULL"
+"""Reason of a commit for which a store has no room."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:

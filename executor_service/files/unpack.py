@@ -58,8 +58,8 @@ class TreeUnpacker:
         self._times: list[tuple[bytes, int]] = []
 
     def unpack(self, reader: TarReader) -> None:
-        """Raises OSError, InvalidArgument for what the archive may not say, FailedPrecondition for what is in its way.
-        What was unpacked until then stays."""
+        """Of an archive that `check_archive` found good. Raises OSError, FailedPrecondition for what is in its way;
+        what was unpacked until then stays."""
         try:
             for entry in reader:
                 self._check()
@@ -158,8 +158,6 @@ class TreeUnpacker:
 
     def _link(self, parent: int, base: bytes, entry: Entry) -> None:
         source = _parts(entry.link)
-        if not source:
-            raise corrupt_archive(f"tar: {shown(entry.name)} is a hard link to the directory it is unpacked into")
         directory = self._open(b"/".join(source[:-1]) or b".")
         try:
             os.link(source[-1], base, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
@@ -234,6 +232,17 @@ class TreeUnpacker:
                         os.close(descriptor)
                 finally:
                     os.close(path)
+
+
+def check_archive(reader: TarReader, check: Callable[[], None]) -> None:
+    """Raises InvalidArgument for an archive that is broken or cut off, or whose names leave its directory."""
+    for entry in reader:
+        check()
+        _parts(entry.name)
+        if entry.kind is Kind.HARDLINK and not _parts(entry.link):
+            raise corrupt_archive(f"tar: {shown(entry.name)} is a hard link to the directory it is unpacked into")
+    if not reader.ended:
+        raise corrupt_archive("tar: it was cut off, its end mark is missing; send the whole archive")
 
 
 def _parts(name: bytes) -> list[bytes]:

@@ -1,7 +1,7 @@
 """A tar archive into a directory of a container.
 
-The archive is taken in whole before anything of the container is touched: a client that is slow, or goes away half-way,
-holds nothing and has changed nothing.
+The archive is taken in whole, and read once, before anything of the container is touched: a client that is slow, or
+goes away half-way, holds nothing and has changed nothing. gRPC cannot tell its going from its end, the archive can.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from executor_service.container import ContainerSpec
 from executor_service.files.refusals import corrupt_archive, path_errors
 from executor_service.files.resolve import target_directory
 from executor_service.files.threads import Check
-from executor_service.files.unpack import TreeUnpacker, UnpackRules
+from executor_service.files.unpack import TreeUnpacker, UnpackRules, check_archive
 from executor_service.node import Node
 from executor_service.operations.file_root import check_path, container_root, usable
 from executor_service.records import ContainerRecord, Phase
@@ -50,12 +50,17 @@ async def _unpack(node: Node, record: ContainerRecord, plain: BinaryIO, *, path:
         async with container_root(node, record) as root:
 
             def work(check: Check) -> None:
+                check_archive(_reader(plain), check)
                 with target_directory(root, path) as target:
                     whole = os.path.samestat(os.fstat(root), os.fstat(target))
-                    reader = TarReader(SeekingSource(plain), max_entries=_MAX_ENTRIES)
+                    reader = _reader(plain)
                     TreeUnpacker(target, whole=whole, rules=rules, check=check).unpack(reader)
 
             await node.copies.finish(work)
+
+
+def _reader(plain: BinaryIO) -> TarReader:
+    return TarReader(SeekingSource(plain), max_entries=_MAX_ENTRIES)
 
 
 def _refuse_read_only(record: ContainerRecord, spec: ContainerSpec) -> None:

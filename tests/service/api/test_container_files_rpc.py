@@ -65,7 +65,6 @@ async def test_the_target_comes_first_and_once(api: Api) -> None:
         refusal = await refused(put(api, *messages))
         assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
         assert refusal.violations.keys() == {"target"}
-    assert api.executor.files == {}
 
 
 @pytest.mark.parametrize(

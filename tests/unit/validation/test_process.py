@@ -57,8 +57,6 @@ def test_working_dirs_that_are_fine(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/" + "a" * 4095, "4095"),
-        ("/" + "ä" * 2048, "4095"),
         ("/proc/self/fd/3", "open files"),
         ("/proc/self/fd", "open files"),
         ("/proc/thread-self/fd/9", "open files"),

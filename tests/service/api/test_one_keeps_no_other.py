@@ -1,0 +1,146 @@
+"""One record, image, event or node that is out of order keeps nothing else from its work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import grpc
+import pytest
+from slipway.v1 import container_pb2
+from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import image_service_pb2 as image_pb2
+
+from api_service.nodes.deadline import Deadline
+from api_service.operations.container_stop import stop_container
+from api_service.records.event_log import EventLog
+from api_service.records.event_shapes import container_event
+from api_service.store.sqlite_store import SqliteStore
+from api_service.store.store import Put
+from common.errors import DeadlineExceeded, ResourceExhausted
+from tests.fixtures.api import Api, refused, running_api
+from tests.fixtures.fake_executor import FakeExecutor, image_config
+
+
+async def create_labelled(api: Api, name: str, size: int) -> str:
+    """A container whose labels, which every event of it carries, have so many bytes."""
+    labels = {f"{number:03}": "x" * 16_000 for number in range(size // 16_000)}
+    config = container_pb2.ContainerConfig(image="busybox", cmd=["sleep"], labels=labels)
+    return (await api.containers.CreateContainer(pb2.CreateContainerRequest(name=name, config=config))).id
+
+
+async def test_entries_that_are_too_large_for_one_commit_are_written_one_by_one(
+    api: Api, executor: FakeExecutor
+) -> None:
+    large = await create_labelled(api, "large", 400_000)
+    await api.start(large)
+    executor.paused = True
+    for _ in range(8):
+        executor._append(executor.containers[large], signaled={"signal": 10})  # type: ignore[arg-type]  # as a message
+    executor.exit(large, 3)
+    executor.resume()
+    await api.followed()
+    assert (await api.inspect("large")).state.exit_code == 3
+    assert (await api.actions(type=["container"]))[-9:] == ["container kill"] * 8 + ["container die"]
+
+
+async def test_an_entry_that_is_too_large_alone_is_taken_without_its_events(api: Api, executor: FakeExecutor) -> None:
+    large = await create_labelled(api, "large", 600_000)
+    await api.start(large)
+    executor.exit(large, 137, oom=True)
+    await api.followed()
+    state = (await api.inspect("large")).state
+    assert (state.exit_code, state.oom_killed) == (137, True)
+    assert await api.run(name="next")
+
+
+async def test_a_record_that_cannot_be_read(api: Api, executor: FakeExecutor) -> None:
+    broken, _ = await api.run(name="broken"), await api.run(name="whole")
+    store = api.engine.containers._store
+    await store.commit(Put(key=f"containers/{broken}", value=b'{"id": 1}'))
+    executor.exit(broken, 1)
+    await api.followed()
+    assert await api.names() == ["whole"]
+    assert (await api.stop("whole")).already_stopped is False
+    refusal = await refused(api.inspect(broken))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "RECORD_UNREADABLE")
+    assert broken in refusal.message
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+async def test_events_make_room_for_events_in_a_full_store(tmp_path: Path, api: Api, kept: int) -> None:
+    record = await api.engine.containers.find(await api.create(name="web"))
+    event = container_event(record, "stop", 1)
+    async with SqliteStore(tmp_path / "small.db", quota=4096, reserve=0) as store:
+        events = EventLog(store)
+        for _ in range(kept):
+            await events.add(event)
+        with pytest.raises(ResourceExhausted):
+            for number in range(4096):
+                await store.commit(Put(key=f"fill/{number:04}", value=b""))
+        if kept:
+            await events.add(event)
+            assert len(await store.list("events/")) == kept
+        else:
+            with pytest.raises(ResourceExhausted):
+                await events.add(event)
+
+
+@pytest.mark.parametrize(("verb", "told"), [("stop", "stop"), ("restart", "restart")])
+async def test_a_deadline_does_not_part_an_end_from_its_event(
+    api: Api, monkeypatch: pytest.MonkeyPatch, verb: str, told: str
+) -> None:
+    await api.run(name="web")
+    events, add = api.engine.events, api.engine.events.add
+    reached = asyncio.Event()
+
+    async def slow(*added: object) -> None:
+        reached.set()
+        await asyncio.sleep(0.6)  # past the deadline below
+        await add(*added)  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(events, "add", slow)
+    if verb == "stop":
+        with pytest.raises(DeadlineExceeded):
+            await stop_container(api.engine, "web", deadline=Deadline.after(0.3))
+    else:
+        request = pb2.RestartContainerRequest(container="web")
+        await refused(api.containers.RestartContainer(request, timeout=0.9))
+    await reached.wait()
+    while f"container {told}" not in await api.actions(type=["container"]):
+        await asyncio.sleep(0.01)
+
+
+async def test_what_is_wrong_is_said_by_a_service_whose_node_never_answered(tmp_path: Path) -> None:
+    executor = FakeExecutor(tmp_path / "executor.sock")
+    async with running_api(tmp_path, executor, connected=False) as api:
+        wrong = pb2.CreateContainerRequest(
+            name="-", config=container_pb2.ContainerConfig(image="busybox", stop_signal="SIGNOPE")
+        )
+        wrong.host_config.runtime = "kata"
+        refusal = await refused(api.containers.CreateContainer(wrong))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert {"name", "config.stop_signal"} <= refusal.violations.keys()
+        assert "host_config.runtime" not in refusal.violations
+        right = pb2.CreateContainerRequest(config=container_pb2.ContainerConfig(image="busybox", cmd=["true"]))
+        assert (await refused(api.containers.CreateContainer(right))).code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_image_that_is_refused_does_not_stay_on_the_node(api: Api, executor: FakeExecutor) -> None:
+    before = set(executor.images)
+    odd = json.dumps({"names": ["odd:1"], "config": {**image_config(), "config": {"Env": "no list"}}}).encode()
+    assert (await refused(api.load(odd))).reason == "CORRUPT_IMAGE"
+    assert set(executor.images) == before
+
+
+async def test_an_image_that_cannot_be_taken_keeps_no_other_from_being_adopted(
+    tmp_path: Path, executor: FakeExecutor
+) -> None:
+    executor.store_image(["odd:1"], {"config": {"Env": "no list"}})
+    for number in range(3):
+        executor.store_image([f"good:{number}"], image_config(Cmd=[str(number)]))
+    async with running_api(tmp_path, executor) as api:
+        async with asyncio.timeout(10):
+            while len((await api.images.ListImages(image_pb2.ListImagesRequest())).images) < 3:
+                await asyncio.sleep(0.01)
