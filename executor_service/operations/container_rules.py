@@ -15,6 +15,7 @@ from executor_service.oci.spec import check_working_dir
 from executor_service.operations.mount_rules import mount_rules
 from executor_service.operations.resource_rules import cgroup_parent_violations, resource_violations
 from executor_service.operations.security_rules import security_rules
+from executor_service.operations.supervision_rules import supervision_rules
 
 IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -34,6 +35,7 @@ def violations(spec: ContainerSpec) -> list[Violation]:
     found = (
         *(_identity(spec), _process(spec), _host(spec), _names(spec)),
         *(mount_rules(spec.mounts), security_rules(spec)),
+        supervision_rules(spec),
     )
     return [
         *(Violation(field=f"spec.{field}", description=text) for rules in found for field, text in rules),
