@@ -22,7 +22,9 @@ from tests.fixtures.slipway import Slipway, installed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-Mount, Bind, Volume = mount_pb2.Mount, mount_pb2.BindOptions, mount_pb2.VolumeOptions
+Mount = mount_pb2.Mount
+Bind = mount_pb2.BindOptions
+Volume = mount_pb2.VolumeOptions
 
 
 @dataclass(frozen=True)
