@@ -34,7 +34,6 @@ from api_service.validation.sysctls import normalise_sysctls, validate_sysctls
 from api_service.validation.ulimits import validate_ulimits
 from common.errors import Violation
 
-_OOM_SCORES = range(-1000, 1001)  # proc_pid_oom_score_adj(5)
 _MAX_ID = 2**31 - 1
 _MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
 
@@ -68,7 +67,6 @@ def validate_privileges(
         *validate_ulimits(host.ulimits, f"{field}.ulimits"),
         *validate_devices(host.devices, f"{field}.devices"),
         *validate_device_rules(host.device_cgroup_rules, f"{field}.device_cgroup_rules"),
-        *_validate_oom_score_adj(host.oom_score_adj, f"{field}.oom_score_adj"),
         *validate_init(host.init, host.pid_mode, facts, f"{field}.init"),
     ]
 
@@ -142,9 +140,3 @@ def _validate_uts(config: ContainerConfig, host: HostConfig, field: str) -> list
             if given
         ]
     return violations
-
-
-def _validate_oom_score_adj(score: int, field: str) -> list[Violation]:
-    if score in _OOM_SCORES:
-        return []
-    return [Violation(field=field, description=f"{score} must be from {_OOM_SCORES[0]} to {_OOM_SCORES[-1]}")]

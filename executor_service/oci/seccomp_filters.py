@@ -40,13 +40,16 @@ class CompiledFilters:
     def learn(self, config: Mapping[str, object], state: Path) -> None:
         """Keep the filter that crun compiled for this configuration, from the container's state directory. Blocks."""
         key = _key(config)
-        if not key or key in self._filters or len(self._filters) >= _MAX_FILTERS:
+        if not key or key in self._filters:
             return
         try:
             content = (state / "seccomp.bpf").read_bytes()
         except FileNotFoundError:
             return
         if content and len(content) % _INSTRUCTION_SIZE == 0 and len(content) <= _MAX_INSTRUCTIONS * _INSTRUCTION_SIZE:
+            # Profiles of users come and go; those used most were learnt anew soonest.
+            while len(self._filters) >= _MAX_FILTERS:
+                self._filters.pop(next(iter(self._filters)))
             self._filters[key] = base64.b64encode(content).decode()
 
 

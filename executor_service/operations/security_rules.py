@@ -74,8 +74,6 @@ def _namespaces(spec: ContainerSpec) -> _Rules:
         yield "pid_mode", f"{wanted.pid.value!r} is for IPC namespaces only"
     if spec.init and wanted.pid is not NamespaceMode.PRIVATE:
         yield "init", "needs a process namespace of the container's own"
-    if not -1000 <= spec.oom_score_adj <= 1000:
-        yield "oom_score_adj", f"{spec.oom_score_adj} must be from -1000 to 1000"
 
 
 def _sysctls(spec: ContainerSpec) -> _Rules:

@@ -216,6 +216,14 @@ async def test_leaving_through_a_working_directory_is_refused(containers: Contai
         ensure_working_dir(containers.rootfs, "/link")
 
 
+@pytest.mark.parametrize("place", ["/proc/self/fd/7", "/dev/fd/7"])
+def test_a_link_to_where_the_image_has_what_the_kernel_will_hide_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / place.lstrip("/")).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(place)
+    with pytest.raises(InvalidArgument, match="descriptors"):
+        ensure_working_dir(tmp_path, "/link")
+
+
 async def test_a_missing_working_directory_is_made_inside(containers: Containers, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

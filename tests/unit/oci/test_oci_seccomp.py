@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.errors import Unimplemented
-from executor_service.oci.seccomp import default_seccomp
+from executor_service.oci.seccomp import custom_seccomp, default_seccomp
 from executor_service.oci.seccomp_filters import CompiledFilters
 from tests.fixtures.privileges import CAPABILITIES
 
@@ -115,3 +116,90 @@ def test_what_is_no_filter_is_not_kept(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "seccomp.bpf").write_bytes(content)
     filters.learn(config, tmp_path)
     assert filters.apply(config) == config
+
+
+def custom(**profile: Any) -> Any:
+    text = json.dumps({"defaultAction": "SCMP_ACT_ERRNO", **profile})
+    return custom_seccomp(text, frozenset(CAPABILITIES), "x86_64", (6, 1))
+
+
+_ALLOW = {"names": ["read"], "action": "SCMP_ACT_ALLOW"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "applies"),
+    [
+        ({"includes": {"caps": ["CAP_CHOWN", "CAP_KILL"]}}, True),
+        ({"includes": {"caps": ["CAP_CHOWN", "CAP_SYS_ADMIN"]}}, False),
+        ({"excludes": {"caps": ["CAP_SYS_ADMIN", "CAP_KILL"]}}, False),
+        ({"excludes": {"caps": ["CAP_SYS_ADMIN"]}}, True),
+        ({"includes": {"arches": ["arm", "amd64"]}}, True),
+        ({"includes": {"arches": ["arm64"]}}, False),
+        ({"excludes": {"arches": ["amd64"]}}, False),
+        ({"includes": {"minKernel": "6.1"}}, True),
+        ({"includes": {"minKernel": "6.10"}}, False),
+        ({"excludes": {"minKernel": "5.0"}}, False),
+        ({"includes": None, "excludes": {}}, True),
+    ],
+)
+def test_the_conditions_of_a_rule(conditions: Any, applies: bool) -> None:
+    assert ("read" in allowed(custom(syscalls=[{**_ALLOW, **conditions}]))) is applies
+
+
+def test_a_profile_in_the_runtimes_own_form() -> None:
+    document = custom(
+        architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+        defaultErrnoRet=38,
+        flags=["SECCOMP_FILTER_FLAG_LOG"],
+        syscalls=[{"name": "read", "action": "SCMP_ACT_LOG", "args": [{"index": 1, "value": 2, "op": "SCMP_CMP_EQ"}]}],
+    )
+    assert document == {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 38,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+        "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls": [
+            {
+                "names": ["read"],
+                "action": "SCMP_ACT_LOG",
+                "args": [{"index": 1, "value": 2, "valueTwo": 0, "op": "SCMP_CMP_EQ"}],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("profile", "sentence"),
+    [
+        ({"defaultAction": "ALLOW"}, "defaultAction: 'ALLOW' is not known"),
+        ({"syscalls": {}}, "syscalls: must be a list"),
+        ({"syscalls": [1]}, r"syscalls\[0\]: must be a JSON object"),
+        ({"syscalls": [{"names": [], "action": "SCMP_ACT_ALLOW"}]}, r"syscalls\[0\].names: must name"),
+        ({"syscalls": [{"names": ["a b"], "action": "SCMP_ACT_ALLOW"}]}, "is not the name of a system call"),
+        ({"syscalls": [{**_ALLOW, "args": [{"index": 6, "op": "SCMP_CMP_EQ"}]}]}, r"args\[0\].index"),
+        ({"syscalls": [{**_ALLOW, "args": [{"index": 1, "op": "EQ"}]}]}, r"args\[0\].op"),
+        ({"syscalls": [{**_ALLOW, "includes": {"caps": [1]}}]}, "includes.caps"),
+        ({"syscalls": [{**_ALLOW, "excludes": {"minKernel": "new"}}]}, "minKernel"),
+        ({"architectures": ["x86"]}, "is not an architecture"),
+        ({"archMap": [{}]}, "is not an architecture"),
+        ({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}, r"flags\[0\]"),
+        ({"listenerMetadata": "x", "listenerPath": "/run/x"}, "listenerPath"),
+        ({"defaultErrnoRet": True}, "defaultErrnoRet"),
+        ({"syscalls": [_ALLOW] * 5000}, "at most 4096"),
+        ({"comment": "x" * 300_000}, "larger than"),
+    ],
+)
+def test_what_is_no_profile_says_where(profile: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        custom(**profile)
+
+
+def test_an_old_filter_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    filters = CompiledFilters()
+    (tmp_path / "seccomp.bpf").write_bytes(b"12345678")
+    configs = [{"linux": {"seccomp": {"number": number}}} for number in range(65)]
+    for config in configs:
+        filters.learn(config, tmp_path)
+    assert "annotations" not in filters.apply(configs[0])
+    assert "annotations" in filters.apply(configs[1])
+    assert "annotations" in filters.apply(configs[-1])
