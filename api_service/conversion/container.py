@@ -15,6 +15,8 @@ from api_service.conversion.container_config import (
     host_config_to_proto,
     networking_from_proto,
     networking_to_proto,
+    resources_from_proto,
+    restart_policy_from_proto,
 )
 from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
@@ -22,6 +24,7 @@ from api_service.operations.container_create import CreateRequest
 from api_service.operations.container_list import ContainerFilter, Page, health_of
 from api_service.operations.container_prune import PruneFilter
 from api_service.operations.container_status_text import status_text
+from api_service.operations.container_update import UpdateRequest
 from api_service.operations.container_wait import WaitCondition, Waited
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.health import Health, HealthStatus
@@ -68,6 +71,11 @@ def create_request_from_proto(
         request_id=message.request_id,
         violations=violations,
     )
+
+
+def update_request_from_proto(message: service_pb2.UpdateContainerRequest) -> UpdateRequest:
+    policy = restart_policy_from_proto(message.restart_policy) if message.HasField("restart_policy") else None
+    return UpdateRequest(resources=resources_from_proto(message.resources), restart_policy=policy)
 
 
 def container_to_proto(record: ContainerRecord) -> container_pb2.Container:

@@ -14,7 +14,10 @@ from typing import Protocol
 from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
+from api_service.nodes.stats import ContainerStats, Process
+from api_service.records.config import RestartPolicy
 from api_service.records.health import Health
+from api_service.records.resources import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +271,24 @@ class ExecutorClient(Protocol):
     async def stop(self, container_id: str, *, signal: int, timeout: int, deadline: Deadline) -> JournalEntry | None:
         """Signal, wait `timeout` seconds (-1: without end), SIGKILL. The `Exited` entry, the `RestartCancelled` one
         when a restart was pending; None when nothing ran."""
+
+    async def pause(self, container_id: str, *, deadline: Deadline) -> JournalEntry | None:
+        """The `Paused` entry, None when it was frozen already. Raises FailedPrecondition when it does not run."""
+
+    async def unpause(self, container_id: str, *, deadline: Deadline) -> JournalEntry | None:
+        """The `Unpaused` entry, None when it was not frozen. Raises FailedPrecondition when it does not run."""
+
+    async def update(
+        self, container_id: str, *, resources: Resources, restart_policy: RestartPolicy, deadline: Deadline
+    ) -> JournalEntry:
+        """The `Updated` entry. All limits, without `nano_cpus`, and a policy that has its defaults. Raises
+        FailedPrecondition for what the kernel refuses; nothing has changed then."""
+
+    async def read_stats(self, container_ids: Sequence[str], *, deadline: Deadline) -> Sequence[ContainerStats]:
+        """Those that run; without ids all of them."""
+
+    async def list_processes(self, container_id: str, *, deadline: Deadline) -> Sequence[Process]:
+        """Raises FailedPrecondition when it does not run."""
 
     async def remove(self, container_id: str, *, deadline: Deadline) -> None:
         """Kill what runs and delete everything of the container. Nothing there: nothing happens."""

@@ -26,7 +26,8 @@ from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_grpc
 
 from api_service.conversion import executor as conversion
 from api_service.conversion import files as file_conversion
-from api_service.conversion.container_spec import spec_to_proto
+from api_service.conversion.container_spec import resources_to_proto, restart_policy_to_proto, spec_to_proto
+from api_service.conversion.node_stats import process_from_proto, stats_from_proto
 from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import (
@@ -42,6 +43,9 @@ from api_service.nodes.executor import (
     StoredVolume,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
+from api_service.nodes.stats import ContainerStats, Process
+from api_service.records.config import RestartPolicy
+from api_service.records.resources import Resources
 from common.errors import Unavailable
 from common.rpc_status import error_from
 
@@ -103,6 +107,37 @@ class GrpcExecutor:
         request = runtime_pb2.StopContainerRequest(container_id=container_id, signal=signal, timeout=timeout)
         answer = await self._answer(self._runtime.StopContainer(request, timeout=deadline.remaining))
         return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
+
+    async def pause(self, container_id: str, *, deadline: Deadline) -> JournalEntry | None:
+        request = runtime_pb2.PauseContainerRequest(container_id=container_id)
+        answer = await self._answer(self._runtime.PauseContainer(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
+
+    async def unpause(self, container_id: str, *, deadline: Deadline) -> JournalEntry | None:
+        request = runtime_pb2.UnpauseContainerRequest(container_id=container_id)
+        answer = await self._answer(self._runtime.UnpauseContainer(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
+
+    async def update(
+        self, container_id: str, *, resources: Resources, restart_policy: RestartPolicy, deadline: Deadline
+    ) -> JournalEntry:
+        request = runtime_pb2.UpdateContainerRequest(
+            container_id=container_id,
+            resources=resources_to_proto(resources),
+            restart_policy=restart_policy_to_proto(restart_policy),
+        )
+        answer = await self._answer(self._runtime.UpdateContainer(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry)
+
+    async def read_stats(self, container_ids: Sequence[str], *, deadline: Deadline) -> Sequence[ContainerStats]:
+        request = runtime_pb2.ReadStatsRequest(container_ids=container_ids)
+        answer = await self._answer(self._runtime.ReadStats(request, timeout=deadline.remaining))
+        return [stats_from_proto(stats) for stats in answer.containers]
+
+    async def list_processes(self, container_id: str, *, deadline: Deadline) -> Sequence[Process]:
+        request = runtime_pb2.ListProcessesRequest(container_id=container_id)
+        answer = await self._answer(self._runtime.ListProcesses(request, timeout=deadline.remaining))
+        return [process_from_proto(process) for process in answer.processes]
 
     async def remove(self, container_id: str, *, deadline: Deadline) -> None:
         request = runtime_pb2.RemoveContainerRequest(container_id=container_id)

@@ -10,6 +10,7 @@ from api_service.nodes.executor import NodeSnapshot, SnapshotPhase, StoredImage
 from api_service.nodes.registry import Node
 from api_service.operations.container_remove import join_removal, remove_ended
 from api_service.operations.container_undo import undo_create
+from api_service.operations.container_update import settle_update
 from api_service.operations.engine import Engine
 from api_service.operations.image_record import image_record
 from api_service.operations.image_remove import delete_condemned
@@ -34,6 +35,8 @@ async def sweep_node(engine: Engine, node: Node) -> None:
             jobs.background(undo_create(engine, record), name=f"undo create {record.id[:12]}")
         elif record.phase is Phase.REMOVING:
             jobs.background(_finish_removal(engine, record.id), name=f"finish removal {record.id[:12]}")
+        elif record.update_unsettled:
+            jobs.background(settle_update(engine, record.id), name=f"take back update {record.id[:12]}")
         elif _should_be_gone(record):
             jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
     jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")

@@ -95,6 +95,7 @@ class JournalPosition:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
     """`config` is merged with the image's, `host_config` has its defaults. `request_id`: empty when none was given.
+    `update_unsettled`: the node may hold other limits and another restart policy than stand here.
     `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
 
     id: str
@@ -110,6 +111,7 @@ class ContainerRecord:
     node: str
     platform: str
     request_id: str = ""
+    update_unsettled: bool = False
     mount_points: tuple[MountPoint, ...] = ()
     state: ContainerState = field(default_factory=ContainerState)
     network: ObservedNetwork = field(default_factory=ObservedNetwork)

@@ -75,6 +75,11 @@ class ContainerRepository:
         """Those that can be read."""
         return self._codec.readable(await self._store.list("containers/"))
 
+    async def names(self) -> dict[str, str]:
+        """By id, those of creates under way included. Reads no record."""
+        entries = await self._store.list("names/")
+        return {entry.value.decode(): entry.key.removeprefix("names/") for entry in entries}
+
     async def id_of_request(self, request_id: str) -> str | None:
         entry = await self._store.get(_request_key(request_id))
         return entry.value.decode() if entry is not None else None

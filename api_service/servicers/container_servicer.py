@@ -11,6 +11,7 @@ from slipway.v1 import container_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import container as conversion
 from api_service.conversion import files as file_conversion
+from api_service.conversion.stats import process_to_proto, sample_to_proto
 from api_service.operations.container_changes import list_changes
 from api_service.operations.container_copy import copy_from_container, copy_to_container
 from api_service.operations.container_create import create_container
@@ -19,12 +20,16 @@ from api_service.operations.container_inspect import inspect_container
 from api_service.operations.container_kill import kill_container
 from api_service.operations.container_list import list_containers
 from api_service.operations.container_logs import stream_logs
+from api_service.operations.container_pause import pause_container, unpause_container
+from api_service.operations.container_processes import list_processes
 from api_service.operations.container_prune import prune_containers
 from api_service.operations.container_remove import remove_container
 from api_service.operations.container_rename import rename_container
 from api_service.operations.container_restart import restart_container
 from api_service.operations.container_start import start_container
+from api_service.operations.container_stats import stream_stats
 from api_service.operations.container_stop import stop_container
+from api_service.operations.container_update import update_container
 from api_service.operations.container_wait import wait_container
 from api_service.operations.engine import Engine
 from api_service.servicers.call import UPLOAD_DEADLINE, Context, client_deadline, deadline_of, send_headers
@@ -118,6 +123,35 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     ) -> pb2.RenameContainerResponse:
         await rename_container(self._engine, request.container, request.new_name)
         return pb2.RenameContainerResponse()
+
+    async def PauseContainer(self, request: pb2.PauseContainerRequest, context: Context) -> pb2.PauseContainerResponse:
+        await pause_container(self._engine, request.container, deadline=deadline_of(context))
+        return pb2.PauseContainerResponse()
+
+    async def UnpauseContainer(
+        self, request: pb2.UnpauseContainerRequest, context: Context
+    ) -> pb2.UnpauseContainerResponse:
+        await unpause_container(self._engine, request.container, deadline=deadline_of(context))
+        return pb2.UnpauseContainerResponse()
+
+    async def UpdateContainer(
+        self, request: pb2.UpdateContainerRequest, context: Context
+    ) -> pb2.UpdateContainerResponse:
+        asked = conversion.update_request_from_proto(request)
+        warnings = await update_container(self._engine, request.container, asked, deadline=deadline_of(context))
+        return pb2.UpdateContainerResponse(warnings=warnings)
+
+    async def StreamStats(
+        self, request: pb2.StreamStatsRequest, context: Context
+    ) -> AsyncIterator[pb2.StreamStatsResponse]:
+        with self._long_calls.running():
+            async with aclosing(stream_stats(self._engine, request.containers, once=request.once)) as samples:
+                async for sample in samples:
+                    yield sample_to_proto(sample)
+
+    async def ListProcesses(self, request: pb2.ListProcessesRequest, context: Context) -> pb2.ListProcessesResponse:
+        found = await list_processes(self._engine, request.container, deadline=deadline_of(context))
+        return pb2.ListProcessesResponse(processes=[process_to_proto(process) for process in found])
 
     async def StreamLogs(
         self, request: pb2.StreamLogsRequest, context: Context
