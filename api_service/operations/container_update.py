@@ -1,8 +1,8 @@
 """Change a container's limits and restart policy.
 
 The record says beforehand that the node may come to hold other values than it does, the node changes them whole or not
-at all, and then the record has them. Whatever interrupts that, what is not in the record is taken back on the node, now or
-when it answers again: an update that was not acknowledged did not happen.
+at all, and then the record has them. Whatever interrupts that, what is not in the record is taken back on the node, now
+or when it answers again: an update that was not acknowledged did not happen.
 """
 
 from __future__ import annotations

@@ -147,9 +147,9 @@ class _Start:
                     self._push("process", lambda: node.cleanup.end_process(container_id, runtime=self.spec.runtime))
                     process = await node.seams.runtime.create(bundle)
                     await check_joined(self.spec, joined)
+                    await node.seams.cgroups.complete(self.spec)
                 if self.mounts:
                     await node.seams.mounts.unstage(container_id)
-                await node.seams.cgroups.complete(self.spec)
                 if node.attachments.awaited(container_id):
                     # Before the process does anything: whoever attached before the start misses nothing.
                     node.attachments.connect(self.spec, bundle.directory)
