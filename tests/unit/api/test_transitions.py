@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from api_service.nodes.executor import (
     ContainerSnapshot,
     Endpoint,
+    Event,
     Exited,
     JournalEntry,
     NodeSnapshot,
+    Paused,
+    RestartCancelled,
     Signaled,
     SnapshotPhase,
     Started,
@@ -23,6 +27,7 @@ from api_service.records.config import ContainerConfig, HostConfig, NetworkingCo
 from api_service.records.container import ContainerRecord, JournalPosition, Phase, Status
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
+from api_service.records.health import Health, HealthStatus
 from api_service.store.memory_store import MemoryStore
 
 ID = "a" * 64
@@ -43,7 +48,7 @@ CREATED = ContainerRecord(
 )
 
 
-def entry(event: Started | StartRefused | Exited | Signaled, *, sequence: int = 1, time: int = 0) -> JournalEntry:
+def entry(event: Event, *, sequence: int = 1, time: int = 0) -> JournalEntry:
     return JournalEntry(sequence=sequence, time=time, container_id=ID, event=event)
 
 
@@ -153,6 +158,49 @@ def test_snapshot(
     assert after.observed == JournalPosition(journal_id="j", sequence=12)
     again, more = resynchronise(after, snapshot, node, now=99)
     assert (again, more) == (after, [])
+
+
+PENDING = entry(Exited(start_id="s1", exit_code=3, next_start=77))
+RESTARTING, _ = apply(RUNNING, PENDING)
+PAUSED, _ = apply(RUNNING, entry(Paused()))
+WELL = Health(status=HealthStatus.HEALTHY)
+
+
+@pytest.mark.parametrize(
+    ("record", "snapshot", "status", "actions"),
+    [
+        (RUNNING, {"phase": P.RESTARTING, "last": PENDING}, Status.RESTARTING, ["die", "disconnect"]),
+        (RESTARTING, {"phase": P.RESTARTING, "last": PENDING}, Status.RESTARTING, []),
+        (RESTARTING, {"phase": P.STOPPED, "last": PENDING}, Status.EXITED, []),
+        (RUNNING, {"phase": P.STOPPED, "last": PENDING}, Status.EXITED, ["die", "disconnect"]),
+        (RESTARTING, {"phase": P.RUNNING, "started": started("s2")}, Status.RUNNING, ["connect", "start"]),
+        (RUNNING, {"phase": P.PAUSED}, Status.PAUSED, ["pause"]),
+        (PAUSED, {"phase": P.PAUSED}, Status.PAUSED, []),
+        (PAUSED, {"phase": P.RUNNING}, Status.RUNNING, ["unpause"]),
+        (RUNNING, {"phase": P.RUNNING, "health": WELL}, Status.RUNNING, ["health_status"]),
+        (PAUSED, {"phase": P.STOPPED, "last": exited("s1")}, Status.EXITED, ["die", "disconnect"]),
+    ],
+)
+def test_snapshot_of_what_is_supervised(
+    record: ContainerRecord, snapshot: dict[str, Any], status: Status, actions: list[str]
+) -> None:
+    container = ContainerSnapshot(**{"container_id": ID, "started": started("s1"), **snapshot})
+    node = NodeSnapshot(containers=[container], journal_id="j", sequence=12)
+    after, events = resynchronise(record, container, node, now=99)
+    assert after.status is status
+    assert after.state.health == snapshot.get("health")
+    assert [event.action for event in events] == actions
+    assert resynchronise(after, container, node, now=99) == (after, [])
+
+
+def test_a_pending_restart_and_what_ends_it() -> None:
+    assert (RESTARTING.status, RESTARTING.state.running, RESTARTING.state.active) == (Status.RESTARTING, False, True)
+    cancelled, events = apply(RESTARTING, entry(RestartCancelled()))
+    assert (cancelled.status, cancelled.state.exit_code, events) == (Status.EXITED, 3, [])
+    again, _ = apply(RESTARTING, entry(Started(start_id="s2", pid=8, restart_count=1)))
+    assert (again.status, again.state.next_restart_at, again.state.restart_count) == (Status.RUNNING, None, 1)
+    failed, _ = apply(RESTARTING, entry(StartRefused(start_id="s2", exit_code=128, message="no", next_start=88)))
+    assert (failed.status, failed.state.next_restart_at, failed.state.error) == (Status.RESTARTING, 88, "no")
 
 
 def test_container_the_node_does_not_know() -> None:
