@@ -37,7 +37,7 @@ async def test_entries_that_are_too_large_for_one_commit_are_written_one_by_one(
     await api.start(large)
     executor.paused = True
     for _ in range(8):
-        executor._append(executor.containers[large], signaled={"signal": 10})  # type: ignore[arg-type]  # as a message
+        executor._append(executor.containers[large], signaled={"signal": 10})
     executor.exit(large, 3)
     executor.resume()
     await api.followed()
