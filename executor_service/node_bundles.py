@@ -141,6 +141,7 @@ class NodeBundles:
             stdin=spec.open_stdin,
             stdin_once=spec.stdin_once,
             runtime=spec.runtime,
+            keeps_log=not spec.log.disabled,
         )
 
     def _remove_bundle(self, container_id: str) -> None:

@@ -6,14 +6,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from api_service.nodes.executor import LogLine, LogQuery
-from api_service.operations.container_state import refuse_when_going
+from api_service.operations.container_state import refuse_when_going, wrong_state
 from api_service.operations.engine import Engine
+from api_service.validation.log_options import NOWHERE
 
 
 async def stream_logs(engine: Engine, container: str, query: LogQuery) -> AsyncGenerator[LogLine]:
     """`query` names no container yet. Raises NotFound, FailedPrecondition, Unavailable."""
     record = await engine.containers.find(container)
     refuse_when_going(record, "read the logs of")
+    if record.host_config.log_config.type == NOWHERE:
+        why = "its output is not kept, its log driver is 'none'; attach to it while it runs instead"
+        raise wrong_state(record, why, reason="LOGS_NOT_KEPT")
     follow = query.follow and record.state.running
     asked = LogQuery(
         container_id=record.id,

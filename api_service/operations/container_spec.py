@@ -27,7 +27,7 @@ from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
 from api_service.validation.environment import process_environment
 from api_service.validation.extra_hosts import parse_extra_host
 from api_service.validation.health import probe_program
-from api_service.validation.log_options import log_bounds
+from api_service.validation.log_options import NOWHERE, log_bounds
 
 
 def container_spec(record: ContainerRecord) -> ContainerSpec:
@@ -57,7 +57,7 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         log_max_files=bounds.max_files,
         runtime=host.runtime,
         annotations=host.annotations,
-        log_disabled=False,
+        log_disabled=host.log_config.type == NOWHERE,
         log_buffer_size=0,
         resources=node_resources(host.resources),
         cgroup_parent=host.cgroup_parent,

@@ -1,4 +1,4 @@
-"""Where output is kept: the json-file driver and its two options, sizes as Docker writes them."""
+"""Where output is kept: the json-file driver and its options, sizes as Docker writes them, or nowhere (`none`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from api_service.records.config import LogConfig
 from common.errors import Violation
 
 JSON_FILE = "json-file"
+NOWHERE = "none"
 MAX_SIZE = "max-size"
 MAX_FILE = "max-file"
+MODE = "mode"
+BLOCKING = "blocking"
 # Docker keeps one file without a bound; full disks are what its users report most.
 DEFAULT_OPTIONS: Mapping[str, str] = {MAX_SIZE: "10m", MAX_FILE: "5"}
 
@@ -51,13 +54,21 @@ def log_bounds(config: LogConfig) -> LogBounds:
 
 
 def normalise_log_config(config: LogConfig) -> LogConfig:
+    if config.type == NOWHERE:
+        return config
     return LogConfig(type=config.type or JSON_FILE, config={**DEFAULT_OPTIONS, **config.config})
 
 
 def validate_log_config(config: LogConfig, field: str) -> list[Violation]:
-    if config.type not in ("", JSON_FILE):
-        unknown = f"the log driver {config.type[:64]!r} is not supported; use '{JSON_FILE}', or leave it empty for it"
+    if config.type not in ("", JSON_FILE, NOWHERE):
+        unknown = (
+            f"the log driver {config.type[:64]!r} is not supported; use '{JSON_FILE}' (also when it is empty), or "
+            f"'{NOWHERE}' to keep no output"
+        )
         return [Violation(field=f"{field}.type", description=unknown)]
+    if config.type == NOWHERE and config.config:
+        needless = f"the log driver '{NOWHERE}' takes no options; leave them out, or use '{JSON_FILE}'"
+        return [Violation(field=f"{field}.config", description=needless)]
     return [
         Violation(field=f"{field}.config[{json.dumps(name)}]", description=why)
         for name, value in config.config.items()
@@ -73,6 +84,13 @@ def _fault(name: str, value: str) -> str | None:
         case "max-file":
             if not _COUNT.fullmatch(value) or not 1 <= int(value) <= _MOST_FILES:
                 return f"{value[:64]!r} is not a number of files from 1 to {_MOST_FILES}"
+        case "mode":
+            if value == "non-blocking":
+                return f"'non-blocking' is not supported: no output is ever dropped; use '{BLOCKING}', or leave it out"
+            if value != BLOCKING:
+                return f"{value[:64]!r} is not a mode; use '{BLOCKING}', or leave it out"
+        case "max-buffer-size":
+            return "belongs to the mode 'non-blocking', which is not supported; leave it out"
         case _:
-            return f"{JSON_FILE} has no such option here; it has '{MAX_SIZE}' and '{MAX_FILE}'"
+            return f"{JSON_FILE} has no such option here; it has '{MAX_SIZE}', '{MAX_FILE}' and '{MODE}'"
     return None

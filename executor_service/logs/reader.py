@@ -46,7 +46,8 @@ async def read_log(
     """Yield the records in the order they were written. A log that does not exist is empty.
 
     With `follow` this goes on until `ended` is set (the container's monitor has gone, so nothing more can come) and all
-    is read; otherwise it ends at what is there now. Holds one descriptor and at most a batch and a message in memory.
+    is read; otherwise it ends at what was there at first, however fast the log grows. Holds one descriptor and at most
+    a batch and a message in memory.
     """
     async with contextlib.AsyncExitStack() as stack:
         grown = stack.enter_context(watcher.subscribe(log)) if query.follow else asyncio.Event()
@@ -138,6 +139,8 @@ class _Cursor:
         return self._wanted(self.joiner.flush())
 
     def _advance(self) -> bool:
+        if not self.query.follow:
+            return False
         files = open_all(self.log)
         if not files:
             return False
@@ -147,6 +150,8 @@ class _Cursor:
 
     def _next(self) -> OpenLog | None:
         assert self.current is not None
+        if not self.query.follow:
+            return None  # it was begun after the question
         return open_next(self.log, self.current)
 
     def _switch(self, file: OpenLog) -> None:
@@ -156,7 +161,8 @@ class _Cursor:
 
     def _read_current(self) -> bytes:
         assert self.current is not None
-        content = os.pread(self.current.descriptor, _BATCH, self.offset)
+        size = _BATCH if self.query.follow else min(_BATCH, max(self.current.size - self.offset, 0))
+        content = os.pread(self.current.descriptor, size, self.offset)
         self.offset += len(content)
         return content
 

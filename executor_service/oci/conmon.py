@@ -78,11 +78,12 @@ def conmon_argv(conmon: Path, bundle: Bundle, *, runtime: RuntimeBinary, state_r
     argv += ["--bundle", str(bundle.directory), "--runtime", str(runtime.path), "--runtime-arg", f"--root={state_root}"]
     argv += ["--container-pidfile", str(files.container_pid), "--conmon-pidfile", str(files.monitor_pid)]
     argv += ["--exit-dir", str(files.exit_directory), "--persist-dir", str(files.persist_directory)]
-    argv += ["--log-path", f"k8s-file:{bundle.log_path}", "--log-level", "error"]
+    kept = f"k8s-file:{bundle.log_path}" if bundle.keeps_log else "none"
+    argv += ["--log-path", kept, "--log-level", "error"]
     # The attach socket lies in the bundle, reached through a descriptor, so no length of a path is too much. An fsync
     # of the log at the end of every container would be paid by whoever waits for it.
     argv += ["--full-attach", "--no-sync-log"]
-    if bundle.log_size_limit:
+    if bundle.log_size_limit and bundle.keeps_log:
         argv += ["--log-size-max", str(bundle.log_size_limit)]
     if bundle.terminal:
         argv.append("--terminal")

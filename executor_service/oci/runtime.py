@@ -23,6 +23,7 @@ class Bundle:
     stdin: bool = False  # else it reads an end of file
     stdin_once: bool = False  # it ends when the first client to close it does
     runtime: str = ""
+    keeps_log: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

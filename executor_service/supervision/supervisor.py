@@ -84,7 +84,8 @@ class Supervisor:
         watch = Watch(run=run, ended=asyncio.get_running_loop().create_future())
         self._watches[spec.id] = watch
         control = ConmonFiles(bundle=self._paths.bundle(spec.id)).control
-        self._rotator.watch(spec.id, log=self._paths.log(spec.id), control=control, limits=spec.log)
+        if not spec.log.disabled:
+            self._rotator.watch(spec.id, log=self._paths.log(spec.id), control=control, limits=spec.log)
         if spec.health_check is not None:
             self._monitors.watch(spec, run)
         task = asyncio.create_task(self._supervise(spec.id, watch, spec.runtime))

@@ -264,8 +264,7 @@ class LogConfig(_message.Message):
     def config(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Options of `json-file`; `none` has none. `max-size`: bytes a file, with an optional unit k, m or g (default `10m`);
         `max-file`: how many files are kept, at least 1 (default `5`); the oldest is dropped when the cap is reached. `mode`:
-        `blocking` (default: the program waits while its output cannot be written) or `non-blocking` (the oldest waiting
-        output is dropped, and StreamLogs tells how much); `max-buffer-size`: bytes that may wait then (default `1m`).
+        `blocking`, the only one there is: the program waits while its output cannot be written.
         """
 
     def __init__(

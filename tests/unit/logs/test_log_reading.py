@@ -169,6 +169,18 @@ async def test_the_tail_of_a_large_log_reads_only_its_end(log: Path, watcher: Lo
     assert read_after - read_before < 1024 * 1024
 
 
+async def test_without_following_it_ends_at_what_was_there_when_asked(log: Path, watcher: LogWatcher) -> None:
+    log.write_bytes(line(1, "one") + line(2, "two"))
+    found = []
+    async for record in read_log(log, LogQuery(), watcher=watcher, ended=asyncio.Event()):
+        found.append(record)
+        with log.open("ab") as file:
+            file.write(line(3, "a flood"))
+        log.rename(log.with_name(f"{log.name}.1"))
+        log.write_bytes(line(4, "a newer file"))
+    assert texts(found) == ["one\n", "two\n"]
+
+
 async def test_following_ends_when_the_container_has_ended_and_all_is_read(log: Path, watcher: LogWatcher) -> None:
     ended, seen, first = asyncio.Event(), [], asyncio.Event()
 

@@ -80,7 +80,7 @@ def test_each_field_of_config(change: dict[str, object], field: str) -> None:
         (HostConfig(dns_search=("a b",)), "host_config.dns_search[0]"),
         (HostConfig(dns_options=("a b",)), "host_config.dns_options[0]"),
         (HostConfig(extra_hosts=("x",)), "host_config.extra_hosts[0]"),
-        (HostConfig(log_config=LogConfig(type="none")), "host_config.log_config.type"),
+        (HostConfig(log_config=LogConfig(type="syslog")), "host_config.log_config.type"),
         (HostConfig(log_config=LogConfig(config={"a": "b"})), 'host_config.log_config.config["a"]'),
         (HostConfig(runtime="kata"), "host_config.runtime"),
         (HostConfig(annotations={"run.oci.hooks.stdout": "x"}), 'host_config.annotations["run.oci.hooks.stdout"]'),

@@ -41,14 +41,35 @@ def test_configurations_that_are_fine(config: LogConfig) -> None:
 
 
 def test_everything_wrong_is_reported() -> None:
-    config = LogConfig(config={"max-size": "big", "max-file": "0", "mode": "non-blocking", "": "x"})
+    config = LogConfig(
+        config={"max-size": "big", "max-file": "0", "mode": "non-blocking", "max-buffer-size": "1m", "": "x"}
+    )
     violations = validate_log_config(config, "host_config.log_config")
     assert [violation.field for violation in violations] == [
         'host_config.log_config.config["max-size"]',
         'host_config.log_config.config["max-file"]',
         'host_config.log_config.config["mode"]',
+        'host_config.log_config.config["max-buffer-size"]',
         'host_config.log_config.config[""]',
     ]
+    sentences = [violation.description for violation in violations]
+    assert "'non-blocking' is not supported" in sentences[2]
+    assert "not supported" in sentences[3]
+    assert "'max-size', 'max-file' and 'mode'" in sentences[4]
+
+
+def test_the_driver_that_keeps_nothing_takes_no_options() -> None:
+    nowhere = LogConfig(type="none")
+    assert validate_log_config(nowhere, "f") == []
+    assert normalise_log_config(nowhere) == nowhere
+    [violation] = validate_log_config(LogConfig(type="none", config={"max-size": "1k"}), "f")
+    assert (violation.field, "takes no options" in violation.description) == ("f.config", True)
+
+
+def test_a_mode_is_one_of_those_there_are() -> None:
+    assert validate_log_config(LogConfig(config={"mode": "blocking"}), "f") == []
+    [violation] = validate_log_config(LogConfig(config={"mode": "lossy"}), "f")
+    assert "'lossy' is not a mode" in violation.description
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "1.5", "", "x", "1001", "9" * 5000, "1\n"])
@@ -56,7 +77,7 @@ def test_counts_that_are_refused(count: str) -> None:
     assert len(validate_log_config(LogConfig(config={"max-file": count}), "f")) == 1
 
 
-@pytest.mark.parametrize("driver", ["none", "local", "syslog", "JSON-FILE"])
+@pytest.mark.parametrize("driver", ["NONE", "local", "syslog", "JSON-FILE"])
 def test_other_drivers_are_refused_with_the_way_out(driver: str) -> None:
     [violation] = validate_log_config(LogConfig(type=driver, config={"whatever": "x"}), "host_config.log_config")
     assert violation.field == "host_config.log_config.type"

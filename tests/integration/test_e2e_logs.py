@@ -1,0 +1,104 @@
+"""Output through both services: kept nowhere, a flood read while it lasts, restarts, binary, lines without an end."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from slipway.v1 import container_pb2
+from slipway.v1 import container_service_pb2 as pb
+
+from tests.fixtures.api import refused
+from tests.fixtures.slipway import Slipway, installed
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MIB = 1024 * 1024
+# Endless and fast, on both sides of a rotation.
+FLOOD = ("sh", "-c", "yes 0123456789012345678901234567890123456789")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
+    async with installed(tmp_path_factory.mktemp("services")) as engine:
+        yield engine
+
+
+def log_config(driver: str = "json-file", **options: str) -> container_pb2.LogConfig:
+    return container_pb2.LogConfig(type=driver, config={name.replace("_", "-"): each for name, each in options.items()})
+
+
+def log_files(engine: Slipway, container: str) -> list[Path]:
+    directory = Path(f"/var/lib/slipway-{engine.instance}")
+    return [path for path in directory.glob(f"**/containers/{container}/logs/*") if path.is_file()]
+
+
+def resident(pid: int) -> int:
+    """Bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+async def test_output_that_is_kept_nowhere(engine: Slipway) -> None:
+    container = await engine.run("sh", "-c", "seq 100000; echo done > /done", log_config=log_config("none"))
+    assert (await engine.wait(container)).exit_code == 0
+    assert log_files(engine, container) == []
+    refusal = await refused(engine.logs(container))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LOGS_NOT_KEPT")
+    shown = (await engine.inspect(container)).host_config.log_config
+    assert (shown.type, dict(shown.config)) == ("none", {})
+    await engine.remove(container)
+
+
+async def test_a_flood_is_bounded_on_disk_and_in_memory_and_a_read_of_it_ends(engine: Slipway) -> None:
+    before = resident(engine.executor.pid)
+    container = await engine.run(*FLOOD, log_config=log_config(max_size="2m", max_file="3"))
+    end = time.monotonic() + 3.0
+    largest = reads = 0
+    while time.monotonic() < end:
+        call = engine.containers.StreamLogs(pb.StreamLogsRequest(container=container, tail=1000), timeout=10)
+        lines = [record async for record in call]
+        assert 0 < len(lines) <= 1001  # the last one may be half written
+        assert {record.data for record in lines[1:-1]} == {b"0123456789" * 4 + b"\n"}
+        reads += 1
+        largest = max(largest, sum(path.stat().st_size for path in log_files(engine, container)))
+    assert reads >= 3
+    assert largest < 40 * MIB  # 6 MB, and what comes between two looks of the rotator
+    assert resident(engine.executor.pid) - before < 64 * MIB
+    await engine.remove(container)
+
+
+async def test_binary_and_lines_without_an_end_come_back_byte_for_byte(engine: Slipway) -> None:
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; head -c 100000 /dev/urandom | tee /copy; printf end"
+    container = await engine.run("sh", "-c", script)
+    assert (await engine.wait(container)).exit_code == 0
+    call = engine.containers.CopyFromContainer(pb.CopyFromContainerRequest(container=container, path="/copy"))
+    archive = io.BytesIO(b"".join([answer.chunk async for answer in call]))
+    with tarfile.open(fileobj=archive) as tree:
+        copied = tree.extractfile("copy")
+        assert copied is not None
+        copy = copied.read()
+    written = await engine.logs(container)
+    assert written[:3_000_000] == b"x" * 3_000_000
+    assert written[3_000_000:-3] == copy
+    assert written[-3:] == b"end"
+    await engine.remove(container)
+
+
+async def test_logs_go_on_over_a_restart_and_a_follower_ends_with_its_run(engine: Slipway) -> None:
+    container = await engine.run("sh", "-c", "echo run; exec sleep 300")
+    follower = asyncio.ensure_future(engine.logs(container, follow=True))
+    while b"run" not in await engine.logs(container):
+        await asyncio.sleep(0.02)
+    await engine.containers.RestartContainer(pb.RestartContainerRequest(container=container, signal="KILL"), timeout=30)
+    assert await follower == b"run\n"
+    while (await engine.logs(container)).count(b"run") < 2:
+        await asyncio.sleep(0.02)
+    assert await engine.logs(container, tail=1) == b"run\n"
+    await engine.remove(container)
