@@ -75,6 +75,7 @@ class HostMounts:
         self._volumes = volumes
         self._snapshots = snapshots
         self._host = host
+        self._staged: set[str] = set()
 
     async def check(self, mounts: Sequence[Mount]) -> None:
         if any(mount.type is MountType.BIND for mount in mounts):
@@ -83,6 +84,7 @@ class HostMounts:
 
     async def stage(self, spec: ContainerSpec) -> Sequence[StagedMount]:
         mounts = spec.mounts
+        self._staged.add(spec.id)
         volumes = {
             index: await self._volumes.hold(mount.source, spec.id)
             for index, mount in enumerate(mounts)
@@ -101,7 +103,9 @@ class HostMounts:
             return await finish(lambda: _attach_all(home, mounts, opened, trees, volumes, images))
 
     async def unstage(self, container_id: str) -> None:
-        await finish(lambda: _remove(self._root / container_id))
+        if container_id in self._staged:
+            await finish(lambda: _remove(self._root / container_id))
+            self._staged.discard(container_id)
 
     async def end(self, container_id: str) -> None:
         await self._volumes.release(container_id)

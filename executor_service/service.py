@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.oci.sealed_runtimes import seal_runtimes
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.seams import Seams
+from executor_service.storage.host_namespace import node_mounts
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +48,8 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
     with instance_lock(settings.paths):
         catalog = RuntimeCatalog.probe(configured=settings.runtimes, default=settings.default_runtime)
         layout = probe_host().cgroup_layout
-        host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        moved = enter_runtime_mount_namespace(settings.run_dir, catalog)
+        host_mounts = node_mounts()
+        enter_runtime_mount_namespace(settings.run_dir, catalog)
         catalog = seal_runtimes(catalog, settings.paths.programs)
         host = probe_host()
         facts = NodeFacts(
@@ -67,7 +67,7 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
         if sys.version_info < (3, 12):
             # The default one needs a thread for each child; from 3.12 on this is the default.
             asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-        seams = partial(open_seams, settings, catalog=catalog, host=host, host_mounts=host_mounts if moved else None)
+        seams = partial(open_seams, settings, catalog=catalog, host=host, host_mounts=host_mounts)
         asyncio.run(_run(settings, facts, seams, wrap))
     return 0
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from common.errors import Internal
 from executor_service.network.worker import in_own_thread
 from executor_service.storage.mount_tree import enter_mounts
 from executor_service.storage.threads import finish, settle
@@ -12,15 +14,27 @@ from executor_service.storage.threads import finish, settle
 T = TypeVar("T")
 
 
+def node_mounts() -> int:
+    """A descriptor of the mount namespace in which people name paths of the node: process 1's, which is the host's also
+    for an executor in a container with the host's process ids; ours, where that may not be looked at. To be called
+    before this process leaves the namespace it was started in."""
+    for process in ("1", "self"):
+        try:
+            return os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError:
+            continue
+    raise Internal("/proc/self/ns/mnt cannot be opened; is /proc mounted?")
+
+
 class HostNamespace:
-    """`descriptor` is the namespace's; None when this process is in it."""
+    """`descriptor` is the namespace's; None when this process has always been in it."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work there, to its end. What it opens can be used here."""
-        if (descriptor := self._descriptor) is None:
+        if (descriptor := self._descriptor) is None or self._is_ours(descriptor):
             return await finish(work)
 
         def there() -> T:
@@ -28,3 +42,7 @@ class HostNamespace:
             return work()
 
         return await settle(in_own_thread(there))
+
+    @staticmethod
+    def _is_ours(descriptor: int) -> bool:
+        return os.fstat(descriptor).st_ino == os.stat("/proc/self/ns/mnt").st_ino  # noqa: PTH116 - a link of /proc
