@@ -139,7 +139,7 @@ async def test_records_are_whole_after_the_api_is_killed_in_the_middle_of_many_c
 
 
 async def test_what_runs_can_be_stopped_and_removed_after_the_executor_was_killed(engine: Slipway) -> None:
-    container = await engine.run("sleep", "300")
+    container = await engine.run("sleep", "300", init=False)
     await engine.executor.kill()
     await engine.executor.start()
     await engine.node_back()
