@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from api_service.nodes.deadline import Deadline
-from api_service.operations.container_start import current
-from api_service.operations.container_state import require_running, wrong_state
+from api_service.operations.container_state import current, require_running, wrong_state
 from api_service.operations.engine import Engine
 from api_service.records.container import ContainerRecord, Status
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import JournalEntry
-from api_service.operations.container_start import current
-from api_service.operations.container_state import refuse_when_going
+from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.operations.host_facts import host_facts
 from api_service.operations.node_resources import node_resources
