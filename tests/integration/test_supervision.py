@@ -265,3 +265,21 @@ async def test_unhealthy_is_restarted(engine: Slipway) -> None:
     found = await until(engine, container, lambda found: found.restart_count == 1)
     assert found.state.running
     await engine.remove(container)
+
+
+async def test_a_frozen_container_is_not_probed(engine: Slipway) -> None:
+    container = await engine.run(
+        "sleep", "300", config={"healthcheck": check(test=["CMD-SHELL", "echo x >> /tmp/probes"])}
+    )
+    await until(engine, container, serves(HEALTHY))
+    probes = Path(f"/proc/{(await engine.inspect(container)).state.pid}/root/tmp/probes")
+    await engine.containers.PauseContainer(pb.PauseContainerRequest(container=container), timeout=10)
+    before = probes.read_bytes()
+    await asyncio.sleep(0.4)  # four intervals
+    assert probes.read_bytes() == before
+    assert (await engine.inspect(container)).state.health.status == HEALTHY
+    await engine.containers.UnpauseContainer(pb.UnpauseContainerRequest(container=container), timeout=10)
+    async with asyncio.timeout(10):
+        while probes.read_bytes() == before:
+            await asyncio.sleep(0.02)
+    await engine.remove(container)

@@ -23,6 +23,11 @@ async def running(api: Api) -> None:
     await api.run(name=NAME)
 
 
+async def paused(api: Api) -> None:
+    await api.run(name=NAME)
+    await pause(api)
+
+
 async def restarting(api: Api) -> None:
     container_id = await api.run(name=NAME, restart_policy=container_pb2.RestartPolicy(name="always"))
     api.executor.exit(container_id, 3, restart_in=60)
@@ -70,6 +75,22 @@ async def restart(api: Api) -> object:
     return None
 
 
+async def pause(api: Api) -> object:
+    await api.containers.PauseContainer(pb2.PauseContainerRequest(container=NAME))
+    return None
+
+
+async def unpause(api: Api) -> object:
+    await api.containers.UnpauseContainer(pb2.UnpauseContainerRequest(container=NAME))
+    return None
+
+
+async def update(api: Api) -> object:
+    policy = container_pb2.RestartPolicy(name="always")
+    await api.containers.UpdateContainer(pb2.UpdateContainerRequest(container=NAME, restart_policy=policy))
+    return (await api.inspect(NAME)).host_config.restart_policy.name
+
+
 async def remove(api: Api) -> object:
     await api.remove(NAME)
     return None
@@ -94,32 +115,37 @@ REFUSED = object()
 FAILS = object()  # as every start of this container does
 TABLE: dict[Callable[[Api], Awaitable[None]], dict[Callable[[Api], Awaitable[object]], object]] = {
     created: {
-        start: False, stop: True, kill: REFUSED, restart: None, remove: None, force_remove: None, rename: None,
-        logs: [],
+        start: False, stop: True, kill: REFUSED, restart: None, pause: REFUSED, unpause: REFUSED, remove: None,
+        force_remove: None, update: "always", rename: None, logs: [],
     },
     running: {
-        start: True, stop: False, kill: None, restart: None, remove: REFUSED, force_remove: None, rename: None,
-        logs: [],
+        start: True, stop: False, kill: None, restart: None, pause: None, unpause: REFUSED, remove: REFUSED,
+        force_remove: None, update: "always", rename: None, logs: [],
     },
+    paused: {
+        start: REFUSED, stop: False, kill: None, restart: None, pause: REFUSED, unpause: None, remove: REFUSED,
+        force_remove: None, update: "always", rename: None, logs: [],
+    },
+    # Docker leaves a start of it to its policy; here it is started at once.
     restarting: {
-        start: False, stop: False, kill: None, restart: None, remove: REFUSED, force_remove: None, rename: None,
-        logs: [],
+        start: False, stop: False, kill: None, restart: None, pause: REFUSED, unpause: REFUSED, remove: REFUSED,
+        force_remove: None, update: "always", rename: None, logs: [],
     },
     exited: {
-        start: False, stop: True, kill: REFUSED, restart: None, remove: None, force_remove: None, rename: None,
-        logs: [],
+        start: False, stop: True, kill: REFUSED, restart: None, pause: REFUSED, unpause: REFUSED, remove: None,
+        force_remove: None, update: "always", rename: None, logs: [],
     },
     failed: {
-        start: FAILS, stop: True, kill: REFUSED, restart: FAILS, remove: None, force_remove: None, rename: None,
-        logs: [],
+        start: FAILS, stop: True, kill: REFUSED, restart: FAILS, pause: REFUSED, unpause: REFUSED, remove: None,
+        force_remove: None, update: "always", rename: None, logs: [],
     },
     dead: {
-        start: REFUSED, stop: True, kill: REFUSED, restart: REFUSED, remove: None, force_remove: None, rename: REFUSED,
-        logs: REFUSED,
+        start: REFUSED, stop: True, kill: REFUSED, restart: REFUSED, pause: REFUSED, unpause: REFUSED, remove: None,
+        force_remove: None, update: REFUSED, rename: REFUSED, logs: REFUSED,
     },
     removing: {
-        start: REFUSED, stop: True, kill: REFUSED, restart: REFUSED, remove: None, force_remove: None, rename: REFUSED,
-        logs: REFUSED,
+        start: REFUSED, stop: True, kill: REFUSED, restart: REFUSED, pause: REFUSED, unpause: REFUSED, remove: None,
+        force_remove: None, update: REFUSED, rename: REFUSED, logs: REFUSED,
     },
 }  # fmt: skip
 CELLS = [
@@ -147,7 +173,9 @@ async def test_verb_in_state(
         assert await verb(api) == expected
 
 
-@pytest.mark.parametrize("verb", [start, stop, kill, restart, remove, force_remove, rename, logs])
+@pytest.mark.parametrize(
+    "verb", [start, stop, kill, restart, pause, unpause, remove, force_remove, update, rename, logs]
+)
 async def test_verb_on_nobody(api: Api, verb: Callable[[Api], Awaitable[object]]) -> None:
     refusal = await refused(verb(api))
     assert refusal.code == grpc.StatusCode.NOT_FOUND
