@@ -843,7 +843,7 @@ class ContainerState(_message.Message):
     status: Global___ContainerStatus.ValueType
     """Where the container stands."""
     running: _builtins.bool
-    """Whether a process is considered alive."""
+    """Whether a process is considered alive: also while it is frozen, and while a restart is pending."""
     paused: _builtins.bool
     """Whether the process is frozen."""
     restarting: _builtins.bool

@@ -32,7 +32,7 @@ class _WaitConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCon
     WAIT_CONDITION_UNSPECIFIED: _WaitCondition.ValueType  # 0
     """The same as NOT_RUNNING."""
     WAIT_CONDITION_NOT_RUNNING: _WaitCondition.ValueType  # 1
-    """Until it does not run; at once when it does not now."""
+    """Until it does not run and no restart is pending; at once when that is so now."""
     WAIT_CONDITION_NEXT_EXIT: _WaitCondition.ValueType  # 2
     """Until the next time it ends."""
     WAIT_CONDITION_REMOVED: _WaitCondition.ValueType  # 3
@@ -44,7 +44,7 @@ class WaitCondition(_WaitCondition, metaclass=_WaitConditionEnumTypeWrapper):
 WAIT_CONDITION_UNSPECIFIED: WaitCondition.ValueType  # 0
 """The same as NOT_RUNNING."""
 WAIT_CONDITION_NOT_RUNNING: WaitCondition.ValueType  # 1
-"""Until it does not run; at once when it does not now."""
+"""Until it does not run and no restart is pending; at once when that is so now."""
 WAIT_CONDITION_NEXT_EXIT: WaitCondition.ValueType  # 2
 """Until the next time it ends."""
 WAIT_CONDITION_REMOVED: WaitCondition.ValueType  # 3

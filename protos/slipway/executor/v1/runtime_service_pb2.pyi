@@ -286,7 +286,7 @@ class StopContainerResponse(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> Global___JournalEntry:
-        """The `exited` entry; absent when nothing ran."""
+        """The `exited` entry, the `restart_cancelled` one when a restart was pending; absent when nothing ran."""
 
     def __init__(
         self,
