@@ -30,7 +30,8 @@ from executor_service.oci.sealed_runtimes import unseal_runtimes
 from executor_service.oci.shm import unmount_shm
 from executor_service.storage.node import open_storage
 from executor_service.storage.threads import finish
-from executor_service.storage.volumes import has_volumes, unmount_below
+from executor_service.storage.volume_mounts import unmount_below
+from executor_service.storage.volumes import has_volumes
 
 _log = structlog.get_logger(__name__)
 

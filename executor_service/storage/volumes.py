@@ -8,11 +8,9 @@ the `local` driver has its file system mounted at `_data` from its first user to
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,27 +19,23 @@ from typing import Protocol, Self
 
 import structlog
 
-from common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, Violation
+from common.errors import InvalidArgument, NotFound, Violation
 from executor_service.run import run
-from executor_service.storage import kernel
 from executor_service.storage.durable import private_directory, sync_directory, write_synced
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.keyed_locks import KeyedLocks
-from executor_service.storage.mount_tree import attach_tree, copy_tree, make_read_only, mounted_below
 from executor_service.storage.refusals import disk_errors
 from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
 from executor_service.storage.volume_fill import copy_files, finish_fill, is_empty
+from executor_service.storage.volume_mounts import mount_volume, refused_volume, unmount_below
 
 _log = structlog.get_logger(__name__)
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,252}")
 VOLUME_OPTIONS = ("type", "o", "device")
 _FILE_SYSTEM = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
-_MOUNT_TIMEOUT = 60.0  # seconds; a file server that is away takes long to be given up
 _USAGE_TIMEOUT = 60.0  # seconds
-_MAX_MOUNTS = 10_000
-_MOUNT_FAILED = "VOLUME_MOUNT_FAILED"
 _RECORD = "volume.json"
 _DATA = "_data"
 
@@ -140,7 +134,7 @@ class LocalVolumes:
                     await finish(lambda: self._make(name, options))
                 self._options[name] = dict(options)
             elif dict(known) != dict(options):
-                raise _refused(name, f"exists with other options ({dict(known)}); remove it first", "VOLUME_DIFFERS")
+                raise refused_volume(name, f"exists with other options: {dict(known)}", "VOLUME_DIFFERS")
         return self._stored(name)
 
     async def remove(self, name: str) -> int:
@@ -149,7 +143,7 @@ class LocalVolumes:
             if name not in self._options and name not in self._broken:
                 return 0
             if holders := self._holders.get(name):
-                raise _refused(name, f"is mounted in container {min(holders)!r}; remove that first", "VOLUME_IN_USE")
+                raise refused_volume(name, f"is mounted in container {min(holders)!r}", "VOLUME_IN_USE")
             size = await self._size(name)
             await finish(lambda: self._discard(name))
             self._options.pop(name, None)
@@ -167,7 +161,8 @@ class LocalVolumes:
             if name not in self._options:
                 raise NotFound(f"volume {name!r} is not on this node", resource_type="volume", resource_name=name)
             if self._options[name] and not self._holders.get(name):
-                await self._mount(name, self._options[name])
+                await finish(lambda: self._unmount(name))
+                await mount_volume(name, self._data(name), self._options[name], host=self._host)
             self._holders.setdefault(name, set()).add(container_id)
         return self._data(name)
 
@@ -205,7 +200,7 @@ class LocalVolumes:
 
     def _refuse_broken(self, name: str) -> None:
         if name in self._broken:
-            raise _refused(name, "has a record that cannot be read; remove the volume", "VOLUME_BROKEN")
+            raise refused_volume(name, "has a record that cannot be read; remove the volume", "VOLUME_BROKEN")
 
     def _make(self, name: str, options: Mapping[str, str]) -> None:
         staged = self._staging / secrets.token_hex(8)
@@ -225,43 +220,6 @@ class LocalVolumes:
         self._unmount(name)
         if self._trash.throw(self._root / name):
             sync_directory(self._root)
-
-    async def _mount(self, name: str, options: Mapping[str, str]) -> None:
-        await finish(lambda: self._unmount(name))
-        words = set(options.get("o", "").split(",")) - {""}
-        if options["type"] == "none" and words & {"bind", "rbind"}:
-            await self._bind(name, options["device"], words)
-            return
-        argv = ["mount", "-t", options["type"], *(["-o", options["o"]] if options.get("o") else [])]
-        argv += ["--", options["device"], str(self._data(name))]
-        try:
-            done = await run(argv, timeout=_MOUNT_TIMEOUT)
-        except TimeoutError as error:
-            why = f"cannot be mounted: {options['device']!a} did not answer in {_MOUNT_TIMEOUT:g} s"
-            raise _refused(name, why, _MOUNT_FAILED) from error
-        if done.returncode != 0:
-            raise _refused(name, f"cannot be mounted: {done.message}", _MOUNT_FAILED)
-
-    async def _bind(self, name: str, device: str, words: set[str]) -> None:
-        """A directory of the node, which mount(8) would look for among the mounts of this process."""
-        if foreign := words - {"bind", "rbind", "ro", "rw"}:
-            raise _refused(name, f"cannot be mounted: bind goes with ro alone, not {min(foreign)!a}", _MOUNT_FAILED)
-        with ExitStack() as opened:
-
-            def copy() -> int:
-                source = os.open(device, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                opened.callback(os.close, source)
-                tree = copy_tree(source, recursive="rbind" in words)
-                opened.callback(os.close, tree)
-                return tree
-
-            try:
-                tree = await self._host.run(copy)
-                if "ro" in words:
-                    await finish(lambda: make_read_only(tree, recursive=False))
-                await finish(lambda: attach_tree(tree, self._data(name)))
-            except OSError as error:
-                raise _refused(name, f"cannot be mounted: {device!a}: {error.strerror}", _MOUNT_FAILED) from error
 
     def _unmount(self, name: str) -> None:
         unmount_below(self._root / name)
@@ -299,27 +257,10 @@ def has_volumes(root: Path) -> bool:
     return root.is_dir() and any(VOLUME_NAME.fullmatch(home.name) for home in root.iterdir())
 
 
-def unmount_below(directory: Path) -> None:
-    """All that is mounted below the directory; what is busy is detached. Blocks."""
-    for _ in range(_MAX_MOUNTS):
-        points = mounted_below(directory)
-        if not points:
-            return
-        # The topmost: what is below a shared mount must not be unmounted by itself, see `detach_tree`.
-        kernel.detach_tree(os.fsencode(min(points, key=lambda point: len(point.parts))))
-    if left := mounted_below(directory):
-        # Whoever deletes the directory next would delete what is mounted there.
-        raise Internal(f"{left[0]} stays mounted; unmount it by hand")
-
-
 def _check_name(name: str) -> None:
     if not VOLUME_NAME.fullmatch(name):
         why = f"{name!a:.300} must be a letter or digit, then letters, digits, '_', '.' or '-'; 2 to 253 characters"
         raise InvalidArgument(violations=[Violation(field="name", description=why)])
-
-
-def _refused(name: str, why: str, reason: str) -> FailedPrecondition:
-    return FailedPrecondition(f"volume {name!r} {why}", resource_type="volume", resource_name=name, reason=reason)
 
 
 _: type[VolumeStore] = LocalVolumes
