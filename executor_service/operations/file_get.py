@@ -12,14 +12,15 @@ from executor_service.files.refusals import path_errors
 from executor_service.files.resolve import Found, PathStat, found
 from executor_service.files.threads import Sink
 from executor_service.node import Node
-from executor_service.operations.file_root import check_path, container_root, usable
+from executor_service.operations.file_root import check_path, container_root, refuse_below_mount, usable
 from executor_service.storage.threads import finish
 
 
 async def file_get(node: Node, *, container_id: str, path: str) -> AsyncGenerator[PathStat | bytes]:
     """First what the path is, then the archive. Raises NotFound for the path, InvalidArgument, FailedPrecondition."""
     check_path(path)
-    record, _ = usable(node, container_id)
+    record, spec = usable(node, container_id)
+    refuse_below_mount(record, spec, path)
     async with AsyncExitStack() as stack:
         stack.enter_context(path_errors(container_id, path))
         root = await stack.enter_async_context(container_root(node, record))

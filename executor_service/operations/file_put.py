@@ -17,7 +17,7 @@ from executor_service.files.resolve import target_directory
 from executor_service.files.threads import Check
 from executor_service.files.unpack import TreeUnpacker, UnpackRules, check_archive
 from executor_service.node import Node
-from executor_service.operations.file_root import check_path, container_root, usable
+from executor_service.operations.file_root import check_path, container_root, refuse_below_mount, usable
 from executor_service.records import ContainerRecord, Phase
 from executor_service.storage.archive import SeekingSource
 from executor_service.storage.spool import spooled
@@ -38,6 +38,7 @@ async def file_put(
         async with spooled(archive, directory=node.paths.containers, max_bytes=_MAX_BYTES) as plain:
             record, spec = usable(node, container_id)
             _refuse_read_only(record, spec)
+            refuse_below_mount(record, spec, path)
             await _unpack(node, record, plain, path=path, rules=rules)
     except InvalidArgument as error:
         if error.reason == "CORRUPT_IMAGE":

@@ -7,6 +7,7 @@ mounted for as long as it is needed. A start, an end or a removal meanwhile goes
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,6 +50,24 @@ def usable(node: Node, container_id: str) -> tuple[ContainerRecord, ContainerSpe
             reason="NO_FILES",
         )
     return record, record.spec
+
+
+def refuse_below_mount(record: ContainerRecord, spec: ContainerSpec, path: str) -> None:
+    """Raises FailedPrecondition for a path at which something is mounted only while the container runs: what the root
+    holds there is not what its processes see."""
+    if record.phase is Phase.RUNNING:
+        return
+    plain = posixpath.normpath("/" + path.lstrip("/"))
+    for mount in spec.mounts:
+        target = posixpath.normpath("/" + mount.target.lstrip("/"))
+        if plain == target or plain.startswith(target.rstrip("/") + "/"):
+            raise FailedPrecondition(
+                f"container {record.id!r}: {path!r} is in the {mount.type.value} mounted at {target!r}, which is there "
+                "only while it runs; start it, or copy through a container that runs and has it mounted",
+                resource_type="container",
+                resource_name=record.id,
+                reason="MOUNTED_WHILE_RUNNING",
+            )
 
 
 def check_path(path: str) -> None:

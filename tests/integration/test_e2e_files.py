@@ -310,6 +310,17 @@ async def test_a_read_only_root_takes_nothing(engine: Slipway) -> None:
     await engine.remove(container)
 
 
+async def test_a_volume_is_copied_into_while_it_is_mounted(engine: Slipway) -> None:
+    container = await engine.create("sleep", "300", binds=[f"copies-{engine.instance}:/data"])
+    for call in (put(engine, container, "/data", tar(("x", b"1"))), get(engine, container, "/data/../data/x")):
+        assert (await refused(call)).reason == "MOUNTED_WHILE_RUNNING"
+    await engine.start(container)
+    await put(engine, container, "/data", tar(("x", b"1")))
+    assert await text(engine, container, "/data/x") == b"1"
+    assert not [change for change in await changes(engine, container) if "/data" in change]
+    await engine.remove(container)
+
+
 async def test_prune_removes_what_does_not_run_and_says_how_much_it_held(engine: Slipway) -> None:
     config = {"labels": {"batch": "1"}}
     ended = await engine.run("sh", "-c", "head -c 2000000 /dev/zero > /big", config=config)
