@@ -52,6 +52,7 @@ class NodeCgroups:
             Target(
                 container_id=each.spec.id,
                 cgroups_path=self.cgroup_of(each.spec),
+                limits=each.spec.resources,
                 pid=each.pid if each.spec.network_mode is NetworkMode.BRIDGE else 0,
             )
             for each in containers

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
+from executor_service.limits import Resources
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.stats import ContainerStats, InterfaceStats
 
@@ -22,11 +23,13 @@ _MICROSECOND = 1000  # nanoseconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A running container. `pid`: of a process in its network namespace; 0 when that is not its own."""
+    """A running container. `pid`: of a process in its network namespace; 0 when that is not its own. `limits` are those
+    it is held to: what stands there is not read again a hundred times a second."""
 
     container_id: str
     cgroups_path: str
     pid: int
+    limits: Resources = field(default_factory=Resources)
 
 
 class Usage(TypedDict, total=False):
@@ -71,14 +74,14 @@ def _v1(roots: dict[str, str], target: Target) -> Usage | None:
         **parse_v1_cpu(
             _read(f"{roots['cpuacct']}{path}/cpuacct.usage"),
             _read(f"{roots['cpuacct']}{path}/cpuacct.usage_sys"),
-            _read(f"{roots['cpu']}{path}/cpu.stat"),
+            _read(f"{roots['cpu']}{path}/cpu.stat") if target.limits.cpu_quota > 0 else b"",
         ),
         **parse_v1_memory(
             _read(f"{memory}/memory.usage_in_bytes"),
-            _read(f"{memory}/memory.limit_in_bytes"),
+            b"%d" % target.limits.memory,
             _read(f"{memory}/memory.stat"),
         ),
-        **parse_pids(processes, _read(f"{pids}/pids.max")),
+        **parse_pids(processes, b"%d" % max(target.limits.pids_limit, 0)),
         **parse_v1_blkio(_read(f"{roots['blkio']}{path}/blkio.throttle.io_service_bytes_recursive")),
     }
 
@@ -91,9 +94,9 @@ def _v2(root: str, target: Target) -> Usage | None:
     return {
         **parse_v2_cpu(cpu),
         **parse_v2_memory(
-            _read(f"{group}/memory.current"), _read(f"{group}/memory.max"), _read(f"{group}/memory.stat")
+            _read(f"{group}/memory.current"), b"%d" % target.limits.memory, _read(f"{group}/memory.stat")
         ),
-        **parse_pids(_read(f"{group}/pids.current"), _read(f"{group}/pids.max")),
+        **parse_pids(_read(f"{group}/pids.current"), b"%d" % max(target.limits.pids_limit, 0)),
         **parse_v2_io(_read(f"{group}/io.stat")),
     }
 

@@ -97,7 +97,7 @@ async def test_what_is_not_given_stays(api: Api) -> None:
         ({"policy": "always"}, "restart_policy.name", "auto_remove"),
     ],
 )
-async def test_rules_of_an_update(api: Api, fields: dict[str, int], field: str, sentence: str) -> None:
+async def test_rules_of_an_update(api: Api, fields: dict[str, Any], field: str, sentence: str) -> None:
     limits = resources_pb2.Resources(memory=64 * MIB, cpu_quota=5000)
     await api.create(name="web", resources=limits, auto_remove=True)
     refusal = await refused(api.containers.UpdateContainer(update("web", **fields)))
