@@ -155,8 +155,8 @@ def parse_v1_blkio(text: bytes) -> Usage:
 def parse_v2_io(text: bytes) -> Usage:
     """Lines `254:0 rbytes=4096 wbytes=0 rios=1 …`."""
     sums = {b"rbytes": 0, b"wbytes": 0}
-    for field in text.split():
-        name, _, value = field.partition(b"=")
+    for word in text.split():
+        name, _, value = word.partition(b"=")
         if name in sums:
             sums[name] += int(value)
     return {"blkio_read": sums[b"rbytes"], "blkio_write": sums[b"wbytes"]}
