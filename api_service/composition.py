@@ -21,6 +21,7 @@ from api_service.operations.jobs import Jobs
 from api_service.operations.node_sweep import auto_remove, sweep_node
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
+from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.records.volume_repository import VolumeRepository
@@ -49,7 +50,8 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         events = EventLog(store, limit=plan.max_events)
         containers = ContainerRepository(store, events)
-        observer = Observer(containers, events, clock=clock)
+        execs = ExecRepository(store, events, clock=clock)
+        observer = Observer(containers, events, execs, clock=clock)
         executor = await stack.enter_async_context(GrpcExecutor(node=plan.node, address=plan.executor))
         jobs = await stack.enter_async_context(Jobs(grace=plan.grace))
         follower = JournalFollower(
@@ -65,6 +67,7 @@ async def open_engine(
             containers=containers,
             images=ImageRepository(store, events),
             volumes=VolumeRepository(store, events),
+            execs=execs,
             events=events,
             nodes=NodeRegistry([node]),
             locks=ContainerLocks(),
@@ -74,6 +77,7 @@ async def open_engine(
         )
         observer.on_ended = lambda record: auto_remove(engine, record)
         stack.push_async_callback(_end, asyncio.create_task(events.trim_forever(), name="trim events"))
+        stack.push_async_callback(_end, asyncio.create_task(execs.forget_old_forever(), name="forget execs"))
         stack.push_async_callback(_end, asyncio.create_task(follower.follow_forever(), name=f"follow {plan.node}"))
         yield engine
 

@@ -14,6 +14,8 @@ from grpc_reflection.v1alpha import reflection
 from slipway.v1 import (
     container_service_pb2,
     container_service_pb2_grpc,
+    exec_service_pb2,
+    exec_service_pb2_grpc,
     image_service_pb2,
     image_service_pb2_grpc,
     system_service_pb2,
@@ -24,6 +26,7 @@ from slipway.v1 import (
 
 from api_service.operations.engine import Engine
 from api_service.servicers.container_servicer import ContainerServicer
+from api_service.servicers.exec_servicer import ExecServicer
 from api_service.servicers.image_servicer import ImageServicer
 from api_service.servicers.long_calls import LongCalls
 from api_service.servicers.system_servicer import SystemServicer
@@ -35,7 +38,7 @@ from common.request_rules import RequestRules
 _MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a chunk of an archive has at most 4 MiB
 _SERVICES = tuple(
     service.full_name
-    for module in (container_service_pb2, image_service_pb2, system_service_pb2, volume_service_pb2)
+    for module in (container_service_pb2, exec_service_pb2, image_service_pb2, system_service_pb2, volume_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -61,6 +64,7 @@ async def serve(
     container_service_pb2_grpc.add_ContainerServiceServicer_to_server(
         ContainerServicer(engine, rules, long_calls), server
     )
+    exec_service_pb2_grpc.add_ExecServiceServicer_to_server(ExecServicer(engine, long_calls), server)
     image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(engine), server)
     volume_service_pb2_grpc.add_VolumeServiceServicer_to_server(VolumeServicer(engine), server)
     system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine, long_calls), server)

@@ -47,6 +47,7 @@ class AttachClient:
         self._changed = asyncio.Event()
         self._over = False
         self._error: SlipwayError | None = None
+        self._ready = asyncio.Event()
         self.hub: _Hub | None = None
 
     async def read(self) -> StreamOutput | None:
@@ -72,12 +73,14 @@ class AttachClient:
         return StreamOutput(stream=stream, data=pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     async def write(self, data: bytes) -> None:
-        """To the process; dropped while none runs, and unless `stdin` was asked for."""
+        """To the process, once it runs; dropped unless `stdin` was asked for, and when it has ended."""
+        await self._ready.wait()
         if self.stdin and self.hub is not None:
             await self.hub.write(data)
 
     async def end_input(self) -> None:
         """It ends the process's input when the container is made for that (`stdin_once`)."""
+        await self._ready.wait()
         if self.stdin and self.hub is not None:
             await self.hub.end_input()
 
@@ -100,8 +103,14 @@ class AttachClient:
         self._changed.set()
         return True
 
+    def join(self, hub: _Hub) -> None:
+        self.hub = hub
+        hub.clients.add(self)
+        self._ready.set()
+
     def end(self, error: SlipwayError | None = None) -> None:
         self._over = True
+        self._ready.set()
         self._error = self._error or error
         self._changed.set()
 
@@ -157,8 +166,7 @@ class Attachments:
                 client.end(None if gone else Unavailable(f"container {spec.id!r}: {error.strerror}"))
             return
         for client in waiting:
-            client.hub = hub
-            hub.clients.add(client)
+            client.join(hub)
 
     def give_up(self, container_id: str, error: SlipwayError | None) -> None:
         """What was waited for will not come: the start failed, or the container was removed."""

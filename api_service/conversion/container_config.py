@@ -181,7 +181,7 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
         device_cgroup_rules=host.device_cgroup_rules,
         oom_score_adj=host.oom_score_adj,
         init=host.init,
-        console_size=_size_to_proto(host.console_size),
+        console_size=size_to_proto(host.console_size),
     )
 
 
@@ -253,7 +253,7 @@ def size_from_proto(message: pb2.ConsoleSize) -> ConsoleSize:
     return ConsoleSize(height=message.height, width=message.width)
 
 
-def _size_to_proto(size: ConsoleSize | None) -> pb2.ConsoleSize | None:
+def size_to_proto(size: ConsoleSize | None) -> pb2.ConsoleSize | None:
     return pb2.ConsoleSize(height=size.height, width=size.width) if size is not None else None
 
 

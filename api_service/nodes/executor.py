@@ -15,7 +15,7 @@ from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.stats import ContainerStats, Process
-from api_service.records.config import RestartPolicy
+from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.health import Health
 from api_service.records.resources import Resources
 
@@ -196,6 +196,58 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """A program as an executor is asked to run it. `env` is whole but for HOME."""
+
+    id: str
+    container_id: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    working_dir: str
+    user: str
+    group_add: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    no_new_privileges: bool
+    terminal: bool
+    terminal_size: ConsoleSize | None
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    detach: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachTarget:
+    container_id: str
+    stdin: bool
+    stdout: bool
+    stderr: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInput:
+    """Bytes, the end of them, or that the client leaves and an exec goes on."""
+
+    data: bytes = b""
+    end: bool = False
+    detach: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOutput:
+    stream: LogStream
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRuns:
+    pid: int
+
+
+ExecAnswer = ExecRuns | StreamOutput | JournalEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
     """`config` is the image's configuration, JSON, byte for byte; `names` are what its archive carried."""
 
@@ -294,6 +346,20 @@ class ExecutorClient(Protocol):
         """Kill what runs and delete everything of the container. Nothing there: nothing happens."""
 
     async def snapshot(self, *, deadline: Deadline) -> NodeSnapshot: ...
+
+    def exec(self, spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncGenerator[ExecAnswer]:
+        """First that it runs, then its output, then its `ExecExited` entry, which one that is detached lacks. Closing
+        the answers ends the program. Raises InvalidArgument for what cannot be run, FailedPrecondition."""
+
+    def attach(self, target: AttachTarget, inputs: AsyncIterator[StreamInput]) -> AsyncGenerator[StreamOutput | None]:
+        """First None, when the attachment stands; then what the process writes, to its end. One that does not run is
+        waited for. Raises ResourceExhausted for a reader that is too slow."""
+
+    async def resize_terminal(self, container_id: str, size: ConsoleSize, *, deadline: Deadline) -> None:
+        """Raises FailedPrecondition when it does not run or has no terminal."""
+
+    async def resize_exec(self, exec_id: str, size: ConsoleSize, *, deadline: Deadline) -> None:
+        """Raises FailedPrecondition when it does not run or has no terminal."""
 
     def read_logs(self, query: LogQuery) -> AsyncGenerator[LogLine]:
         """Oldest first; with `follow` until the container ends."""

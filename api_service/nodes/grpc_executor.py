@@ -26,12 +26,16 @@ from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_grpc
 
 from api_service.conversion import executor as conversion
 from api_service.conversion import files as file_conversion
+from api_service.conversion import node_streams as streams
 from api_service.conversion.container_spec import resources_to_proto, restart_policy_to_proto, spec_to_proto
 from api_service.conversion.node_stats import process_from_proto, stats_from_proto
 from api_service.nodes.container_spec import ContainerSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import (
+    AttachTarget,
     DiskUsage,
+    ExecAnswer,
+    ExecSpec,
     ExecutorClient,
     JournalAnswer,
     JournalEntry,
@@ -41,10 +45,12 @@ from api_service.nodes.executor import (
     NodeSnapshot,
     StoredImage,
     StoredVolume,
+    StreamInput,
+    StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.stats import ContainerStats, Process
-from api_service.records.config import RestartPolicy
+from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.resources import Resources
 from common.errors import Unavailable
 from common.rpc_status import error_from
@@ -147,6 +153,32 @@ class GrpcExecutor:
         request = runtime_pb2.ListContainersRequest()
         answer = await self._answer(self._runtime.ListContainers(request, timeout=deadline.remaining))
         return conversion.snapshot_from_proto(answer)
+
+    async def exec(self, spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncGenerator[ExecAnswer]:
+        call = self._runtime.Exec(streams.exec_requests(spec, inputs))
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield streams.exec_answer_from_proto(message)
+
+    async def attach(
+        self, target: AttachTarget, inputs: AsyncIterator[StreamInput]
+    ) -> AsyncGenerator[StreamOutput | None]:
+        call = self._runtime.AttachContainer(streams.attach_requests(target, inputs))
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield streams.attach_answer_from_proto(message)
+
+    async def resize_terminal(self, container_id: str, size: ConsoleSize, *, deadline: Deadline) -> None:
+        request = runtime_pb2.ResizeTerminalRequest(container_id=container_id)
+        streams.set_size(request, size)
+        await self._answer(self._runtime.ResizeTerminal(request, timeout=deadline.remaining))
+
+    async def resize_exec(self, exec_id: str, size: ConsoleSize, *, deadline: Deadline) -> None:
+        request = runtime_pb2.ResizeExecTerminalRequest(exec_id=exec_id)
+        streams.set_size(request, size)
+        await self._answer(self._runtime.ResizeExecTerminal(request, timeout=deadline.remaining))
 
     async def read_logs(self, query: LogQuery) -> AsyncGenerator[LogLine]:
         call = self._runtime.ReadLogs(conversion.log_query_to_proto(query))

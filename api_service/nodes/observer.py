@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from api_service.nodes.executor import ContainerSnapshot, Exited, JournalEntry, NodeSnapshot, StartRefused
+from api_service.nodes.executor import ContainerSnapshot, ExecExited, Exited, JournalEntry, NodeSnapshot, StartRefused
 from api_service.nodes.transitions import apply, resynchronise
 from api_service.records.codec import RECORD_UNREADABLE
 from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.records.container_repository import Changed, ContainerRepository
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
+from api_service.records.exec_repository import ExecRepository
 from api_service.store.key_space import RECORD_TOO_LARGE
 from common.errors import Internal, ResourceExhausted
 
@@ -26,9 +27,12 @@ Ended = Callable[[ContainerRecord], None]
 class Observer:
     """Idempotent: an entry that the record includes changes nothing and tells nothing twice."""
 
-    def __init__(self, containers: ContainerRepository, events: EventLog, *, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, containers: ContainerRepository, events: EventLog, execs: ExecRepository, *, clock: Callable[[], int]
+    ) -> None:
         self._containers = containers
         self._events = events
+        self._execs = execs
         self._clock = clock
         self.on_ended: Ended = lambda record: None
 
@@ -76,6 +80,9 @@ class Observer:
         if record is None:
             return None
         for entry in entries:
+            if isinstance(entry.event, ExecExited):
+                ended = entry.event
+                await self._execs.finish(ended.exec_id, exit_code=ended.exit_code, error=ended.error, time=entry.time)
             if tell and entry not in applied:
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
                 await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
@@ -106,6 +113,8 @@ class Observer:
             return Changed(record=changed, sourced={source: events})
 
         record = await self._containers.update(container_id, change)
+        if record is not None and not record.state.running:
+            await self._execs.lose(container_id, "the node no longer knows how it ended")
         if record is not None and ended:
             self.on_ended(record)
 

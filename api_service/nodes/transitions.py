@@ -74,7 +74,10 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
             return dataclasses.replace(record, state=state), []
         case HealthChanged():
             return _health_changed(record, entry.event.health, entry.time)
-        case Updated() | ExecExited():
+        case ExecExited() as event:
+            more = {"exitCode": str(event.exit_code)} if event.exit_code is not None else {"error": event.error}
+            return record, [container_event(record, "exec_die", entry.time, execID=event.exec_id, **more)]
+        case Updated():
             return record, []
 
 

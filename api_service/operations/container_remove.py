@@ -78,6 +78,7 @@ async def _remove(engine: Engine, container_id: str, removal: Removal, deadline:
         await _remove_from_node(engine, record, deadline)
         if removal.volumes or record.remove_volumes or record.host_config.auto_remove:
             await remove_anonymous(engine, record, deadline)
+        await engine.execs.forget(container_id)
         await engine.containers.delete(container_id, lambda last: container_event(last, "destroy", engine.clock()))
     for image_id in images_of(record):
         await delete_condemned(engine, image_id)

@@ -13,6 +13,7 @@ from api_service.operations.removals import Removals
 from api_service.records.config import ImageConfig
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
+from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
 from api_service.records.volume_repository import VolumeRepository
 from common.errors import Violation
@@ -29,6 +30,7 @@ class Engine:
     containers: ContainerRepository
     images: ImageRepository
     volumes: VolumeRepository
+    execs: ExecRepository
     events: EventLog
     nodes: NodeRegistry
     locks: ContainerLocks

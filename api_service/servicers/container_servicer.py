@@ -11,7 +11,10 @@ from slipway.v1 import container_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import container as conversion
 from api_service.conversion import files as file_conversion
+from api_service.conversion import streams as stream_conversion
+from api_service.conversion.container_config import size_from_proto
 from api_service.conversion.stats import process_to_proto, sample_to_proto
+from api_service.operations.container_attach import attach_container
 from api_service.operations.container_changes import list_changes
 from api_service.operations.container_copy import copy_from_container, copy_to_container
 from api_service.operations.container_create import create_container
@@ -32,9 +35,10 @@ from api_service.operations.container_stop import stop_container
 from api_service.operations.container_update import update_container
 from api_service.operations.container_wait import wait_container
 from api_service.operations.engine import Engine
+from api_service.operations.terminal_resize import resize_container
 from api_service.servicers.call import UPLOAD_DEADLINE, Context, client_deadline, deadline_of, send_headers
 from api_service.servicers.long_calls import LongCalls
-from api_service.servicers.streams import chunks_after, first_message
+from api_service.servicers.streams import chunks_after, first_message, first_with
 from common.request_rules import RequestRules
 
 
@@ -202,3 +206,20 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
         wanted = conversion.prune_filter_from_proto(request)
         pruned = await prune_containers(self._engine, wanted, deadline=deadline_of(context, default=UPLOAD_DEADLINE))
         return pb2.PruneContainersResponse(containers=pruned.containers, space_reclaimed=pruned.space_reclaimed)
+
+    async def AttachContainer(
+        self, request_iterator: AsyncIterator[pb2.AttachContainerRequest], context: Context
+    ) -> AsyncIterator[pb2.AttachContainerResponse]:
+        attach = stream_conversion.attach_from_proto((await first_with(request_iterator, "attach")).attach)
+        with self._long_calls.running():
+            answers = attach_container(self._engine, attach, stream_conversion.typed(request_iterator))
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield stream_conversion.attach_answer_to_proto(answer)
+
+    async def ResizeContainerTty(
+        self, request: pb2.ResizeContainerTtyRequest, context: Context
+    ) -> pb2.ResizeContainerTtyResponse:
+        size = size_from_proto(request.size)
+        await resize_container(self._engine, request.container, size, deadline=deadline_of(context))
+        return pb2.ResizeContainerTtyResponse()

@@ -36,3 +36,19 @@ async def chunks_after(requests: AsyncIterator[Chunked], field: str) -> AsyncIte
             why = f"came a second time: there is one {field}, and it is the first message"
             raise InvalidArgument(violations=[Violation(field=field, description=why)])
         yield request.chunk
+
+
+class Said(Protocol):
+    def HasField(self, field_name: Any) -> bool: ...
+
+
+SaidT = TypeVar("SaidT", bound=Said)
+
+
+async def first_with(requests: AsyncIterator[SaidT], field: str) -> SaidT:
+    """Raises InvalidArgument when the first message is not the one with `field`."""
+    first = await anext(requests, None)
+    if first is None or not first.HasField(field):
+        why = "must be the first message of the stream; what is typed comes after it"
+        raise InvalidArgument(violations=[Violation(field=field, description=why)])
+    return first

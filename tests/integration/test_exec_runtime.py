@@ -17,13 +17,13 @@ from common.errors import FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.container import TerminalSize
 from executor_service.limits import Rlimit
 from executor_service.logs.record import Stream
-from executor_service.oci.capabilities import DEFAULT_CAPABILITIES
 from executor_service.oci.exec_process import ExecProcessSpec
 from executor_service.oci.exec_runtime import ExecStreams, ExecTarget, LeftExec, RunningExec
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.oci.runtime_execs import RuntimeExecs
 from tests.fixtures.oci import DEADLINE, UNAVAILABLE, Container, Containers, containers_in, empty_netns, make_rootfs
+from tests.fixtures.privileges import CAPABILITIES
 
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
 
@@ -43,7 +43,7 @@ class Box:
 
     async def spawn(self, *args: str, streams: ExecStreams = BOTH, **options: Any) -> RunningExec:
         self.numbers[0] += 1
-        process = ExecProcessSpec(args=args, **{"env": PATH, "capabilities": DEFAULT_CAPABILITIES, **options})
+        process = ExecProcessSpec(args=args, **{"env": PATH, "capabilities": CAPABILITIES, **options})
         return await self.execs.spawn(self.target, f"{self.numbers[0]:064x}", process, streams)
 
     async def finish(self, running: RunningExec) -> tuple[int, bytes, bytes]:

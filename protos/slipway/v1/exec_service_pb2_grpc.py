@@ -70,8 +70,8 @@ class ExecServiceServicer:
 
     def StartExec(self, request_iterator, context):
         """Run it, once. The first message names the exec, the others are its input. The last answer is its exit code; with `detach` it
-        comes at once and without one. A client that goes away ends the program: SIGTERM, then SIGKILL after 10 s. A client that reads so
-        slowly that output would have to be kept for it gets RESOURCE_EXHAUSTED.
+        comes at once and without one. A client that goes away ends the program: SIGTERM, then SIGKILL after 10 s. A client that reads
+        slowly slows the program down. No more messages from the client mean the same as `close_stdin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,8 +20,8 @@ class ExecServiceStub:
     """Check and record what is to run; starts nothing. FAILED_PRECONDITION when the container does not run or is paused."""
     StartExec: _aio.StreamStreamMultiCallable[_exec_service_pb2.StartExecRequest, _exec_service_pb2.StartExecResponse]
     """Run it, once. The first message names the exec, the others are its input. The last answer is its exit code; with `detach` it
-    comes at once and without one. A client that goes away ends the program: SIGTERM, then SIGKILL after 10 s. A client that reads so
-    slowly that output would have to be kept for it gets RESOURCE_EXHAUSTED.
+    comes at once and without one. A client that goes away ends the program: SIGTERM, then SIGKILL after 10 s. A client that reads
+    slowly slows the program down. No more messages from the client mean the same as `close_stdin`.
     """
     InspectExec: _aio.UnaryUnaryMultiCallable[_exec_service_pb2.InspectExecRequest, _exec_service_pb2.InspectExecResponse]
     """What is known of an exec."""
@@ -46,8 +46,8 @@ class ExecServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_exec_service_pb2.StartExecRequest], _abc.AsyncIterator[_exec_service_pb2.StartExecResponse]],
     ) -> _abc.AsyncIterator[_exec_service_pb2.StartExecResponse]:
         """Run it, once. The first message names the exec, the others are its input. The last answer is its exit code; with `detach` it
-        comes at once and without one. A client that goes away ends the program: SIGTERM, then SIGKILL after 10 s. A client that reads so
-        slowly that output would have to be kept for it gets RESOURCE_EXHAUSTED.
+        comes at once and without one. A client that goes away ends the program: SIGTERM, then SIGKILL after 10 s. A client that reads
+        slowly slows the program down. No more messages from the client mean the same as `close_stdin`.
         """
 
     @_abc_1.abstractmethod

@@ -27,6 +27,7 @@ from api_service.records.config import ContainerConfig, HostConfig, NetworkingCo
 from api_service.records.container import ContainerRecord, JournalPosition, Phase, Status
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
+from api_service.records.exec_repository import ExecRepository
 from api_service.records.health import Health, HealthStatus
 from api_service.store.memory_store import MemoryStore
 
@@ -224,7 +225,8 @@ async def test_end_is_noticed_when_a_signal_is_told_after_it() -> None:
         events = EventLog(store)
         containers = ContainerRepository(store, events)
         await containers.add(CREATED)
-        observer, ended = Observer(containers, events, clock=lambda: 0), []
+        execs = ExecRepository(store, events, clock=lambda: 0)
+        observer, ended = Observer(containers, events, execs, clock=lambda: 0), []
         observer.on_ended = lambda record: ended.append(record.id)
         run = [started(sequence=1), exited(sequence=2), entry(Signaled(signal=9), sequence=3)]
         await observer.observe(run, journal_id="j")

@@ -1,0 +1,93 @@
+"""The executor's messages of attach and exec, and this service's words for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
+
+from api_service.conversion.executor import entry_from_proto
+from api_service.nodes.executor import (
+    AttachTarget,
+    ExecAnswer,
+    ExecRuns,
+    ExecSpec,
+    LogStream,
+    StreamInput,
+    StreamOutput,
+)
+from api_service.records.config import ConsoleSize
+
+
+async def exec_requests(spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncIterator[runtime_pb2.ExecRequest]:
+    yield runtime_pb2.ExecRequest(exec=_exec_spec(spec))
+    async for each in inputs:
+        if each.data:
+            yield runtime_pb2.ExecRequest(stdin=each.data)
+        if each.end:
+            yield runtime_pb2.ExecRequest(close_stdin=True)
+        if each.detach:
+            yield runtime_pb2.ExecRequest(detach=True)
+
+
+def _exec_spec(spec: ExecSpec) -> runtime_pb2.ExecSpec:
+    message = runtime_pb2.ExecSpec(
+        id=spec.id,
+        container_id=spec.container_id,
+        args=spec.args,
+        env=spec.env,
+        working_dir=spec.working_dir,
+        user=spec.user,
+        group_add=spec.group_add,
+        capabilities=spec.capabilities,
+        no_new_privileges=spec.no_new_privileges,
+        terminal=spec.terminal,
+        stdin=spec.stdin,
+        stdout=spec.stdout,
+        stderr=spec.stderr,
+        detach=spec.detach,
+    )
+    if spec.terminal_size is not None:
+        message.terminal_size.height = spec.terminal_size.height
+        message.terminal_size.width = spec.terminal_size.width
+    return message
+
+
+def exec_answer_from_proto(message: runtime_pb2.ExecResponse) -> ExecAnswer:
+    if message.HasField("started"):
+        return ExecRuns(pid=message.started.pid)
+    if message.HasField("exited"):
+        return entry_from_proto(message.exited)
+    return _output_from_proto(message.output.stream, message.output.data)
+
+
+async def attach_requests(
+    target: AttachTarget, inputs: AsyncIterator[StreamInput]
+) -> AsyncIterator[runtime_pb2.AttachContainerRequest]:
+    asked = runtime_pb2.AttachTarget(
+        container_id=target.container_id, stdin=target.stdin, stdout=target.stdout, stderr=target.stderr
+    )
+    yield runtime_pb2.AttachContainerRequest(attach=asked)
+    async for each in inputs:
+        if each.data:
+            yield runtime_pb2.AttachContainerRequest(stdin=each.data)
+        if each.end:
+            yield runtime_pb2.AttachContainerRequest(close_stdin=True)
+
+
+def attach_answer_from_proto(message: runtime_pb2.AttachContainerResponse) -> StreamOutput | None:
+    """None: the attachment stands."""
+    if message.stream == runtime_pb2.LOG_STREAM_UNSPECIFIED:
+        return None
+    return _output_from_proto(message.stream, message.data)
+
+
+def _output_from_proto(stream: runtime_pb2.LogStream.ValueType, data: bytes) -> StreamOutput:
+    error = stream == runtime_pb2.LOG_STREAM_STDERR
+    return StreamOutput(stream=LogStream.STDERR if error else LogStream.STDOUT, data=data)
+
+
+def set_size(
+    message: runtime_pb2.ResizeTerminalRequest | runtime_pb2.ResizeExecTerminalRequest, size: ConsoleSize
+) -> None:
+    message.size.height, message.size.width = size.height, size.width

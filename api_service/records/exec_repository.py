@@ -1,0 +1,126 @@
+"""Execs in the store: `exec/<id>`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from api_service.records.codec import Codec
+from api_service.records.event import Event
+from api_service.records.event_log import EventLog
+from api_service.records.exec import ExecRecord
+from api_service.store.store import Delete, Put, RevisionConflict, Store
+from common.errors import Aborted, InvalidArgument, NotFound, SlipwayError, Violation
+
+_log = structlog.get_logger(__name__)
+
+_PREFIX = "exec/"
+_MAX_ATTEMPTS = 16
+_MAX_TOGETHER = 100  # deletes in one commit
+_KEPT = 5 * 60 * 1_000_000_000  # nanoseconds after its end
+_SWEEP = 60.0  # seconds
+MAX_EXECS = 1000  # of one container
+
+
+class ExecRepository:
+    def __init__(self, store: Store, events: EventLog, *, clock: Callable[[], int]) -> None:
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._codec = Codec(ExecRecord)
+
+    async def find(self, reference: str) -> ExecRecord:
+        """By its id or a unique prefix of it. Raises NotFound, and InvalidArgument when several begin like that."""
+        entries = await self._store.list(f"{_PREFIX}{reference}", limit=2)
+        if not entries:
+            raise NotFound(
+                f"No such exec: {reference}; it may have been forgotten, five minutes after its end",
+                resource_type="exec",
+                resource_name=reference,
+                reason="EXEC_NOT_FOUND",
+            )
+        if len(entries) > 1 and entries[0].key != f"{_PREFIX}{reference}":
+            text = f"{reference!r} is the beginning of several ids; give more of it"
+            raise InvalidArgument(text, violations=[Violation(field="exec", description=text)], reason="AMBIGUOUS_EXEC")
+        return self._codec.decode(entries[0]).record
+
+    async def of(self, container_id: str) -> list[ExecRecord]:
+        """The container's, ordered by id."""
+        return [record for record in await self._all() if record.container_id == container_id]
+
+    async def add(self, record: ExecRecord, event: Event) -> None:
+        put = Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0)
+        await self._store.commit(put, *self._events.puts([event]))
+
+    async def update(
+        self, exec_id: str, change: Callable[[ExecRecord], ExecRecord | None], events: Sequence[Event] = ()
+    ) -> ExecRecord | None:
+        """Apply `change` to the record as it stands, and tell the events with it; its None leaves all alone. None comes
+        back when it was forgotten."""
+        for _ in range(_MAX_ATTEMPTS):
+            entry = await self._store.get(_key(exec_id))
+            if entry is None:
+                return None
+            stored = self._codec.decode(entry)
+            changed = change(stored.record)
+            if changed is None:
+                return stored.record
+            put = Put(key=_key(exec_id), value=self._codec.encode(changed), expected_revision=stored.revision)
+            try:
+                await self._store.commit(put, *self._events.puts(events))
+            except RevisionConflict:
+                continue
+            return changed
+        raise Aborted(f"exec {exec_id[:12]}: others change its record all the time; repeat the request")
+
+    async def finish(self, exec_id: str, *, exit_code: int | None, error: str, time: int) -> None:
+        """It has ended; whoever says so first is right."""
+
+        def change(record: ExecRecord) -> ExecRecord | None:
+            if record.finished_at is not None:
+                return None
+            return dataclasses.replace(
+                record,
+                started_at=record.started_at if record.started_at is not None else time,
+                finished_at=time,
+                pid=0,
+                exit_code=exit_code,
+                error=error,
+            )
+
+        await self.update(exec_id, change)
+
+    async def lose(self, container_id: str, error: str) -> None:
+        """What ran in a container that runs no more has ended, and nobody saw how."""
+        for record in await self.of(container_id):
+            if record.running:
+                await self.finish(record.id, exit_code=None, error=error, time=self._clock())
+
+    async def forget(self, container_id: str) -> None:
+        """Those of a container that is removed."""
+        await self._delete([record for record in await self._all() if record.container_id == container_id])
+
+    async def forget_old_forever(self) -> None:
+        """Delete what has ended some minutes ago, whatever fails meanwhile."""
+        while True:
+            await asyncio.sleep(_SWEEP)
+            try:
+                before = self._clock() - _KEPT
+                ended = [record for record in await self._all() if (record.finished_at or before) < before]
+                await self._delete(ended)
+            except SlipwayError as error:
+                _log.warning("ended execs not forgotten", error=error.message)
+
+    async def _delete(self, records: Sequence[ExecRecord]) -> None:
+        for at in range(0, len(records), _MAX_TOGETHER):
+            await self._store.commit(*(Delete(key=_key(record.id)) for record in records[at : at + _MAX_TOGETHER]))
+
+    async def _all(self) -> list[ExecRecord]:
+        return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
+
+
+def _key(exec_id: str) -> str:
+    return f"{_PREFIX}{exec_id}"
