@@ -24,13 +24,11 @@ class NetworkMode(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLimits:
     """`max_size` bytes a file (0 = unlimited), `max_files` files kept, the one being written included. `disabled`: no
-    output is kept. `buffer_size`: bytes that may wait to be written before the oldest are dropped; 0 lets the process
-    wait instead."""
+    output is kept."""
 
     max_size: int = 10 * 1024 * 1024
     max_files: int = 5
     disabled: bool = False
-    buffer_size: int = 0
 
 
 class Seccomp(StrEnum):
@@ -73,7 +71,6 @@ class Namespaces:
     pid: NamespaceMode = NamespaceMode.PRIVATE
     pid_container: str = ""
     host_uts: bool = False
-    host_userns: bool = False
     private_cgroup: bool = False
 
 

@@ -189,7 +189,6 @@ def _log(message: pb2.ContainerSpec) -> LogLimits:
         max_size=message.log_max_size,
         max_files=message.log_max_files,
         disabled=message.log_disabled,
-        buffer_size=message.log_buffer_size,
     )
 
 
@@ -231,7 +230,6 @@ def _namespaces(message: pb2.ContainerSpec) -> Namespaces:
         pid=_NAMESPACE_MODES.get(message.pid_mode, NamespaceMode.PRIVATE),
         pid_container=message.pid_container,
         host_uts=message.host_uts,
-        host_userns=message.host_userns,
         private_cgroup=message.private_cgroupns,
     )
 

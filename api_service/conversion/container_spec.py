@@ -82,7 +82,6 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
         log_max_size=spec.log_max_size,
         log_max_files=spec.log_max_files,
         log_disabled=spec.log_disabled,
-        log_buffer_size=spec.log_buffer_size,
         runtime=spec.runtime,
         annotations=dict(spec.annotations),
         resources=resources_to_proto(spec.resources),
@@ -187,7 +186,6 @@ def _set_namespaces(spec: ContainerSpec, message: pb2.ContainerSpec) -> None:
     message.pid_mode = _NAMESPACE_MODES[namespaces.pid]
     message.pid_container = namespaces.pid_container
     message.host_uts = namespaces.host_uts
-    message.host_userns = namespaces.host_userns
     message.private_cgroupns = namespaces.private_cgroup
 
 

@@ -188,7 +188,6 @@ def log_line_from_proto(message: runtime_pb2.ReadLogsResponse) -> LogLine:
         stream=stream,
         time=message.timestamp.ToNanoseconds(),
         data=message.data,
-        dropped_bytes=message.dropped_bytes,
     )
 
 
@@ -230,7 +229,6 @@ def facts_from_proto(message: node_pb2.GetNodeResponse) -> NodeFacts:
         apparmor=message.apparmor,
         selinux=message.selinux,
         recursive_read_only=message.recursive_read_only,
-        userns_remap=message.userns_remap,
         init=message.init,
     )
 

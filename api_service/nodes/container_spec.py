@@ -56,7 +56,6 @@ class Namespaces:
     pid: NamespaceMode = NamespaceMode.PRIVATE
     pid_container: str = ""
     host_uts: bool = False
-    host_userns: bool = False
     private_cgroup: bool = False
 
 
@@ -135,7 +134,6 @@ class ContainerSpec:
     log_max_size: int
     log_max_files: int
     log_disabled: bool
-    log_buffer_size: int
     runtime: str
     annotations: Mapping[str, str]
     resources: Resources  # without `nano_cpus`

@@ -187,12 +187,9 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """`dropped_bytes`: what a non-blocking log dropped before this; such a line has no data."""
-
     stream: LogStream
     time: int
     data: bytes
-    dropped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +279,6 @@ class NodeFacts:
     apparmor: bool = False
     selinux: bool = False
     recursive_read_only: bool = False
-    userns_remap: bool = False
     init: bool = False
 
 

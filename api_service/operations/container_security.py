@@ -38,7 +38,6 @@ def container_namespaces(host: HostConfig) -> Namespaces:
         pid=NamespaceMode.CONTAINER if pid else NamespaceMode(host.pid_mode or PRIVATE),
         pid_container=pid or "",
         host_uts=host.uts_mode == HOST,
-        host_userns=host.userns_mode == HOST,
         private_cgroup=host.cgroupns_mode == PRIVATE,
     )
 

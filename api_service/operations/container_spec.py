@@ -58,7 +58,6 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         runtime=host.runtime,
         annotations=host.annotations,
         log_disabled=host.log_config.type == NOWHERE,
-        log_buffer_size=0,
         resources=node_resources(host.resources),
         cgroup_parent=host.cgroup_parent,
         mounts=record.mount_points,

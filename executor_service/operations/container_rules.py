@@ -118,8 +118,6 @@ def _host(spec: ContainerSpec) -> _Rules:
         yield "log_max_size", f"{spec.log.max_size} must be 0 (unlimited) or the bytes of a file"
     if spec.log.max_files < 1:
         yield "log_max_files", f"{spec.log.max_files} must be at least 1"
-    if spec.log.buffer_size:
-        yield "log_buffer_size", f"{spec.log.buffer_size} is not supported, only 0: the process waits for its log"
 
 
 def _names(spec: ContainerSpec) -> _Rules:

@@ -542,11 +542,13 @@ class HostConfig(_message.Message):
     uts_mode: _builtins.str
     """Host name namespace: empty for its own, or `host`. Default: its own."""
     userns_mode: _builtins.str
-    """User namespace: empty for the node's remapping, if it has one, or `host` for none. Default: empty."""
+    """User namespace: empty or `host`, which mean the same: user ids are not remapped. Default: empty."""
     cgroupns_mode: _builtins.str
     """Cgroup namespace: `private` or `host`. Default: `private` with cgroup v2, `host` with v1."""
     cgroup_parent: _builtins.str
-    """The cgroup below which the container's own is made, an absolute path below the node's. Default: the node's."""
+    """The cgroup below which the container's own is made, an absolute path below the root of the hierarchies. Default: the
+    node's.
+    """
     oom_score_adj: _builtins.int
     """How readily the kernel kills it when memory is short, -1000 to 1000. Default: 0."""
     init: _builtins.bool

@@ -303,7 +303,6 @@ class ContainerSpec(_message.Message):
     PID_MODE_FIELD_NUMBER: _builtins.int
     PID_CONTAINER_FIELD_NUMBER: _builtins.int
     HOST_UTS_FIELD_NUMBER: _builtins.int
-    HOST_USERNS_FIELD_NUMBER: _builtins.int
     PRIVATE_CGROUPNS_FIELD_NUMBER: _builtins.int
     SYSCTLS_FIELD_NUMBER: _builtins.int
     RLIMITS_FIELD_NUMBER: _builtins.int
@@ -320,7 +319,6 @@ class ContainerSpec(_message.Message):
     HEALTH_CHECK_FIELD_NUMBER: _builtins.int
     DEPENDENCIES_FIELD_NUMBER: _builtins.int
     LOG_DISABLED_FIELD_NUMBER: _builtins.int
-    LOG_BUFFER_SIZE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     image_id: _builtins.str
@@ -373,8 +371,6 @@ class ContainerSpec(_message.Message):
     """The container whose process namespace it joins; only with NAMESPACE_MODE_CONTAINER."""
     host_uts: _builtins.bool
     """Share the node's host name."""
-    host_userns: _builtins.bool
-    """Leave out the node's remapping of user ids."""
     private_cgroupns: _builtins.bool
     """Give it a cgroup namespace of its own."""
     oom_score_adj: _builtins.int
@@ -391,8 +387,6 @@ class ContainerSpec(_message.Message):
     """Seconds until SIGKILL, -1: never; for what the node itself stops."""
     log_disabled: _builtins.bool
     """Keep no output."""
-    log_buffer_size: _builtins.int
-    """Bytes of output that may wait to be written; the oldest is dropped beyond that. 0: the process waits instead."""
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments; at least one."""
@@ -519,7 +513,6 @@ class ContainerSpec(_message.Message):
         pid_mode: Global___NamespaceMode.ValueType = ...,
         pid_container: _builtins.str = ...,
         host_uts: _builtins.bool = ...,
-        host_userns: _builtins.bool = ...,
         private_cgroupns: _builtins.bool = ...,
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         rlimits: _abc.Iterable[Global___Rlimit] | None = ...,
@@ -536,11 +529,10 @@ class ContainerSpec(_message.Message):
         health_check: Global___HealthCheck | None = ...,
         dependencies: _abc.Iterable[Global___Dependency] | None = ...,
         log_disabled: _builtins.bool = ...,
-        log_buffer_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "health_check", b"health_check", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy", "terminal_size", b"terminal_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_userns", b"host_userns", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_buffer_size", b"log_buffer_size", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "mac_address", b"mac_address", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "mac_address", b"mac_address", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__health_check: _TypeAlias = _typing.Literal["health_check"]  # noqa: Y015
     _WhichOneofArgType__health_check: _TypeAlias = _typing.Literal["_health_check", b"_health_check"]  # noqa: Y015

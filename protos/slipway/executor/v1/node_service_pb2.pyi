@@ -61,7 +61,6 @@ class GetNodeResponse(_message.Message):
     APPARMOR_FIELD_NUMBER: _builtins.int
     SELINUX_FIELD_NUMBER: _builtins.int
     RECURSIVE_READ_ONLY_FIELD_NUMBER: _builtins.int
-    USERNS_REMAP_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Random, made with the node's state and kept with it."""
@@ -95,8 +94,6 @@ class GetNodeResponse(_message.Message):
     """Whether SELinux is on."""
     recursive_read_only: _builtins.bool
     """Whether mounts can be made read-only with all that is mounted below them."""
-    userns_remap: _builtins.bool
-    """Whether user ids are remapped unless a container says otherwise."""
     init: _builtins.bool
     """Whether there is a small init to run as process 1."""
     @_builtins.property
@@ -140,12 +137,11 @@ class GetNodeResponse(_message.Message):
         apparmor: _builtins.bool = ...,
         selinux: _builtins.bool = ...,
         recursive_read_only: _builtins.bool = ...,
-        userns_remap: _builtins.bool = ...,
         init: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "userns_remap", b"userns_remap", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
