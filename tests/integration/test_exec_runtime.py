@@ -116,13 +116,14 @@ async def test_what_a_program_is_given(tmp_path: Path, rootfs: Path, name: str) 
     async with box(tmp_path, rootfs, name) as made:
         assert await made.run("sh", "-c", "echo out; echo err >&2; exit 7") == (7, b"out\n", b"err\n")
         assert (await made.run("sh", "-c", "kill -9 $$"))[0] == 137
-        script = "id -u; id -g; id -G; pwd; echo $HOME $A; cat /proc/self/oom_score_adj; ulimit -n"
-        limit = Rlimit(name="RLIMIT_NOFILE", soft=77, hard=88)
+        script = "id -u; id -g; id -G; pwd; echo $HOME $A; cat /proc/self/oom_score_adj; ulimit -c"
+        # Not RLIMIT_NOFILE: runc is a Go program, and Go raises that to its hard limit when it starts.
+        limit = Rlimit(name="RLIMIT_CORE", soft=5120, hard=10240)  # bytes; the shell counts in 512
         given = {"user": "user", "working_dir": "/home/link", "env": (*PATH, "A=b"), "oom_score_adj": 300}
         _, said, _ = await made.run("sh", "-c", script, rlimits=(limit,), **given)
         score = "300" if name == "crun" else "0"  # runc takes that of the container, as whoever asks should
         assert said.decode().split("\n")[:-1] == [
-            *("1000", "1000", "1000 2000", "/home/user", "/home/user b", score, "77")
+            *("1000", "1000", "1000 2000", "/home/user", "/home/user b", score, "10")
         ]
         status = ("grep", "-E", "Cap(Eff|Bnd)|NoNewPrivs|Seccomp:", "/proc/self/status")
         _, said, _ = await made.run(*status, no_new_privileges=True, capabilities=("CAP_KILL",))
