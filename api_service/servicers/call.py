@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -30,4 +31,10 @@ def deadline_of(context: Context, *, default: float = DEFAULT_DEADLINE) -> Deadl
 
 async def send_headers(context: Context) -> None:
     """Tell the client that what happens from now on counts, before there is anything to answer."""
-    await context.send_initial_metadata(())
+    sending = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        # gRPC takes headers that were interrupted for unsent ones, and then cannot send the status either.
+        await asyncio.wait([sending])
+        raise

@@ -118,7 +118,7 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def WaitContainer(self, request: pb2.WaitContainerRequest, context: Context) -> pb2.WaitContainerResponse:
         condition = conversion.condition_from_proto(request.condition)
         on_waiting = functools.partial(send_headers, context)
-        with self._long_calls.running():
+        with self._long_calls.waiting():
             waited = await wait_container(self._engine, request.container, condition, on_waiting=on_waiting)
         return conversion.waited_to_proto(waited)
 
@@ -148,10 +148,11 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def StreamStats(
         self, request: pb2.StreamStatsRequest, context: Context
     ) -> AsyncIterator[pb2.StreamStatsResponse]:
-        with self._long_calls.running():
-            async with aclosing(stream_stats(self._engine, request.containers, once=request.once)) as samples:
-                async for sample in samples:
-                    yield sample_to_proto(sample)
+        async with self._long_calls.stream(
+            stream_stats(self._engine, request.containers, once=request.once)
+        ) as samples:
+            async for sample in samples:
+                yield sample_to_proto(sample)
 
     async def ListProcesses(self, request: pb2.ListProcessesRequest, context: Context) -> pb2.ListProcessesResponse:
         found = await list_processes(self._engine, request.container, deadline=deadline_of(context))
@@ -161,10 +162,9 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
         self, request: pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[pb2.StreamLogsResponse]:
         query = conversion.log_query_from_proto(request)
-        with self._long_calls.running():
-            async with aclosing(stream_logs(self._engine, request.container, query)) as lines:
-                async for line in lines:
-                    yield conversion.log_line_to_proto(line)
+        async with self._long_calls.stream(stream_logs(self._engine, request.container, query)) as lines:
+            async for line in lines:
+                yield conversion.log_line_to_proto(line)
 
     async def ListChanges(self, request: pb2.ListChangesRequest, context: Context) -> pb2.ListChangesResponse:
         changes = await list_changes(self._engine, request.container, deadline=deadline_of(context))
@@ -211,11 +211,10 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
         self, request_iterator: AsyncIterator[pb2.AttachContainerRequest], context: Context
     ) -> AsyncIterator[pb2.AttachContainerResponse]:
         attach = stream_conversion.attach_from_proto((await first_with(request_iterator, "attach")).attach)
-        with self._long_calls.running():
-            answers = attach_container(self._engine, attach, stream_conversion.typed(request_iterator))
-            async with aclosing(answers):
-                async for answer in answers:
-                    yield stream_conversion.attach_answer_to_proto(answer)
+        attached = attach_container(self._engine, attach, stream_conversion.typed(request_iterator))
+        async with self._long_calls.stream(attached) as answers:
+            async for answer in answers:
+                yield stream_conversion.attach_answer_to_proto(answer)
 
     async def ResizeContainerTty(
         self, request: pb2.ResizeContainerTtyRequest, context: Context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from slipway.v1 import exec_service_pb2 as pb2
 from slipway.v1 import exec_service_pb2_grpc as pb2_grpc
@@ -32,11 +31,10 @@ class ExecServicer(pb2_grpc.ExecServiceServicer):
         self, request_iterator: AsyncIterator[pb2.StartExecRequest], context: Context
     ) -> AsyncIterator[pb2.StartExecResponse]:
         start = conversion.exec_start_from_proto((await first_with(request_iterator, "start")).start)
-        with self._long_calls.running():
-            answers = start_exec(self._engine, start, conversion.typed(request_iterator))
-            async with aclosing(answers):
-                async for answer in answers:
-                    yield conversion.exec_answer_to_proto(answer)
+        started = start_exec(self._engine, start, conversion.typed(request_iterator))
+        async with self._long_calls.stream(started) as answers:
+            async for answer in answers:
+                yield conversion.exec_answer_to_proto(answer)
 
     async def InspectExec(self, request: pb2.InspectExecRequest, context: Context) -> pb2.InspectExecResponse:
         return pb2.InspectExecResponse(exec=conversion.exec_to_proto(await self._engine.execs.find(request.exec)))

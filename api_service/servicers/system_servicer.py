@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from slipway.v1 import system_service_pb2 as pb2
 from slipway.v1 import system_service_pb2_grpc as pb2_grpc
@@ -33,10 +32,10 @@ class SystemServicer(pb2_grpc.SystemServiceServicer):
     ) -> AsyncIterator[pb2.StreamEventsResponse]:
         query = conversion.event_query_from_proto(request)
         on_following = functools.partial(send_headers, context)
-        with self._long_calls.running():
-            async with aclosing(stream_events(self._engine, query, on_following=on_following)) as events:
-                async for place, event in events:
-                    yield conversion.event_to_proto(place, event)
+        followed = stream_events(self._engine, query, on_following=on_following)
+        async with self._long_calls.stream(followed) as events:
+            async for place, event in events:
+                yield conversion.event_to_proto(place, event)
 
     async def GetDiskUsage(self, request: pb2.GetDiskUsageRequest, context: Context) -> pb2.GetDiskUsageResponse:
         usage = await system_disk_usage(self._engine, deadline=deadline_of(context))
