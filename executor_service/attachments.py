@@ -13,17 +13,18 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from common.errors import ResourceExhausted, SlipwayError, Unavailable
-from executor_service.container import ContainerSpec
+from executor_service.container import ContainerSpec, TerminalSize
 from executor_service.exec_spec import StreamOutput
 from executor_service.logs.record import Stream
+from executor_service.oci.terminal_control import set_terminal_size
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +49,8 @@ class AttachClient:
         self._over = False
         self._error: SlipwayError | None = None
         self._ready = asyncio.Event()
+        self.size: TerminalSize | None = None  # asked for at the time `resized`, before there was a terminal
+        self.resized = 0.0
         self.hub: _Hub | None = None
 
     async def read(self) -> StreamOutput | None:
@@ -84,6 +87,13 @@ class AttachClient:
         if self.stdin and self.hub is not None:
             await self.hub.end_input()
 
+    async def resize(self, size: TerminalSize) -> None:
+        """Of the terminal, or of the one that is to come: then the last size is its first. Raises Unavailable."""
+        if self.hub is None:
+            self.size, self.resized = size, asyncio.get_running_loop().time()
+        else:
+            await self.hub.resize(size)
+
     def feed(self, output: StreamOutput) -> bool:
         """False when it is dropped now."""
         if not self._wanted[output.stream]:
@@ -104,8 +114,11 @@ class AttachClient:
         return True
 
     def join(self, hub: _Hub) -> None:
+        """It gets what is written from now on; what it has typed waits for `begin`."""
         self.hub = hub
         hub.clients.add(self)
+
+    def begin(self) -> None:
         self._ready.set()
 
     def end(self, error: SlipwayError | None = None) -> None:
@@ -122,10 +135,10 @@ class Attachments:
         self._waiting: dict[str, set[AttachClient]] = {}
         self._hubs: dict[str, _Hub] = {}
 
-    @contextmanager
-    def attached(
+    @asynccontextmanager
+    async def attached(
         self, spec: ContainerSpec, bundle: Path | None, *, stdin: bool, stdout: bool, stderr: bool
-    ) -> Iterator[AttachClient]:
+    ) -> AsyncIterator[AttachClient]:
         """A client, until the block ends. `bundle`: of the process that runs; None: the next start is waited for.
         Raises ResourceExhausted."""
         client = AttachClient(stdin=stdin, stdout=stdout, stderr=stderr)
@@ -139,7 +152,7 @@ class Attachments:
         self._waiting.setdefault(spec.id, set()).add(client)
         try:
             if bundle is not None:
-                self.connect(spec, bundle)
+                await self.connect(spec, bundle)
             yield client
         finally:
             self._remove(spec.id, client)
@@ -148,9 +161,9 @@ class Attachments:
         """Somebody waits for the container's start."""
         return container_id in self._waiting
 
-    def connect(self, spec: ContainerSpec, bundle: Path) -> None:
-        """Connect everybody who waits to the process of this bundle. Never fails: where no monitor listens the process
-        has ended, and so does the attachment."""
+    async def connect(self, spec: ContainerSpec, bundle: Path) -> None:
+        """Connect everybody who waits to the process of this bundle, and give its terminal the size they asked for
+        last. Never fails: where no monitor listens the process has ended, and so does the attachment."""
         waiting = self._waiting.pop(spec.id, set())
         if not waiting:
             return
@@ -167,6 +180,15 @@ class Attachments:
             return
         for client in waiting:
             client.join(hub)
+        try:
+            asked = [client for client in waiting if client.size is not None]
+            if asked and (size := max(asked, key=lambda client: client.resized).size) is not None:
+                await hub.resize(size)
+        except Unavailable as error:
+            _log.warning("the terminal has not its size", container=spec.id, error=error.message)
+        finally:
+            for client in waiting:
+                client.begin()
 
     def give_up(self, container_id: str, error: SlipwayError | None) -> None:
         """What was waited for will not come: the start failed, or the container was removed."""
@@ -205,6 +227,7 @@ class _Hub:
     def __init__(self, spec: ContainerSpec, bundle: Path, *, on_end: Callable[[], object]) -> None:
         self.clients: set[AttachClient] = set()
         self._terminal = spec.terminal
+        self._bundle = bundle
         self._input = _Input(once=spec.stdin_once and spec.open_stdin)
         self._writing = asyncio.Lock()
         self._on_end = on_end
@@ -227,6 +250,11 @@ class _Hub:
             return
         async with self._writing:
             self._shut()
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Raises Unavailable."""
+        if self._terminal and self._open:
+            await set_terminal_size(self._bundle, size)
 
     def leave(self, client: AttachClient) -> None:
         """A client that had the container's input ends it by going away, where the first one does."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import image_store_service_pb2, node_service_pb2, runtime_service_pb2
 
@@ -132,13 +134,13 @@ def _endpoint(endpoint: Endpoint) -> runtime_service_pb2.Endpoint:
 
 def snapshot_to_proto(snapshot: NodeSnapshot) -> runtime_service_pb2.ListContainersResponse:
     return runtime_service_pb2.ListContainersResponse(
-        containers=[_container(record) for record in snapshot.records],
+        containers=[_container(record, snapshot.execs.get(record.id, ())) for record in snapshot.records],
         journal_id=snapshot.journal_id,
         sequence=snapshot.sequence,
     )
 
 
-def _container(record: ContainerRecord) -> runtime_service_pb2.ContainerSnapshot:
+def _container(record: ContainerRecord, execs: Sequence[str]) -> runtime_service_pb2.ContainerSnapshot:
     return runtime_service_pb2.ContainerSnapshot(
         container_id=record.id,
         phase=_PHASES[record.phase],
@@ -146,6 +148,7 @@ def _container(record: ContainerRecord) -> runtime_service_pb2.ContainerSnapshot
         last=entry_to_proto(record.last) if record.last else None,
         error=record.error,
         health=_health_changed(record.health) if record.health else None,
+        exec_ids=execs,
     )
 
 

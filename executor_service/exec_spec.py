@@ -31,10 +31,11 @@ class ExecSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInput:
-    """From a client: bytes, the end of them, or (of an exec) that it detaches."""
+    """From a client: bytes, the end of them, its terminal's new size, or (of an exec) that it detaches."""
 
     data: bytes = b""
     end: bool = False
+    resize: TerminalSize | None = None
     detach: bool = False
 
 

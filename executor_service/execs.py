@@ -50,7 +50,7 @@ class Execs:
         self._records = records
         self._runtime = runtime
         self._programs: dict[str, Program] = {}
-        self._starting: set[str] = set()
+        self._others: dict[str, str] = {}  # that are being started, or were adopted, by id: their container
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -72,20 +72,20 @@ class Execs:
         self, target: ExecTarget, exec_id: str, process: ExecProcessSpec, streams: ExecStreams, *, detach: bool
     ) -> Program:
         """Raises what `ExecRuntime.spawn` does, FailedPrecondition for an id that runs, ResourceExhausted."""
-        if exec_id in self._programs or exec_id in self._starting:
+        if exec_id in self._programs or exec_id in self._others:
             raise FailedPrecondition(
                 f"exec {exec_id!r} runs already", resource_type="exec", resource_name=exec_id, reason="EXEC_RUNNING"
             )
-        if len(self._programs) + len(self._starting) >= _MAX_PROGRAMS:
+        if len(self._programs) + len(self._others) >= _MAX_PROGRAMS:
             raise ResourceExhausted(
                 f"{_MAX_PROGRAMS} programs run in this node's containers already; wait for one to end",
                 reason="TOO_MANY_EXECS",
             )
-        self._starting.add(exec_id)
+        self._others[exec_id] = target.container_id
         try:
             running = await self._runtime.spawn(target, exec_id, process, streams)
         finally:
-            self._starting.discard(exec_id)
+            del self._others[exec_id]
         program = Program(
             exec_id=exec_id, target=target, running=running, ended=asyncio.get_running_loop().create_future()
         )
@@ -103,6 +103,15 @@ class Execs:
                 f"exec {exec_id!r} does not run", resource_type="exec", resource_name=exec_id, reason="EXEC_NOT_RUNNING"
             )
         return program
+
+    def by_container(self) -> dict[str, list[str]]:
+        """The ids of all that are being started, or whose end is not journaled."""
+        found: dict[str, list[str]] = {}
+        for exec_id, program in self._programs.items():
+            found.setdefault(program.target.container_id, []).append(exec_id)
+        for exec_id, container_id in self._others.items():
+            found.setdefault(container_id, []).append(exec_id)
+        return found
 
     def detach(self, program: Program) -> None:
         """Nobody reads it any more, and it goes on."""
@@ -123,6 +132,7 @@ class Execs:
                     send_signal(left.process, signal.SIGKILL)
                 self._runtime.forget(bundle, exec_id)
                 continue
+            self._others[exec_id] = container_id
             self._begin(self._adopted(container_id, bundle, exec_id, left.process, detached=left.detached))
 
     def _leave(self, program: Program) -> None:
@@ -167,6 +177,7 @@ class Execs:
             finally:
                 ended.cancel()
         await self._journal(container_id, ExecExited(exec_id=exec_id, exit_code=None, error=UNSEEN))
+        del self._others[exec_id]
         await asyncio.to_thread(self._runtime.forget, bundle, exec_id)
 
     async def _journal(self, container_id: str, event: ExecExited) -> JournalEntry | None:

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from common.errors import InvalidArgument, Violation
+from executor_service.container import TerminalSize
 from executor_service.conversion import entry_to_proto
 from executor_service.exec_spec import ExecSpec, StreamInput, StreamOutput
 from executor_service.journal import JournalEntry
 from executor_service.logs.record import Stream
+from executor_service.operations.exec_rules import size_violations
 from executor_service.spec_conversion import size_from_proto
 
 _STREAMS = {Stream.STDOUT: pb.LOG_STREAM_STDOUT, Stream.STDERR: pb.LOG_STREAM_STDERR}
@@ -27,7 +29,7 @@ async def attach_target(requests: AsyncIterator[pb.AttachContainerRequest]) -> p
 
 async def attach_inputs(requests: AsyncIterator[pb.AttachContainerRequest]) -> AsyncIterator[StreamInput]:
     async for request in requests:
-        yield StreamInput(data=request.stdin, end=request.close_stdin)
+        yield StreamInput(data=request.stdin, end=request.close_stdin, resize=_size(request))
 
 
 def attach_answer(output: StreamOutput | None) -> pb.AttachContainerResponse:
@@ -67,7 +69,17 @@ def _exec_spec(message: pb.ExecSpec) -> ExecSpec:
 
 async def exec_inputs(requests: AsyncIterator[pb.ExecRequest]) -> AsyncIterator[StreamInput]:
     async for request in requests:
-        yield StreamInput(data=request.stdin, end=request.close_stdin, detach=request.detach)
+        yield StreamInput(data=request.stdin, end=request.close_stdin, resize=_size(request), detach=request.detach)
+
+
+def _size(request: pb.AttachContainerRequest | pb.ExecRequest) -> TerminalSize | None:
+    """Raises InvalidArgument for one that no terminal can have."""
+    if not request.HasField("resize"):
+        return None
+    size = size_from_proto(request.resize)
+    if broken := size_violations(size, field="resize"):
+        raise InvalidArgument(violations=broken)
+    return size
 
 
 def exec_answer(answer: int | StreamOutput | JournalEntry) -> pb.ExecResponse:

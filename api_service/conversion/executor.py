@@ -164,6 +164,7 @@ def _container_from_proto(message: runtime_pb2.ContainerSnapshot) -> ContainerSn
         last=entry_from_proto(message.last) if message.HasField("last") else None,
         error=message.error,
         health=_health_from_proto(message.health) if message.HasField("health") else None,
+        execs=tuple(message.exec_ids),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from slipway.executor.v1 import container_spec_pb2 as spec_pb2
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 
 from api_service.conversion.executor import entry_from_proto
@@ -22,6 +23,8 @@ from api_service.records.config import ConsoleSize
 async def exec_requests(spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncIterator[runtime_pb2.ExecRequest]:
     yield runtime_pb2.ExecRequest(exec=_exec_spec(spec))
     async for each in inputs:
+        if each.resize is not None:
+            yield runtime_pb2.ExecRequest(resize=_size(each.resize))
         if each.data:
             yield runtime_pb2.ExecRequest(stdin=each.data)
         if each.end:
@@ -48,8 +51,7 @@ def _exec_spec(spec: ExecSpec) -> runtime_pb2.ExecSpec:
         detach=spec.detach,
     )
     if spec.terminal_size is not None:
-        message.terminal_size.height = spec.terminal_size.height
-        message.terminal_size.width = spec.terminal_size.width
+        message.terminal_size.CopyFrom(_size(spec.terminal_size))
     return message
 
 
@@ -69,6 +71,8 @@ async def attach_requests(
     )
     yield runtime_pb2.AttachContainerRequest(attach=asked)
     async for each in inputs:
+        if each.resize is not None:
+            yield runtime_pb2.AttachContainerRequest(resize=_size(each.resize))
         if each.data:
             yield runtime_pb2.AttachContainerRequest(stdin=each.data)
         if each.end:
@@ -90,4 +94,8 @@ def _output_from_proto(stream: runtime_pb2.LogStream.ValueType, data: bytes) -> 
 def set_size(
     message: runtime_pb2.ResizeTerminalRequest | runtime_pb2.ResizeExecTerminalRequest, size: ConsoleSize
 ) -> None:
-    message.size.height, message.size.width = size.height, size.width
+    message.size.CopyFrom(_size(size))
+
+
+def _size(size: ConsoleSize) -> spec_pb2.TerminalSize:
+    return spec_pb2.TerminalSize(height=size.height, width=size.width)

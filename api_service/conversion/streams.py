@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import grpc
 from slipway.v1 import container_service_pb2 as container_pb2
 from slipway.v1 import exec_service_pb2 as pb2
 
@@ -17,6 +18,7 @@ from api_service.operations.container_attach import Attach, Attached, AttachEnde
 from api_service.operations.exec_start import ExecBegan, ExecEnded, ExecStart
 from api_service.operations.stream_input import Typed
 from api_service.records.exec import ExecConfig, ExecRecord
+from common.errors import InvalidArgument, Violation
 
 _STREAMS = {
     LogStream.STDOUT: container_pb2.OUTPUT_STREAM_STDOUT,
@@ -115,10 +117,17 @@ def _output(output: StreamOutput) -> container_pb2.Output:
 async def typed(
     requests: AsyncIterator[pb2.StartExecRequest] | AsyncIterator[container_pb2.AttachContainerRequest],
 ) -> AsyncIterator[Typed]:
-    """What comes after the first message."""
-    async for request in requests:
-        yield Typed(
-            data=request.stdin,
-            end=request.close_stdin,
-            resize=size_from_proto(request.resize) if request.HasField("resize") else None,
-        )
+    """What comes after the first message. Raises InvalidArgument when that comes again."""
+    try:
+        async for request in requests:
+            said = request.WhichOneof("request")
+            if said in ("start", "attach"):
+                why = "came a second time: only the first message of the stream says it"
+                raise InvalidArgument(violations=[Violation(field=said, description=why)])
+            yield Typed(
+                data=request.stdin,
+                end=request.close_stdin,
+                resize=size_from_proto(request.resize) if said == "resize" else None,
+            )
+    except grpc.aio.BaseError:
+        return  # the call has ended meanwhile

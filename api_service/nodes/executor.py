@@ -150,7 +150,7 @@ class SnapshotPhase(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSnapshot:
     """`started` is the last `Started` entry, `last` the last of any kind; None when there is none. `health` is None
-    without a check, and unless it runs."""
+    without a check, and unless it runs. `execs`: the ids of those that begin or run, or whose end is not journaled."""
 
     container_id: str
     phase: SnapshotPhase
@@ -158,6 +158,7 @@ class ContainerSnapshot:
     last: JournalEntry | None = None
     error: str = ""
     health: Health | None = None
+    execs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +224,11 @@ class AttachTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInput:
-    """Bytes, the end of them, or that the client leaves and an exec goes on."""
+    """Bytes, the end of them, the terminal's new size, or that the client leaves and an exec goes on."""
 
     data: bytes = b""
     end: bool = False
+    resize: ConsoleSize | None = None
     detach: bool = False
 
 

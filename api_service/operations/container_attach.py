@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import AttachTarget, StreamOutput
 from api_service.operations.container_state import refuse_when_going, wrong_state
 from api_service.operations.engine import Engine
 from api_service.operations.stream_input import ClientInput, Typed, until
-from api_service.records.config import ConsoleSize
 from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import container_event
 from api_service.validation.detach_keys import (
@@ -21,8 +19,6 @@ from api_service.validation.detach_keys import (
     validate_detach_keys,
 )
 from common.errors import InvalidArgument
-
-_RESIZE_TIME = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +56,17 @@ async def attach_container(
         raise wrong_state(record, "is paused, unpause it before attach", reason="CONTAINER_PAUSED")
     executor = engine.nodes.get(record.node).executor
 
-    async def resize(size: ConsoleSize) -> None:
-        await executor.resize_terminal(record.id, size, deadline=Deadline.after(_RESIZE_TIME))
-
     keys = parse_detach_keys(attach.detach_keys or DEFAULT_DETACH_KEYS) or b""
-    client = ClientInput(typed=typed, resize=resize, scanner=KeyScanner(keys) if record.config.tty else None)
-    async with aclosing(executor.attach(_target(record, attach), client.to_process())) as answers:
-        async for answer in until(answers, client.detached):
+    client = ClientInput(typed=typed, scanner=KeyScanner(keys) if record.config.tty else None)
+    answers = executor.attach(_target(record, attach), client.to_process())
+    async with aclosing(answers), aclosing(until(answers, client.detached, client.broken)) as wanted:
+        async for answer in wanted:
             if answer is None:
                 await engine.events.add(container_event(record, "attach", engine.clock()))
                 yield Attached(id=record.id, tty=record.config.tty)
             else:
                 yield answer
+    client.refuse()
     detached = client.detached.is_set()
     if detached:
         await engine.events.add(container_event(record, "detach", engine.clock()))

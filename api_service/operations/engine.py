@@ -25,7 +25,8 @@ ImageRules = Callable[[ImageConfig], Sequence[Violation]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """`clock`: nanoseconds since the epoch. `creating` holds the ids of the creates under way in this process: a record
-    in the phase `creating` that is not among them was left behind by one that died."""
+    in the phase `creating` that is not among them was left behind by one that died. `starting_execs`: the same for
+    execs that are taken and not yet answered for."""
 
     containers: ContainerRepository
     images: ImageRepository
@@ -39,6 +40,7 @@ class Engine:
     image_rules: ImageRules
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
+    starting_execs: set[str] = field(default_factory=set)
     volume_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("volume"))
     image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     pruning: asyncio.Lock = field(default_factory=asyncio.Lock)

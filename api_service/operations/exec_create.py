@@ -26,7 +26,7 @@ async def create_exec(engine: Engine, container: str, config: ExecConfig) -> Exe
     if len(await engine.execs.of(record.id)) >= MAX_EXECS:
         raise ResourceExhausted(
             f"container {record.name!r}: {MAX_EXECS} execs are kept already; they are forgotten five minutes after "
-            "their end",
+            "their end, and an hour after their creation when nobody starts them",
             reason="TOO_MANY_EXECS",
         )
     made = ExecRecord(id=secrets.token_hex(32), container_id=record.id, config=config, created_at=engine.clock())

@@ -1,5 +1,6 @@
 """What has to be put right whenever a node answers again: removals that were cut off, creates that nobody finishes,
-what a lost undo left on the node, containers that should have removed themselves, the node's images and its volumes."""
+what a lost undo left on the node, containers that should have removed themselves, execs whose end nobody told, the
+node's images and its volumes."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from api_service.operations.container_remove import join_removal, remove_ended
 from api_service.operations.container_undo import undo_create
 from api_service.operations.container_update import settle_update
 from api_service.operations.engine import Engine
+from api_service.operations.exec_settle import settle_execs
 from api_service.operations.image_record import image_record
 from api_service.operations.image_remove import delete_condemned
 from api_service.operations.volume_sweep import sweep_volumes
@@ -40,6 +42,7 @@ async def sweep_node(engine: Engine, node: Node) -> None:
         elif _should_be_gone(record):
             jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
     jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
+    jobs.background(settle_execs(engine, node), name=f"execs of {node.name}")
     jobs.background(sweep_volumes(engine, node), name=f"volumes of {node.name}")
     jobs.background(_adopt_images(engine, node), name=f"images of {node.name}")
 

@@ -1,23 +1,20 @@
-"""What a client types, on its way to a process: detach keys taken out, resizes done beside, an end for an end."""
+"""What a client types, on its way to a process: detach keys taken out, an end for an end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from api_service.nodes.executor import StreamInput
 from api_service.records.config import ConsoleSize
 from api_service.validation.detach_keys import KeyScanner
-from common.errors import FailedPrecondition
+from common.errors import SlipwayError
 
 T = TypeVar("T")
 
 _END = object()
-
-Resize = Callable[[ConsoleSize], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,42 +28,54 @@ class Typed:
 
 @dataclass(slots=True, kw_only=True)
 class ClientInput:
-    """`scanner`: None without a terminal. `detached` is set when the keys were typed."""
+    """`scanner`: None without a terminal. `detached` is set when the keys were typed, `broken` when the client sent
+    what it may not: `refuse` raises that."""
 
     typed: AsyncIterator[Typed]
-    resize: Resize
     scanner: KeyScanner | None = None
     detached: asyncio.Event = field(default_factory=asyncio.Event)
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
+    _error: SlipwayError | None = None
 
     async def to_process(self) -> AsyncIterator[StreamInput]:
-        """Ends after the keys; a client that sends no more has sent an end."""
+        """Ends after the keys; a client that sends no more has sent an end. Never fails: gRPC would cancel the call to
+        the node for it, and nobody would learn why."""
         ended = False
-        async for message in self.typed:
-            if message.resize is not None:
-                with suppress(FailedPrecondition):  # not started yet, or over
-                    await self.resize(message.resize)
-            data, leaves = self.scanner.scan(message.data) if self.scanner is not None else (message.data, False)
-            if data and not ended:
-                yield StreamInput(data=data)
-            if leaves:
-                self.detached.set()
-                yield StreamInput(detach=True)
-                return
-            if message.end and not ended:
-                ended = True
-                yield StreamInput(end=True)
+        try:
+            async for message in self.typed:
+                if message.resize is not None:
+                    yield StreamInput(resize=message.resize)
+                data, leaves = self.scanner.scan(message.data) if self.scanner is not None else (message.data, False)
+                if data and not ended:
+                    yield StreamInput(data=data)
+                if leaves:
+                    self.detached.set()
+                    yield StreamInput(detach=True)
+                    return
+                if message.end and not ended:
+                    ended = True
+                    yield StreamInput(end=True)
+        except SlipwayError as error:
+            self._error = error
+            self.broken.set()
+            return
         if not ended:
             yield StreamInput(end=True)
 
+    def refuse(self) -> None:
+        """Raises what the client's messages did."""
+        if self._error is not None:
+            raise self._error
 
-async def until(answers: AsyncIterator[T], over: asyncio.Event) -> AsyncIterator[T]:
-    """The answers, until the event is set."""
-    waiting: asyncio.Future[Any] = asyncio.ensure_future(over.wait())
+
+async def until(answers: AsyncIterator[T], *over: asyncio.Event) -> AsyncGenerator[T]:
+    """The answers, until one of the events is set."""
+    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in over]
     try:
         while True:
             coming: asyncio.Future[Any] = asyncio.ensure_future(anext(answers, _END))
             try:
-                await asyncio.wait({coming, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([coming, *waiting], return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done() or (answer := coming.result()) is _END:
                     return
             finally:
@@ -75,4 +84,5 @@ async def until(answers: AsyncIterator[T], over: asyncio.Event) -> AsyncIterator
                     await asyncio.wait({coming})
             yield answer
     finally:
-        waiting.cancel()
+        for each in waiting:
+            each.cancel()

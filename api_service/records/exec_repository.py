@@ -21,6 +21,7 @@ _PREFIX = "exec/"
 _MAX_ATTEMPTS = 16
 _MAX_TOGETHER = 100  # deletes in one commit
 _KEPT = 5 * 60 * 1_000_000_000  # nanoseconds after its end
+_KEPT_UNSTARTED = 60 * 60 * 1_000_000_000  # nanoseconds after its creation, when nobody starts it
 _SWEEP = 60.0  # seconds
 MAX_EXECS = 1000  # of one container
 
@@ -50,6 +51,10 @@ class ExecRepository:
     async def of(self, container_id: str) -> list[ExecRecord]:
         """The container's, ordered by id."""
         return [record for record in await self._all() if record.container_id == container_id]
+
+    async def running(self) -> list[ExecRecord]:
+        """Those that are said to run, in any container."""
+        return [record for record in await self._all() if record.running]
 
     async def add(self, record: ExecRecord, event: Event) -> None:
         put = Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0)
@@ -104,15 +109,18 @@ class ExecRepository:
         await self._delete([record for record in await self._all() if record.container_id == container_id])
 
     async def forget_old_forever(self) -> None:
-        """Delete what has ended some minutes ago, whatever fails meanwhile."""
+        """Whatever fails meanwhile."""
         while True:
             await asyncio.sleep(_SWEEP)
             try:
-                before = self._clock() - _KEPT
-                ended = [record for record in await self._all() if (record.finished_at or before) < before]
-                await self._delete(ended)
+                await self.forget_old()
             except SlipwayError as error:
                 _log.warning("ended execs not forgotten", error=error.message)
+
+    async def forget_old(self) -> None:
+        """What ended, or was created and not started, long enough ago."""
+        now = self._clock()
+        await self._delete([record for record in await self._all() if _is_old(record, now)])
 
     async def _delete(self, records: Sequence[ExecRecord]) -> None:
         for at in range(0, len(records), _MAX_TOGETHER):
@@ -120,6 +128,12 @@ class ExecRepository:
 
     async def _all(self) -> list[ExecRecord]:
         return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
+
+
+def _is_old(record: ExecRecord, now: int) -> bool:
+    if record.started_at is None:
+        return now - record.created_at > _KEPT_UNSTARTED
+    return record.finished_at is not None and now - record.finished_at > _KEPT
 
 
 def _key(exec_id: str) -> str:

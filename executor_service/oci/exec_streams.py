@@ -103,6 +103,7 @@ class InputWriter:
     terminal: bool
     _last: bytes = b"\n"
     _closed: bool = False
+    _waiting: asyncio.Event | None = None
 
     async def write(self, data: bytes) -> None:
         """Return when the kernel has taken it; what nobody will read any more is dropped."""
@@ -112,12 +113,14 @@ class InputWriter:
             try:
                 rest = rest[os.write(self.descriptor, rest) :]
             except BlockingIOError:
-                writable = asyncio.Event()
+                writable = self._waiting = asyncio.Event()
                 loop.add_writer(self.descriptor, writable.set)
                 try:
                     await writable.wait()
                 finally:
-                    loop.remove_writer(self.descriptor)
+                    self._waiting = None
+                    if not self._closed:
+                        loop.remove_writer(self.descriptor)
             except OSError:  # EPIPE, EIO: the program has closed it, or has ended
                 return
         self._last = data[-1:] or self._last
@@ -133,9 +136,13 @@ class InputWriter:
             self.close()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. Whoever waits in `write` returns."""
         if not self._closed:
             self._closed = True
+            if self._waiting is not None:
+                # Before the number is given to somebody else.
+                asyncio.get_running_loop().remove_writer(self.descriptor)
+                self._waiting.set()
             if not self.terminal:
                 os.close(self.descriptor)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from common.errors import FailedPrecondition, InvalidArgument
+from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.attachments import AttachClient
+from executor_service.client_input import feed
 from executor_service.exec_spec import StreamInput, StreamOutput
 from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations
@@ -31,7 +32,7 @@ async def container_attach(
     asked = node.attachments.attached(
         record.spec, bundle, stdin=stdin and record.spec.open_stdin, stdout=stdout, stderr=stderr
     )
-    with asked as client:
+    async with asked as client:
         feeding = asyncio.create_task(_feed(client, inputs))
         try:
             yield None
@@ -43,8 +44,7 @@ async def container_attach(
 
 
 async def _feed(client: AttachClient, inputs: AsyncIterator[StreamInput]) -> None:
-    async for message in inputs:
-        if message.data:
-            await client.write(message.data)
-        if message.end:
-            await client.end_input()
+    try:
+        await feed(inputs, client)
+    except SlipwayError as error:
+        client.end(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from executor_service.node import Node
@@ -10,13 +11,20 @@ from executor_service.records import ContainerRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSnapshot:
-    """`sequence` is that of the last entry the records include."""
+    """`sequence` is that of the last entry the records include. `execs`: the ids of each container's, where there are
+    any."""
 
     records: list[ContainerRecord]
+    execs: Mapping[str, Sequence[str]]
     journal_id: str
     sequence: int
 
 
 def container_list(node: Node) -> NodeSnapshot:
     """Read from memory within one turn of the event loop: consistent, and never waiting for anything."""
-    return NodeSnapshot(records=node.records.all(), journal_id=node.journal.id, sequence=node.journal.head)
+    return NodeSnapshot(
+        records=node.records.all(),
+        execs=node.execs.by_container(),
+        journal_id=node.journal.id,
+        sequence=node.journal.head,
+    )

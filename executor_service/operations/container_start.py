@@ -152,7 +152,7 @@ class _Start:
                     await node.seams.mounts.unstage(container_id)
                 if node.attachments.awaited(container_id):
                     # Before the process does anything: whoever attached before the start misses nothing.
-                    node.attachments.connect(self.spec, bundle.directory)
+                    await node.attachments.connect(self.spec, bundle.directory)
                 with steps.step("start"):
                     await node.seams.runtime.start(container_id, runtime=bundle.runtime)
                 return process
@@ -208,7 +208,7 @@ class _Start:
         if not self.by_policy:
             self.node.restarts.cancel(self.spec.id)
         self.node.supervisor.watch(self.spec, run)
-        self.node.attachments.connect(self.spec, self.node.paths.bundle(self.spec.id))
+        await self.node.attachments.connect(self.spec, self.node.paths.bundle(self.spec.id))
         return entry
 
     async def _failed(self, error: StartFailed) -> JournalEntry:

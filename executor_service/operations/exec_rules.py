@@ -20,9 +20,9 @@ def exec_violations(spec: ExecSpec) -> list[Violation]:
     return [Violation(field=f"exec.{field}", description=text) for field, text in _rules(spec)]
 
 
-def size_violations(size: TerminalSize) -> list[Violation]:
+def size_violations(size: TerminalSize, *, field: str = "size") -> list[Violation]:
     return [
-        Violation(field=f"size.{side}", description=f"{value} must be 0 to {_MAX_SIDE} characters")
+        Violation(field=f"{field}.{side}", description=f"{value} must be 0 to {_MAX_SIDE} characters")
         for side, value in (("height", size.height), ("width", size.width))
         if not 0 <= value <= _MAX_SIDE
     ]
@@ -51,5 +51,5 @@ def _rules(spec: ExecSpec) -> Iterator[tuple[str, str]]:
         if not _CAPABILITY.fullmatch(name):
             yield f"capabilities[{index}]", f"{name!a} must be the name of a capability, CAP_…"
     if spec.terminal_size is not None:
-        for violation in size_violations(spec.terminal_size):
-            yield f"terminal_{violation.field}", violation.description
+        for violation in size_violations(spec.terminal_size, field="terminal_size"):
+            yield violation.field, violation.description

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
 from common.errors import FailedPrecondition, InvalidArgument
+from executor_service.client_input import feed
+from executor_service.container import TerminalSize
 from executor_service.exec_spec import ExecSpec, StreamInput, StreamOutput
 from executor_service.execs import Program
 from executor_service.journal import JournalEntry
-from executor_service.logs.record import Stream
 from executor_service.node import Node
 from executor_service.oci.exec_process import ExecProcessSpec
-from executor_service.oci.exec_runtime import ExecStreams
+from executor_service.oci.exec_runtime import ExecStreams, RunningExec
 from executor_service.operations.exec_rules import exec_violations
 from executor_service.operations.exec_target import exec_target
 from executor_service.records import Phase
-
-_Detached = asyncio.Future[tuple[Stream, bytes] | None]
 
 
 async def exec_run(
@@ -33,25 +34,27 @@ async def exec_run(
     if broken := exec_violations(spec):
         raise InvalidArgument(violations=broken)
     program = await _start(node, spec)
-    detached: _Detached = asyncio.get_running_loop().create_future()
-    feeding = asyncio.create_task(_feed(program, inputs, detached)) if not spec.detach else None
+    if spec.detach:
+        yield program.running.process.pid
+        return
+    leaving = asyncio.create_task(_left(program, inputs))
     try:
         yield program.running.process.pid
-        if feeding is None:
-            return
-        while (output := await _next(program, detached)) is not None:
+        while (output := await _next(program, leaving)) is not None:
             yield output
-        if detached.done():
+        either: set[asyncio.Future[Any]] = {program.ended, leaving}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            leaving.result()
             node.execs.detach(program)
-            return
-        if (entry := await asyncio.shield(program.ended)) is not None:
+        elif (entry := program.ended.result()) is not None:
             yield entry
     finally:
-        if feeding is not None:
-            feeding.cancel()
-            await asyncio.wait({feeding})
-            if not program.left:
-                node.execs.abandon(program)
+        leaving.cancel()
+        # Before anything is waited for: a call can be cancelled more than once.
+        if not program.left:
+            node.execs.abandon(program)
+        await asyncio.wait({leaving})
 
 
 async def _start(node: Node, spec: ExecSpec) -> Program:
@@ -85,11 +88,11 @@ async def _start(node: Node, spec: ExecSpec) -> Program:
     )
 
 
-async def _next(program: Program, detached: _Detached) -> StreamOutput | None:
-    """None at the end, and when the client has detached."""
+async def _next(program: Program, leaving: asyncio.Task[None]) -> StreamOutput | None:
+    """None at the end, and when the client leaves."""
     reading = asyncio.ensure_future(program.running.read())
     try:
-        await asyncio.wait({reading, detached}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done() or (chunk := reading.result()) is None:
             return None
         return StreamOutput(stream=chunk[0], data=chunk[1])
@@ -99,12 +102,21 @@ async def _next(program: Program, detached: _Detached) -> StreamOutput | None:
             await asyncio.wait({reading})
 
 
-async def _feed(program: Program, inputs: AsyncIterator[StreamInput], detached: _Detached) -> None:
-    async for message in inputs:
-        if message.data:
-            await program.running.write(message.data)
-        if message.end:
-            await program.running.end_input()
-        if message.detach:
-            detached.set_result(None)
-            return
+async def _left(program: Program, inputs: AsyncIterator[StreamInput]) -> None:
+    """Return when the client detaches, raise what is wrong with what it sends; it may send no more and stay."""
+    if not await feed(inputs, _Input(running=program.running)):
+        await asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Input:
+    running: RunningExec
+
+    async def write(self, data: bytes) -> None:
+        await self.running.write(data)
+
+    async def end_input(self) -> None:
+        await self.running.end_input()
+
+    async def resize(self, size: TerminalSize) -> None:
+        self.running.resize(size)

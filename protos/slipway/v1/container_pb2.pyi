@@ -398,9 +398,9 @@ class ConsoleSize(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     height: _builtins.int
-    """Rows, 1 to 65535."""
+    """Rows, at most 65535."""
     width: _builtins.int
-    """Columns, 1 to 65535."""
+    """Columns, at most 65535."""
     def __init__(
         self,
         *,
@@ -1028,7 +1028,7 @@ class Container(_message.Message):
 
     @_builtins.property
     def exec_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Execs that have not been forgotten yet, by id."""
+        """Execs that run or are still to be started, by id; none unless the container runs."""
 
     def __init__(
         self,

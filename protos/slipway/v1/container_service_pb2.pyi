@@ -1033,7 +1033,7 @@ class AttachContainerRequest(_message.Message):
 
     @_builtins.property
     def resize(self) -> _container_pb2.ConsoleSize:
-        """The terminal's new size."""
+        """The terminal's new size; before the process begins the last one is its first. Without a terminal nothing happens."""
 
     def __init__(
         self,

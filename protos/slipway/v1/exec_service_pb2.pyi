@@ -191,7 +191,7 @@ class StartExecRequest(_message.Message):
 
     @_builtins.property
     def resize(self) -> _container_pb2.ConsoleSize:
-        """The terminal's new size."""
+        """The terminal's new size. Without a terminal nothing happens."""
 
     def __init__(
         self,

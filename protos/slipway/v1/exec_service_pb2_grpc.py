@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ExecServiceStub:
-    """Further programs in a running container. An exec is forgotten with its container, and five minutes after its end.
+    """Further programs in a running container. An exec is forgotten with its container, five minutes after its end, and an hour after
+    its creation when nobody started it.
     """
 
     def __init__(self, channel):
@@ -58,7 +59,8 @@ class ExecServiceStub:
 
 
 class ExecServiceServicer:
-    """Further programs in a running container. An exec is forgotten with its container, and five minutes after its end.
+    """Further programs in a running container. An exec is forgotten with its container, five minutes after its end, and an hour after
+    its creation when nobody started it.
     """
 
     def CreateExec(self, request, context):
@@ -123,7 +125,8 @@ def add_ExecServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExecService:
-    """Further programs in a running container. An exec is forgotten with its container, and five minutes after its end.
+    """Further programs in a running container. An exec is forgotten with its container, five minutes after its end, and an hour after
+    its creation when nobody started it.
     """
 
     @staticmethod

@@ -13,7 +13,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExecServiceStub:
-    """Further programs in a running container. An exec is forgotten with its container, and five minutes after its end."""
+    """Further programs in a running container. An exec is forgotten with its container, five minutes after its end, and an hour after
+    its creation when nobody started it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExec: _aio.UnaryUnaryMultiCallable[_exec_service_pb2.CreateExecRequest, _exec_service_pb2.CreateExecResponse]
@@ -29,7 +31,9 @@ class ExecServiceStub:
     """Change the size of its terminal."""
 
 class ExecServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Further programs in a running container. An exec is forgotten with its container, and five minutes after its end."""
+    """Further programs in a running container. An exec is forgotten with its container, five minutes after its end, and an hour after
+    its creation when nobody started it.
+    """
 
     @_abc_1.abstractmethod
     def CreateExec(

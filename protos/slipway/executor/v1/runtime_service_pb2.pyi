@@ -371,6 +371,7 @@ class ContainerSnapshot(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    EXEC_IDS_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     """Its id."""
     phase: Global___ContainerPhase.ValueType
@@ -389,6 +390,10 @@ class ContainerSnapshot(_message.Message):
     def health(self) -> Global___HealthChanged:
         """What its health check says; absent without one, and unless it runs."""
 
+    @_builtins.property
+    def exec_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its execs that are being started, or whose end has not been journaled yet, by id."""
+
     def __init__(
         self,
         *,
@@ -398,10 +403,11 @@ class ContainerSnapshot(_message.Message):
         last: Global___JournalEntry | None = ...,
         error: _builtins.str = ...,
         health: Global___HealthChanged | None = ...,
+        exec_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "health", b"health", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "container_id", b"container_id", "error", b"error", "health", b"health", "last", b"last", "phase", b"phase", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "container_id", b"container_id", "error", b"error", "exec_ids", b"exec_ids", "health", b"health", "last", b"last", "phase", b"phase", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__health: _TypeAlias = _typing.Literal["health"]  # noqa: Y015
     _WhichOneofArgType__health: _TypeAlias = _typing.Literal["_health", b"_health"]  # noqa: Y015
@@ -1251,6 +1257,7 @@ class AttachContainerRequest(_message.Message):
     ATTACH_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
     CLOSE_STDIN_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
     stdin: _builtins.bytes
     """Bytes for standard input."""
     close_stdin: _builtins.bool
@@ -1259,18 +1266,23 @@ class AttachContainerRequest(_message.Message):
     def attach(self) -> Global___AttachTarget:
         """Only as the first message."""
 
+    @_builtins.property
+    def resize(self) -> _container_spec_pb2.TerminalSize:
+        """The terminal's new size; before the process begins the last one is its first. Without a terminal nothing happens."""
+
     def __init__(
         self,
         *,
         attach: Global___AttachTarget | None = ...,
         stdin: _builtins.bytes = ...,
         close_stdin: _builtins.bool = ...,
+        resize: _container_spec_pb2.TerminalSize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "close_stdin", b"close_stdin", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "close_stdin", b"close_stdin", "request", b"request", "resize", b"resize", "stdin", b"stdin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "close_stdin", b"close_stdin", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "close_stdin", b"close_stdin", "request", b"request", "resize", b"resize", "stdin", b"stdin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["attach", "stdin", "close_stdin"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["attach", "stdin", "close_stdin", "resize"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -1445,6 +1457,7 @@ class ExecRequest(_message.Message):
     STDIN_FIELD_NUMBER: _builtins.int
     CLOSE_STDIN_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
     stdin: _builtins.bytes
     """Bytes for standard input."""
     close_stdin: _builtins.bool
@@ -1455,6 +1468,10 @@ class ExecRequest(_message.Message):
     def exec(self) -> Global___ExecSpec:
         """Only as the first message."""
 
+    @_builtins.property
+    def resize(self) -> _container_spec_pb2.TerminalSize:
+        """The terminal's new size. Without a terminal nothing happens."""
+
     def __init__(
         self,
         *,
@@ -1462,12 +1479,13 @@ class ExecRequest(_message.Message):
         stdin: _builtins.bytes = ...,
         close_stdin: _builtins.bool = ...,
         detach: _builtins.bool = ...,
+        resize: _container_spec_pb2.TerminalSize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_stdin", b"close_stdin", "detach", b"detach", "exec", b"exec", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_stdin", b"close_stdin", "detach", b"detach", "exec", b"exec", "request", b"request", "resize", b"resize", "stdin", b"stdin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_stdin", b"close_stdin", "detach", b"detach", "exec", b"exec", "request", b"request", "stdin", b"stdin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_stdin", b"close_stdin", "detach", b"detach", "exec", b"exec", "request", b"request", "resize", b"resize", "stdin", b"stdin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["exec", "stdin", "close_stdin", "detach"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["exec", "stdin", "close_stdin", "detach", "resize"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
