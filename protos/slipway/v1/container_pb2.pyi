@@ -522,8 +522,8 @@ class HostConfig(_message.Message):
     INIT_FIELD_NUMBER: _builtins.int
     CONSOLE_SIZE_FIELD_NUMBER: _builtins.int
     network_mode: _builtins.str
-    """`bridge` (the default network), `host` (share the host's network) or `none` (loopback only). `default` and empty
-    mean `bridge`.
+    """`bridge` (the default network), `host` (share the host's network), `none` (loopback only), `container:<name or id>` (share that
+    container's) or the name or id of a user-defined network. `default` and empty mean `bridge`.
     """
     auto_remove: _builtins.bool
     """Remove the container when its process ends. Default: false."""
@@ -718,8 +718,8 @@ Global___HostConfig: _TypeAlias = HostConfig  # noqa: Y015
 
 @_typing.final
 class EndpointSettings(_message.Message):
-    """How a container is attached to one network. The first four fields are asked for at create, the others are observed while it
-    runs and ignored in requests.
+    """How a container is attached to one network. The first five fields are asked for at create or by ConnectContainer, the others are
+    observed while it runs and ignored in requests.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -728,18 +728,23 @@ class EndpointSettings(_message.Message):
     IPV6_ADDRESS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     MAC_ADDRESS_FIELD_NUMBER: _builtins.int
+    GW_PRIORITY_FIELD_NUMBER: _builtins.int
     IP_ADDRESS_FIELD_NUMBER: _builtins.int
     IP_PREFIX_LEN_FIELD_NUMBER: _builtins.int
     GATEWAY_FIELD_NUMBER: _builtins.int
     GLOBAL_IPV6_ADDRESS_FIELD_NUMBER: _builtins.int
     GLOBAL_IPV6_PREFIX_LEN_FIELD_NUMBER: _builtins.int
     IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    DNS_NAMES_FIELD_NUMBER: _builtins.int
     ipv4_address: _builtins.str
     """A fixed IPv4 address; only user-defined networks allow one. Default: chosen from the network's subnet."""
     ipv6_address: _builtins.str
     """A fixed IPv6 address; only user-defined networks allow one. Default: chosen from the network's subnet."""
     mac_address: _builtins.str
     """Hardware address, six hex pairs with colons. Default: a random locally administered one, new at every start."""
+    gw_priority: _builtins.int
+    """The default routes go by the network with the highest one; of equal ones, by the first by name that is not internal. Default: 0."""
     ip_address: _builtins.str
     """Observed: the IPv4 address; empty unless running."""
     ip_prefix_len: _builtins.int
@@ -752,9 +757,15 @@ class EndpointSettings(_message.Message):
     """Observed: the length of the IPv6 prefix, in bits."""
     ipv6_gateway: _builtins.str
     """Observed: the IPv6 gateway."""
+    network_id: _builtins.str
+    """Observed: id of the network."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Further names on the network; only user-defined networks allow them. Default: none."""
+
+    @_builtins.property
+    def dns_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Observed: what the container is called on the network; empty on the default one."""
 
     def __init__(
         self,
@@ -763,16 +774,19 @@ class EndpointSettings(_message.Message):
         ipv6_address: _builtins.str = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         mac_address: _builtins.str = ...,
+        gw_priority: _builtins.int = ...,
         ip_address: _builtins.str = ...,
         ip_prefix_len: _builtins.int = ...,
         gateway: _builtins.str = ...,
         global_ipv6_address: _builtins.str = ...,
         global_ipv6_prefix_len: _builtins.int = ...,
         ipv6_gateway: _builtins.str = ...,
+        network_id: _builtins.str = ...,
+        dns_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "gateway", b"gateway", "global_ipv6_address", b"global_ipv6_address", "global_ipv6_prefix_len", b"global_ipv6_prefix_len", "ip_address", b"ip_address", "ip_prefix_len", b"ip_prefix_len", "ipv4_address", b"ipv4_address", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "mac_address", b"mac_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "dns_names", b"dns_names", "gateway", b"gateway", "global_ipv6_address", b"global_ipv6_address", "global_ipv6_prefix_len", b"global_ipv6_prefix_len", "gw_priority", b"gw_priority", "ip_address", b"ip_address", "ip_prefix_len", b"ip_prefix_len", "ipv4_address", b"ipv4_address", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "mac_address", b"mac_address", "network_id", b"network_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -780,7 +794,7 @@ Global___EndpointSettings: _TypeAlias = EndpointSettings  # noqa: Y015
 
 @_typing.final
 class NetworkingConfig(_message.Message):
-    """Which networks a container joins, and how. Immutable after create."""
+    """Which networks a container joins, and how. Changed by ConnectContainer and DisconnectContainer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -808,7 +822,9 @@ class NetworkingConfig(_message.Message):
     ENDPOINTS_CONFIG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoints_config(self) -> _containers.MessageMap[_builtins.str, Global___EndpointSettings]:
-        """Endpoint settings by network name. Only the network named by `host_config.network_mode` may stand here. Default: none."""
+        """Endpoint settings by network name or id; interfaces follow the names' order, the network of `host_config.network_mode` first.
+        Default: only that one.
+        """
 
     def __init__(
         self,

@@ -29,11 +29,13 @@ class _NetworkModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NetworkMo
     NETWORK_MODE_UNSPECIFIED: _NetworkMode.ValueType  # 0
     """Refused."""
     NETWORK_MODE_BRIDGE: _NetworkMode.ValueType  # 1
-    """The node's default bridge."""
+    """The bridge networks of `endpoints`."""
     NETWORK_MODE_HOST: _NetworkMode.ValueType  # 2
     """The host's own network."""
     NETWORK_MODE_NONE: _NetworkMode.ValueType  # 3
     """Loopback only."""
+    NETWORK_MODE_CONTAINER: _NetworkMode.ValueType  # 4
+    """The network sandbox of `network_container`, and its files of name resolution."""
 
 class NetworkMode(_NetworkMode, metaclass=_NetworkModeEnumTypeWrapper):
     """How the container is connected."""
@@ -41,11 +43,13 @@ class NetworkMode(_NetworkMode, metaclass=_NetworkModeEnumTypeWrapper):
 NETWORK_MODE_UNSPECIFIED: NetworkMode.ValueType  # 0
 """Refused."""
 NETWORK_MODE_BRIDGE: NetworkMode.ValueType  # 1
-"""The node's default bridge."""
+"""The bridge networks of `endpoints`."""
 NETWORK_MODE_HOST: NetworkMode.ValueType  # 2
 """The host's own network."""
 NETWORK_MODE_NONE: NetworkMode.ValueType  # 3
 """Loopback only."""
+NETWORK_MODE_CONTAINER: NetworkMode.ValueType  # 4
+"""The network sandbox of `network_container`, and its files of name resolution."""
 Global___NetworkMode: _TypeAlias = NetworkMode  # noqa: Y015
 
 class _MountType:
@@ -193,6 +197,50 @@ DEPENDENCY_CONDITION_COMPLETED: DependencyCondition.ValueType  # 3
 Global___DependencyCondition: _TypeAlias = DependencyCondition  # noqa: Y015
 
 @_typing.final
+class EndpointSpec(_message.Message):
+    """The container's attachment to a network, as it is asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    MAC_ADDRESS_FIELD_NUMBER: _builtins.int
+    IPV4_ADDRESS_FIELD_NUMBER: _builtins.int
+    IPV6_ADDRESS_FIELD_NUMBER: _builtins.int
+    DNS_NAMES_FIELD_NUMBER: _builtins.int
+    GATEWAY_PRIORITY_FIELD_NUMBER: _builtins.int
+    network_id: _builtins.str
+    """Id of a network of this node; `bridge` is the default one."""
+    mac_address: _builtins.str
+    """Hardware address; empty: chosen here, new at every start."""
+    ipv4_address: _builtins.str
+    """Fixed IPv4 address; empty: chosen here."""
+    ipv6_address: _builtins.str
+    """Fixed IPv6 address; empty: chosen here."""
+    gateway_priority: _builtins.int
+    """The endpoint with the highest one is the gateway; of equal ones, the first by the network's name that is not internal."""
+    @_builtins.property
+    def dns_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the container is called on this network, its name first. Nobody resolves names on the default bridge."""
+
+    def __init__(
+        self,
+        *,
+        network_id: _builtins.str = ...,
+        mac_address: _builtins.str = ...,
+        ipv4_address: _builtins.str = ...,
+        ipv6_address: _builtins.str = ...,
+        dns_names: _abc.Iterable[_builtins.str] | None = ...,
+        gateway_priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_names", b"dns_names", "gateway_priority", b"gateway_priority", "ipv4_address", b"ipv4_address", "ipv6_address", b"ipv6_address", "mac_address", b"mac_address", "network_id", b"network_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointSpec: _TypeAlias = EndpointSpec  # noqa: Y015
+
+@_typing.final
 class HostEntry(_message.Message):
     """A line of /etc/hosts."""
 
@@ -276,7 +324,7 @@ class ContainerSpec(_message.Message):
     READONLY_ROOTFS_FIELD_NUMBER: _builtins.int
     SHM_SIZE_FIELD_NUMBER: _builtins.int
     NETWORK_MODE_FIELD_NUMBER: _builtins.int
-    MAC_ADDRESS_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
     DNS_SERVERS_FIELD_NUMBER: _builtins.int
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
     DNS_OPTIONS_FIELD_NUMBER: _builtins.int
@@ -319,6 +367,7 @@ class ContainerSpec(_message.Message):
     HEALTH_CHECK_FIELD_NUMBER: _builtins.int
     DEPENDENCIES_FIELD_NUMBER: _builtins.int
     LOG_DISABLED_FIELD_NUMBER: _builtins.int
+    NETWORK_CONTAINER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     image_id: _builtins.str
@@ -339,8 +388,6 @@ class ContainerSpec(_message.Message):
     """Bytes of /dev/shm."""
     network_mode: Global___NetworkMode.ValueType
     """How it is connected."""
-    mac_address: _builtins.str
-    """Hardware address; empty: chosen here."""
     log_max_size: _builtins.int
     """Bytes a log file; 0: unlimited."""
     log_max_files: _builtins.int
@@ -387,6 +434,8 @@ class ContainerSpec(_message.Message):
     """Seconds until SIGKILL, -1: never; for what the node itself stops."""
     log_disabled: _builtins.bool
     """Keep no output."""
+    network_container: _builtins.str
+    """The container whose network sandbox it shares; only with NETWORK_MODE_CONTAINER."""
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments; at least one."""
@@ -394,6 +443,12 @@ class ContainerSpec(_message.Message):
     @_builtins.property
     def env(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Environment, `KEY=value`; HOME is added from the container's passwd."""
+
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointSpec]:
+        """The networks, in the order of their interfaces; with `NETWORK_MODE_BRIDGE` at least one. Changed by ConnectNetwork and
+        DisconnectNetwork.
+        """
 
     @_builtins.property
     def dns_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -486,7 +541,7 @@ class ContainerSpec(_message.Message):
         readonly_rootfs: _builtins.bool = ...,
         shm_size: _builtins.int = ...,
         network_mode: Global___NetworkMode.ValueType = ...,
-        mac_address: _builtins.str = ...,
+        endpoints: _abc.Iterable[Global___EndpointSpec] | None = ...,
         dns_servers: _abc.Iterable[_builtins.str] | None = ...,
         dns_search: _abc.Iterable[_builtins.str] | None = ...,
         dns_options: _abc.Iterable[_builtins.str] | None = ...,
@@ -529,10 +584,11 @@ class ContainerSpec(_message.Message):
         health_check: Global___HealthCheck | None = ...,
         dependencies: _abc.Iterable[Global___Dependency] | None = ...,
         log_disabled: _builtins.bool = ...,
+        network_container: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "health_check", b"health_check", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy", "terminal_size", b"terminal_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "mac_address", b"mac_address", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "endpoints", b"endpoints", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_container", b"network_container", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__health_check: _TypeAlias = _typing.Literal["health_check"]  # noqa: Y015
     _WhichOneofArgType__health_check: _TypeAlias = _typing.Literal["_health_check", b"_health_check"]  # noqa: Y015

@@ -602,7 +602,7 @@ class Endpoint(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NETWORK_FIELD_NUMBER: _builtins.int
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
     MAC_ADDRESS_FIELD_NUMBER: _builtins.int
     IPV4_ADDRESS_FIELD_NUMBER: _builtins.int
@@ -611,8 +611,8 @@ class Endpoint(_message.Message):
     IPV6_ADDRESS_FIELD_NUMBER: _builtins.int
     IPV6_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
-    network: _builtins.str
-    """Name of the network."""
+    network_id: _builtins.str
+    """Id of the network."""
     interface: _builtins.str
     """Interface inside the container."""
     mac_address: _builtins.str
@@ -632,7 +632,7 @@ class Endpoint(_message.Message):
     def __init__(
         self,
         *,
-        network: _builtins.str = ...,
+        network_id: _builtins.str = ...,
         interface: _builtins.str = ...,
         mac_address: _builtins.str = ...,
         ipv4_address: _builtins.str = ...,
@@ -644,7 +644,7 @@ class Endpoint(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4_address", b"ipv4_address", "ipv4_gateway", b"ipv4_gateway", "ipv4_prefix_length", b"ipv4_prefix_length", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefix_length", b"ipv6_prefix_length", "mac_address", b"mac_address", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4_address", b"ipv4_address", "ipv4_gateway", b"ipv4_gateway", "ipv4_prefix_length", b"ipv4_prefix_length", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefix_length", b"ipv6_prefix_length", "mac_address", b"mac_address", "network_id", b"network_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,7 +660,7 @@ class Started(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NETNS_PATH_FIELD_NUMBER: _builtins.int
-    ENDPOINT_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
     RESTART_COUNT_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start."""
@@ -673,8 +673,8 @@ class Started(_message.Message):
     restart_count: _builtins.int
     """Starts by the restart policy since the last one that was asked for, this one included."""
     @_builtins.property
-    def endpoint(self) -> Global___Endpoint:
-        """The attachment; absent without one."""
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """The attachments, in the order of their interfaces."""
 
     def __init__(
         self,
@@ -683,16 +683,14 @@ class Started(_message.Message):
         pid: _builtins.int = ...,
         sandbox_id: _builtins.str = ...,
         netns_path: _builtins.str = ...,
-        endpoint: Global___Endpoint | None = ...,
+        endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         restart_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint", "endpoint", b"endpoint", "netns_path", b"netns_path", "pid", b"pid", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "netns_path", b"netns_path", "pid", b"pid", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__endpoint: _TypeAlias = _typing.Literal["endpoint"]  # noqa: Y015
-    _WhichOneofArgType__endpoint: _TypeAlias = _typing.Literal["_endpoint", b"_endpoint"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__endpoint) -> _WhichOneofReturnType__endpoint | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
 
@@ -967,6 +965,64 @@ class ExecExited(_message.Message):
 Global___ExecExited: _TypeAlias = ExecExited  # noqa: Y015
 
 @_typing.final
+class NetworkConnected(_message.Message):
+    """It was attached to a network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _container_spec_pb2.EndpointSpec:
+        """How."""
+
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """The attachments it has now, in the order of their interfaces; empty unless it runs."""
+
+    def __init__(
+        self,
+        *,
+        spec: _container_spec_pb2.EndpointSpec | None = ...,
+        endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkConnected: _TypeAlias = NetworkConnected  # noqa: Y015
+
+@_typing.final
+class NetworkDisconnected(_message.Message):
+    """It was detached from a network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    network_id: _builtins.str
+    """Id of the network."""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """The attachments that are left, in the order of their interfaces; empty unless it runs."""
+
+    def __init__(
+        self,
+        *,
+        network_id: _builtins.str = ...,
+        endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_id", b"network_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkDisconnected: _TypeAlias = NetworkDisconnected  # noqa: Y015
+
+@_typing.final
 class JournalEntry(_message.Message):
     """One durable transition of one container."""
 
@@ -985,6 +1041,8 @@ class JournalEntry(_message.Message):
     UPDATED_FIELD_NUMBER: _builtins.int
     HEALTH_CHANGED_FIELD_NUMBER: _builtins.int
     EXEC_EXITED_FIELD_NUMBER: _builtins.int
+    NETWORK_CONNECTED_FIELD_NUMBER: _builtins.int
+    NETWORK_DISCONNECTED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position, from 1, increasing by 1."""
     container_id: _builtins.str
@@ -1033,6 +1091,14 @@ class JournalEntry(_message.Message):
     def exec_exited(self) -> Global___ExecExited:
         """A program that was run in it ended."""
 
+    @_builtins.property
+    def network_connected(self) -> Global___NetworkConnected:
+        """It was attached to a network."""
+
+    @_builtins.property
+    def network_disconnected(self) -> Global___NetworkDisconnected:
+        """It was detached from a network."""
+
     def __init__(
         self,
         *,
@@ -1049,16 +1115,124 @@ class JournalEntry(_message.Message):
         updated: Global___Updated | None = ...,
         health_changed: Global___HealthChanged | None = ...,
         exec_exited: Global___ExecExited | None = ...,
+        network_connected: Global___NetworkConnected | None = ...,
+        network_disconnected: Global___NetworkDisconnected | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "network_connected", b"network_connected", "network_disconnected", b"network_disconnected", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "sequence", b"sequence", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "network_connected", b"network_connected", "network_disconnected", b"network_disconnected", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "sequence", b"sequence", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "start_failed", "exited", "signaled", "paused", "unpaused", "restart_cancelled", "updated", "health_changed", "exec_exited"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "start_failed", "exited", "signaled", "paused", "unpaused", "restart_cancelled", "updated", "health_changed", "exec_exited", "network_connected", "network_disconnected"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___JournalEntry: _TypeAlias = JournalEntry  # noqa: Y015
+
+@_typing.final
+class ConnectNetworkRequest(_message.Message):
+    """What to attach to what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """The container's id."""
+    @_builtins.property
+    def endpoint(self) -> _container_spec_pb2.EndpointSpec:
+        """The network, and how."""
+
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        endpoint: _container_spec_pb2.EndpointSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectNetworkRequest: _TypeAlias = ConnectNetworkRequest  # noqa: Y015
+
+@_typing.final
+class ConnectNetworkResponse(_message.Message):
+    """It is attached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___JournalEntry:
+        """The `network_connected` entry; absent when it was attached in this way already."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___JournalEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__entry: _TypeAlias = _typing.Literal["entry"]  # noqa: Y015
+    _WhichOneofArgType__entry: _TypeAlias = _typing.Literal["_entry", b"_entry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entry) -> _WhichOneofReturnType__entry | None: ...
+
+Global___ConnectNetworkResponse: _TypeAlias = ConnectNetworkResponse  # noqa: Y015
+
+@_typing.final
+class DisconnectNetworkRequest(_message.Message):
+    """What to detach from what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """The container's id."""
+    network_id: _builtins.str
+    """Id of the network."""
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        network_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "network_id", b"network_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisconnectNetworkRequest: _TypeAlias = DisconnectNetworkRequest  # noqa: Y015
+
+@_typing.final
+class DisconnectNetworkResponse(_message.Message):
+    """It is detached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___JournalEntry:
+        """The `network_disconnected` entry; absent when it was not attached."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___JournalEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_entry", b"_entry", "entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__entry: _TypeAlias = _typing.Literal["entry"]  # noqa: Y015
+    _WhichOneofArgType__entry: _TypeAlias = _typing.Literal["_entry", b"_entry"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entry) -> _WhichOneofReturnType__entry | None: ...
+
+Global___DisconnectNetworkResponse: _TypeAlias = DisconnectNetworkResponse  # noqa: Y015
 
 @_typing.final
 class PauseContainerRequest(_message.Message):

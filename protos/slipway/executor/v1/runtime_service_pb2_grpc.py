@@ -106,6 +106,16 @@ class RuntimeServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalResponse.FromString,
                 _registered_method=True)
+        self.ConnectNetwork = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/ConnectNetwork',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ConnectNetworkRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ConnectNetworkResponse.FromString,
+                _registered_method=True)
+        self.DisconnectNetwork = channel.unary_unary(
+                '/slipway.executor.v1.RuntimeService/DisconnectNetwork',
+                request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.DisconnectNetworkRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.DisconnectNetworkResponse.FromString,
+                _registered_method=True)
         self.ReadStats = channel.unary_unary(
                 '/slipway.executor.v1.RuntimeService/ReadStats',
                 request_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ReadStatsRequest.SerializeToString,
@@ -228,6 +238,21 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConnectNetwork(self, request, context):
+        """Attach it to one more network, at once when it runs. Repeating it changes nothing. FAILED_PRECONDITION when its network mode
+        has no networks, ALREADY_EXISTS when a fixed address is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisconnectNetwork(self, request, context):
+        """Detach it from a network, at once when it runs. Not attached: nothing happens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadStats(self, request, context):
         """What the containers use, once.
         """
@@ -322,6 +347,16 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.ResizeExecTerminal,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalResponse.SerializeToString,
+            ),
+            'ConnectNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectNetwork,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ConnectNetworkRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ConnectNetworkResponse.SerializeToString,
+            ),
+            'DisconnectNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisconnectNetwork,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.DisconnectNetworkRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_runtime__service__pb2.DisconnectNetworkResponse.SerializeToString,
             ),
             'ReadStats': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadStats,
@@ -719,6 +754,60 @@ class RuntimeService:
             '/slipway.executor.v1.RuntimeService/ResizeExecTerminal',
             slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ResizeExecTerminalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/ConnectNetwork',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ConnectNetworkRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.ConnectNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisconnectNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.RuntimeService/DisconnectNetwork',
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.DisconnectNetworkRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_runtime__service__pb2.DisconnectNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,12 @@ class RuntimeServiceStub:
     """Run a program in the container. The first message says which."""
     ResizeExecTerminal: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ResizeExecTerminalRequest, _runtime_service_pb2.ResizeExecTerminalResponse]
     """Change the size of an exec's terminal."""
+    ConnectNetwork: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ConnectNetworkRequest, _runtime_service_pb2.ConnectNetworkResponse]
+    """Attach it to one more network, at once when it runs. Repeating it changes nothing. FAILED_PRECONDITION when its network mode
+    has no networks, ALREADY_EXISTS when a fixed address is taken.
+    """
+    DisconnectNetwork: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.DisconnectNetworkRequest, _runtime_service_pb2.DisconnectNetworkResponse]
+    """Detach it from a network, at once when it runs. Not attached: nothing happens."""
     ReadStats: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ReadStatsRequest, _runtime_service_pb2.ReadStatsResponse]
     """What the containers use, once."""
     ListProcesses: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ListProcessesRequest, _runtime_service_pb2.ListProcessesResponse]
@@ -179,6 +185,24 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_runtime_service_pb2.ResizeExecTerminalRequest, _abc.Awaitable[_runtime_service_pb2.ResizeExecTerminalResponse]],
     ) -> _abc.Awaitable[_runtime_service_pb2.ResizeExecTerminalResponse]:
         """Change the size of an exec's terminal."""
+
+    @_abc_1.abstractmethod
+    def ConnectNetwork(
+        self,
+        request: _runtime_service_pb2.ConnectNetworkRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.ConnectNetworkRequest, _abc.Awaitable[_runtime_service_pb2.ConnectNetworkResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.ConnectNetworkResponse]:
+        """Attach it to one more network, at once when it runs. Repeating it changes nothing. FAILED_PRECONDITION when its network mode
+        has no networks, ALREADY_EXISTS when a fixed address is taken.
+        """
+
+    @_abc_1.abstractmethod
+    def DisconnectNetwork(
+        self,
+        request: _runtime_service_pb2.DisconnectNetworkRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.DisconnectNetworkRequest, _abc.Awaitable[_runtime_service_pb2.DisconnectNetworkResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.DisconnectNetworkResponse]:
+        """Detach it from a network, at once when it runs. Not attached: nothing happens."""
 
     @_abc_1.abstractmethod
     def ReadStats(
