@@ -51,7 +51,7 @@ class Cleanup:
         seams = self._seams
         steps = {
             "process": lambda: self.end_process(container_id, runtime=runtime),
-            "network": lambda: seams.network.destroy(container_id),
+            "network": lambda: seams.network.leave(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),
             "mounts": lambda: seams.mounts.end(container_id),
             "bundle": lambda: seams.bundles.remove_bundle(container_id),

@@ -52,7 +52,9 @@ class Settings(ServiceSettings):
     bridge: str = Field("", description="the default network's bridge")
     ipv4_subnet: IPv4Network = Field(IPv4Network("0.0.0.0/32"), description="of the bridge")
     ipv6_subnet: IPv6Network = Field(IPv6Network("::/128"), description="of the bridge")
-    mtu: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="of the bridge; 0: the default route's")
+    networks_ipv4: IPv4Network = Field(IPv4Network("10.200.0.0/13"), description="cut into /24s, one a network")
+    networks_ipv6: IPv6Network = Field(IPv6Network("::/128"), description="cut into /64s, one a network")
+    mtu: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="of the bridges; 0: the default route's")
     sandbox_pool: Annotated[int, Field(ge=0, le=64)] = Field(4, description="network sandboxes kept ready")
     nft_table: str = Field("", description="the nftables table (family inet) that is ours")
     cgroup_parent: Annotated[str, Field(pattern=r"^((/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+)?$")] = Field(
@@ -81,6 +83,8 @@ class Settings(ServiceSettings):
             ipv4_subnet=self.ipv4_subnet,
             ipv6_subnet=self.ipv6_subnet,
             run_directory=self.paths.netns,
+            ipv4_base=self.networks_ipv4,
+            ipv6_base=self.networks_ipv6,
             mtu=self.mtu or None,
             pool_size=self.sandbox_pool,
         )
@@ -107,7 +111,7 @@ def instance_defaults(instance: str) -> dict[str, object]:
     """What follows an instance's name, so that two instances on one host do not meet. Their subnets may, one pair in
     forty; the bridge says so, and then one of them wants `ipv4_subnet`."""
     digest = hashlib.sha256(instance.encode()).digest()
-    unique_local = f"fd{digest[0]:02x}:{digest[1:3].hex()}:{digest[3:5].hex()}::/64"  # RFC 4193, section 3.1
+    unique_local = f"fd{digest[0]:02x}:{digest[1:3].hex()}:{digest[3:5].hex()}::"  # RFC 4193, section 3.1
     suffix = instance_suffix(instance)
     return {
         "root_dir": f"/var/lib/slipway{suffix}",
@@ -115,7 +119,8 @@ def instance_defaults(instance: str) -> dict[str, object]:
         "socket_gid": service_account.service_group(),
         "bridge": "slipway0" if not suffix else f"slw-{instance}",
         "ipv4_subnet": "10.210.0.0/16" if not suffix else f"10.{211 + digest[5] % 40}.0.0/16",
-        "ipv6_subnet": unique_local,
+        "ipv6_subnet": f"{unique_local}/64",
+        "networks_ipv6": f"{unique_local}/48",
         "nft_table": f"slipway{suffix}".replace("-", "_"),
         "cgroup_parent": f"/slipway{suffix}",
     }

@@ -19,6 +19,20 @@ class NetworkMode(StrEnum):
     BRIDGE = "bridge"
     HOST = "host"
     NONE = "none"
+    CONTAINER = "container"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSpec:
+    """An attachment to a network, as it is asked for; what is empty is chosen at start. `dns_names`: what the container
+    is called there, its name first. The endpoint with the highest `gateway_priority` is the gateway."""
+
+    network_id: str
+    mac_address: str = ""
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    dns_names: tuple[str, ...] = ()
+    gateway_priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +145,9 @@ class ContainerSpec:
     terminal: bool = False
     readonly_rootfs: bool = False
     shm_size: int = 64 * 1024 * 1024  # bytes
-    network_mode: NetworkMode = NetworkMode.BRIDGE
-    mac_address: str = ""  # empty: chosen by the executor
+    network_mode: NetworkMode = NetworkMode.NONE
+    endpoints: tuple[EndpointSpec, ...] = ()  # in the order of their interfaces; with `BRIDGE` only
+    network_container: str = ""  # whose sandbox is shared, with `CONTAINER`
     names: NameResolution = field(default_factory=NameResolution)
     log: LogLimits = field(default_factory=LogLimits)
     runtime: str = ""  # empty: the executor's default OCI runtime

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from slipway.executor.v1 import image_store_service_pb2, node_service_pb2, runtime_service_pb2
+from slipway.executor.v1 import container_spec_pb2, image_store_service_pb2, node_service_pb2, runtime_service_pb2
 
+from executor_service.container import EndpointSpec
 from executor_service.health import HealthStatus
 from executor_service.journal import (
     ExecExited,
     Exited,
     HealthChanged,
     JournalEntry,
+    NetworkConnected,
+    NetworkDisconnected,
     Paused,
     RestartCancelled,
     Signaled,
@@ -83,6 +86,12 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
             message.updated.SetInParent()
         case HealthChanged() as event:
             message.health_changed.CopyFrom(_health_changed(event))
+        case NetworkConnected() as event:
+            message.network_connected.spec.CopyFrom(_endpoint_spec(event.spec))
+            message.network_connected.endpoints.extend(_endpoint(endpoint) for endpoint in event.endpoints)
+        case NetworkDisconnected() as event:
+            message.network_disconnected.network_id = event.network_id
+            message.network_disconnected.endpoints.extend(_endpoint(endpoint) for endpoint in event.endpoints)
         case ExecExited() as event:
             message.exec_exited.exec_id = event.exec_id
             message.exec_exited.error = event.error
@@ -113,14 +122,25 @@ def _started(event: Started) -> runtime_service_pb2.Started:
         pid=event.pid,
         sandbox_id=event.sandbox_id,
         netns_path=event.netns_path,
-        endpoint=_endpoint(event.endpoint) if event.endpoint else None,
+        endpoints=[_endpoint(endpoint) for endpoint in event.endpoints],
         restart_count=event.restart_count,
+    )
+
+
+def _endpoint_spec(spec: EndpointSpec) -> container_spec_pb2.EndpointSpec:
+    return container_spec_pb2.EndpointSpec(
+        network_id=spec.network_id,
+        mac_address=spec.mac_address,
+        ipv4_address=spec.ipv4_address,
+        ipv6_address=spec.ipv6_address,
+        dns_names=spec.dns_names,
+        gateway_priority=spec.gateway_priority,
     )
 
 
 def _endpoint(endpoint: Endpoint) -> runtime_service_pb2.Endpoint:
     return runtime_service_pb2.Endpoint(
-        network=endpoint.network,
+        network_id=endpoint.network_id,
         interface=endpoint.interface,
         mac_address=endpoint.mac_address,
         ipv4_address=endpoint.ipv4_address,

@@ -18,6 +18,8 @@ from slipway.executor.v1 import file_service_pb2 as file_pb
 from slipway.executor.v1 import file_service_pb2_grpc as file_grpc
 from slipway.executor.v1 import image_store_service_pb2 as image_store_pb
 from slipway.executor.v1 import image_store_service_pb2_grpc as image_store_grpc
+from slipway.executor.v1 import network_store_service_pb2 as network_store_pb
+from slipway.executor.v1 import network_store_service_pb2_grpc as network_store_grpc
 from slipway.executor.v1 import node_service_pb2 as node_pb
 from slipway.executor.v1 import node_service_pb2_grpc as node_grpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
@@ -45,10 +47,11 @@ from executor_service.operations.exec_target import exec_target
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
-from executor_service.resource_use import ResourceUse, images_of, volumes_of
+from executor_service.resource_use import ResourceUse, images_of, networks_of, volumes_of
 from executor_service.seams import Seams, TimeLimits
 from executor_service.servicers.file import FileServicer
 from executor_service.servicers.image_store import ImageStoreServicer
+from executor_service.servicers.network_store import NetworkStoreServicer
 from executor_service.servicers.node import NodeServicer
 from executor_service.servicers.runtime import RuntimeServicer
 from executor_service.servicers.volume_store import VolumeStoreServicer
@@ -69,6 +72,7 @@ _SERVICES = (
     image_store_pb.DESCRIPTOR.services_by_name["ImageStoreService"].full_name,
     node_pb.DESCRIPTOR.services_by_name["NodeService"].full_name,
     volume_store_pb.DESCRIPTOR.services_by_name["VolumeStoreService"].full_name,
+    network_store_pb.DESCRIPTOR.services_by_name["NetworkStoreService"].full_name,
     file_pb.DESCRIPTOR.services_by_name["FileService"].full_name,
 )
 
@@ -142,6 +146,7 @@ async def open_executor(
             locks=locks,
             image_use=ResourceUse(records, "image", images_of),
             volume_use=ResourceUse(records, "volume", volumes_of),
+            network_use=ResourceUse(records, "network", networks_of),
             cleanup=cleanup,
             supervisor=supervisor,
             restarts=restarts,
@@ -191,6 +196,9 @@ async def serving(
     )
     volume_store_grpc.add_VolumeStoreServiceServicer_to_server(
         VolumeStoreServicer(executor.node, executor.operations), server
+    )
+    network_store_grpc.add_NetworkStoreServiceServicer_to_server(
+        NetworkStoreServicer(executor.node, executor.operations), server
     )
     node_grpc.add_NodeServiceServicer_to_server(NodeServicer(executor.node, executor.facts), server)
     file_grpc.add_FileServiceServicer_to_server(FileServicer(executor.node, executor.operations), server)

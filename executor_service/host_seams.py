@@ -60,6 +60,7 @@ async def open_seams(
             snapshots=storage.snapshots,
             volumes=volumes,
             mounts=HostMounts(paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=namespace),
+            networks=network.networks,
             network=network,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,

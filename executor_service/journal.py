@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from common.errors import OutOfRange, Unavailable
 from common.sqlite import Database
+from executor_service.container import EndpointSpec
 from executor_service.health import HealthStatus, ProbeResult
 from executor_service.network.sandbox import Endpoint
 
@@ -50,7 +51,7 @@ class Started:
     pid: int
     sandbox_id: str
     netns_path: str
-    endpoint: Endpoint | None = None
+    endpoints: tuple[Endpoint, ...] = ()
     restart_count: int = 0
     kind: Literal["started"] = "started"
 
@@ -135,6 +136,24 @@ class ExecExited:
     kind: Literal["exec_exited"] = "exec_exited"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConnected:
+    """It was attached to a network. `endpoints`: the ones it has now; empty unless it runs."""
+
+    spec: EndpointSpec
+    endpoints: tuple[Endpoint, ...] = ()
+    kind: Literal["network_connected"] = "network_connected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkDisconnected:
+    """It was detached from a network. `endpoints`: the ones that are left; empty unless it runs."""
+
+    network_id: str
+    endpoints: tuple[Endpoint, ...] = ()
+    kind: Literal["network_disconnected"] = "network_disconnected"
+
+
 AnyEvent = (
     Started
     | StartFailure
@@ -146,6 +165,8 @@ AnyEvent = (
     | Updated
     | HealthChanged
     | ExecExited
+    | NetworkConnected
+    | NetworkDisconnected
 )
 Event = Annotated[AnyEvent, Field(discriminator="kind")]
 

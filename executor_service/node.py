@@ -33,6 +33,7 @@ class Node:
     locks: ContainerLocks
     image_use: ResourceUse
     volume_use: ResourceUse
+    network_use: ResourceUse
     cleanup: Cleanup
     supervisor: Supervisor
     restarts: Restarts

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from common.errors import StartFailed, Violation
 from executor_service.bundles import Bundles
-from executor_service.container import CONTAINER_ID, ContainerSpec
+from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
 from executor_service.mount_staging import StagedMount
-from executor_service.network.files import name_files, write_name_files
+from executor_service.network.files import NameFiles, name_files, write_name_files
 from executor_service.network.sandbox import Sandbox
 from executor_service.oci.block_devices import block_devices
 from executor_service.oci.bundle_record import recorded_cgroup
@@ -103,16 +103,10 @@ class NodeBundles:
         bundle, log = self.paths.bundle(spec.id), self.paths.log(spec.id)
         for directory in (files.parent, files, log.parent, bundle):
             directory.mkdir(mode=0o700, exist_ok=True)
-        write_name_files(
-            files,
-            name_files(
-                spec,
-                endpoint=sandbox.endpoint,
-                host_gateway=self.host_gateway,
-                host_hosts=_text(self.hosts),
-                host_resolv_conf=_text(self.resolv_conf),
-            ),
-        )
+        if spec.network_mode is NetworkMode.CONTAINER:
+            files = self.paths.network_files(spec.network_container)
+        else:
+            write_name_files(files, self._name_files(spec, sandbox))
         devices = find_devices(spec)
         check_device_paths(rootfs, devices)
         config = build_spec(
@@ -142,6 +136,15 @@ class NodeBundles:
             stdin_once=spec.stdin_once,
             runtime=spec.runtime,
             keeps_log=not spec.log.disabled,
+        )
+
+    def _name_files(self, spec: ContainerSpec, sandbox: Sandbox) -> NameFiles:
+        return name_files(
+            spec,
+            endpoints=sandbox.endpoints,
+            host_gateway=self.host_gateway,
+            host_hosts=_text(self.hosts),
+            host_resolv_conf=_text(self.resolv_conf),
         )
 
     def _remove_bundle(self, container_id: str) -> None:

@@ -1,5 +1,5 @@
-"""Keeps what containers are made of, images and volumes, from being removed while one is being made of it, and the
-other way round."""
+"""Keeps what containers are made of, images, volumes and networks, from being removed while one is being made of it,
+and the other way round."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ def volumes_of(spec: ContainerSpec) -> set[str]:
     return set(_sources(spec, MountType.VOLUME))
 
 
+def networks_of(spec: ContainerSpec) -> set[str]:
+    return {endpoint.network_id for endpoint in spec.endpoints}
+
+
 class ResourceUse:
-    """Of one kind of thing, `image` or `volume`; `names` tells those of a container. Belongs to one event loop."""
+    """Of one kind of thing, `image`, `volume` or `network`; `names` tells those of a container. Belongs to one event
+    loop."""
 
     def __init__(self, records: ContainerRecords, kind: str, names: Callable[[ContainerSpec], set[str]]) -> None:
         self._records = records

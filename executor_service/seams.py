@@ -8,6 +8,7 @@ from common.sqlite import Database
 from executor_service.bundles import Bundles
 from executor_service.container_cgroups import ContainerCgroups
 from executor_service.mount_staging import MountStager
+from executor_service.network.networks import NetworkStore
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.oci.runtime import ContainerRuntime
@@ -23,6 +24,7 @@ class Seams:
     snapshots: Snapshotter
     volumes: VolumeStore
     mounts: MountStager
+    networks: NetworkStore
     network: SandboxNetwork
     runtime: ContainerRuntime
     execs: ExecRuntime

@@ -13,6 +13,7 @@ from executor_service.container import (
     ContainerSpec,
     Device,
     DeviceRule,
+    EndpointSpec,
     LogLimits,
     NameResolution,
     NamespaceMode,
@@ -32,6 +33,7 @@ _NETWORK_MODES = {
     pb2.NETWORK_MODE_BRIDGE: NetworkMode.BRIDGE,
     pb2.NETWORK_MODE_HOST: NetworkMode.HOST,
     pb2.NETWORK_MODE_NONE: NetworkMode.NONE,
+    pb2.NETWORK_MODE_CONTAINER: NetworkMode.CONTAINER,
 }
 _MOUNT_TYPES = {
     pb2.MOUNT_TYPE_BIND: MountType.BIND,
@@ -80,7 +82,8 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         readonly_rootfs=message.readonly_rootfs,
         shm_size=message.shm_size,
         network_mode=_NETWORK_MODES.get(message.network_mode, NetworkMode.NONE),
-        mac_address=message.mac_address,
+        endpoints=tuple(endpoint_from_proto(endpoint) for endpoint in message.endpoints),
+        network_container=message.network_container,
         names=_names(message),
         log=_log(message),
         runtime=message.runtime,
@@ -115,6 +118,17 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
     if unknown:
         raise InvalidArgument(violations=[*unknown, *violations(spec)])
     return spec
+
+
+def endpoint_from_proto(message: pb2.EndpointSpec) -> EndpointSpec:
+    return EndpointSpec(
+        network_id=message.network_id,
+        mac_address=message.mac_address,
+        ipv4_address=message.ipv4_address,
+        ipv6_address=message.ipv6_address,
+        dns_names=tuple(message.dns_names),
+        gateway_priority=message.gateway_priority,
+    )
 
 
 def resources_from_proto(message: pb2.Resources) -> Resources:

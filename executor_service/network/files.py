@@ -42,7 +42,7 @@ class NameFiles:
 def name_files(
     spec: ContainerSpec,
     *,
-    endpoint: Endpoint | None,
+    endpoints: Sequence[Endpoint],
     host_gateway: Sequence[str],
     host_hosts: str,
     host_resolv_conf: str,
@@ -55,7 +55,7 @@ def name_files(
     own_namespace = spec.network_mode is not NetworkMode.HOST
     base = _lines(_LOOPBACK_HOSTS) if own_namespace else _ended(host_hosts)
     return NameFiles(
-        hosts=base + _lines([*_extra(spec.names.extra_hosts, host_gateway), *_own(spec, endpoint)]),
+        hosts=base + _lines([*_extra(spec.names.extra_hosts, host_gateway), *_own(spec, endpoints)]),
         hostname=f"{spec.hostname}\n",
         resolv_conf=resolv_conf_content(host_resolv_conf, spec.names, own_namespace=own_namespace),
     )
@@ -97,14 +97,15 @@ def write_name_files(directory: Path, files: NameFiles) -> None:
             os.close(descriptor)
 
 
-def _own(spec: ContainerSpec, endpoint: Endpoint | None) -> list[tuple[str, str]]:
-    if endpoint is None or not spec.hostname:
+def _own(spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> list[tuple[str, str]]:
+    if not spec.hostname:
         return []
     # The fully qualified name first, as hosts(5) wants it.
     qualified = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
     short = qualified.partition(".")[0]
     names = f"{qualified} {short}" if short and short != qualified else qualified
-    return [(endpoint.ipv4_address, names), (endpoint.ipv6_address, names)]
+    addresses = (address for one in endpoints for address in (one.ipv4_address, one.ipv6_address) if address)
+    return [(address, names) for address in addresses]
 
 
 def _extra(extra_hosts: Iterable[tuple[str, str]], host_gateway: Sequence[str]) -> list[tuple[str, str]]:

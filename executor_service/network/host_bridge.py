@@ -1,8 +1,8 @@
-"""The bridge on the host: made, adopted when it is our own from before, refused when it is somebody else's.
+"""A network's bridge on the host: made, adopted when it is our own from before, refused when it is somebody else's.
 
 Off the path of a container's start, so through pyroute2; all calls block and belong on a worker thread. Ours is told
-by its MAC address, which is derived from the instance's run directory: set in the same request that makes the
-bridge, it leaves no instant in which the bridge could not be recognised.
+by its MAC address, which is derived from the network and its owner, the instance's run directory: set in the same
+request that makes the bridge, it leaves no instant in which the bridge could not be recognised.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the package ships no types
 
 from common.errors import FailedPrecondition
-from executor_service.network.config import BridgeConfig
-from executor_service.network.ipam import AddressPool
+from executor_service.network.network import Network
 
 _DEFAULT_MTU = 1500
 _NO_DUPLICATE_DETECTION = 0x2  # IFA_F_NODAD, linux/if_addr.h
@@ -39,21 +38,22 @@ class Bridge:
     created: bool
 
 
-def ensure_bridge(config: BridgeConfig) -> Bridge:
-    """Make or adopt the bridge, with both gateways' addresses, and bring it up. Idempotent; undone when it fails.
+def ensure_bridge(network: Network, owner: Path) -> Bridge:
+    """Make or adopt the bridge, with the gateways' addresses, and bring it up. Idempotent; undone when it fails.
 
     Raises FailedPrecondition when the name is somebody else's or a subnet is in use elsewhere on the host."""
     with IPRoute() as kernel:
-        existing = _find(kernel, config.bridge)
+        existing = _find(kernel, network.bridge)
         if existing is not None:
-            _check_ours(kernel, config, existing)
-        _check_overlap(kernel, config)
-        mtu = config.mtu or _mtu_of_default_route(kernel)
+            _check_ours(kernel, network, owner, existing)
+        _check_overlap(kernel, network)
+        mtu = network.mtu or _mtu_of_default_route(kernel)
         if existing is None:
-            kernel.link("add", ifname=config.bridge, kind="bridge", address=_mac(config), mtu=mtu, br_stp_state=0)
-        index = kernel.link_lookup(ifname=config.bridge)[0]
+            mac = _mac(network, owner)
+            kernel.link("add", ifname=network.bridge, kind="bridge", address=mac, mtu=mtu, br_stp_state=0)
+        index = kernel.link_lookup(ifname=network.bridge)[0]
         try:
-            _configure(kernel, config, index, mtu)
+            _configure(kernel, network, index, mtu)
         except BaseException:
             if existing is None:
                 kernel.link("del", index=index)
@@ -61,12 +61,18 @@ def ensure_bridge(config: BridgeConfig) -> Bridge:
         return Bridge(index=index, mtu=mtu, created=existing is None)
 
 
-def delete_bridge(config: BridgeConfig) -> None:
+def delete_bridge(network: Network, owner: Path) -> None:
     """Delete the bridge if it exists and is ours. Idempotent."""
     with IPRoute() as kernel:
-        existing = _find(kernel, config.bridge)
-        if existing is not None and existing.get("address") == _mac(config):
+        existing = _find(kernel, network.bridge)
+        if existing is not None and existing.get("address") == _mac(network, owner):
             kernel.link("del", index=existing["index"])
+
+
+def subnets_in_use() -> list[IPv4Network | IPv6Network]:
+    """Every destination this host has a route to, default routes left out."""
+    with IPRoute() as kernel:
+        return [destination for destination, _ in _routes(kernel)]
 
 
 def interfaces_with_prefix(prefix: str) -> set[str]:
@@ -75,8 +81,8 @@ def interfaces_with_prefix(prefix: str) -> set[str]:
         return {name for link in kernel.get_links() if (name := str(link.get("ifname"))).startswith(prefix)}
 
 
-def _mac(config: BridgeConfig) -> str:
-    digest = hashlib.sha256(str(config.run_directory).encode()).digest()
+def _mac(network: Network, owner: Path) -> str:
+    digest = hashlib.sha256(f"{owner} {network.id}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
@@ -85,42 +91,42 @@ def _find(kernel: IPRoute, name: str) -> Message | None:
     return kernel.get_links(index[0])[0] if index else None
 
 
-def _check_ours(kernel: IPRoute, config: BridgeConfig, link: Message) -> None:
+def _check_ours(kernel: IPRoute, network: Network, owner: Path, link: Message) -> None:
     info = link.get("linkinfo")
-    if info is None or info.get("kind") != "bridge" or link.get("address") != _mac(config):
+    if info is None or info.get("kind") != "bridge" or link.get("address") != _mac(network, owner):
         raise FailedPrecondition(
-            f"interface '{config.bridge}' exists and was not made by this instance; delete it, or configure another "
-            "bridge name",
+            f"interface '{network.bridge}' exists and was not made by this instance for network '{network.name}'; "
+            "delete it, or choose another bridge name",
             reason="BRIDGE_NOT_OURS",
             resource_type="bridge",
-            resource_name=config.bridge,
+            resource_name=network.bridge,
         )
-    ours = {str(pool.gateway) for pool in _pools(config)}
+    ours = {str(subnet.gateway) for subnet in network.subnets}
     for message in kernel.get_addr(index=link["index"]):
         address = message.get("address")
         if address not in ours and not ip_address(address).is_link_local:
             raise FailedPrecondition(
-                f"bridge '{config.bridge}' carries the address {address}, which is not a gateway of "
-                f"{config.ipv4_subnet} or {config.ipv6_subnet}: it was set up for other subnets; stop its containers "
-                "and delete it, or configure the subnets it had",
+                f"bridge '{network.bridge}' carries the address {address}, which is not a gateway of "
+                f"{' or '.join(str(subnet.subnet) for subnet in network.subnets)}: it was set up for other subnets; "
+                "stop its containers and delete it, or configure the subnets it had",
                 reason="BRIDGE_ADDRESS_MISMATCH",
                 resource_type="bridge",
-                resource_name=config.bridge,
+                resource_name=network.bridge,
             )
 
 
-def _check_overlap(kernel: IPRoute, config: BridgeConfig) -> None:
+def _check_overlap(kernel: IPRoute, network: Network) -> None:
     names = {link["index"]: str(link.get("ifname")) for link in kernel.get_links()}
     for destination, index in _routes(kernel):
         interface = names.get(index, "?") if index is not None else "several interfaces"
-        for subnet in (config.ipv4_subnet, config.ipv6_subnet):
-            if interface != config.bridge and subnet.version == destination.version and subnet.overlaps(destination):
+        for subnet in (one.subnet for one in network.subnets):
+            if interface != network.bridge and subnet.version == destination.version and subnet.overlaps(destination):
                 raise FailedPrecondition(
-                    f"subnet {subnet} of bridge '{config.bridge}' overlaps {destination}, which this host reaches "
-                    f"through {interface}; configure another subnet",
+                    f"subnet {subnet} of network '{network.name}' overlaps {destination}, which this host reaches "
+                    f"through {interface}; choose another subnet",
                     reason="SUBNET_OVERLAPS",
                     resource_type="bridge",
-                    resource_name=config.bridge,
+                    resource_name=network.bridge,
                     metadata={"subnet": str(subnet), "route": str(destination), "interface": interface},
                 )
 
@@ -142,21 +148,18 @@ def _mtu_of_default_route(kernel: IPRoute) -> int:
     return _DEFAULT_MTU
 
 
-def _configure(kernel: IPRoute, config: BridgeConfig, index: int, mtu: int) -> None:
+def _configure(kernel: IPRoute, network: Network, index: int, mtu: int) -> None:
     # Before the link comes up: duplicate address detection would make the gateway unusable for a second or two.
-    sysctls = Path("/proc/sys/net/ipv6/conf", config.bridge)
-    for name in ("disable_ipv6", "accept_dad", "accept_ra"):
+    sysctls = Path("/proc/sys/net/ipv6/conf", network.bridge)
+    (sysctls / "disable_ipv6").write_text("0" if network.ipv6 is not None else "1")
+    for name in ("accept_dad", "accept_ra"):
         (sysctls / name).write_text("0")
-    for pool in _pools(config):
+    for subnet in network.subnets:
         kernel.addr(
             "replace",
             index=index,
-            address=str(pool.gateway),
-            prefixlen=pool.subnet.prefixlen,
+            address=str(subnet.gateway),
+            prefixlen=subnet.subnet.prefixlen,
             flags=_NO_DUPLICATE_DETECTION,
         )
     kernel.link("set", index=index, mtu=mtu, state="up")
-
-
-def _pools(config: BridgeConfig) -> tuple[AddressPool, AddressPool]:
-    return AddressPool(config.ipv4_subnet), AddressPool(config.ipv6_subnet)

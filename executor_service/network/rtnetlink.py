@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 17, 20, 24
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 16, 17, 20, 24, 25
 _REQUEST_ACK = 0x1 | 0x4
 _CREATE_EXCLUSIVE = 0x400 | 0x200
+_CREATE_REPLACE = 0x400 | 0x100
 _NLMSG_ERROR = 2
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
@@ -25,7 +26,7 @@ _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
-_IFLA_BRPORT_MODE = 4  # hairpin
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33  # the first is hairpin mode
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x2
@@ -68,15 +69,17 @@ def create_veth(*, name: str, bridge: int, mtu: int, peer: str, peer_mac: str, n
     return Request(_RTM_NEWLINK, _CREATE_EXCLUSIVE, body, f"create veth {name} on the bridge")
 
 
-def enable_hairpin(name: str) -> Request:
-    """Let the bridge send a frame back out of the port it came in by: a container that calls its own published port."""
-    slave = _attribute(_INFO_SLAVE_KIND, b"bridge") + _attribute(
-        _INFO_SLAVE_DATA, _attribute(_IFLA_BRPORT_MODE, b"\x01")
-    )
+def set_bridge_port(name: str, *, isolated: bool) -> Request:
+    """Let the bridge send a frame back out of the port it came in by, for a container that calls its own published
+    port. `isolated` ports get no frames of each other's."""
+    mode = _attribute(_IFLA_BRPORT_MODE, b"\x01")
+    if isolated:
+        mode += _attribute(_IFLA_BRPORT_ISOLATED, b"\x01")
+    slave = _attribute(_INFO_SLAVE_KIND, b"bridge") + _attribute(_INFO_SLAVE_DATA, mode)
     body = (
         _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0") + _attribute(_IFLA_LINKINFO, slave)
     )
-    return Request(_RTM_NEWLINK, 0, body, f"set hairpin mode on {name}")
+    return Request(_RTM_NEWLINK, 0, body, f"set up {name} as a bridge port")
 
 
 def bring_up(index: int) -> Request:
@@ -103,14 +106,20 @@ def add_address(index: int, address: str, prefix_length: int) -> Request:
     return Request(_RTM_NEWADDR, _CREATE_EXCLUSIVE, body, f"add address {address}/{prefix_length}")
 
 
-def add_default_route(index: int, gateway: str) -> Request:
+def set_default_route(index: int, gateway: str) -> Request:
+    """In the place of the one that is there, if there is one."""
     family, packed = _packed(gateway)
-    body = (
-        struct.pack("=BBBBBBBBI", family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
-        + _attribute(_RTA_GATEWAY, packed)
-        + _attribute(_RTA_OIF, struct.pack("=I", index))
-    )
-    return Request(_RTM_NEWROUTE, _CREATE_EXCLUSIVE, body, f"add the default route via {gateway}")
+    body = _default_route(family) + _attribute(_RTA_GATEWAY, packed) + _attribute(_RTA_OIF, struct.pack("=I", index))
+    return Request(_RTM_NEWROUTE, _CREATE_REPLACE, body, f"set the default route via {gateway}")
+
+
+def delete_default_route(family: int) -> Request:
+    """The kernel answers ESRCH when there is none."""
+    return Request(_RTM_DELROUTE, 0, _default_route(family), "delete the default route")
+
+
+def _default_route(family: int) -> bytes:
+    return struct.pack("=BBBBBBBBI", family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
 
 
 class Channel:

@@ -1,54 +1,70 @@
 """A network sandbox: a network namespace with its addresses, an object with a life of its own.
 
-It exists before the container's process and after it; today one container is in it, a pod's containers may share one.
+It exists before a container's process and after it. The container that it was made for and those that share it are its
+members; it goes with the last of them, so that whoever shares it keeps it while its owner restarts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from executor_service.container import NetworkMode
+from executor_service.container import EndpointSpec, NetworkMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """The sandbox's attachment to the default bridge. Addresses are plain (`10.1.2.3`), lengths in bits."""
+    """The sandbox's attachment to a network. Addresses are plain (`10.1.2.3`) and empty where the network has none of
+    the family, lengths in bits."""
 
-    network: str  # "bridge"
-    interface: str  # "eth0"
+    network_id: str
+    interface: str
     mac_address: str
-    ipv4_address: str
-    ipv4_prefix_length: int
-    ipv4_gateway: str
-    ipv6_address: str
-    ipv6_prefix_length: int
-    ipv6_gateway: str
+    ipv4_address: str = ""
+    ipv4_prefix_length: int = 0
+    ipv4_gateway: str = ""
+    ipv6_address: str = ""
+    ipv6_prefix_length: int = 0
+    ipv6_gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """`netns_path` names the namespace; empty for the host's own."""
+    """`id` is that of the container it was made for. `netns_path` names the namespace; empty for the host's own.
+    `endpoints` in the order of their interfaces."""
 
     id: str
     mode: NetworkMode
     netns_path: str
-    endpoint: Endpoint | None = None
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class SandboxNetwork(Protocol):
     """Makes and destroys sandboxes. State is durable: leases survive SIGKILL and are reconciled at start-up."""
 
-    async def create(self, sandbox_id: str, *, mode: NetworkMode, mac_address: str = "") -> Sandbox:
-        """Make the namespace and wire it. Idempotent by `sandbox_id`. Undoes itself whole on error and cancel. Raises
-        ResourceExhausted when no address is free, FailedPrecondition when the bridge cannot be had."""
+    async def create(self, sandbox_id: str, *, mode: NetworkMode, endpoints: Sequence[EndpointSpec] = ()) -> Sandbox:
+        """Make the namespace and wire it, or go on with the one that a member has kept, attached to what is asked for
+        now. Idempotent. Undoes itself whole on error and cancel. Raises ResourceExhausted when no address is free,
+        AlreadyExists when a fixed one is taken, FailedPrecondition when a network cannot be had."""
 
-    async def destroy(self, sandbox_id: str) -> None:
-        """Free the namespace, interface and addresses. Idempotent."""
+    async def join(self, member: str, sandbox_id: str) -> Sandbox:
+        """Make the container a member of another one's sandbox. Idempotent. Raises FailedPrecondition when there is
+        none."""
 
-    async def list(self) -> list[Sandbox]:
+    async def leave(self, member: str) -> None:
+        """The container has ended. The last member's end frees the namespace, interfaces and addresses. Idempotent."""
+
+    async def connect(self, sandbox_id: str, endpoint: EndpointSpec) -> Sandbox:
+        """Attach a sandbox that stands to one more network. Idempotent. Undoes itself; raises as `create` does."""
+
+    async def disconnect(self, sandbox_id: str, network_id: str) -> Sandbox | None:
+        """Detach it. Idempotent. None when there is no sandbox."""
+
+    async def list(self) -> Sequence[Sandbox]:
         """Every sandbox that is recorded."""
 
-    async def reconcile(self, keep: set[str]) -> None:
-        """At start-up: adopt the sandboxes in `keep` that still exist, destroy every other one and whatever a crash
-        left half made (namespaces, veths, leases)."""
+    async def reconcile(self, keep: Mapping[str, Sequence[EndpointSpec] | None]) -> None:
+        """At start-up: of the members only those in `keep` are left, each sandbox with the endpoints that stand there
+        for its owner; None: with those it has. Destroys every other one and whatever a crash left half made
+        (namespaces, veths, leases)."""

@@ -1,13 +1,16 @@
-"""Make one network namespace, wire it, pin it.
+"""Make one network namespace, wire it, pin it; attach and detach one that is pinned.
 
-Nothing holds the namespace until the pin, which is the last step: a failure, or the death of the process, at any step
-before it leaves nothing behind, because the kernel then collects the namespace and with it both ends of the veth.
+Nothing holds a new namespace until the pin, which is the last step: a failure, or the death of the process, at any step
+before it leaves nothing behind, because the kernel then collects the namespace and with it both ends of the veths. All
+calls block and leave the calling thread inside the namespace: give each a thread of its own that ends afterwards.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,66 +21,127 @@ from executor_service.network.rtnetlink import (
     Channel,
     Request,
     add_address,
-    add_default_route,
     bring_up,
     create_veth,
-    enable_hairpin,
+    delete_default_route,
+    delete_link,
+    set_bridge_port,
+    set_default_route,
 )
 from executor_service.network.sandbox import Endpoint
 
 _LOOPBACK = 1
+_GONE = frozenset({errno.ENODEV})
+_NO_ROUTE = frozenset({errno.ESRCH})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """Where the sandbox is plugged in: the bridge's index, the name of the veth's end on the host, bytes of MTU."""
+    """Where the sandbox is plugged in: the bridge's index, the name of the veth's end on the host, bytes of MTU.
+    `isolated`: the bridge passes nothing between it and its like."""
 
     bridge: int
     host_interface: str
     mtu: int
     endpoint: Endpoint
+    isolated: bool = False
 
 
-def wire(pins: PinDirectory, token: str, attachment: Attachment | None) -> None:
-    """Make and pin a namespace with `lo` up, and with the attachment if there is one. Raises OSError.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateways:
+    """The endpoints by which the default routes go; None: there is no way out."""
 
-    The calling thread is left inside the new namespace: give it a thread of its own that ends afterwards."""
+    ipv4: Endpoint | None = None
+    ipv6: Endpoint | None = None
+
+
+def wire(pins: PinDirectory, token: str, attachments: Sequence[Attachment], gateways: Gateways) -> None:
+    """Make and pin a namespace with `lo` up, and with the attachments. Raises OSError."""
     with ExitStack() as stack:
         host = stack.enter_context(Channel())
         syscalls.unshare_network()
-        namespace = os.open(syscalls.THREAD_NETWORK_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, namespace)
+        namespace = _opened(stack, syscalls.THREAD_NETWORK_NAMESPACE)
         inside = stack.enter_context(Channel())
-        if attachment is None:
-            inside.send([bring_up(_LOOPBACK)])
-        else:
-            # The gateway is given; a router advertisement, from whichever container, must not change it.
-            Path("/proc/sys/net/ipv6/conf/default/accept_ra").write_bytes(b"0")
-            host.send(_outside(attachment, namespace))
-            inside.send(_inside(attachment.endpoint, socket.if_nametoindex(attachment.endpoint.interface)))
+        inside.send([bring_up(_LOOPBACK)])
+        for attachment in attachments:
+            _plug(host, inside, namespace, attachment)
+        _route(inside, gateways, replace=False)
         pins.pin(token)
 
 
-def _outside(attachment: Attachment, namespace: int) -> list[Request]:
-    return [
-        create_veth(
-            name=attachment.host_interface,
-            bridge=attachment.bridge,
-            mtu=attachment.mtu,
-            peer=attachment.endpoint.interface,
-            peer_mac=attachment.endpoint.mac_address,
-            namespace=namespace,
-        ),
-        enable_hairpin(attachment.host_interface),
-    ]
+def attach(pins: PinDirectory, token: str, attachment: Attachment, gateways: Gateways) -> None:
+    """Raises OSError, and then has detached it again."""
+    with ExitStack() as stack:
+        host = stack.enter_context(Channel())
+        namespace = _opened(stack, pins.of(token))
+        syscalls.enter_network(namespace)
+        inside = stack.enter_context(Channel())
+        try:
+            _plug(host, inside, namespace, attachment)
+            _route(inside, gateways, replace=True)
+        except OSError:
+            host.send([delete_link(attachment.host_interface)], tolerate=_GONE)
+            raise
 
 
-def _inside(endpoint: Endpoint, index: int) -> list[Request]:
-    return [
-        bring_up(_LOOPBACK),
-        add_address(index, endpoint.ipv4_address, endpoint.ipv4_prefix_length),
-        add_address(index, endpoint.ipv6_address, endpoint.ipv6_prefix_length),
-        bring_up(index),
-        add_default_route(index, endpoint.ipv4_gateway),
-        add_default_route(index, endpoint.ipv6_gateway),
-    ]
+def detach(pins: PinDirectory, token: str, host_interface: str, gateways: Gateways) -> None:
+    """Idempotent. Raises OSError."""
+    with ExitStack() as stack:
+        host = stack.enter_context(Channel())
+        syscalls.enter_network(_opened(stack, pins.of(token)))
+        inside = stack.enter_context(Channel())
+        host.send([delete_link(host_interface)], tolerate=_GONE)
+        _route(inside, gateways, replace=True)
+
+
+def _opened(stack: ExitStack, path: str | Path) -> int:
+    namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, namespace)
+    return namespace
+
+
+def _plug(host: Channel, inside: Channel, namespace: int, attachment: Attachment) -> None:
+    endpoint = attachment.endpoint
+    # The gateway is given; a router advertisement, from whichever container, must not change it.
+    Path("/proc/sys/net/ipv6/conf/default/accept_ra").write_bytes(b"0")
+    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_bytes(b"0" if endpoint.ipv6_address else b"1")
+    host.send(
+        [
+            create_veth(
+                name=attachment.host_interface,
+                bridge=attachment.bridge,
+                mtu=attachment.mtu,
+                peer=endpoint.interface,
+                peer_mac=endpoint.mac_address,
+                namespace=namespace,
+            ),
+            set_bridge_port(attachment.host_interface, isolated=attachment.isolated),
+        ]
+    )
+    index = socket.if_nametoindex(endpoint.interface)
+    inside.send([*_addresses(endpoint, index), bring_up(index)])
+
+
+def _addresses(endpoint: Endpoint, index: int) -> list[Request]:
+    addresses = (
+        (endpoint.ipv4_address, endpoint.ipv4_prefix_length),
+        (endpoint.ipv6_address, endpoint.ipv6_prefix_length),
+    )
+    return [add_address(index, address, length) for address, length in addresses if address]
+
+
+def _route(inside: Channel, gateways: Gateways, *, replace: bool) -> None:
+    requests = []
+    if gateways.ipv4 is not None:
+        requests.append(set_default_route(socket.if_nametoindex(gateways.ipv4.interface), gateways.ipv4.ipv4_gateway))
+    elif replace:
+        requests.append(delete_default_route(socket.AF_INET))
+    if gateways.ipv6 is not None:
+        if replace:
+            # IPv6 would add a second one beside the first, not replace it by another interface's.
+            inside.send([delete_default_route(socket.AF_INET6)], tolerate=_NO_ROUTE)
+        requests.append(set_default_route(socket.if_nametoindex(gateways.ipv6.interface), gateways.ipv6.ipv6_gateway))
+    elif replace:
+        requests.append(delete_default_route(socket.AF_INET6))
+    if requests:
+        inside.send(requests, tolerate=_NO_ROUTE)

@@ -11,7 +11,7 @@ from executor_service.node import Node
 from executor_service.operations.container_rules import violations
 from executor_service.operations.resource_rules import host_violations
 from executor_service.operations.volume_fill import fill_volumes
-from executor_service.resource_use import images_of, volumes_of
+from executor_service.resource_use import images_of, networks_of, volumes_of
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
 
@@ -38,6 +38,7 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
         with (
             node.image_use.wanted(images_of(spec)),
             node.volume_use.wanted(volumes_of(spec)),
+            node.network_use.wanted(networks_of(spec)),
             host_errors(f"container {spec.id!r}"),
         ):
             await _check_sources(node, spec)
@@ -60,7 +61,11 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
 
 
 async def _check_sources(node: Node, spec: ContainerSpec) -> None:
-    """What it mounts is here."""
+    """What it mounts, and the networks it joins, are here."""
+    for network_id in networks_of(spec):
+        if node.seams.networks.find(network_id) is None:
+            why = f"network {network_id!r} is not on this node"
+            raise NotFound(why, resource_type="network", resource_name=network_id)
     if not spec.mounts:
         return
     await node.seams.mounts.check(spec.mounts)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from common.errors import Violation
-from executor_service.container import CONTAINER_ID, ContainerSpec
+from executor_service.container import CONTAINER_ID, ContainerSpec, EndpointSpec, NetworkMode
 from executor_service.network.files import HOST_GATEWAY
+from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.oci.spec import check_working_dir
 from executor_service.operations.mount_rules import mount_rules
 from executor_service.operations.resource_rules import cgroup_parent_violations, resource_violations
@@ -33,7 +34,7 @@ _RESERVED_ANNOTATIONS = ("run.oci.", "module.wasm.", "org.criu.", "org.systemd."
 def violations(spec: ContainerSpec) -> list[Violation]:
     """Every broken rule."""
     found = (
-        *(_identity(spec), _process(spec), _host(spec), _names(spec)),
+        *(_identity(spec), _process(spec), _network(spec), _host(spec), _names(spec)),
         *(mount_rules(spec.mounts), security_rules(spec)),
         supervision_rules(spec),
     )
@@ -48,6 +49,10 @@ def id_violations(container_id: str, *, field: str = "container_id") -> list[Vio
     if CONTAINER_ID.fullmatch(container_id):
         return []
     return [Violation(field=field, description=f"{container_id!a} must be 64 lower-case hexadecimal characters")]
+
+
+def endpoint_violations(endpoint: EndpointSpec, *, field: str) -> list[Violation]:
+    return [Violation(field=f"{field}.{name}", description=text) for name, text in _endpoint(endpoint)]
 
 
 def start_id_violations(start_id: str) -> list[Violation]:
@@ -104,14 +109,47 @@ def _process(spec: ContainerSpec) -> _Rules:
         yield "user", f"{spec.user!a} must be uid, uid:gid, name or name:group"
 
 
+def _network(spec: ContainerSpec) -> _Rules:
+    attached, shared = bool(spec.endpoints), bool(spec.network_container)
+    if attached and spec.network_mode is not NetworkMode.BRIDGE:
+        yield "endpoints", f"must be empty with network mode {spec.network_mode.value}"
+    if shared != (spec.network_mode is NetworkMode.CONTAINER):
+        yield "network_container", f"{spec.network_container!a} does not fit network mode {spec.network_mode.value}"
+    if shared:
+        for violation in id_violations(spec.network_container, field="network_container"):
+            yield violation.field, violation.description
+    seen: set[str] = set()
+    for index, endpoint in enumerate(spec.endpoints):
+        if endpoint.network_id in seen:
+            yield f"endpoints[{index}].network_id", f"{endpoint.network_id!a} is there twice"
+        seen.add(endpoint.network_id)
+        for field, text in _endpoint(endpoint):
+            yield f"endpoints[{index}].{field}", text
+
+
+def _endpoint(endpoint: EndpointSpec) -> _Rules:
+    if endpoint.network_id != DEFAULT_NETWORK and not CONTAINER_ID.fullmatch(endpoint.network_id):
+        known = f"64 lower-case hexadecimal characters, or {DEFAULT_NETWORK!a}"
+        yield "network_id", f"{endpoint.network_id!a} must be {known}"
+    if endpoint.mac_address and not _MAC.fullmatch(endpoint.mac_address):
+        yield "mac_address", f"{endpoint.mac_address!a} must be six lower-case hex octets joined by ':', the first even"
+    for field, text, version in (
+        ("ipv4_address", endpoint.ipv4_address, 4),
+        ("ipv6_address", endpoint.ipv6_address, 6),
+    ):
+        if text and not (_is_address(text) and ip_address(text).version == version):
+            yield field, f"{text!a} must be an IPv{version} address"
+    for index, name in enumerate(endpoint.dns_names):
+        if not _WORD.fullmatch(name):
+            yield f"dns_names[{index}]", f"{name!a} must be one printable word of at most 255 characters"
+
+
 def _host(spec: ContainerSpec) -> _Rules:
     for field, name in (("hostname", spec.hostname), ("domainname", spec.domainname)):
         if name and not _HOST_NAME.fullmatch(name):
             yield field, f"{name!a} must be 1 to 64 of A-Z a-z 0-9 _ . - and begin and end with none of . -"
     if spec.shm_size < 1:
         yield "shm_size", f"{spec.shm_size} must be at least 1 byte"
-    if spec.mac_address and not _MAC.fullmatch(spec.mac_address):
-        yield "mac_address", f"{spec.mac_address!a} must be six lower-case hex octets joined by ':', the first even"
     if not -1000 <= spec.oom_score_adj <= 1000:
         yield "oom_score_adj", f"{spec.oom_score_adj} must be -1000 to 1000"
     if spec.log.max_size < 0:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
-from executor_service.container import ContainerSpec
+from executor_service.container import ContainerSpec, NetworkMode
 from executor_service.health import HealthStatus
 from executor_service.host_errors import host_errors
 from executor_service.journal import HealthChanged, JournalEntry, Started, StartFailure
 from executor_service.mount_staging import StagedMount
-from executor_service.network.sandbox import Sandbox
+from executor_service.network.sandbox import Endpoint, Sandbox
 from executor_service.node import Node
 from executor_service.oci.runtime import CreatedProcess
 from executor_service.oci.users import ResolvedUser
@@ -178,10 +178,12 @@ class _Start:
 
     async def _network(self, steps: StartSteps) -> None:
         with steps.step("sandbox"):
-            self._push("network", lambda: self.node.seams.network.destroy(self.spec.id))
-            self.sandbox = await self.node.seams.network.create(
-                self.spec.id, mode=self.spec.network_mode, mac_address=self.spec.mac_address
-            )
+            network, spec = self.node.seams.network, self.spec
+            self._push("network", lambda: network.leave(spec.id))
+            if spec.network_mode is NetworkMode.CONTAINER:
+                self.sandbox = await network.join(spec.id, spec.network_container)
+            else:
+                self.sandbox = await network.create(spec.id, mode=spec.network_mode, endpoints=spec.endpoints)
 
     async def _commit(self, process: CreatedProcess) -> JournalEntry:
         """The point of no return: whoever cancels after it finds the container running."""
@@ -193,7 +195,7 @@ class _Start:
             pid=process.container.pid,
             sandbox_id=self.sandbox.id,
             netns_path=self.sandbox.netns_path,
-            endpoint=self.sandbox.endpoint,
+            endpoints=self._endpoints(),
             restart_count=restart.count,
         )
         change = Change(phase=Phase.RUNNING, starting="", run=run)
@@ -210,6 +212,10 @@ class _Start:
         self.node.supervisor.watch(self.spec, run)
         await self.node.attachments.connect(self.spec, self.node.paths.bundle(self.spec.id))
         return entry
+
+    def _endpoints(self) -> tuple[Endpoint, ...]:
+        """Its own: those of a sandbox that it shares are its owner's."""
+        return self.sandbox.endpoints if self.spec.network_mode is NetworkMode.BRIDGE else ()
 
     async def _failed(self, error: StartFailed) -> JournalEntry:
         self.node.attachments.give_up(self.spec.id, error)

@@ -31,8 +31,10 @@ from executor_service.operations.container_stats import container_processes, con
 from executor_service.operations.container_stop import FOREVER, container_stop
 from executor_service.operations.container_update import container_update
 from executor_service.operations.exec_run import exec_run
+from executor_service.operations.network_connect import network_connect, network_disconnect
 from executor_service.operations.terminal_resize import container_resize, exec_resize
 from executor_service.spec_conversion import (
+    endpoint_from_proto,
     resources_from_proto,
     restart_policy_from_proto,
     size_from_proto,
@@ -112,6 +114,19 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         )
         entry = await self._operations.run(update, abandoned="finish")
         return pb.UpdateContainerResponse(entry=entry_to_proto(entry))
+
+    async def ConnectNetwork(self, request: pb.ConnectNetworkRequest, context: _Context) -> pb.ConnectNetworkResponse:
+        endpoint = endpoint_from_proto(request.endpoint)
+        connect = network_connect(self._node, container_id=request.container_id, endpoint=endpoint)
+        entry = await self._operations.run(connect, abandoned="finish")
+        return pb.ConnectNetworkResponse(entry=entry_to_proto(entry) if entry is not None else None)
+
+    async def DisconnectNetwork(
+        self, request: pb.DisconnectNetworkRequest, context: _Context
+    ) -> pb.DisconnectNetworkResponse:
+        disconnect = network_disconnect(self._node, container_id=request.container_id, network_id=request.network_id)
+        entry = await self._operations.run(disconnect, abandoned="finish")
+        return pb.DisconnectNetworkResponse(entry=entry_to_proto(entry) if entry is not None else None)
 
     async def ReadStats(self, request: pb.ReadStatsRequest, context: _Context) -> pb.ReadStatsResponse:
         found = await container_stats(self._node, request.container_ids)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from common.errors import SlipwayError
+from executor_service.container import EndpointSpec
 from executor_service.journal import Exited
 from executor_service.node import Node
 from executor_service.operations.container_pause import align_freezer
@@ -39,7 +40,7 @@ async def adopt(node: Node, operations: Operations) -> None:
     running = [record for record in records if record.phase.has_process]
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
-    await node.seams.network.reconcile({record.id for record in alive} | broken)
+    await node.seams.network.reconcile(_members(alive) | dict.fromkeys(broken))
     await node.seams.mounts.adopt(_volume_holders(alive))
     for record in alive:
         assert record.run is not None
@@ -76,6 +77,10 @@ async def adopt(node: Node, operations: Operations) -> None:
         orphans=len(orphans),
         journal=node.journal.id,
     )
+
+
+def _members(running: Iterable[ContainerRecord]) -> dict[str, Sequence[EndpointSpec] | None]:
+    return {record.id: record.spec.endpoints for record in running if record.spec is not None}
 
 
 def _volume_holders(running: Iterable[ContainerRecord]) -> dict[str, set[str]]:

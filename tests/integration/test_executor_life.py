@@ -44,7 +44,7 @@ async def test_a_container_runs_and_ends_and_leaves_nothing(executor: ExecutorPr
     assert (exited.exited.exit_code, exited.exited.oom_killed, exited.exited.error) == (7, False, "")
     output = await executor.output(box)
     assert output.startswith(f"/root\n{box[:12]}\n".encode())
-    assert f"{started.endpoint.ipv4_address}\t{box[:12]}".encode() in output
+    assert f"{started.endpoints[0].ipv4_address}\t{box[:12]}".encode() in output
     assert output.endswith(b"oops\n")
     assert await executor.traceless() == []
     snapshot = await executor.snapshot(box)
@@ -89,9 +89,10 @@ async def test_an_unknown_user_is_an_outcome(executor: ExecutorProcess) -> None:
 async def test_the_other_network_modes(executor: ExecutorProcess, mode: spec_pb.NetworkMode.ValueType) -> None:
     spec = executor.spec("sh", "-c", "ls /sys/class/net; readlink /proc/self/ns/net")
     spec.network_mode = mode
+    del spec.endpoints[:]
     box = await executor.create(spec=spec)
     started = (await executor.run(box)).started
-    assert not started.HasField("endpoint")
+    assert not started.endpoints
     await executor.exited(box)
     output = (await executor.output(box)).decode()
     hosts_own = str(Path("/proc/self/ns/net").readlink()) in output

@@ -14,7 +14,7 @@ from common.errors import FailedPrecondition
 from executor_service.container import NetworkMode
 from executor_service.network import firewall
 from executor_service.network.bridge_network import BridgeNetwork
-from tests.fixtures.bridge import bridge_config, bridge_network, interfaces, node_state
+from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, interfaces, node_state
 from tests.fixtures.netns import command
 
 
@@ -44,7 +44,7 @@ async def test_entering_makes_the_bridge_and_teardown_leaves_nothing(tmp_path: P
         assert "tentative" not in command("ip", "-6", "address", "show", "dev", "swtest0")
         assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
         assert Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text() == "1\n"
-        await network.create("one", mode=NetworkMode.BRIDGE)
+        await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         await network.create("two", mode=NetworkMode.NONE)
         await network.teardown()
         await network.teardown()
@@ -59,7 +59,7 @@ async def test_entering_again_adopts_the_bridge_and_keeps_other_tables(tmp_path:
         async with node_state(tmp_path) as database, bridge_network(config, database) as network:
             ruleset = command("nft", "list", "ruleset")
             index = command("ip", "-o", "link", "show", "swtest0").split(":")[0]
-            sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+            sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
             async with BridgeNetwork(config, database) as again:
                 assert await again.list() == [sandbox]
             assert command("ip", "-o", "link", "show", "swtest0").split(":")[0] == index
@@ -83,7 +83,7 @@ async def test_an_interface_of_somebody_else_is_refused_and_left_alone(tmp_path:
 async def test_our_bridge_with_another_subnet_is_refused(tmp_path: Path) -> None:
     config = bridge_config(tmp_path)
     async with node_state(tmp_path) as database, bridge_network(config, database) as network:
-        await network.create("one", mode=NetworkMode.BRIDGE)
+        await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         other = replace(config, ipv4_subnet=IPv4Network("172.31.0.0/24"))
         with pytest.raises(FailedPrecondition, match=r"carries the address 172\.30\.0\.1"):
             async with BridgeNetwork(other, database):
@@ -93,7 +93,7 @@ async def test_our_bridge_with_another_subnet_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("address", ["172.30.0.77/32", "172.30.0.129/25", "172.16.0.1/12", "fd12:3456:789a::77/128"])
 async def test_a_subnet_in_use_elsewhere_is_refused_with_the_interface_named(tmp_path: Path, address: str) -> None:
     before = _traces()
-    overlaps = pytest.raises(FailedPrecondition, match=r"overlaps .* through vpn0; configure another subnet")
+    overlaps = pytest.raises(FailedPrecondition, match=r"overlaps .* through vpn0; choose another subnet")
     with _interface("vpn0", "type", "bridge", address=address), overlaps:
         async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database):
             pytest.fail("must not come up")
@@ -112,7 +112,7 @@ async def test_the_mtu_is_that_of_the_default_routes_link(tmp_path: Path) -> Non
         command("ip", "link", "set", "up0", "mtu", "1400")
         command("ip", "route", "add", "default", "via", "198.51.100.2")
         async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database) as network:
-            sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+            sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
             assert "mtu 1400 " in command("ip", "link", "show", "swtest0")
             inside = command("nsenter", f"--net={sandbox.netns_path}", "ip", "link", "show", "eth0")
             assert "mtu 1400 " in inside
@@ -121,7 +121,7 @@ async def test_the_mtu_is_that_of_the_default_routes_link(tmp_path: Path) -> Non
 async def test_a_bridge_made_by_a_failing_start_is_removed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(config: object) -> None:
+    def refuse(*_: object) -> None:
         raise FailedPrecondition("no nftables today")
 
     before = _traces()

@@ -16,7 +16,7 @@ from common.errors import FailedPrecondition, Internal, ResourceExhausted
 from executor_service.container import NetworkMode
 from executor_service.network import pins, rtnetlink, syscalls
 from executor_service.network.bridge_network import BridgeNetwork
-from tests.fixtures.bridge import bridge_config, bridge_network, interfaces, network_descriptors, node_state
+from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, interfaces, network_descriptors, node_state
 from tests.fixtures.netns import command, open_namespace
 
 # Every system call and netlink batch of a create, in order: (owner, attribute, how many calls go well before).
@@ -75,9 +75,9 @@ async def test_a_failure_at_any_step_leaves_nothing_and_a_repeat_succeeds(
     with monkeypatch.context() as patch:
         _intercept(patch, owner, name, after=after, instead=fail)
         with pytest.raises(Internal, match="sandbox 'one': the disk of the network is broken"):
-            await network.create("one", mode=NetworkMode.BRIDGE)
+            await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     await _assert_nothing_left(network, tmp_path, before, descriptors)
-    assert (await network.create("one", mode=NetworkMode.BRIDGE)).endpoint is not None
+    assert (await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)).endpoints
 
 
 @pytest.mark.parametrize(("owner", "name", "after"), STEPS)
@@ -94,7 +94,7 @@ async def test_a_cancel_at_any_step_leaves_nothing(
     before, descriptors = interfaces(), network_descriptors()
     with monkeypatch.context() as patch:
         _intercept(patch, owner, name, after=after, instead=hold)
-        creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE))
+        creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN))
         async with asyncio.timeout(10):
             await reached.wait()
         creating.cancel()
@@ -107,7 +107,7 @@ async def test_a_cancel_at_any_step_leaves_nothing(
 
 async def test_a_cancel_while_the_record_is_written_leaves_nothing(network: BridgeNetwork, tmp_path: Path) -> None:
     before, descriptors = interfaces(), network_descriptors()
-    creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE))
+    creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN))
     await asyncio.sleep(0)  # it has queued its write, and the write has not been answered
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -128,13 +128,13 @@ async def test_the_kernels_refusal_keeps_its_meaning(
     with monkeypatch.context() as patch:
         _intercept(patch, rtnetlink.Channel, "send", after=0, instead=refuse)
         with pytest.raises(expected, match="refused"):
-            await network.create("one", mode=NetworkMode.BRIDGE)
+            await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
 
 
 async def test_a_vanished_bridge_is_reported_as_such(network: BridgeNetwork) -> None:
     command("ip", "link", "delete", "swtest0")
     with pytest.raises(FailedPrecondition, match="bridge 'swtest0' is gone"):
-        await network.create("one", mode=NetworkMode.BRIDGE)
+        await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     assert await network.list() == []
 
 
@@ -142,27 +142,26 @@ async def test_after_a_crash_the_kept_sandbox_is_adopted_and_the_others_are_dest
     config = bridge_config(tmp_path)
     async with node_state(tmp_path) as database, bridge_network(config, database) as former:
         before = interfaces()
-        kept = await former.create("kept", mode=NetworkMode.BRIDGE)
-        other = await former.create("other", mode=NetworkMode.BRIDGE)
+        kept = await former.create("kept", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+        other = await former.create("other", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         bare = await former.create("bare", mode=NetworkMode.NONE)
         # No exit of the former one: as if it had been killed.
         async with BridgeNetwork(config, database) as network:
-            await network.reconcile({"kept", "never heard of"})
+            await network.reconcile({"kept": PLAIN, "never heard of": PLAIN})
             assert await network.list() == [kept]
             assert not Path(other.netns_path).exists()
             assert not Path(bare.netns_path).exists()
             assert len(interfaces() - before) == 1
-            assert await network.create("kept", mode=NetworkMode.BRIDGE) == kept
-            assert kept.endpoint is not None
+            assert await network.create("kept", mode=NetworkMode.BRIDGE, endpoints=PLAIN) == kept
             with open_namespace(kept.netns_path) as inside:
-                inside.command("busybox", "ping", "-c1", "-W5", kept.endpoint.ipv4_gateway)
+                inside.command("busybox", "ping", "-c1", "-W5", kept.endpoints[0].ipv4_gateway)
 
 
 async def test_reconcile_sweeps_what_has_no_record_and_nothing_of_another_instance(
     network: BridgeNetwork, tmp_path: Path
 ) -> None:
     before = interfaces()
-    await network.create("one", mode=NetworkMode.BRIDGE)
+    await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     (veth,) = interfaces() - before
     prefix = veth[:6]
     stray_pin = tmp_path / "netns" / "straypin"
@@ -170,7 +169,7 @@ async def test_reconcile_sweeps_what_has_no_record_and_nothing_of_another_instan
     command("ip", "link", "add", f"{prefix}stray", "type", "veth", "peer", "name", "peer0")
     command("ip", "link", "add", "swffffother", "type", "ifb")
     try:
-        await network.reconcile({"one"})
+        await network.reconcile({"one": PLAIN})
         assert interfaces() - before == {veth, "swffffother"}
         assert not stray_pin.exists()
     finally:
@@ -180,30 +179,30 @@ async def test_reconcile_sweeps_what_has_no_record_and_nothing_of_another_instan
 async def test_a_veth_held_by_a_process_does_not_outlive_its_record(network: BridgeNetwork) -> None:
     """Its address will be leased again, so the interface must not stay on the bridge."""
     before = interfaces()
-    sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     with open_namespace(sandbox.netns_path) as held:
-        await network.reconcile(set())
+        await network.reconcile({})
         assert interfaces() == before
         assert held.run(interfaces) == {"lo"}
 
 
 async def test_after_a_reboot_the_leases_are_free(network: BridgeNetwork) -> None:
-    sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     syscalls.detach_mount(Path(sandbox.netns_path))
     Path(sandbox.netns_path).unlink()
-    await network.reconcile({"one"})
+    await network.reconcile({"one": PLAIN})
     assert await network.list() == []
 
 
 async def test_a_record_without_a_namespace_is_made_good_by_the_next_create(network: BridgeNetwork) -> None:
-    sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     syscalls.detach_mount(Path(sandbox.netns_path))
-    again = await network.create("one", mode=NetworkMode.BRIDGE)
+    again = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     assert again.netns_path != sandbox.netns_path
     assert await network.list() == [again]
     with open_namespace(again.netns_path) as inside:
         assert inside.run(interfaces) == {"lo", "eth0"}
-    await network.reconcile({"one"})
+    await network.reconcile({"one": PLAIN})
     assert not Path(sandbox.netns_path).exists()
 
 
@@ -221,7 +220,7 @@ async def test_a_pin_survives_in_a_copied_mount_namespace_only_as_long_as_here(n
         sandbox = await network.create("one", mode=NetworkMode.NONE)
         mounts = Path(f"/proc/{process.pid}/mountinfo")
         assert sandbox.netns_path in mounts.read_text()
-        await network.destroy("one")
+        await network.leave("one")
         assert sandbox.netns_path not in mounts.read_text()
     finally:
         process.stdin.close()

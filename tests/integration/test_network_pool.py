@@ -14,7 +14,7 @@ from common.sqlite import Database
 from executor_service.container import NetworkMode
 from executor_service.network import records, syscalls, wiring
 from executor_service.network.bridge_network import BridgeNetwork
-from tests.fixtures.bridge import bridge_config, bridge_network, exchange, interfaces, node_state
+from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, exchange, interfaces, node_state, plain
 from tests.fixtures.netns import open_namespace
 
 
@@ -28,7 +28,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 async def network(tmp_path: Path, database: Database) -> AsyncIterator[BridgeNetwork]:
     """Two sandboxes stand ready."""
     async with bridge_network(bridge_config(tmp_path, pool_size=2), database) as made:
-        await made.reconcile(set())
+        await made.reconcile({})
         await _filled(made)
         yield made
 
@@ -54,14 +54,12 @@ async def test_a_prepared_sandbox_is_taken_without_wiring_and_works(
 ) -> None:
     with monkeypatch.context() as patch:
         _no_wiring(patch)
-        one = await network.create("one", mode=NetworkMode.BRIDGE)
-        two = await network.create("two", mode=NetworkMode.BRIDGE)
-        assert await network.create("one", mode=NetworkMode.BRIDGE) == one
-    assert one.endpoint is not None
-    assert two.endpoint is not None
+        one = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+        two = await network.create("two", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+        assert await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN) == one
     with open_namespace(one.netns_path) as first, open_namespace(two.netns_path) as second:
-        assert exchange(first, second, two.endpoint.ipv4_address) == one.endpoint.ipv4_address
-        assert one.endpoint.mac_address in first.command("ip", "link", "show", "eth0")
+        assert exchange(first, second, two.endpoints[0].ipv4_address) == one.endpoints[0].ipv4_address
+        assert one.endpoints[0].mac_address in first.command("ip", "link", "show", "eth0")
     assert await network.list() == [one, two]
 
 
@@ -69,7 +67,7 @@ async def test_the_pool_is_filled_again_and_never_beyond_its_size(network: Bridg
     first = await _prepared(database)
     assert len(first) == 2
     for number in range(3):
-        await network.create(f"s{number}", mode=NetworkMode.BRIDGE)
+        await network.create(f"s{number}", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     await _filled(network)
     again = await _prepared(database)
     assert len(again) == 2
@@ -77,16 +75,17 @@ async def test_the_pool_is_filled_again_and_never_beyond_its_size(network: Bridg
 
 
 async def test_many_at_once_share_nothing(network: BridgeNetwork) -> None:
-    sandboxes = await asyncio.gather(*(network.create(f"s{n}", mode=NetworkMode.BRIDGE) for n in range(10)))
+    sandboxes = await asyncio.gather(
+        *(network.create(f"s{n}", mode=NetworkMode.BRIDGE, endpoints=PLAIN) for n in range(10))
+    )
     assert len({sandbox.netns_path for sandbox in sandboxes}) == 10
-    assert len({sandbox.endpoint.ipv4_address for sandbox in sandboxes if sandbox.endpoint}) == 10
+    assert len({sandbox.endpoints[0].ipv4_address for sandbox in sandboxes if sandbox.endpoints}) == 10
 
 
 async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: BridgeNetwork, database: Database) -> None:
     prepared = await _prepared(database)
-    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, mac_address="02:00:00:00:00:77")
-    assert sandbox.endpoint is not None
-    assert sandbox.endpoint.mac_address == "02:00:00:00:00:77"
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address="02:00:00:00:00:77"))
+    assert sandbox.endpoints[0].mac_address == "02:00:00:00:00:77"
     assert await _prepared(database) == prepared
 
 
@@ -96,7 +95,7 @@ async def test_a_prepared_sandbox_that_vanished_is_replaced_by_a_fresh_one(
     prepared = await _prepared(database)
     for token in prepared:
         syscalls.detach_mount(tmp_path / "netns" / token)
-    sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     with open_namespace(sandbox.netns_path) as inside:
         assert inside.run(interfaces) == {"lo", "eth0"}
     assert len(prepared & await _prepared(database)) == 1
@@ -105,11 +104,10 @@ async def test_a_prepared_sandbox_that_vanished_is_replaced_by_a_fresh_one(
 async def test_prepared_sandboxes_give_their_addresses_to_whoever_asks(tmp_path: Path, database: Database) -> None:
     config = bridge_config(tmp_path, ipv4_subnet="172.30.0.0/30", pool_size=1)
     async with bridge_network(config, database) as network:
-        await network.reconcile(set())
+        await network.reconcile({})
         await _filled(network)
-        sandbox = await network.create("one", mode=NetworkMode.BRIDGE, mac_address="02:00:00:00:00:77")
-        assert sandbox.endpoint is not None
-        assert sandbox.endpoint.ipv4_address == "172.30.0.2"
+        sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address="02:00:00:00:00:77"))
+        assert sandbox.endpoints[0].ipv4_address == "172.30.0.2"
 
 
 async def test_a_pool_that_cannot_be_filled_hinders_nobody(
@@ -117,16 +115,16 @@ async def test_a_pool_that_cannot_be_filled_hinders_nobody(
 ) -> None:
     with monkeypatch.context() as patch:
         _no_wiring(patch)
-        await network.create("one", mode=NetworkMode.BRIDGE)
+        await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         await _filled(network)
         assert len(await _prepared(database)) == 1
-    await network.create("two", mode=NetworkMode.BRIDGE)
+    await network.create("two", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     await _filled(network)
     assert len(await _prepared(database)) == 2
 
 
 async def test_a_cancelled_create_leaves_nothing_of_what_it_took(network: BridgeNetwork, database: Database) -> None:
-    creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE))
+    creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN))
     await asyncio.sleep(0)  # it has taken one and queued its write
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -140,9 +138,9 @@ async def test_leaving_discards_the_prepared_and_keeps_the_taken(tmp_path: Path,
     config = bridge_config(tmp_path, pool_size=2)
     async with bridge_network(config, database) as outer:
         async with BridgeNetwork(config, database) as network:
-            await network.reconcile(set())
+            await network.reconcile({})
             await _filled(network)
-            sandbox = await network.create("one", mode=NetworkMode.BRIDGE)
+            sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         assert await _prepared(database) == set()
         assert [pin.name for pin in (tmp_path / "netns").iterdir()] == [Path(sandbox.netns_path).name]
         assert await outer.list() == [sandbox]
@@ -156,6 +154,6 @@ async def test_what_a_crashed_executor_prepared_is_removed(
         partial(records.insert, record=records.SandboxRecord(token="neverwird", sandbox_id=None, mode=NetworkMode.NONE))
     )
     async with BridgeNetwork(bridge_config(tmp_path), database) as next_one:
-        await next_one.reconcile(set())
+        await next_one.reconcile({})
         assert await _prepared(database) == set()
         assert not any((tmp_path / "netns" / token).exists() for token in left)

@@ -15,6 +15,7 @@ from executor_service.network.sandbox import Sandbox
 from tests.fixtures.bridge import (
     OUTSIDE_IPV4,
     OUTSIDE_IPV6,
+    PLAIN,
     ROUTER_IPV4,
     ROUTER_IPV6,
     bridge_config,
@@ -23,6 +24,7 @@ from tests.fixtures.bridge import (
     interfaces,
     node_state,
     outside_machine,
+    plain,
 )
 from tests.fixtures.netns import Namespace, command, open_namespace
 
@@ -40,9 +42,8 @@ def outside() -> Iterator[Namespace]:
 
 
 async def _bridged(network: BridgeNetwork, sandbox_id: str) -> tuple[Sandbox, str, str]:
-    sandbox = await network.create(sandbox_id, mode=NetworkMode.BRIDGE)
-    assert sandbox.endpoint is not None
-    return sandbox, sandbox.endpoint.ipv4_address, sandbox.endpoint.ipv6_address
+    sandbox = await network.create(sandbox_id, mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+    return sandbox, sandbox.endpoints[0].ipv4_address, sandbox.endpoints[0].ipv6_address
 
 
 async def test_two_sandboxes_reach_each_other_on_both_families(network: BridgeNetwork) -> None:
@@ -55,9 +56,8 @@ async def test_two_sandboxes_reach_each_other_on_both_families(network: BridgeNe
 
 async def test_a_sandbox_reaches_the_gateway_on_both_families(network: BridgeNetwork) -> None:
     sandbox, _, _ = await _bridged(network, "one")
-    assert sandbox.endpoint is not None
     with open_namespace(sandbox.netns_path) as inside:
-        for option, gateway in (("-4", sandbox.endpoint.ipv4_gateway), ("-6", sandbox.endpoint.ipv6_gateway)):
+        for option, gateway in (("-4", sandbox.endpoints[0].ipv4_gateway), ("-6", sandbox.endpoints[0].ipv6_gateway)):
             assert "1 packets received" in inside.command("busybox", "ping", option, "-c1", "-W5", gateway)
 
 
@@ -79,9 +79,8 @@ async def test_nobody_outside_reaches_a_sandbox_unasked(network: BridgeNetwork, 
 
 
 async def test_the_interface_is_eth0_with_its_mac_and_without_router_advertisements(network: BridgeNetwork) -> None:
-    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, mac_address="02:42:AC:11:00:99")
-    assert sandbox.endpoint is not None
-    assert sandbox.endpoint.mac_address == "02:42:ac:11:00:99"
+    sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address="02:42:AC:11:00:99"))
+    assert sandbox.endpoints[0].mac_address == "02:42:ac:11:00:99"
     with open_namespace(sandbox.netns_path) as inside:
         assert "02:42:ac:11:00:99" in inside.command("ip", "link", "show", "eth0")
         assert inside.command("sysctl", "-n", "net.ipv6.conf.eth0.accept_ra").strip() == "0"
@@ -91,23 +90,21 @@ async def test_the_interface_is_eth0_with_its_mac_and_without_router_advertiseme
 async def test_a_random_mac_is_locally_administered_and_individual(network: BridgeNetwork) -> None:
     first, _, _ = await _bridged(network, "one")
     second, _, _ = await _bridged(network, "two")
-    assert first.endpoint is not None
-    assert second.endpoint is not None
-    assert first.endpoint.mac_address != second.endpoint.mac_address
-    assert int(first.endpoint.mac_address[:2], 16) & 3 == 2
+    assert first.endpoints[0].mac_address != second.endpoints[0].mac_address
+    assert int(first.endpoints[0].mac_address[:2], 16) & 3 == 2
 
 
 @pytest.mark.parametrize("mac", ["01:00:5e:00:00:01", "00:00:00:00:00:00", "02:42:ac:11:00", "02-42-ac-11-00-02", "x"])
 async def test_a_mac_no_interface_can_have_is_refused(network: BridgeNetwork, mac: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        await network.create("one", mode=NetworkMode.BRIDGE, mac_address=mac)
+        await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address=mac))
     assert caught.value.violations[0].field == "mac_address"
     assert await network.list() == []
 
 
 async def test_mode_none_has_only_loopback_and_it_is_up(network: BridgeNetwork) -> None:
     sandbox = await network.create("one", mode=NetworkMode.NONE)
-    assert sandbox.endpoint is None
+    assert not sandbox.endpoints
     with open_namespace(sandbox.netns_path) as inside:
         assert inside.run(interfaces) == {"lo"}
         assert "1 packets received" in inside.command("busybox", "ping", "-c1", "-W5", "127.0.0.1")
@@ -118,19 +115,21 @@ async def test_mode_host_makes_no_namespace(network: BridgeNetwork, tmp_path: Pa
     assert sandbox == Sandbox(id="one", mode=NetworkMode.HOST, netns_path="")
     assert list((tmp_path / "netns").iterdir()) == []
     assert await network.list() == [sandbox]
-    await network.destroy("one")
+    await network.leave("one")
     assert await network.list() == []
 
 
 async def test_a_hostile_id_names_no_path(network: BridgeNetwork, tmp_path: Path) -> None:
     sandbox = await network.create("../../escape", mode=NetworkMode.NONE)
     assert Path(sandbox.netns_path).parent == tmp_path / "netns"
-    await network.destroy("../../escape")
+    await network.leave("../../escape")
     assert list((tmp_path / "netns").iterdir()) == []
 
 
 async def test_repeating_a_create_gives_the_same_sandbox(network: BridgeNetwork) -> None:
-    first, second = await asyncio.gather(*(network.create("one", mode=NetworkMode.BRIDGE) for _ in range(2)))
+    first, second = await asyncio.gather(
+        *(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN) for _ in range(2))
+    )
     assert first == second
     assert await network.list() == [first]
 
@@ -139,16 +138,16 @@ async def test_a_create_that_contradicts_the_existing_sandbox_is_refused_and_har
     sandbox, _, _ = await _bridged(network, "one")
     with pytest.raises(FailedPrecondition, match="'one' exists with mode bridge"):
         await network.create("one", mode=NetworkMode.NONE)
-    with pytest.raises(FailedPrecondition):
-        await network.create("one", mode=NetworkMode.BRIDGE, mac_address="02:00:00:00:00:01")
     assert await network.list() == [sandbox]
     with open_namespace(sandbox.netns_path) as inside:
         assert inside.run(interfaces) == {"lo", "eth0"}
 
 
 async def test_twenty_at_once_have_addresses_of_their_own(network: BridgeNetwork) -> None:
-    sandboxes = await asyncio.gather(*(network.create(f"s{n}", mode=NetworkMode.BRIDGE) for n in range(20)))
-    endpoints = [sandbox.endpoint for sandbox in sandboxes if sandbox.endpoint is not None]
+    sandboxes = await asyncio.gather(
+        *(network.create(f"s{n}", mode=NetworkMode.BRIDGE, endpoints=PLAIN) for n in range(20))
+    )
+    endpoints = [sandbox.endpoints[0] for sandbox in sandboxes if sandbox.endpoints[0] is not None]
     assert len({endpoint.ipv4_address for endpoint in endpoints}) == 20
     assert len({endpoint.ipv6_address for endpoint in endpoints}) == 20
     with open_namespace(sandboxes[0].netns_path) as first, open_namespace(sandboxes[19].netns_path) as last:
@@ -160,8 +159,8 @@ async def test_destroy_frees_namespace_interface_and_addresses(network: BridgeNe
     sandbox, _, _ = await _bridged(network, "one")
     created = interfaces() - before
     assert len(created) == 1
-    await network.destroy("one")
-    await network.destroy("one")
+    await network.leave("one")
+    await network.leave("one")
     assert not Path(sandbox.netns_path).exists()
     assert await network.list() == []
     async with asyncio.timeout(5):
@@ -171,7 +170,7 @@ async def test_destroy_frees_namespace_interface_and_addresses(network: BridgeNe
 
 async def test_an_address_is_not_given_again_at_once(network: BridgeNetwork) -> None:
     _, freed_ipv4, freed_ipv6 = await _bridged(network, "one")
-    await network.destroy("one")
+    await network.leave("one")
     _, ipv4, ipv6 = await _bridged(network, "two")
     assert (ipv4, ipv6) != (freed_ipv4, freed_ipv6)
     assert (freed_ipv4, ipv4) == ("172.30.0.2", "172.30.0.3")
@@ -185,7 +184,7 @@ async def test_a_full_subnet_is_reported_and_a_destroyed_sandbox_makes_room(tmp_
         with pytest.raises(ResourceExhausted, match=r"172\.30\.0\.0/29 is free, all 5 are leased; remove containers"):
             await _bridged(network, "one too many")
         assert len(await network.list()) == 5
-        await network.destroy("s3")
+        await network.leave("s3")
         _, ipv4, _ = await _bridged(network, "fits again")
         assert ipv4 == "172.30.0.5"
 

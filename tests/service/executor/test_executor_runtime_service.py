@@ -32,7 +32,7 @@ async def test_a_container_lives_from_create_to_remove(client: Client, host: Fak
     box = await client.create()
     started = await client.start(box)
     assert started.started.start_id == "s1"
-    assert started.started.endpoint.ipv4_address == "10.0.0.2"
+    assert started.started.endpoints[0].ipv4_address == "10.0.0.2"
     assert host.traces(box) == ["mount", "sandbox", "bundle", "process"]
     assert (await client.snapshot()).containers[0].phase == pb.CONTAINER_PHASE_RUNNING
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor_service.container import ContainerSpec, LogLimits, NameResolution
+from executor_service.container import ContainerSpec, EndpointSpec, LogLimits, NameResolution, NetworkMode
 from executor_service.operations.container_rules import (
     id_violations,
     image_id_violations,
@@ -16,12 +17,21 @@ from executor_service.operations.container_rules import (
 )
 from tests.fixtures.executor_fakes import container_spec
 
-_GOOD = replace(container_spec(), env=("A=b",), mac_address="02:42:ac:11:00:02", user="nobody:users")
+_ENDPOINT = EndpointSpec(network_id="bridge", mac_address="02:42:ac:11:00:02", ipv4_address="10.0.0.9")
+_GOOD = replace(
+    container_spec(), env=("A=b",), network_mode=NetworkMode.BRIDGE, endpoints=(_ENDPOINT,), user="nobody:users"
+)
+
+
+def with_endpoint(**changes: Any) -> ContainerSpec:
+    return replace(_GOOD, endpoints=(replace(_ENDPOINT, **changes),))
 
 
 def test_a_good_specification_breaks_no_rule() -> None:
     assert violations(_GOOD) == []
-    assert violations(replace(_GOOD, image_id="", hostname="", env=(), mac_address="")) == []
+    assert (
+        violations(replace(_GOOD, image_id="", hostname="", env=(), network_mode=NetworkMode.NONE, endpoints=())) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,8 +59,16 @@ def test_a_good_specification_breaks_no_rule() -> None:
         (replace(_GOOD, hostname="a\n10.0.0.1 evil"), "hostname"),
         (replace(_GOOD, domainname="a/b"), "domainname"),
         (replace(_GOOD, shm_size=0), "shm_size"),
-        (replace(_GOOD, mac_address="01:00:5e:00:00:01"), "mac_address"),
-        (replace(_GOOD, mac_address="02:42"), "mac_address"),
+        (replace(_GOOD, network_mode=NetworkMode.NONE), "endpoints"),
+        (replace(_GOOD, endpoints=(_ENDPOINT, _ENDPOINT)), "endpoints[1].network_id"),
+        (with_endpoint(network_id="../x"), "endpoints[0].network_id"),
+        (with_endpoint(mac_address="01:00:5e:00:00:01"), "endpoints[0].mac_address"),
+        (with_endpoint(mac_address="02:42"), "endpoints[0].mac_address"),
+        (with_endpoint(ipv4_address="fd00::1"), "endpoints[0].ipv4_address"),
+        (with_endpoint(ipv6_address="10.0.0.1"), "endpoints[0].ipv6_address"),
+        (with_endpoint(dns_names=("a b",)), "endpoints[0].dns_names[0]"),
+        (replace(_GOOD, network_container="ab" * 32), "network_container"),
+        (replace(_GOOD, network_mode=NetworkMode.CONTAINER, endpoints=()), "network_container"),
         (replace(_GOOD, log=LogLimits(max_size=-1)), "log_max_size"),
         (replace(_GOOD, log=LogLimits(max_files=0)), "log_max_files"),
         (replace(_GOOD, runtime="../crun"), "runtime"),
@@ -70,8 +88,8 @@ def test_each_broken_rule_is_named(broken: ContainerSpec, field: str) -> None:
 
 
 def test_every_broken_rule_is_told() -> None:
-    broken = replace(_GOOD, id="", args=(), working_dir="x", shm_size=-1, mac_address="x")
-    assert len(violations(broken)) == 5
+    broken = replace(_GOOD, id="", args=(), working_dir="x", shm_size=-1, network_container="x" * 64, endpoints=())
+    assert len(violations(broken)) == 6
 
 
 @pytest.mark.parametrize("names", [("db", "host-gateway"), ("db", "::1")])

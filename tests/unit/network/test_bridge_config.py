@@ -16,6 +16,8 @@ GOOD = BridgeConfig(
     ipv4_subnet=IPv4Network("172.30.0.0/16"),
     ipv6_subnet=IPv6Network("fd12:3456::/64"),
     run_directory=Path("/run/slipway/netns"),
+    ipv4_base=IPv4Network("10.200.0.0/13"),
+    ipv6_base=IPv6Network("fd12:3456::/48"),
 )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from executor_service.network.files import NameFiles, name_files, resolv_conf_co
 from executor_service.network.sandbox import Endpoint
 
 ENDPOINT = Endpoint(
-    network="bridge",
+    network_id="bridge",
     interface="eth0",
     mac_address="02:00:00:00:00:01",
     ipv4_address="172.30.0.2",
@@ -32,10 +33,10 @@ LOOPBACK = (
 )
 
 
-def _files(spec: ContainerSpec, *, endpoint: Endpoint | None = ENDPOINT, resolv_conf: str = "") -> NameFiles:
+def _files(spec: ContainerSpec, *, endpoints: Sequence[Endpoint] = (ENDPOINT,), resolv_conf: str = "") -> NameFiles:
     return name_files(
         spec,
-        endpoint=endpoint,
+        endpoints=endpoints,
         host_gateway=("172.30.0.1", "fd12::1"),
         host_hosts="127.0.0.1 localhost\n10.9.9.9 printer",
         host_resolv_conf=resolv_conf,
@@ -56,12 +57,12 @@ def test_the_qualified_name_comes_before_the_short_one(hostname: str, domainname
 
 
 def test_without_a_network_hosts_holds_the_loopback_names_alone() -> None:
-    assert _files(replace(SPEC, network_mode=NetworkMode.NONE), endpoint=None).hosts == LOOPBACK
+    assert _files(replace(SPEC, network_mode=NetworkMode.NONE), endpoints=()).hosts == LOOPBACK
 
 
 def test_on_the_hosts_network_the_hosts_own_names_are_kept() -> None:
     spec = replace(SPEC, network_mode=NetworkMode.HOST, names=NameResolution(extra_hosts=(("db", "10.0.0.9"),)))
-    assert _files(spec, endpoint=None).hosts == "127.0.0.1 localhost\n10.9.9.9 printer\n10.0.0.9\tdb\n"
+    assert _files(spec, endpoints=()).hosts == "127.0.0.1 localhost\n10.9.9.9 printer\n10.0.0.9\tdb\n"
 
 
 def test_extra_hosts_stand_before_the_container_and_host_gateway_is_the_bridge() -> None:

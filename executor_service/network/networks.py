@@ -1,0 +1,234 @@
+"""The node's networks: the default one and those that are asked for, each a bridge with its addresses and rules.
+
+A network is on record before its bridge is made, and until after it is gone: whatever a crash leaves is made good by
+the next set-up, which makes every bridge that is on record, or by the removal that is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+from typing import Protocol
+
+import structlog
+
+from common.errors import FailedPrecondition, ResourceExhausted
+from common.sqlite import Database
+from executor_service.network import firewall, forwarding, host_bridge, records
+from executor_service.network.config import NETWORK_PREFIX, BridgeConfig
+from executor_service.network.ipam import free_subnet
+from executor_service.network.network import DEFAULT_NETWORK, Network, NetworkSpec, Subnet, SubnetSpec, resolve_subnet
+from executor_service.network.worker import to_the_end
+
+_log = structlog.get_logger(__name__)
+
+_BRIDGE_PREFIX, _BRIDGE_ID_LENGTH = "br-", 12  # Docker's names
+
+
+class NetworkStore(Protocol):
+    """The networks of this node. State is durable; every method is idempotent."""
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """Raises FailedPrecondition when it is there otherwise, or its subnet or bridge is somebody else's, and
+        ResourceExhausted when no subnet is free."""
+
+    async def remove(self, network_id: str) -> None:
+        """Nothing there: nothing happens. Raises FailedPrecondition while a sandbox is attached, and for the default
+        one."""
+
+    def list(self) -> Sequence[Network]:
+        """Every network, the default one first."""
+
+    def find(self, network_id: str) -> Network | None: ...
+
+
+class Networks:
+    """NetworkStore over this host's kernel. `set_up` comes first. `database` must have `records.SCHEMA`."""
+
+    def __init__(self, config: BridgeConfig, database: Database) -> None:
+        self._config = config
+        self._database = database
+        self._networks: dict[str, Network] = {}
+        self._bridges: dict[str, host_bridge.Bridge] = {}
+        self._changing = asyncio.Lock()
+
+    async def set_up(self) -> None:
+        """Make what is on record. Raises FailedPrecondition when the default bridge, forwarding or nftables cannot be
+        had; another network that cannot is logged, and refused to containers."""
+        stored = await self._database.read(records.networks)
+        default = self._config.default_network
+        self._bridges[default.id] = await to_the_end(asyncio.to_thread(self._set_up, default, stored))
+        self._networks = {network.id: network for network in (default, *stored)}
+        for network in stored:
+            try:
+                self._bridges[network.id] = await to_the_end(asyncio.to_thread(self._ensure, network))
+            except (FailedPrecondition, OSError) as error:
+                _log.error("network cannot be set up", network=network.name, error=str(error))
+        _log.info("networks ready", networks=len(self._networks), mtu=self._bridges[default.id].mtu)
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        async with self._changing:
+            existing = self._networks.get(spec.id)
+            if existing is not None and not existing.fits(spec):
+                raise _refused(spec.id, f"network '{spec.name}' is there with other settings", reason="NETWORK_DIFFERS")
+            network = existing or await self._record(spec)
+            if network.id not in self._bridges:
+                await to_the_end(self._realise(network))
+            return network
+
+    async def remove(self, network_id: str) -> None:
+        async with self._changing:
+            network = self._networks.get(network_id)
+            if network is None:
+                return
+            if network_id == DEFAULT_NETWORK:
+                raise _refused(network_id, "the default network belongs to the executor", reason="NETWORK_PREDEFINED")
+            users = await self._database.read(partial(records.users, network_id=network_id))
+            if users:
+                more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+                why = f"network '{network.name}' is in use by the sandbox of container '{users[0]}'{more}"
+                raise _refused(network_id, why, reason="NETWORK_IN_USE")
+            await to_the_end(self._remove(network))
+
+    def list(self) -> Sequence[Network]:
+        return tuple(self._networks.values())
+
+    def find(self, network_id: str) -> Network | None:
+        return self._networks.get(network_id)
+
+    def get(self, network_id: str) -> tuple[Network, host_bridge.Bridge]:
+        """The network with its bridge. Raises FailedPrecondition."""
+        network, bridge = self._networks.get(network_id), self._bridges.get(network_id)
+        if network is None:
+            raise _refused(network_id, f"there is no network {network_id!r} on this node", reason="NO_SUCH_NETWORK")
+        if bridge is None:
+            why = f"network '{network.name}' could not be set up; the executor's log says why, at its last start"
+            raise _refused(network_id, why, reason="BRIDGE_UNAVAILABLE")
+        return network, bridge
+
+    def stands(self, network_id: str) -> bool:
+        """Whether the network's bridge is there, and the one that was made."""
+        network, bridge = self._networks.get(network_id), self._bridges.get(network_id)
+        try:
+            return network is not None and bridge is not None and socket.if_nametoindex(network.bridge) == bridge.index
+        except OSError:
+            return False
+
+    async def teardown(self) -> None:
+        """Remove every network, the default one and the table included. Idempotent."""
+        stored = await self._database.read(records.networks)
+        for network in stored:
+            await to_the_end(self._delete(network))
+        await to_the_end(asyncio.to_thread(self._take_down))
+        self._networks, self._bridges = {}, {}
+
+    def _set_up(self, default: Network, stored: Sequence[Network]) -> host_bridge.Bridge:
+        try:
+            with ExitStack() as undo:
+                forwarding.enable_forwarding()
+                bridge = host_bridge.ensure_bridge(default, self._config.run_directory)
+                if bridge.created:
+                    undo.callback(host_bridge.delete_bridge, default, self._config.run_directory)
+                firewall.install_table(self._config.table, (default, *stored))
+                undo.pop_all()
+                return bridge
+        except OSError as error:
+            raise FailedPrecondition(
+                f"bridge '{default.bridge}' cannot be set up: {error}; the executor needs root's CAP_NET_ADMIN "
+                "and CAP_SYS_ADMIN",
+                reason="BRIDGE_UNAVAILABLE",
+            ) from error
+
+    def _take_down(self) -> None:
+        firewall.remove_table(self._config.table)
+        host_bridge.delete_bridge(self._config.default_network, self._config.run_directory)
+
+    def _ensure(self, network: Network) -> host_bridge.Bridge:
+        return host_bridge.ensure_bridge(network, self._config.run_directory)
+
+    async def _record(self, spec: NetworkSpec) -> Network:
+        network = await asyncio.to_thread(self._resolve, spec)
+        self._check_ours(network)
+        await to_the_end(self._database.write(partial(records.insert_network, network=network)))
+        return network
+
+    async def _realise(self, network: Network) -> None:
+        self._networks[network.id] = network
+        try:
+            bridge = await asyncio.to_thread(self._ensure, network)
+            await asyncio.to_thread(firewall.add_network, self._config.table, network)
+        except OSError as error:
+            await self._remove(network)
+            raise _refused(network.id, f"network '{network.name}': {error}", reason="BRIDGE_UNAVAILABLE") from error
+        except BaseException:
+            await self._remove(network)
+            raise
+        self._bridges[network.id] = bridge
+
+    async def _remove(self, network: Network) -> None:
+        self._bridges.pop(network.id, None)
+        await self._delete(network)
+        self._networks.pop(network.id, None)
+
+    async def _delete(self, network: Network) -> None:
+        await asyncio.to_thread(host_bridge.delete_bridge, network, self._config.run_directory)
+        if self._networks:
+            await asyncio.to_thread(firewall.remove_network, self._config.table, network)
+        await self._database.write(partial(records.delete_network, network_id=network.id))
+
+    def _resolve(self, spec: NetworkSpec) -> Network:
+        """Choose what the specification leaves open. Blocks. Raises ResourceExhausted."""
+        used = [subnet.subnet for network in self._networks.values() for subnet in network.subnets]
+        return Network(
+            id=spec.id,
+            name=spec.name,
+            bridge=spec.bridge or f"{_BRIDGE_PREFIX}{spec.id[:_BRIDGE_ID_LENGTH]}",
+            ipv4=self._subnet(spec.ipv4, self._config.ipv4_base, used),
+            ipv6=self._subnet(spec.ipv6, self._config.ipv6_base, used),
+            mtu=spec.mtu or self._config.mtu or 0,
+            internal=spec.internal,
+            icc=spec.icc,
+        )
+
+    def _subnet(
+        self,
+        spec: SubnetSpec | None,
+        base: IPv4Network | IPv6Network,
+        used: Sequence[IPv4Network | IPv6Network],
+    ) -> Subnet | None:
+        if spec is None:
+            return None
+        if spec.subnet is not None:
+            return resolve_subnet(spec, spec.subnet)
+        taken = [*used, *host_bridge.subnets_in_use()]
+        chosen = free_subnet(base, prefix_length=NETWORK_PREFIX[base.version], taken=taken)
+        if chosen is None:
+            raise ResourceExhausted(
+                f"no /{NETWORK_PREFIX[base.version]} of {base} is free for another network; remove networks that are "
+                f"no longer needed, give a subnet, or configure networks_ipv{base.version}",
+                reason="SUBNETS_EXHAUSTED",
+            )
+        return resolve_subnet(spec, chosen)
+
+    def _check_ours(self, network: Network) -> None:
+        """What the kernel may not know of: a network whose bridge could not be made keeps its name and subnets."""
+        for other in self._networks.values():
+            if other.bridge == network.bridge:
+                why = f"bridge '{network.bridge}' is network '{other.name}''s; choose another name"
+                raise _refused(network.id, why, reason="BRIDGE_NOT_OURS")
+            for subnet in (one.subnet for one in network.subnets):
+                for taken in (one.subnet for one in other.subnets):
+                    if subnet.version == taken.version and subnet.overlaps(taken):
+                        why = f"subnet {subnet} overlaps {taken} of network '{other.name}'; choose another subnet"
+                        raise _refused(network.id, why, reason="SUBNET_OVERLAPS")
+
+
+def _refused(network_id: str, why: str, *, reason: str) -> FailedPrecondition:
+    return FailedPrecondition(why, resource_type="network", resource_name=network_id, reason=reason)
+
+
+_: type[NetworkStore] = Networks

@@ -1,0 +1,81 @@
+"""Networks between the protocol's messages and the executor's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import TypeVar
+
+from slipway.executor.v1 import network_store_service_pb2 as pb
+
+from common.errors import InvalidArgument, Violation
+from executor_service.network.network import GatewayMode, Network, NetworkSpec, Subnet, SubnetSpec
+
+T = TypeVar("T")
+
+_GATEWAY_MODES = {pb.GATEWAY_MODE_NAT: GatewayMode.NAT, pb.GATEWAY_MODE_ROUTED: GatewayMode.ROUTED}
+_GATEWAY_MODES_TO_PROTO = {mode: number for number, mode in _GATEWAY_MODES.items()}
+
+
+def spec_from_proto(message: pb.NetworkSpec) -> NetworkSpec:
+    """Raises InvalidArgument, with every violation, for what is no address or no subnet, and for an unknown mode."""
+    broken: list[Violation] = []
+    spec = NetworkSpec(
+        id=message.id,
+        name=message.name,
+        ipv4=_subnet(message.ipv4, "spec.ipv4", broken) if message.HasField("ipv4") else None,
+        ipv6=_subnet(message.ipv6, "spec.ipv6", broken) if message.HasField("ipv6") else None,
+        bridge=message.bridge,
+        mtu=message.mtu,
+        internal=message.internal,
+        icc=message.icc,
+    )
+    if broken:
+        raise InvalidArgument(violations=broken)
+    return spec
+
+
+def _subnet(message: pb.NetworkSubnet, field: str, broken: list[Violation]) -> SubnetSpec:
+    if message.gateway_mode not in _GATEWAY_MODES:
+        broken.append(Violation(field=f"{field}.gateway_mode", description=f"{message.gateway_mode} is not known"))
+    reserved = (_parsed(ip_address, text, f"{field}.reserved", broken) for text in message.reserved)
+    return SubnetSpec(
+        subnet=_parsed(ip_network, message.subnet, f"{field}.subnet", broken),
+        gateway=_parsed(ip_address, message.gateway, f"{field}.gateway", broken),
+        ip_range=_parsed(ip_network, message.ip_range, f"{field}.ip_range", broken),
+        reserved=tuple(address for address in reserved if address is not None),
+        gateway_mode=_GATEWAY_MODES.get(message.gateway_mode, GatewayMode.NAT),
+    )
+
+
+def _parsed(parse: Callable[[str], T], text: str, field: str, broken: list[Violation]) -> T | None:
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        broken.append(Violation(field=field, description=str(error)))
+        return None
+
+
+def network_to_proto(network: Network) -> pb.StoredNetwork:
+    return pb.StoredNetwork(
+        spec=pb.NetworkSpec(
+            id=network.id,
+            name=network.name,
+            ipv4=_subnet_to_proto(network.ipv4) if network.ipv4 is not None else None,
+            ipv6=_subnet_to_proto(network.ipv6) if network.ipv6 is not None else None,
+            bridge=network.bridge,
+            mtu=network.mtu,
+            internal=network.internal,
+            icc=network.icc,
+        )
+    )
+
+
+def _subnet_to_proto(subnet: Subnet) -> pb.NetworkSubnet:
+    return pb.NetworkSubnet(
+        subnet=str(subnet.subnet),
+        gateway=str(subnet.gateway),
+        ip_range=str(subnet.ip_range) if subnet.ip_range != subnet.subnet else "",
+        reserved=[str(address) for address in subnet.reserved],
+        gateway_mode=_GATEWAY_MODES_TO_PROTO[subnet.gateway_mode],
+    )

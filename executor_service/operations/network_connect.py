@@ -1,0 +1,94 @@
+"""Attach a container to a network and detach it: in its sandbox when it runs, and on record for the starts to come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
+from executor_service.container import ContainerSpec, EndpointSpec, NetworkMode
+from executor_service.host_errors import host_errors
+from executor_service.journal import JournalEntry, NetworkConnected, NetworkDisconnected
+from executor_service.network.sandbox import Endpoint
+from executor_service.node import Node
+from executor_service.operations.container_rules import endpoint_violations, id_violations
+from executor_service.records import ContainerRecord
+from executor_service.storage.threads import settle
+from executor_service.tasks import bounded
+
+
+async def network_connect(node: Node, *, container_id: str, endpoint: EndpointSpec) -> JournalEntry | None:
+    """The `network_connected` entry; None when it was attached so already. Raises NotFound, InvalidArgument,
+    FailedPrecondition when its mode has no networks or there is none such, AlreadyExists for an address in use,
+    ResourceExhausted; everything is as it was then."""
+    broken = [*id_violations(container_id), *endpoint_violations(endpoint, field="endpoint")]
+    if broken:
+        raise InvalidArgument(violations=broken)
+    async with node.locks.hold(container_id):
+        record = node.records.get(container_id)
+        spec = _connectable(record)
+        if endpoint in spec.endpoints:
+            return None
+        with node.network_use.wanted([endpoint.network_id]), host_errors(f"container {container_id!r}"):
+            return await settle(_connect(node, record, spec, endpoint))
+
+
+async def network_disconnect(node: Node, *, container_id: str, network_id: str) -> JournalEntry | None:
+    """The `network_disconnected` entry; None when it was not attached. Raises NotFound, FailedPrecondition."""
+    if broken := id_violations(container_id):
+        raise InvalidArgument(violations=broken)
+    async with node.locks.hold(container_id):
+        record = node.records.get(container_id)
+        spec = _connectable(record)
+        left = tuple(one for one in spec.endpoints if one.network_id != network_id)
+        if left == spec.endpoints:
+            return None
+        with host_errors(f"container {container_id!r}"):
+            return await settle(_disconnect(node, record, replace(spec, endpoints=left), network_id))
+
+
+async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endpoint: EndpointSpec) -> JournalEntry:
+    """The sandbox first: what it refuses must not be on record. What a crash leaves there is detached by the next
+    executor, since no record names it."""
+    network, known = node.seams.network, [one for one in old.endpoints if one.network_id == endpoint.network_id]
+    if node.seams.networks.find(endpoint.network_id) is None:
+        raise FailedPrecondition(
+            f"there is no network {endpoint.network_id!r} on this node",
+            resource_type="network",
+            resource_name=endpoint.network_id,
+            reason="NO_SUCH_NETWORK",
+        )
+    others = tuple(one for one in old.endpoints if one not in known)
+    new = replace(old, endpoints=(*others, endpoint))
+    endpoints: tuple[Endpoint, ...] = ()
+    if record.phase.has_process:
+        endpoints = (await network.connect(old.id, endpoint)).endpoints
+    try:
+        return await node.records.transition(new.id, NetworkConnected(spec=endpoint, endpoints=endpoints), spec=new)
+    except SlipwayError:
+        if record.phase.has_process and not known:
+            await bounded(
+                "network", lambda: network.disconnect(old.id, endpoint.network_id), timeout=10, container=old.id
+            )
+        raise
+
+
+async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:
+    endpoints: tuple[Endpoint, ...] = ()
+    if record.phase.has_process:
+        sandbox = await node.seams.network.disconnect(new.id, network_id)
+        endpoints = sandbox.endpoints if sandbox is not None else ()
+    event = NetworkDisconnected(network_id=network_id, endpoints=endpoints)
+    return await node.records.transition(new.id, event, spec=new)
+
+
+def _connectable(record: ContainerRecord) -> ContainerSpec:
+    spec = record.spec
+    if spec is not None and not record.removing and spec.network_mode is NetworkMode.BRIDGE:
+        return spec
+    if spec is None or record.removing:
+        why = "it is being removed" if record.removing else record.error
+    else:
+        why = f"its network mode is {spec.network_mode.value}, which has no networks of its own"
+    raise FailedPrecondition(
+        f"container {record.id!r}: {why}", resource_type="container", resource_name=record.id, reason="CANNOT_CONNECT"
+    )
