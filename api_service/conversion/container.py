@@ -155,17 +155,17 @@ def _endpoints_to_proto(record: ContainerRecord) -> dict[str, container_pb2.Endp
     """The networks joined, with what was asked of them and, while the process runs, what was observed."""
     mode = record.host_config.network_mode
     asked = networking_to_proto(record.networking_config).endpoints_config
-    endpoint, seen = asked[mode], record.network.endpoint  # a message's map makes what it lacks
-    if seen is None:
-        return {mode: endpoint}
-    endpoint.mac_address = seen.mac_address
-    endpoint.ip_address = seen.ip_address
-    endpoint.ip_prefix_len = seen.ip_prefix_len
-    endpoint.gateway = seen.gateway
-    endpoint.global_ipv6_address = seen.global_ipv6_address
-    endpoint.global_ipv6_prefix_len = seen.global_ipv6_prefix_len
-    endpoint.ipv6_gateway = seen.ipv6_gateway
-    return {seen.network: endpoint}
+    endpoints = {mode: asked[mode]}  # a message's map makes what it lacks
+    for seen in record.network.endpoints:
+        endpoint = endpoints.setdefault(seen.network_id, asked[seen.network_id])
+        endpoint.mac_address = seen.mac_address
+        endpoint.ip_address = seen.ip_address
+        endpoint.ip_prefix_len = seen.ip_prefix_len
+        endpoint.gateway = seen.gateway
+        endpoint.global_ipv6_address = seen.global_ipv6_address
+        endpoint.global_ipv6_prefix_len = seen.global_ipv6_prefix_len
+        endpoint.ipv6_gateway = seen.ipv6_gateway
+    return endpoints
 
 
 def filter_from_proto(message: service_pb2.ContainerFilters) -> ContainerFilter:

@@ -10,6 +10,7 @@ from slipway.executor.v1 import container_spec_pb2 as pb2
 from api_service.nodes.container_spec import (
     ContainerSpec,
     DependencyCondition,
+    EndpointSpec,
     ExecProbe,
     HealthCheck,
     NamespaceMode,
@@ -74,7 +75,7 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
         readonly_rootfs=spec.readonly_rootfs,
         shm_size=spec.shm_size,
         network_mode=_NETWORK_MODES[spec.network_mode],
-        mac_address=spec.mac_address,
+        endpoints=[_endpoint_to_proto(endpoint) for endpoint in spec.endpoints],
         dns_servers=spec.dns_servers,
         dns_search=spec.dns_search,
         dns_options=spec.dns_options,
@@ -144,6 +145,17 @@ def restart_policy_to_proto(policy: RestartPolicy) -> pb2.RestartPolicy:
         max_delay=_duration(policy.max_delay),
         multiplier=policy.multiplier,
         reset_after=_duration(policy.reset_after),
+    )
+
+
+def _endpoint_to_proto(endpoint: EndpointSpec) -> pb2.EndpointSpec:
+    return pb2.EndpointSpec(
+        network_id=endpoint.network_id,
+        mac_address=endpoint.mac_address,
+        ipv4_address=endpoint.ipv4_address,
+        ipv6_address=endpoint.ipv6_address,
+        dns_names=endpoint.dns_names,
+        gateway_priority=endpoint.gateway_priority,
     )
 
 

@@ -75,7 +75,7 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
                 pid=started.pid,
                 sandbox_id=started.sandbox_id,
                 netns_path=started.netns_path,
-                endpoint=_endpoint_from_proto(started.endpoint) if started.HasField("endpoint") else None,
+                endpoints=tuple(_endpoint_from_proto(endpoint) for endpoint in started.endpoints),
                 restart_count=started.restart_count,
             )
         case "start_failed":
@@ -133,7 +133,7 @@ def _health_from_proto(message: runtime_pb2.HealthChanged) -> Health:
 
 def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
     return Endpoint(
-        network=message.network,
+        network_id=message.network_id,
         interface=message.interface,
         mac_address=message.mac_address,
         ipv4_address=message.ipv4_address,

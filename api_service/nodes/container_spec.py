@@ -25,6 +25,19 @@ class Seccomp(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSpec:
+    """An attachment to a network, as it is asked for; what is empty is chosen at start. `dns_names`: what the container
+    is called there, its name first. The endpoint with the highest `gateway_priority` is the gateway."""
+
+    network_id: str
+    mac_address: str = ""
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    dns_names: tuple[str, ...] = ()
+    gateway_priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
     """`capabilities`: `CAP_…`, all of them. `masked_paths`, `readonly_paths`: None means the node's own lists."""
 
@@ -126,7 +139,7 @@ class ContainerSpec:
     readonly_rootfs: bool
     shm_size: int
     network_mode: NetworkMode
-    mac_address: str
+    endpoints: tuple[EndpointSpec, ...]
     dns_servers: tuple[str, ...]
     dns_search: tuple[str, ...]
     dns_options: tuple[str, ...]

@@ -22,7 +22,7 @@ from api_service.records.resources import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    network: str
+    network_id: str
     interface: str = ""
     mac_address: str = ""
     ipv4_address: str = ""
@@ -39,7 +39,7 @@ class Started:
     pid: int
     sandbox_id: str = ""
     netns_path: str = ""
-    endpoint: Endpoint | None = None
+    endpoints: tuple[Endpoint, ...] = ()
     restart_count: int = 0
 
 

@@ -94,12 +94,10 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
     network = ObservedNetwork(
         sandbox_id=event.sandbox_id,
         sandbox_key=event.netns_path,
-        endpoint=_endpoint(event.endpoint) if event.endpoint is not None else None,
+        endpoints=tuple(_endpoint(endpoint) for endpoint in event.endpoints),
     )
     started = dataclasses.replace(record, state=state, network=network)
-    connected = (
-        [network_event(record, "connect", time, network=event.endpoint.network)] if event.endpoint is not None else []
-    )
+    connected = [network_event(record, "connect", time, network=one.network_id) for one in event.endpoints]
     mounted = _volume_events(record, "mount", time)
     return started, [*connected, *mounted, container_event(record, "start", time)]
 
@@ -119,7 +117,7 @@ def _health_changed(record: ContainerRecord, health: Health, time: int) -> tuple
 
 def _endpoint(endpoint: Endpoint) -> ObservedEndpoint:
     return ObservedEndpoint(
-        network=endpoint.network,
+        network_id=endpoint.network_id,
         mac_address=endpoint.mac_address,
         ip_address=endpoint.ipv4_address,
         ip_prefix_len=endpoint.ipv4_prefix_length,
@@ -156,8 +154,7 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
         more["signal"] = str(event.exit_code - 128)
     events = [container_event(record, "oom", time)] if event.oom_killed else []
     events.append(container_event(record, "die", time, **more))
-    if record.network.endpoint is not None:
-        events.append(network_event(record, "disconnect", time, network=record.network.endpoint.network))
+    events += [network_event(record, "disconnect", time, network=one.network_id) for one in record.network.endpoints]
     events += _volume_events(record, "unmount", time)
     return events
 

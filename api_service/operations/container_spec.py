@@ -7,6 +7,7 @@ from dataclasses import replace
 from api_service.nodes.container_spec import (
     ContainerSpec,
     DependencyCondition,
+    EndpointSpec,
     ExecProbe,
     HealthCheck,
     NetworkMode,
@@ -20,7 +21,7 @@ from api_service.operations.container_security import (
 )
 from api_service.operations.node_resources import node_resources
 from api_service.operations.signal_argument import signal_number
-from api_service.records.config import ContainerConfig
+from api_service.records.config import ContainerConfig, EndpointSettings
 from api_service.records.container import ContainerRecord
 from api_service.records.health import is_checked
 from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
@@ -30,11 +31,18 @@ from api_service.validation.health import probe_program
 from api_service.validation.log_options import NOWHERE, log_bounds
 
 
+def _endpoints(record: ContainerRecord) -> tuple[EndpointSpec, ...]:
+    mode = record.host_config.network_mode
+    if NetworkMode(mode) is not NetworkMode.BRIDGE:
+        return ()
+    asked = record.networking_config.endpoints.get(mode, EndpointSettings())
+    return (EndpointSpec(network_id=mode, mac_address=asked.mac_address),)
+
+
 def container_spec(record: ContainerRecord) -> ContainerSpec:
     """Of a record whose configuration was validated and merged."""
     config, host = record.config, record.host_config
     bounds = log_bounds(host.log_config)
-    endpoint = record.networking_config.endpoints.get(host.network_mode)
     return ContainerSpec(
         id=record.id,
         image_id=record.image_id,
@@ -48,7 +56,7 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         readonly_rootfs=host.readonly_rootfs,
         shm_size=host.shm_size,
         network_mode=NetworkMode(host.network_mode),
-        mac_address=endpoint.mac_address if endpoint is not None else "",
+        endpoints=_endpoints(record),
         dns_servers=host.dns,
         dns_search=host.dns_search,
         dns_options=host.dns_options,

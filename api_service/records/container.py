@@ -65,7 +65,7 @@ class ContainerState:
 class ObservedEndpoint:
     """The attachment to one network while the process runs."""
 
-    network: str
+    network_id: str
     mac_address: str = ""
     ip_address: str = ""
     ip_prefix_len: int = 0
@@ -81,7 +81,7 @@ class ObservedNetwork:
 
     sandbox_id: str = ""
     sandbox_key: str = ""
-    endpoint: ObservedEndpoint | None = None
+    endpoints: tuple[ObservedEndpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

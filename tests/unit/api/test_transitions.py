@@ -54,8 +54,8 @@ def entry(event: Event, *, sequence: int = 1, time: int = 0) -> JournalEntry:
 
 
 def started(start_id: str = "s1", **fields: int) -> JournalEntry:
-    endpoint = Endpoint(network="bridge", ipv4_address="172.17.0.2")
-    return entry(Started(start_id=start_id, pid=7, sandbox_id="sb", netns_path="/ns", endpoint=endpoint), **fields)
+    endpoint = Endpoint(network_id="bridge", ipv4_address="172.17.0.2")
+    return entry(Started(start_id=start_id, pid=7, sandbox_id="sb", netns_path="/ns", endpoints=(endpoint,)), **fields)
 
 
 def exited(start_id: str = "s1", code: int | None = 0, **fields: int) -> JournalEntry:
@@ -68,8 +68,7 @@ RUNNING, _ = apply(CREATED, started(time=SECOND))
 def test_start() -> None:
     record, events = apply(CREATED, started(time=SECOND))
     assert (record.status, record.state.pid, record.state.started_at) == (Status.RUNNING, 7, SECOND)
-    assert record.network.endpoint is not None
-    assert record.network.endpoint.ip_address == "172.17.0.2"
+    assert [endpoint.ip_address for endpoint in record.network.endpoints] == ["172.17.0.2"]
     assert [(event.type.value, event.action) for event in events] == [("network", "connect"), ("container", "start")]
     assert events[1].attributes == {"k": "v", "image": "busybox", "name": "web"}
 
@@ -84,7 +83,7 @@ def test_start_clears_what_the_run_before_left() -> None:
 def test_end() -> None:
     record, events = apply(RUNNING, exited(code=137, time=4 * SECOND))
     assert (record.status, record.state.exit_code, record.state.pid) == (Status.EXITED, 137, 0)
-    assert record.network.endpoint is None
+    assert not record.network.endpoints
     assert [event.action for event in events] == ["die", "disconnect"]
     assert events[0].attributes["exitCode"] == "137"
     assert events[0].attributes["execDuration"] == "3"
