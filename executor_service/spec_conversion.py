@@ -81,7 +81,7 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         terminal=message.terminal,
         readonly_rootfs=message.readonly_rootfs,
         shm_size=message.shm_size,
-        network_mode=_NETWORK_MODES.get(message.network_mode, NetworkMode.NONE),
+        network_mode=_NETWORK_MODES.get(message.network_mode, NetworkMode.BRIDGE),
         endpoints=tuple(endpoint_from_proto(endpoint) for endpoint in message.endpoints),
         network_container=message.network_container,
         names=_names(message),

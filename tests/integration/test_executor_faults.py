@@ -23,7 +23,7 @@ _BEFORE_COMMIT = [step for step in START_STEPS if step != "commit"]
 _POINTS = [f"{step}:{when}" for step in START_STEPS for when in ("before", "after")]
 
 
-_AFTER_EXIT = ["exited:before", "exited:after", "delete:before", "destroy:before", "unmount:before"]
+_AFTER_EXIT = ["exited:before", "exited:after", "delete:before", "leave:before", "unmount:before"]
 
 
 # One process for all tests of the module; each test gets it as new, and restarted when the test before killed it.
@@ -184,7 +184,7 @@ async def _layers(executor: ExecutorProcess) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "point", ["exited:before", "exited:after", "delete:before", "destroy:before", "unmount:before"]
+    "point", ["exited:before", "exited:after", "delete:before", "leave:before", "unmount:before"]
 )
 async def test_an_executor_killed_after_an_exit_tells_it_once(executor: ExecutorProcess, point: str) -> None:
     box = await executor.create("sh", "-c", "exit 5")

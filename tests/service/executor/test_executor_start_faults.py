@@ -158,9 +158,9 @@ async def test_a_start_that_takes_too_long_is_undone(host: FakeHost, faults: Fau
         assert isinstance(await _start(executor), Started)
 
 
-@pytest.mark.parametrize("step", ["destroy", "unmount", "unbundle", "delete"])
+@pytest.mark.parametrize("step", ["leave", "unmount", "unbundle", "delete"])
 async def test_an_undo_goes_on_after_a_step_of_it_failed(host: FakeHost, faults: Faults, step: str) -> None:
-    left = {"destroy": "sandbox", "unmount": "mount", "unbundle": "bundle", "delete": "process"}[step]
+    left = {"leave": "sandbox", "unmount": "mount", "unbundle": "bundle", "delete": "process"}[step]
     async with _executor(host, faults) as executor:
         faults.fail_all({"start:before": StartFailed("no", exit_code=128), f"{step}:before": RuntimeError("cannot")})
         assert isinstance(await _start(executor), StartFailure)
@@ -213,7 +213,7 @@ async def test_a_start_waits_for_the_cleanup_of_the_run_before(host: FakeHost, f
         assert host.traces(_SPEC.id) == ["mount", "sandbox", "bundle", "process"]
 
 
-@pytest.mark.parametrize("step", ["removing", "delete", "destroy", "unmount", "unbundle", "layer", "files", "row"])
+@pytest.mark.parametrize("step", ["removing", "delete", "leave", "unmount", "unbundle", "layer", "files", "row"])
 async def test_a_removal_that_failed_goes_on_when_it_is_repeated(host: FakeHost, faults: Faults, step: str) -> None:
     async with _executor(host, faults) as executor:
         await _start(executor)
