@@ -183,9 +183,7 @@ async def _layers(executor: ExecutorProcess) -> list[Path]:
     return list((executor.paths.storage / "containers").iterdir())
 
 
-@pytest.mark.parametrize(
-    "point", ["exited:before", "exited:after", "delete:before", "leave:before", "unmount:before"]
-)
+@pytest.mark.parametrize("point", ["exited:before", "exited:after", "delete:before", "leave:before", "unmount:before"])
 async def test_an_executor_killed_after_an_exit_tells_it_once(executor: ExecutorProcess, point: str) -> None:
     box = await executor.create("sh", "-c", "exit 5")
     _faults(executor).arm(point, "kill")
