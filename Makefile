@@ -22,6 +22,10 @@ demo: setup ## Both services, one container from create to remove, each call sho
 up: setup ## Run both services in the foreground: 127.0.0.1:50051 and unix:///run/slipway/api.sock
 	@$(SUDO) deploy/up.sh
 
+.PHONY: shell
+shell: setup ## A terminal in a running container: NAME=web; with ATTACH=1 that of its own process
+	@$(if $(NAME),,$(error name the container: make shell NAME=web))$(BIN)/python -m tests.shell $(NAME) $(if $(ATTACH),--attach)
+
 .PHONY: check-host
 check-host: setup ## Say in one table what this host lacks and how to get it
 	@$(SUDO) $(BIN)/python -m executor_service check

@@ -78,7 +78,7 @@ def update_request_from_proto(message: service_pb2.UpdateContainerRequest) -> Up
     return UpdateRequest(resources=resources_from_proto(message.resources), restart_policy=policy)
 
 
-def container_to_proto(record: ContainerRecord) -> container_pb2.Container:
+def container_to_proto(record: ContainerRecord, exec_ids: Sequence[str]) -> container_pb2.Container:
     return container_pb2.Container(
         id=record.id,
         name=record.name,
@@ -99,6 +99,7 @@ def container_to_proto(record: ContainerRecord) -> container_pb2.Container:
         platform=record.platform,
         mounts=[_mount_point_to_proto(mount) for mount in record.mount_points],
         restart_count=record.state.restart_count,
+        exec_ids=exec_ids,
     )
 
 

@@ -102,8 +102,8 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def InspectContainer(
         self, request: pb2.InspectContainerRequest, context: Context
     ) -> pb2.InspectContainerResponse:
-        record = await inspect_container(self._engine, request.container)
-        return pb2.InspectContainerResponse(container=conversion.container_to_proto(record))
+        record, exec_ids = await inspect_container(self._engine, request.container)
+        return pb2.InspectContainerResponse(container=conversion.container_to_proto(record, exec_ids))
 
     async def ListContainers(self, request: pb2.ListContainersRequest, context: Context) -> pb2.ListContainersResponse:
         page = await list_containers(
