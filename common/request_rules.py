@@ -7,6 +7,7 @@ shall hear of all broken ones at once: those are `deferred`, their handler asks 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 
 import protovalidate
 from google.protobuf.message import Message
@@ -15,11 +16,17 @@ from common.errors import InvalidArgument, Violation
 from common.field_path import field_path
 
 
+@cache
+def _validator() -> protovalidate.Validator:
+    """It compiles the rules of each type of message with the first one, and has no other state."""
+    return protovalidate.Validator()
+
+
 class RequestRules:
     """`deferred`: message types that `check` lets pass."""
 
     def __init__(self, *, deferred: Collection[type[Message]] = ()) -> None:
-        self._validator = protovalidate.Validator()
+        self._validator = _validator()
         self._deferred = tuple(deferred)
 
     def violations(self, request: Message) -> list[Violation]:

@@ -7,9 +7,10 @@ revision, which together name a value that never changes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -35,11 +36,17 @@ class Stored(Generic[T]):
     revision: int
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Of a container it takes tens of milliseconds to make, and it has no state."""
+    return TypeAdapter(kind)
+
+
 class Codec(Generic[T]):
     """Encodes one kind of record. Fields that a newer version added are dropped when they are unknown here."""
 
     def __init__(self, kind: type[T]) -> None:
-        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+        self._adapter: TypeAdapter[T] = _adapter(cast("Hashable", kind))
         self._kept: OrderedDict[str, Stored[T]] = OrderedDict()
         self._unreadable: dict[str, int] = {}  # revisions by key
 

@@ -59,7 +59,7 @@ class _FakeWorld:
 
     @property
     def execs(self) -> exec_rpc.ExecServiceStub:
-        return exec_rpc.ExecServiceStub(self.api.channel)
+        return self.api.execs
 
     def program(self) -> pb.CreateContainerRequest:
         return pb.CreateContainerRequest(config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]))
