@@ -66,6 +66,9 @@ class Settings(ServiceSettings):
     default_runtime: str = Field(
         "", description="the OCI runtime of a container that names none; default: crun, else runc"
     )
+    userns_remap: str = Field(
+        "", description="users of containers: those of USER in /etc/subuid and /etc/subgid, or FIRST_UID:COUNT"
+    )
     journal_retention: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
         DEFAULT_RETENTION, description="journal entries kept"
     )

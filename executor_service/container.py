@@ -157,6 +157,7 @@ class ContainerSpec:
     mounts: tuple[Mount, ...] = ()
     security: Security = field(default_factory=Security)
     namespaces: Namespaces = field(default_factory=Namespaces)
+    remapped: bool = False  # its users are others on the node
     group_add: tuple[str, ...] = ()  # names or numbers of the container's own group file
     sysctls: Mapping[str, str] = field(default_factory=dict)
     rlimits: tuple[Rlimit, ...] = ()

@@ -33,6 +33,7 @@ from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.records import ContainerRecord, Phase
 from executor_service.stats import ContainerStats, ProcessInfo
 from executor_service.storage.images import Image
+from executor_service.user_mapping import UserMapping
 
 _PHASES = {
     Phase.CREATED: runtime_service_pb2.CONTAINER_PHASE_CREATED,
@@ -266,7 +267,14 @@ def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:
         apparmor=node.facts.apparmor,
         selinux=node.facts.selinux,
         init=node.facts.init,
+        user_mapping=_mapping_to_proto(node.facts.user_mapping),
     )
+
+
+def _mapping_to_proto(mapping: UserMapping | None) -> node_service_pb2.UserMapping | None:
+    if mapping is None:
+        return None
+    return node_service_pb2.UserMapping(first_uid=mapping.first_uid, first_gid=mapping.first_gid, count=mapping.count)
 
 
 def disk_usage_to_proto(usage: DiskUsage) -> node_service_pb2.GetDiskUsageResponse:

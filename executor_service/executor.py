@@ -140,6 +140,7 @@ async def open_executor(
             boot_id=boot_id,
             runtimes=facts.runtimes,
             cgroup_features=facts.cgroups.names,
+            user_mapping=facts.user_mapping,
             seams=seams,
             journal=journal,
             records=records,

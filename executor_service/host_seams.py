@@ -20,15 +20,22 @@ from executor_service.oci.runtime_execs import RuntimeExecs
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.seams import Seams
 from executor_service.storage.host_namespace import HostNamespace
+from executor_service.storage.mapped_trees import mapped_storage
 from executor_service.storage.node import open_storage
 from executor_service.storage.volumes import LocalVolumes
+from executor_service.user_mapping import UserMapping
 
 SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA
 
 
 @asynccontextmanager
 async def open_seams(
-    settings: Settings, *, catalog: RuntimeCatalog, host: HostFacts, host_mounts: int | None = None
+    settings: Settings,
+    *,
+    catalog: RuntimeCatalog,
+    host: HostFacts,
+    host_mounts: int | None = None,
+    mapping: UserMapping | None = None,
 ) -> AsyncIterator[Seams]:
     """Opened in the order they need each other.
 
@@ -41,10 +48,11 @@ async def open_seams(
     cgroups = CgroupTree.probe()
     namespace = HostNamespace(host_mounts)
     async with (
+        mapped_storage(mapping, storage=paths.storage, run=paths.mapped) as mapped,
         Database(paths.database, schema=SCHEMA) as database,
-        open_storage(paths.storage) as storage,
+        open_storage(paths.storage, mapped=mapped) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
-        BridgeNetwork(bridge, database) as network,
+        BridgeNetwork(bridge, database, mapping) as network,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):
         bundles = NodeBundles(
@@ -52,6 +60,7 @@ async def open_seams(
             host=host,
             cgroups=cgroups,
             cgroup_parent=settings.cgroup_parent,
+            mapping=mapping,
             host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
         )
         yield Seams(
@@ -59,7 +68,9 @@ async def open_seams(
             images=storage.images,
             snapshots=storage.snapshots,
             volumes=volumes,
-            mounts=HostMounts(paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=namespace),
+            mounts=HostMounts(
+                paths.mounts, volumes=volumes, snapshots=storage.snapshots, host=namespace, mapped=mapped
+            ),
             networks=network.networks,
             network=network,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),

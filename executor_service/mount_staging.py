@@ -24,10 +24,12 @@ from executor_service.oci.openat2 import open_in_root
 from executor_service.storage import kernel
 from executor_service.storage.durable import private_directory
 from executor_service.storage.host_namespace import HostNamespace
+from executor_service.storage.mapped_trees import MappedTrees
 from executor_service.storage.mount_tree import (
     attach_tree,
     copy_tree,
     make_read_only,
+    map_owners,
     recursive_read_only,
 )
 from executor_service.storage.overlay_mount import mount_overlay, visible
@@ -70,8 +72,17 @@ class MountStager(Protocol):
 class HostMounts:
     """`root` is made when it is first needed. `host` is where paths of binds are looked up."""
 
-    def __init__(self, root: Path, *, volumes: VolumeStore, snapshots: Snapshotter, host: HostNamespace) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        volumes: VolumeStore,
+        snapshots: Snapshotter,
+        host: HostNamespace,
+        mapped: MappedTrees | None = None,
+    ) -> None:
         self._root = root
+        self._mapped = mapped
         self._volumes = volumes
         self._snapshots = snapshots
         self._host = host
@@ -91,7 +102,7 @@ class HostMounts:
             if mount.type is MountType.VOLUME
         }
         images = {
-            index: await self._snapshots.image_trees(mount.source)
+            index: await self._snapshots.image_trees(mount.source, remapped=spec.remapped)
             for index, mount in enumerate(mounts)
             if mount.type is MountType.IMAGE
         }
@@ -100,7 +111,8 @@ class HostMounts:
             if any(mount.type is MountType.BIND for mount in mounts):
                 await self._host.run(lambda: trees.update(_copy_binds(mounts, opened)))
             home = self._root / spec.id
-            return await finish(lambda: _attach_all(home, mounts, opened, trees, volumes, images))
+            users = self._mapped.users if self._mapped is not None and spec.remapped else None
+            return await finish(lambda: _attach_all(home, mounts, opened, trees, volumes, images, users))
 
     async def unstage(self, container_id: str) -> None:
         if container_id in self._staged:
@@ -158,6 +170,7 @@ def _attach_all(
     trees: Mapping[int, int],
     volumes: Mapping[int, Path],
     images: Mapping[int, Sequence[Path]],
+    users: int | None,
 ) -> Sequence[StagedMount]:
     _remove(home)
     private_directory(home.parent)
@@ -171,6 +184,8 @@ def _attach_all(
         place = home / str(index)
         if index in volumes:
             tree = _copy_volume(volumes[index], mount, field, opened)
+            if users is not None:
+                _map_owners(tree, users, mount, field)
         elif index in images:
             tree = _copy_image(home / "image", images[index], mount, field, opened)
         else:
@@ -189,6 +204,16 @@ def _copy_volume(data: Path, mount: Mount, field: str, opened: ExitStack) -> int
     root = os.open(data, _DIRECTORY)
     opened.callback(os.close, root)
     return _copy_below(root, mount, field, opened)
+
+
+def _map_owners(tree: int, users: int, mount: Mount, field: str) -> None:
+    try:
+        map_owners(tree, users, recursive=True)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        why = f"the file system of volume {mount.source!r} cannot map owners; give the container userns_mode 'host'"
+        raise InvalidArgument(violations=[Violation(field=f"{field}.source", description=why)]) from error
 
 
 def _copy_image(place: Path, layers: Sequence[Path], mount: Mount, field: str, opened: ExitStack) -> int:

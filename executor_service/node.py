@@ -18,6 +18,7 @@ from executor_service.resource_use import ResourceUse
 from executor_service.seams import Seams, TimeLimits
 from executor_service.supervision.restarts import Restarts
 from executor_service.supervision.supervisor import Supervisor
+from executor_service.user_mapping import UserMapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Node:
     limits: TimeLimits
     boot_id: str
     runtimes: Sequence[str]  # names of the OCI runtimes, the default first
+    user_mapping: UserMapping | None  # of remapped containers
     cgroup_features: Collection[str]  # what limits this host can hold
     seams: Seams
     journal: Journal

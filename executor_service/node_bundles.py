@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import StartFailed, Violation
+from common.errors import Internal, StartFailed, Violation
 from executor_service.bundles import Bundles
 from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
 from executor_service.mount_staging import StagedMount
@@ -26,13 +26,15 @@ from executor_service.oci.mounts import NetworkFiles
 from executor_service.oci.namespaces import NOTHING_JOINED, Joined
 from executor_service.oci.program import check_program
 from executor_service.oci.rootfs import check_device_paths, ensure_mounted_working_dir, ensure_working_dir
-from executor_service.oci.runtime import Bundle
+from executor_service.oci.runtime import Bundle, BundleUsers
 from executor_service.oci.shm import shm_source, unmount_shm
 from executor_service.oci.spec import build_spec
 from executor_service.oci.user_mounts import check_targets
-from executor_service.oci.users import ResolvedUser, resolve_user
+from executor_service.oci.users import ResolvedUser, check_mapped, resolve_user
 from executor_service.paths import Paths
+from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.threads import finish
+from executor_service.user_mapping import UserMapping
 
 _SMALLEST_LAST_RESORT = 64 * 1024 * 1024  # bytes
 _INT64_MAX = 2**63 - 1  # conmon reads the size as one
@@ -42,20 +44,21 @@ _CGROUP_TIMEOUT = 10  # seconds until killed processes must have left their cgro
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeBundles:
     """`cgroup_parent` is absolute below the cgroup root; `host_gateway` are the addresses that the name `host-gateway`
-    stands for. `resolv_conf` and `hosts` are the host's files."""
+    stands for. `mapping`: the users of remapped containers. `resolv_conf` and `hosts` are the host's files."""
 
     paths: Paths
     host: HostFacts
     cgroups: CgroupTree
     cgroup_parent: str
     host_gateway: Sequence[str]
+    mapping: UserMapping | None = None
     resolv_conf: Path = Path("/etc/resolv.conf")
     hosts: Path = Path("/etc/hosts")
 
     async def resolve_user(
         self, spec: ContainerSpec, *, rootfs: Path, mounts: Sequence[StagedMount] = ()
     ) -> ResolvedUser:
-        return await finish(lambda: _resolve(spec, rootfs, mounts))
+        return await finish(lambda: _resolve(spec, rootfs, mounts, self._mapping_of(spec)))
 
     async def refusals(self, spec: ContainerSpec) -> list[Violation]:
         return await finish(lambda: host_refusals(spec, self.host))
@@ -99,6 +102,7 @@ class NodeBundles:
         mounts: Sequence[StagedMount],
         joined: Joined,
     ) -> Bundle:
+        mapping = self._mapping_of(spec)
         files = self.paths.network_files(spec.id)
         bundle, log = self.paths.bundle(spec.id), self.paths.log(spec.id)
         for directory in (files.parent, files, log.parent, bundle):
@@ -106,7 +110,7 @@ class NodeBundles:
         if spec.network_mode is NetworkMode.CONTAINER:
             files = self.paths.network_files(spec.network_container)
         else:
-            write_name_files(files, self._name_files(spec, sandbox))
+            write_name_files(files, self._name_files(spec, sandbox), owner=mapping)
         devices = find_devices(spec)
         check_device_paths(rootfs, devices)
         config = build_spec(
@@ -121,7 +125,7 @@ class NodeBundles:
             block_devices=block_devices(spec.resources),
             joined=joined,
             devices=devices,
-            shm=shm_source(spec, self.paths),
+            shm=shm_source(spec, self.paths, mapping),
         )
         if spec.cgroup_parent:
             make_parents(self.cgroups, self.cgroup(spec), owner=self.cgroup_parent)
@@ -136,6 +140,7 @@ class NodeBundles:
             stdin_once=spec.stdin_once,
             runtime=spec.runtime,
             keeps_log=not spec.log.disabled,
+            users=_bundle_users(mapping, sandbox, user),
         )
 
     def _name_files(self, spec: ContainerSpec, sandbox: Sandbox) -> NameFiles:
@@ -146,6 +151,13 @@ class NodeBundles:
             host_hosts=_text(self.hosts),
             host_resolv_conf=_text(self.resolv_conf),
         )
+
+    def _mapping_of(self, spec: ContainerSpec) -> UserMapping | None:
+        if not spec.remapped:
+            return None
+        if self.mapping is None:
+            raise Internal(f"container {spec.id}: remapped users on a node that remaps none")
+        return self.mapping
 
     def _remove_bundle(self, container_id: str) -> None:
         bundle = self.paths.bundle(container_id)
@@ -169,17 +181,28 @@ class NodeBundles:
         )
 
 
-def _resolve(spec: ContainerSpec, rootfs: Path, mounts: Sequence[StagedMount]) -> ResolvedUser:
+def _resolve(
+    spec: ContainerSpec, rootfs: Path, mounts: Sequence[StagedMount], mapping: UserMapping | None
+) -> ResolvedUser:
     # In the same visit to a worker thread: Docker makes a working directory that is missing.
     if mounts:
         check_targets(rootfs, mounts)
-        ensure_mounted_working_dir(rootfs, spec.working_dir, mounts)
+        as_mapped_root(mapping, lambda: ensure_mounted_working_dir(rootfs, spec.working_dir, mounts))
     else:
-        ensure_working_dir(rootfs, spec.working_dir)
+        as_mapped_root(mapping, lambda: ensure_working_dir(rootfs, spec.working_dir))
     user = resolve_user(rootfs, spec.user, spec.group_add)
+    if mapping is not None:
+        check_mapped(user, mapping, spec.user)
     if spec.init:
-        check_program(rootfs, spec, user)
+        check_program(rootfs, spec, user, mapping)
     return user
+
+
+def _bundle_users(mapping: UserMapping | None, sandbox: Sandbox, user: ResolvedUser) -> BundleUsers | None:
+    if mapping is None:
+        return None
+    uid, gid = mapping.outside(user.uid, user.gid)
+    return BundleUsers(mapping=mapping, of=Path(sandbox.netns_path), uid=uid, gid=gid)
 
 
 def _last_resort(max_size: int) -> int:

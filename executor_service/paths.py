@@ -41,6 +41,11 @@ class Paths:
         return self.run / "mounts"
 
     @property
+    def mapped(self) -> Path:
+        """The directories of the storage, seen with the owners of remapped containers."""
+        return self.run / "mapped"
+
+    @property
     def bundles(self) -> Path:
         """One directory a running container: the OCI bundle and its monitor's files."""
         return self.run / "bundles"

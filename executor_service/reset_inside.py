@@ -28,6 +28,7 @@ from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.oci.sealed_runtimes import unseal_runtimes
 from executor_service.oci.shm import unmount_shm
+from executor_service.storage.mapped_trees import remove_mapped_trees
 from executor_service.storage.node import open_storage
 from executor_service.storage.threads import finish
 from executor_service.storage.volume_mounts import unmount_below
@@ -82,6 +83,7 @@ def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:
         empty_cgroup(cgroups, settings.cgroup_parent, timeout=_CGROUP_TIMEOUT)
         remove_all_parents(cgroups, owner=settings.cgroup_parent)
     remove_staged(paths.mounts)
+    remove_mapped_trees(paths.mapped)
     unmount_below(paths.volumes)
     unwanted = [paths.bundles, paths.runtime, paths.containers]
     unwanted += [paths.storage] if settings.images else []

@@ -27,6 +27,7 @@ from executor_service.oci.sealed_runtimes import seal_runtimes
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.seams import Seams
 from executor_service.storage.host_namespace import node_mounts
+from executor_service.user_mapping import configured_mapping
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +40,7 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
     """Serve until a signal. `wrap` may put something between the executor and its seams. Call it on the main thread,
     before there is any other: the kernel moves no threads that share a working directory (setns(2))."""
     configure_logging(level=settings.log_level, format=settings.log_format)
+    mapping = configured_mapping(settings.userns_remap)
     rows = check_host()
     if refuses(rows):
         print(f"this host lacks what the executor needs:\n{table(rows)}", file=sys.stderr)  # noqa: T201 - for people
@@ -63,11 +65,12 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
             apparmor=host.apparmor,
             selinux=host.selinux,
             init=host.init is not None,
+            user_mapping=mapping,
         )
         if sys.version_info < (3, 12):
             # The default one needs a thread for each child; from 3.12 on this is the default.
             asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-        seams = partial(open_seams, settings, catalog=catalog, host=host, host_mounts=host_mounts)
+        seams = partial(open_seams, settings, catalog=catalog, host=host, host_mounts=host_mounts, mapping=mapping)
         asyncio.run(_run(settings, facts, seams, wrap))
     return 0
 

@@ -93,6 +93,7 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         mounts=tuple(_mount(mount) for mount in message.mounts),
         security=_security(message),
         namespaces=_namespaces(message),
+        remapped=message.remapped,
         group_add=tuple(message.group_add),
         sysctls=dict(message.sysctls),
         rlimits=tuple(Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in message.rlimits),

@@ -33,6 +33,7 @@ from api_service.nodes.executor import (
     StoredVolume,
     Unpaused,
     Updated,
+    UserMapping,
 )
 from api_service.records.health import Health, HealthStatus, ProbeResult
 from common.errors import Internal
@@ -231,7 +232,12 @@ def facts_from_proto(message: node_pb2.GetNodeResponse) -> NodeFacts:
         selinux=message.selinux,
         recursive_read_only=message.recursive_read_only,
         init=message.init,
+        user_mapping=_mapping_from_proto(message.user_mapping) if message.HasField("user_mapping") else None,
     )
+
+
+def _mapping_from_proto(message: node_pb2.UserMapping) -> UserMapping:
+    return UserMapping(first_uid=message.first_uid, first_gid=message.first_gid, count=message.count)
 
 
 def disk_usage_from_proto(message: node_pb2.GetDiskUsageResponse) -> DiskUsage:

@@ -70,6 +70,7 @@ class Namespaces:
     pid_container: str = ""
     host_uts: bool = False
     private_cgroup: bool = False
+    remapped_users: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -258,8 +258,18 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserMapping:
+    """`count` ids of a container, 0 and up, are these on the node."""
+
+    first_uid: int
+    first_gid: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What the node is and can do. `memory` in bytes; `runtimes`: the default first."""
+    """What the node is and can do. `memory` in bytes; `runtimes`: the default first. `user_mapping`: of the containers
+    that do not ask for the node's own users; None: all have these."""
 
     node_id: str
     version: str
@@ -282,6 +292,7 @@ class NodeFacts:
     selinux: bool = False
     recursive_read_only: bool = False
     init: bool = False
+    user_mapping: UserMapping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ from api_service.validation.container_create import Creation, normalise, validat
 from api_service.validation.host_facts import any_host
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
 from api_service.validation.network_mode import HOST
+from api_service.validation.remapped_users import is_remapped
 from common.errors import Aborted, AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, Violation
 
 _CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
@@ -85,13 +86,14 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
                 return Created(id=known, warnings=warnings(creation, host))
             depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
             image = await resolve_image(engine, request.config.image)
-            joining = await resolve_joined(engine, creation.host_config, name=creation.name)
+            joining = await resolve_joined(engine, creation.host_config, host, name=creation.name)
             creation = dataclasses.replace(creation, host_config=joining)
             draft, plan = await _draft(engine, request, creation, image, facts, node)
             draft = dataclasses.replace(
                 draft, host_config=dataclasses.replace(draft.host_config, depends_on=depends_on)
             )
-            if await _create(engine, draft, plan, node, name=creation.name, deadline=deadline):
+            remapped = is_remapped(draft.host_config, host)
+            if await _create(engine, draft, plan, node, name=creation.name, remapped=remapped, deadline=deadline):
                 return Created(id=draft.id, warnings=warnings(creation, host))
 
 
@@ -141,7 +143,14 @@ async def _draft(
 
 
 async def _create(
-    engine: Engine, draft: ContainerRecord, plan: MountPlan, node: Node, *, name: str, deadline: Deadline
+    engine: Engine,
+    draft: ContainerRecord,
+    plan: MountPlan,
+    node: Node,
+    *,
+    name: str,
+    remapped: bool,
+    deadline: Deadline,
 ) -> bool:
     """False when another create holds the request id."""
     async with AsyncExitStack() as undo:
@@ -156,7 +165,7 @@ async def _create(
         for volume in plan.volumes:
             await ensure_on_node(engine, volume.name, deadline)
         try:
-            await node.executor.create(container_spec(record), deadline=deadline)
+            await node.executor.create(container_spec(record, remapped=remapped), deadline=deadline)
         except InvalidArgument as error:
             raise as_asked(error, record) from error
         await whole(_make_ready(engine, record, undo))

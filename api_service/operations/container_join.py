@@ -6,29 +6,55 @@ import dataclasses
 
 from api_service.operations.engine import Engine
 from api_service.records.config import HostConfig
+from api_service.records.container import ContainerRecord
+from api_service.validation.host_facts import HostFacts
 from api_service.validation.namespace_modes import SHAREABLE, join_mode, joined_container
+from api_service.validation.remapped_users import is_remapped
 from common.errors import FailedPrecondition, InvalidArgument, Violation
 
 
-async def resolve_joined(engine: Engine, host: HostConfig, *, name: str) -> HostConfig:
+async def resolve_joined(engine: Engine, host: HostConfig, facts: HostFacts, *, name: str) -> HostConfig:
     """With full ids in `ipc_mode` and `pid_mode`: names may change. `name` is the new container's own, or empty. Raises
     NotFound, InvalidArgument for itself, FailedPrecondition for one that does not share."""
+    ipc = await _find(engine, host.ipc_mode, field="host_config.ipc_mode", name=name)
+    pid = await _find(engine, host.pid_mode, field="host_config.pid_mode", name=name)
+    if ipc is not None:
+        _check_shareable(ipc)
+    for record in (ipc, pid):
+        if record is not None:
+            _check_users(record, host, facts)
     return dataclasses.replace(
         host,
-        ipc_mode=await _resolve(engine, host.ipc_mode, field="host_config.ipc_mode", name=name, shareable=True),
-        pid_mode=await _resolve(engine, host.pid_mode, field="host_config.pid_mode", name=name, shareable=False),
+        ipc_mode=host.ipc_mode if ipc is None else join_mode(ipc.id),
+        pid_mode=host.pid_mode if pid is None else join_mode(pid.id),
     )
 
 
-async def _resolve(engine: Engine, mode: str, *, field: str, name: str, shareable: bool) -> str:
+async def _find(engine: Engine, mode: str, *, field: str, name: str) -> ContainerRecord | None:
+    """None: the mode names no container."""
     other = joined_container(mode)
     if other is None:
-        return mode
+        return None
     if name and other.removeprefix("/") == name:
         why = "a container cannot join its own namespace; name another one"
         raise InvalidArgument(violations=[Violation(field=field, description=why)])
-    record = await engine.containers.find(other)
-    if shareable and record.host_config.ipc_mode != SHAREABLE:
+    return await engine.containers.find(other)
+
+
+def _check_users(record: ContainerRecord, host: HostConfig, facts: HostFacts) -> None:
+    if is_remapped(record.host_config, facts) != is_remapped(host, facts):
+        raise FailedPrecondition(
+            f"container {record.name!r}: its namespaces cannot be joined, for its users are the node's own or remapped "
+            f"as the new one's are not; create both with the same userns_mode, its own is "
+            f"{record.host_config.userns_mode!r}",
+            resource_type="container",
+            resource_name=record.name,
+            reason="OTHER_USERS",
+        )
+
+
+def _check_shareable(record: ContainerRecord) -> None:
+    if record.host_config.ipc_mode != SHAREABLE:
         mode_there = record.host_config.ipc_mode
         raise FailedPrecondition(
             f"container {record.name!r}: its IPC namespace cannot be joined, for its own ipc_mode is {mode_there!r}; "
@@ -37,4 +63,3 @@ async def _resolve(engine: Engine, mode: str, *, field: str, name: str, shareabl
             resource_name=record.name,
             reason="IPC_NOT_SHAREABLE",
         )
-    return join_mode(record.id)

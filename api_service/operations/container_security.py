@@ -29,7 +29,7 @@ def container_security(host: HostConfig) -> Security:
     )
 
 
-def container_namespaces(host: HostConfig) -> Namespaces:
+def container_namespaces(host: HostConfig, *, remapped: bool = False) -> Namespaces:
     """Of modes whose containers are full ids."""
     ipc, pid = joined_container(host.ipc_mode), joined_container(host.pid_mode)
     return Namespaces(
@@ -39,6 +39,7 @@ def container_namespaces(host: HostConfig) -> Namespaces:
         pid_container=pid or "",
         host_uts=host.uts_mode == HOST,
         private_cgroup=host.cgroupns_mode == PRIVATE,
+        remapped_users=remapped,
     )
 
 

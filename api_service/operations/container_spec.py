@@ -39,8 +39,8 @@ def _endpoints(record: ContainerRecord) -> tuple[EndpointSpec, ...]:
     return (EndpointSpec(network_id=mode, mac_address=asked.mac_address),)
 
 
-def container_spec(record: ContainerRecord) -> ContainerSpec:
-    """Of a record whose configuration was validated and merged."""
+def container_spec(record: ContainerRecord, *, remapped: bool = False) -> ContainerSpec:
+    """Of a record whose configuration was validated and merged. `remapped`: its users are others on the node."""
     config, host = record.config, record.host_config
     bounds = log_bounds(host.log_config)
     return ContainerSpec(
@@ -70,7 +70,7 @@ def container_spec(record: ContainerRecord) -> ContainerSpec:
         cgroup_parent=host.cgroup_parent,
         mounts=record.mount_points,
         security=container_security(host),
-        namespaces=container_namespaces(host),
+        namespaces=container_namespaces(host, remapped=remapped),
         group_add=host.group_add,
         sysctls=host.sysctls,
         rlimits=container_rlimits(host),

@@ -20,4 +20,5 @@ def host_facts(facts: NodeFacts) -> HostFacts:
         seccomp=facts.seccomp,
         apparmor=facts.apparmor,
         init=facts.init,
+        remapped_ids=facts.user_mapping.count if facts.user_mapping is not None else 0,
     )

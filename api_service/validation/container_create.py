@@ -42,6 +42,7 @@ from api_service.validation.process import (
     validate_working_dir,
 )
 from api_service.validation.references import validate_image
+from api_service.validation.remapped_users import validate_remapped
 from api_service.validation.resources import fit_resources, validate_oom_score_adj, validate_resources
 from api_service.validation.restart_policy import normalise_restart_policy, validate_restart_policy
 from api_service.validation.signals import validate_signal
@@ -79,6 +80,7 @@ def validate_create(
         *validate_network_disabled(config.network_disabled, host_config.network_mode, "config.network_disabled"),
         *validate_host_config(host_config, facts, "host_config"),
         *validate_privileges(config, host_config, facts, network_mode=network_mode, field="host_config"),
+        *validate_remapped(host_config, facts, network_mode=network_mode, field="host_config"),
         *validate_endpoints(networking_config.endpoints, network_mode, "networking_config.endpoints_config"),
     ]
 

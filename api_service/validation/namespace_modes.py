@@ -52,7 +52,7 @@ def validate_uts_mode(mode: str, field: str) -> list[Violation]:
 
 
 def validate_userns_mode(mode: str, field: str) -> list[Violation]:
-    """Both mean the same on a node that remaps no user ids."""
+    """`host`: the node's own users, also on a node that remaps those of containers."""
     return _validate(mode, ("", HOST), field, joins=False)
 
 

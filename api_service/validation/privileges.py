@@ -29,6 +29,7 @@ from api_service.validation.namespace_modes import (
     validate_userns_mode,
     validate_uts_mode,
 )
+from api_service.validation.remapped_users import is_remapped
 from api_service.validation.security_opt import security_options, validate_security_opt
 from api_service.validation.sysctls import normalise_sysctls, validate_sysctls
 from api_service.validation.ulimits import validate_ulimits
@@ -73,13 +74,14 @@ def validate_privileges(
 
 def normalise_privileges(host: HostConfig, facts: HostFacts, *, network_mode: str) -> HostConfig:
     """With every default that is not the node's own list of paths."""
+    groups = facts.remapped_ids if is_remapped(host, facts) else 0
     return replace(
         host,
         cap_add=normalise_capabilities(host.cap_add),
         cap_drop=normalise_capabilities(host.cap_drop),
         ipc_mode=normalise_ipc_mode(host.ipc_mode),
         cgroupns_mode=normalise_cgroupns_mode(host.cgroupns_mode, facts),
-        sysctls=normalise_sysctls(host.sysctls, network_mode=network_mode),
+        sysctls=normalise_sysctls(host.sysctls, network_mode=network_mode, groups=groups),
         devices=tuple(normalise_device(device) for device in host.devices),
         init=normalise_init(host.init, host.pid_mode, facts),
     )

@@ -17,14 +17,16 @@ _IPC = frozenset(
 )
 _MAX_VALUE = 1024
 # Docker's since 20.10: nothing a container does with its own network is the node's business.
-_NETWORK_DEFAULTS = {
-    "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
-}
+_ANY_PORT = {"net.ipv4.ip_unprivileged_port_start": "0"}
+_PING = "net.ipv4.ping_group_range"
+_EVERY_GROUP = 2**31
 
 
-def normalise_sysctls(sysctls: Mapping[str, str], *, network_mode: str) -> dict[str, str]:
-    return dict(sysctls) if network_mode == HOST else _NETWORK_DEFAULTS | dict(sysctls)
+def normalise_sysctls(sysctls: Mapping[str, str], *, network_mode: str, groups: int = 0) -> dict[str, str]:
+    """`groups`: how many the container has, if not all: the kernel takes no other."""
+    if network_mode == HOST:
+        return dict(sysctls)
+    return _ANY_PORT | {_PING: f"0 {(groups or _EVERY_GROUP) - 1}"} | dict(sysctls)
 
 
 def validate_sysctls(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from common.errors import FailedPrecondition
+from executor_service.files.owners import AS_THEY_ARE, Owners
 from executor_service.files.resolve import is_kernels_own, reopen
 from executor_service.storage import tar_writer
 from executor_service.storage.tar_reader import Entry, Kind
@@ -46,8 +47,9 @@ class _Level:
 class TreePacker:
     """Packs one tree into `sink`, the end of the archive included."""
 
-    def __init__(self, sink: Callable[[bytes], object]) -> None:
+    def __init__(self, sink: Callable[[bytes], object], *, owners: Owners = AS_THEY_ARE) -> None:
         self._sink = sink
+        self._owners = owners
         self._levels: list[_Level] = []
         self._linked: dict[tuple[int, int], bytes] = {}
 
@@ -88,12 +90,12 @@ class TreePacker:
         if kind is Kind.DIRECTORY:
             self._take_directory(descriptor, name, status, parent_device)
         elif (first := self._first_name(status, name)) is not None:
-            self._sink(tar_writer.header(_entry(status, name, Kind.HARDLINK, link=first)))
+            self._sink(tar_writer.header(self._entry(status, name, Kind.HARDLINK, link=first)))
         elif kind is Kind.FILE:
             self._take_file(descriptor, name, status)
         else:
             link = os.readlink(b"", dir_fd=descriptor) if kind is Kind.SYMLINK else b""
-            self._sink(tar_writer.header(_entry(status, name, kind, link=link)))
+            self._sink(tar_writer.header(self._entry(status, name, kind, link=link)))
 
     def _take_directory(self, path: int, name: bytes, status: os.stat_result, parent_device: int | None) -> None:
         covered = status.st_dev != parent_device and is_kernels_own(path)
@@ -106,7 +108,9 @@ class TreePacker:
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path)
         try:
             if name:
-                self._sink(tar_writer.header(_entry(status, name, Kind.DIRECTORY, xattrs=_attributes(descriptor))))
+                self._sink(
+                    tar_writer.header(self._entry(status, name, Kind.DIRECTORY, xattrs=self._attributes(descriptor)))
+                )
             entries: Iterator[os.DirEntry[str]] = iter(()) if covered else os.scandir(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -119,7 +123,9 @@ class TreePacker:
             # As large as it was opened: what is appended meanwhile is left out, what is cut off is zeros.
             status = os.fstat(descriptor)
             self._sink(
-                tar_writer.header(_entry(status, name, Kind.FILE, size=status.st_size, xattrs=_attributes(descriptor)))
+                tar_writer.header(
+                    self._entry(status, name, Kind.FILE, size=status.st_size, xattrs=self._attributes(descriptor))
+                )
             )
             left = status.st_size
             while left:
@@ -147,39 +153,41 @@ class TreePacker:
             close()
         os.close(level.descriptor)
 
+    def _entry(
+        self,
+        status: os.stat_result,
+        name: bytes,
+        kind: Kind,
+        *,
+        link: bytes = b"",
+        size: int = 0,
+        xattrs: Mapping[bytes, bytes] | None = None,
+    ) -> Entry:
+        device = kind in (Kind.CHARACTER, Kind.BLOCK)
+        uid, gid = self._owners.inside(status.st_uid, status.st_gid)
+        return Entry(
+            name=name,
+            kind=kind,
+            link=link,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=uid,
+            gid=gid,
+            size=size,
+            mtime=divmod(max(status.st_mtime_ns, 0), _BILLION),
+            major=os.major(status.st_rdev) if device else 0,
+            minor=os.minor(status.st_rdev) if device else 0,
+            xattrs=xattrs or {},
+        )
 
-def _entry(
-    status: os.stat_result,
-    name: bytes,
-    kind: Kind,
-    *,
-    link: bytes = b"",
-    size: int = 0,
-    xattrs: Mapping[bytes, bytes] | None = None,
-) -> Entry:
-    device = kind in (Kind.CHARACTER, Kind.BLOCK)
-    return Entry(
-        name=name,
-        kind=kind,
-        link=link,
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        size=size,
-        mtime=divmod(max(status.st_mtime_ns, 0), _BILLION),
-        major=os.major(status.st_rdev) if device else 0,
-        minor=os.minor(status.st_rdev) if device else 0,
-        xattrs=xattrs or {},
-    )
-
-
-def _attributes(descriptor: int) -> dict[bytes, bytes]:
-    """File capabilities and the user's own attributes."""
-    found: dict[bytes, bytes] = {}
-    try:
-        for name in os.listxattr(descriptor):
-            if name == _CAPABILITY or name.startswith("user."):
-                found[os.fsencode(name)] = os.getxattr(descriptor, name)
-    except OSError:
-        return found  # a file system without attributes, or one that was removed since it was listed
-    return found
+    def _attributes(self, descriptor: int) -> dict[bytes, bytes]:
+        """File capabilities and the user's own attributes."""
+        found: dict[bytes, bytes] = {}
+        try:
+            for name in os.listxattr(descriptor):
+                if name == _CAPABILITY:
+                    found[os.fsencode(name)] = self._owners.capability_inside(os.getxattr(descriptor, name))
+                elif name.startswith("user."):
+                    found[os.fsencode(name)] = os.getxattr(descriptor, name)
+        except OSError:
+            return found  # a file system without attributes, or one that was removed since it was listed
+        return found

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import FailedPrecondition, InvalidArgument
+from executor_service.files.owners import AS_THEY_ARE, Owners
 from executor_service.files.refusals import corrupt_archive
 from executor_service.files.resolve import reopen
 from executor_service.storage.kernel import (
@@ -48,7 +49,16 @@ class TreeUnpacker:
     """Unpacks one archive into the directory `target` (a descriptor); `whole` says that it is the container's root.
     `check` is called with every member and every piece, and stops the work by raising."""
 
-    def __init__(self, target: int, *, whole: bool, rules: UnpackRules, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        target: int,
+        *,
+        whole: bool,
+        rules: UnpackRules,
+        check: Callable[[], None],
+        owners: Owners = AS_THEY_ARE,
+    ) -> None:
+        self._owners = owners
         self._target = target
         self._resolve = RESOLVE_NO_MAGICLINKS | (RESOLVE_IN_ROOT if whole else RESOLVE_BENEATH)
         self._rules = rules
@@ -170,13 +180,18 @@ class TreeUnpacker:
             os.fchown(descriptor, *self._owner(entry))
         os.fchmod(descriptor, entry.mode)
         for key, value in entry.xattrs.items():
-            if key.startswith(b"user.") or (key == b"security.capability" and entry.kind is Kind.FILE):
-                with suppress(OSError):  # not every file system keeps them, as Docker's does not insist
-                    os.setxattr(descriptor, key, value)
+            if key == b"security.capability" and entry.kind is Kind.FILE:
+                kept = self._owners.capability_outside(value)
+            elif key.startswith(b"user."):
+                kept = value
+            else:
+                continue
+            with suppress(OSError):  # not every file system keeps them, as Docker's does not insist
+                os.setxattr(descriptor, key, kept)
         os.utime(descriptor, ns=(_time(entry), _time(entry)))
 
     def _owner(self, entry: Entry) -> tuple[int, int]:
-        return (entry.uid, entry.gid) if self._rules.copy_uid_gid else (0, 0)
+        return self._owners.outside(*((entry.uid, entry.gid) if self._rules.copy_uid_gid else (0, 0)))
 
     def _directory(self, parts: Sequence[bytes]) -> int:
         """The descriptor of a member's directory, made where it is missing; kept for the next member."""

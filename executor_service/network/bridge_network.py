@@ -31,6 +31,8 @@ from executor_service.network.pool import SandboxPool
 from executor_service.network.records import EndpointRecord, SandboxRecord
 from executor_service.network.sandbox import Endpoint, Sandbox, SandboxNetwork
 from executor_service.network.worker import in_own_thread, to_the_end
+from executor_service.user_mapping import UserMapping
+from executor_service.user_namespaces import Owner
 
 _log = structlog.get_logger(__name__)
 
@@ -42,9 +44,11 @@ _EXHAUSTED = frozenset({errno.EXFULL, errno.ENOSPC, errno.EMFILE, errno.ENFILE, 
 
 class BridgeNetwork:
     """SandboxNetwork over bridges of our own. An async context manager: entering sets the host up, leaving takes
-    nothing down, because containers outlive the executor. `database` must have `records.SCHEMA`."""
+    nothing down, because containers outlive the executor. `database` must have `records.SCHEMA`. `mapping`: what most
+    sandboxes are asked for, so the prepared ones belong to such user namespaces."""
 
-    def __init__(self, config: BridgeConfig, database: Database) -> None:
+    def __init__(self, config: BridgeConfig, database: Database, mapping: UserMapping | None = None) -> None:
+        self._prepared_for = None if mapping is None else Owner(mapping=mapping)
         self._database = database
         self.networks = Networks(config, database)
         self._pins = PinDirectory(config.run_directory)
@@ -67,20 +71,28 @@ class BridgeNetwork:
     ) -> None:
         await self._discard(await self._pool.stop())
 
-    async def create(self, sandbox_id: str, *, mode: NetworkMode, endpoints: Sequence[EndpointSpec] = ()) -> Sandbox:
+    async def create(
+        self,
+        sandbox_id: str,
+        *,
+        mode: NetworkMode,
+        endpoints: Sequence[EndpointSpec] = (),
+        owner: Owner | None = None,
+    ) -> Sandbox:
         """See SandboxNetwork. Raises InvalidArgument for an address that no interface can have, and FailedPrecondition
         when the id is taken by a sandbox of another mode."""
         for endpoint in endpoints:
             checked_mac(endpoint.mac_address)
         async with self._lock(sandbox_id), AsyncExitStack() as undo:
             wanted = SandboxRecord(token=_new_token(), sandbox_id=sandbox_id, mode=mode)
-            ready = self._pool.take() if tuple(endpoints) == (_PLAIN,) else None
+            fits = tuple(endpoints) == (_PLAIN,) and owner == self._prepared_for
+            ready = self._pool.take() if fits else None
             undo.push_async_callback(self._discard, {wanted.token} | ({ready.token} if ready else set()))
             record = await self._claimed(wanted, endpoints, ready)
             if ready is not None and record.token != ready.token:
                 await self._discard({ready.token})
             if record.token == wanted.token:
-                await self._wire(record)
+                await self._wire(record, owner)
             elif record != replace(ready or wanted, sandbox_id=sandbox_id):
                 record = await self._converge(record, endpoints)
             undo.pop_all()
@@ -246,7 +258,7 @@ class BridgeNetwork:
             wanted = SandboxRecord(token=_new_token(), sandbox_id=None, mode=NetworkMode.BRIDGE)
             undo.push_async_callback(self._discard, {wanted.token})
             record = await to_the_end(self._database.write(partial(self._record, wanted=wanted, endpoints=(_PLAIN,))))
-            await self._wire(record)
+            await self._wire(record, self._prepared_for)
             undo.pop_all()
             return record
 
@@ -300,11 +312,11 @@ class BridgeNetwork:
     async def _forget_endpoint(self, token: str) -> None:
         await self._database.write(partial(records.delete_endpoint, token=token))
 
-    async def _wire(self, record: SandboxRecord) -> None:
+    async def _wire(self, record: SandboxRecord, owner: Owner | None) -> None:
         if record.mode is NetworkMode.HOST:
             return
         attachments = [self._attachment(endpoint) for endpoint in record.endpoints]
-        work = partial(wiring.wire, self._pins, record.token, attachments, self._gateways(record))
+        work = partial(wiring.wire, self._pins, record.token, attachments, self._gateways(record), owner)
         await self._in_kernel(record, work)
 
     async def _in_kernel(self, record: SandboxRecord, work: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from common.errors import InvalidArgument, Violation
 from executor_service.container import ContainerSpec, NameResolution, NetworkMode
 from executor_service.network.sandbox import Endpoint
+from executor_service.user_mapping import UserMapping
 
 HOST_GATEWAY = "host-gateway"
 
@@ -82,8 +83,9 @@ def resolv_conf_content(host: str, names: NameResolution, *, own_namespace: bool
     return "".join(f"{line}\n" for line in lines)
 
 
-def write_name_files(directory: Path, files: NameFiles) -> None:
-    """Write `hosts`, `hostname` and `resolv.conf` (0644) into an existing directory of ours. Blocks. Raises OSError.
+def write_name_files(directory: Path, files: NameFiles, *, owner: UserMapping | None = None) -> None:
+    """Write `hosts`, `hostname` and `resolv.conf` (0644, of root as `owner` has it) into an existing directory of
+    ours. Blocks. Raises OSError.
 
     A running container has these very inodes mounted, so they are rewritten in place, each by a single write: a
     reader sees nothing or the whole, never a part."""
@@ -92,6 +94,8 @@ def write_name_files(directory: Path, files: NameFiles) -> None:
         descriptor = os.open(directory / name, flags, 0o644)
         try:
             os.fchmod(descriptor, 0o644)
+            if owner is not None:
+                os.fchown(descriptor, owner.first_uid, owner.first_gid)
             os.write(descriptor, content.encode())
         finally:
             os.close(descriptor)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.user_namespaces import Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,18 @@ class Sandbox:
 class SandboxNetwork(Protocol):
     """Makes and destroys sandboxes. State is durable: leases survive SIGKILL and are reconciled at start-up."""
 
-    async def create(self, sandbox_id: str, *, mode: NetworkMode, endpoints: Sequence[EndpointSpec] = ()) -> Sandbox:
+    async def create(
+        self,
+        sandbox_id: str,
+        *,
+        mode: NetworkMode,
+        endpoints: Sequence[EndpointSpec] = (),
+        owner: Owner | None = None,
+    ) -> Sandbox:
         """Make the namespace and wire it, or go on with the one that a member has kept, attached to what is asked for
-        now. Idempotent. Undoes itself whole on error and cancel. Raises ResourceExhausted when no address is free,
-        AlreadyExists when a fixed one is taken, FailedPrecondition when a network cannot be had."""
+        now. `owner`: the user namespace that a new one belongs to, None for the node's. Idempotent. Undoes itself whole
+        on error and cancel. Raises ResourceExhausted when no address is free, AlreadyExists when a fixed one is taken,
+        FailedPrecondition when a network cannot be had."""
 
     async def join(self, member: str, sandbox_id: str) -> Sandbox:
         """Make the container a member of another one's sandbox. Idempotent. Raises FailedPrecondition when there is

@@ -29,6 +29,7 @@ from executor_service.network.rtnetlink import (
     set_default_route,
 )
 from executor_service.network.sandbox import Endpoint
+from executor_service.user_namespaces import Owner, network_namespace
 
 _LOOPBACK = 1
 _GONE = frozenset({errno.ENODEV})
@@ -55,11 +56,21 @@ class Gateways:
     ipv6: Endpoint | None = None
 
 
-def wire(pins: PinDirectory, token: str, attachments: Sequence[Attachment], gateways: Gateways) -> None:
-    """Make and pin a namespace with `lo` up, and with the attachments. Raises OSError."""
+def wire(
+    pins: PinDirectory,
+    token: str,
+    attachments: Sequence[Attachment],
+    gateways: Gateways,
+    owner: Owner | None = None,
+) -> None:
+    """Make and pin a namespace with `lo` up, and with the attachments. It belongs to the node's own user namespace, or
+    to `owner`. Raises OSError."""
     with ExitStack() as stack:
         host = stack.enter_context(Channel())
-        syscalls.unshare_network()
+        if owner is None:
+            syscalls.unshare_network()
+        else:
+            syscalls.enter_network(stack.enter_context(network_namespace(owner)))
         namespace = _opened(stack, syscalls.THREAD_NETWORK_NAMESPACE)
         inside = stack.enter_context(Channel())
         inside.send([bring_up(_LOOPBACK)])

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProces
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
 from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
+from executor_service.oci.user_namespace import config_for, give_streams
 from executor_service.run import run
 
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
@@ -83,12 +84,13 @@ class ConmonRuntime:
             raise _host_failure(bundle.container_id, error) from error
         try:
             async with asyncio.timeout(self.timeouts.create):
-                warm_up = asyncio.get_running_loop().run_in_executor(None, self.cgroups.expect_migration)
-                spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, bundle, runtime, sync_write))
-                await asyncio.shield(spawned)
-                answer = await read_sync(sync_read)
-                await warm_up
-                return self._created(bundle, runtime, answer)
+                with config_for(bundle, runtime.kind) as config:
+                    warm_up = asyncio.get_running_loop().run_in_executor(None, self.cgroups.expect_migration)
+                    spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, bundle, config, runtime, sync_write))
+                    await asyncio.shield(spawned)
+                    answer = await read_sync(sync_read)
+                    await warm_up
+                    return self._created(bundle, runtime, answer)
         except BaseException as error:
             await _whole(self._abandon(bundle, spawned), container_id=bundle.container_id)
             if isinstance(error, TimeoutError):
@@ -158,14 +160,14 @@ class ConmonRuntime:
     def find(self, bundle: Path) -> CreatedProcess | None:
         return find_created(bundle)
 
-    def _spawn(self, bundle: Bundle, runtime: RuntimeBinary, sync_write: int) -> int:
+    def _spawn(self, bundle: Bundle, config: Mapping[str, object], runtime: RuntimeBinary, sync_write: int) -> int:
         """In a worker thread: write the bundle, start conmon. Owns and closes `sync_write`."""
         try:
             files = ConmonFiles(bundle=bundle.directory)
             files.prepare()
             state = self._state(runtime)
-            config = self._filters.apply(bundle.config) if runtime.kind is RuntimeKind.CRUN else bundle.config
-            _write_private(files.config, json.dumps(config, separators=(",", ":")).encode())
+            filtered = self._filters.apply(config) if runtime.kind is RuntimeKind.CRUN else config
+            _write_private(files.config, json.dumps(filtered, separators=(",", ":")).encode())
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             argv = conmon_argv(self.conmon, bundle, runtime=runtime, state_root=state)
             return spawn(argv, bundle=bundle.directory, sync_write=sync_write)
@@ -182,6 +184,7 @@ class ConmonRuntime:
             raise StartFailed(f"container {bundle.container_id!r}: its process was killed at once", exit_code=128)
         if runtime.kind is RuntimeKind.CRUN:
             self._filters.learn(bundle.config, self._state(runtime) / bundle.container_id)
+            give_streams(bundle, container.pid)
         return CreatedProcess(container=container, monitor=monitor)
 
     async def _end(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:

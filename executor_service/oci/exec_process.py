@@ -20,7 +20,8 @@ from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.oci.security import process_rlimits
 from executor_service.oci.spec import check_working_dir
-from executor_service.oci.users import ResolvedUser, resolve_user
+from executor_service.oci.users import ResolvedUser, check_mapped, resolve_user
+from executor_service.user_mapping import UserMapping
 
 _NOT_FOUND = 127  # the exit code of what cannot be run where it should be
 
@@ -60,8 +61,11 @@ def process_in(spec: ContainerSpec, args: tuple[str, ...]) -> ExecProcessSpec:
     )
 
 
-def oci_process(spec: ExecProcessSpec, container: Process) -> dict[str, object]:
-    """The `process` object, with user and directory looked up where `container`'s first process has its root.
+def oci_process(
+    spec: ExecProcessSpec, container: Process, mapping: UserMapping | None = None
+) -> tuple[dict[str, object], ResolvedUser]:
+    """The `process` object and its user, with user and directory looked up where `container`'s first process has its
+    root. `mapping`: of its users, if they are others on the node.
 
     Blocks. Raises InvalidArgument for a user or a path that may not be, StartFailed when the directory is not there,
     FailedPrecondition when the container has ended.
@@ -72,6 +76,8 @@ def oci_process(spec: ExecProcessSpec, container: Process) -> dict[str, object]:
         directory = _working_dir(root, spec.working_dir)
     finally:
         os.close(root)
+    if mapping is not None:
+        check_mapped(user, mapping, spec.user)
     process: dict[str, object] = {
         "terminal": spec.terminal,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
@@ -88,7 +94,7 @@ def oci_process(spec: ExecProcessSpec, container: Process) -> dict[str, object]:
         process["rlimits"] = process_rlimits(spec.rlimits)
     if spec.apparmor_profile:
         process["apparmorProfile"] = spec.apparmor_profile
-    return process
+    return process, user
 
 
 def _open_root(container: Process) -> int:

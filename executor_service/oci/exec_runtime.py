@@ -19,12 +19,14 @@ from executor_service.oci.runtime import Process
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecTarget:
-    """A running container: its first process, its bundle's directory, the name of its OCI runtime."""
+    """A running container: its first process, its bundle's directory, the name of its OCI runtime, whether its users
+    are others on the node."""
 
     container_id: str
     process: Process
     bundle: Path
     runtime: str = ""
+    remapped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

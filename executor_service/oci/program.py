@@ -11,6 +11,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
@@ -19,9 +20,19 @@ from executor_service.oci.openat2 import open_in_root
 from executor_service.oci.spec import DEFAULT_PATH
 from executor_service.oci.start_errors import start_failed
 from executor_service.oci.users import ResolvedUser
+from executor_service.user_mapping import UserMapping
 
 _ALWAYS_MOUNTED = ("/dev", "/proc", "/sys")
 _MAX_LINKS = 40  # as in the kernel, path_resolution(7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Runner:
+    """Who executes, with the ids as files have them."""
+
+    root: bool
+    uid: int
+    gids: frozenset[int]
 
 
 class _Found(Enum):
@@ -32,14 +43,16 @@ class _Found(Enum):
     UNSURE = auto()
 
 
-def check_program(rootfs: Path, spec: ContainerSpec, user: ResolvedUser) -> None:
-    """Raise StartFailed, 127 when the program is surely absent, 126 when it surely cannot be executed. Blocks."""
+def check_program(rootfs: Path, spec: ContainerSpec, user: ResolvedUser, mapping: UserMapping | None = None) -> None:
+    """Raise StartFailed, 127 when the program is surely absent, 126 when it surely cannot be executed. `mapping`: how
+    the owners of files are seen in `rootfs`. Blocks."""
     program = spec.args[0]
+    runner = _runner(user, mapping)
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = []
         for path in _candidates(program, spec):
-            found.append(_judge(root, path, spec, user))
+            found.append(_judge(root, path, spec, runner))
             if found[-1] in (_Found.YES, _Found.UNSURE):
                 return
     finally:
@@ -62,14 +75,14 @@ def _candidates(program: str, spec: ContainerSpec) -> list[str]:
     return [posixpath.join(spec.working_dir, directory, program) for directory in directories]
 
 
-def _judge(root: int, path: str, spec: ContainerSpec, user: ResolvedUser) -> _Found:
-    found = _look(root, path, user)
+def _judge(root: int, path: str, spec: ContainerSpec, runner: _Runner) -> _Found:
+    found = _look(root, path, runner)
     if found is _Found.YES or not _on_a_mount(root, path, spec):
         return found
     return _Found.UNSURE
 
 
-def _look(root: int, path: str, user: ResolvedUser) -> _Found:
+def _look(root: int, path: str, runner: _Runner) -> _Found:
     try:
         descriptor = open_in_root(root, path, flags=os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
@@ -80,7 +93,7 @@ def _look(root: int, path: str, user: ResolvedUser) -> _Found:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             return _Found.DIRECTORY
-        if stat.S_ISREG(status.st_mode) and _executable(status, user):
+        if stat.S_ISREG(status.st_mode) and _executable(status, runner):
             return _Found.YES
         # An access control list may allow to some what the mode denies to all others (acl(5)).
         return _Found.UNSURE if status.st_mode & 0o111 and _has_acl(descriptor) else _Found.DENIED
@@ -95,13 +108,19 @@ def _has_acl(descriptor: int) -> bool:
         return False
 
 
-def _executable(status: os.stat_result, user: ResolvedUser) -> bool:
+def _runner(user: ResolvedUser, mapping: UserMapping | None) -> _Runner:
+    first_uid, first_gid = (0, 0) if mapping is None else (mapping.first_uid, mapping.first_gid)
+    gids = frozenset(first_gid + gid for gid in (user.gid, *user.additional_gids))
+    return _Runner(root=user.uid == 0, uid=first_uid + user.uid, gids=gids)
+
+
+def _executable(status: os.stat_result, runner: _Runner) -> bool:
     mode = status.st_mode
-    if user.uid == 0:
+    if runner.root:
         return bool(mode & 0o111)
-    if user.uid == status.st_uid:
+    if runner.uid == status.st_uid:
         return bool(mode & stat.S_IXUSR)
-    if status.st_gid in (user.gid, *user.additional_gids):
+    if status.st_gid in runner.gids:
         return bool(mode & stat.S_IXGRP)
     return bool(mode & stat.S_IXOTH)
 

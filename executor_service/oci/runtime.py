@@ -7,6 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from executor_service.user_mapping import UserMapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleUsers:
+    """The user namespace of the container: the one that the pinned network namespace `of` belongs to. `uid` and `gid`
+    are those of its process, on the node."""
+
+    mapping: UserMapping
+    of: Path
+    uid: int
+    gid: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
@@ -24,6 +37,7 @@ class Bundle:
     stdin_once: bool = False  # it ends when the first client to close it does
     runtime: str = ""
     keeps_log: bool = True
+    users: BundleUsers | None = None  # else the node's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

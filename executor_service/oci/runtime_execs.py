@@ -38,6 +38,7 @@ from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, Runtime
 from executor_service.oci.start_errors import start_failed
 from executor_service.run import MINIMAL_ENVIRONMENT
 from executor_service.storage.threads import finish, settle
+from executor_service.user_mapping import mapping_of
 
 _log = structlog.get_logger(__name__)
 
@@ -266,13 +267,15 @@ class RuntimeExecs:
     ) -> _Spawned:
         files.directory.parent.mkdir(mode=0o700, exist_ok=True)
         files.directory.mkdir(mode=0o700)
-        content = json.dumps(oci_process(process, target.process), separators=(",", ":"))
-        files.process.write_text(content)
+        mapping = mapping_of(target.process.pid) if target.remapped else None
+        described, user = oci_process(process, target.process, mapping)
+        files.process.write_text(json.dumps(described, separators=(",", ":")))
         state = self._state_root / binary.name
         argv = [str(binary.path), f"--root={state}", "--log", str(files.log), "exec"]
         argv += ["--process", str(files.process), "--pid-file", str(files.pid)]
         with ExitStack() as ours, ExitStack() as theirs:
-            spawn = _Spawn(ours=ours, theirs=theirs)
+            owner = mapping.outside(user.uid, user.gid) if mapping is not None else None
+            spawn = _Spawn(ours=ours, theirs=theirs, owner=owner)
             if not process.terminal:
                 spawned = spawn.with_pipes([*argv, target.container_id], streams)
             elif binary.kind is RuntimeKind.CRUN:
@@ -343,10 +346,12 @@ class RuntimeExecs:
 
 @dataclass(slots=True, kw_only=True)
 class _Spawn:
-    """Starts the runtime. `ours` undoes what is kept on success, `theirs` closes what the child has got. Blocks."""
+    """Starts the runtime. `ours` undoes what is kept on success, `theirs` closes what the child has got. `owner`: whose
+    the pipes shall be, who may open them again (/dev/stdout); None leaves that to the runtime. Blocks."""
 
     ours: ExitStack
     theirs: ExitStack
+    owner: tuple[int, int] | None = None
 
     def with_pipes(self, argv: list[str], streams: ExecStreams) -> _Spawned:
         stdin_read, stdin_write = self._pipe(kept=1) if streams.stdin else (subprocess.DEVNULL, None)
@@ -403,6 +408,8 @@ class _Spawn:
         self.ours.callback(os.close, ends[kept])
         self.theirs.callback(os.close, ends[1 - kept])
         os.set_blocking(ends[kept], False)
+        if self.owner is not None:
+            os.fchown(ends[kept], *self.owner)
         return ends
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.errors import InvalidArgument, Violation
 from executor_service.oci.openat2 import open_in_root
+from executor_service.user_mapping import UserMapping
 
 MAX_FILE_SIZE = 1024 * 1024  # bytes; a real passwd file has a few thousand
 MAX_ID = 2**31 - 1
@@ -73,6 +74,16 @@ def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> Reso
         additional_gids=tuple(dict.fromkeys((gid, *additional))),
         home=_checked_home(entry.home, user),
     )
+
+
+def check_mapped(user: ResolvedUser, mapping: UserMapping, spelled: str) -> None:
+    """Raises InvalidArgument for ids that a container with such a mapping does not have."""
+    for number in (user.uid, user.gid, *user.additional_gids):
+        if number >= mapping.count:
+            raise _refused(
+                f"user {spelled!r} resolves to the id {number}, but this node remaps users and gives a container the "
+                f"ids 0 to {mapping.count - 1}; choose a smaller one, or give userns_mode 'host'"
+            )
 
 
 def _find_user(rootfs: Path, wanted: str, *, spelled: str) -> _PasswdEntry:

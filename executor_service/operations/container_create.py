@@ -28,6 +28,8 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
         broken.append(
             Violation(field="spec.runtime", description=f"{spec.runtime!a} is not on this node, only {known}")
         )
+    if spec.remapped and node.user_mapping is None:
+        broken.append(Violation(field="spec.remapped", description="this node remaps no users (userns_remap)"))
     if broken:
         raise InvalidArgument(violations=broken)
     async with node.locks.hold(spec.id):

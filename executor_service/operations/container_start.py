@@ -23,7 +23,7 @@ from executor_service.node import Node
 from executor_service.oci.runtime import CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
-from executor_service.operations.namespace_join import check_joined, join_namespaces
+from executor_service.operations.namespace_join import check_joined, join_namespaces, sandbox_owner
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
@@ -31,6 +31,7 @@ from executor_service.records import Change, ContainerRecord, Phase, Run
 from executor_service.restart import RestartState
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded, together
+from executor_service.user_namespaces import Owner
 
 POLICY_START = "restart-"  # how the start ids begin that the executor gives
 
@@ -132,7 +133,8 @@ class _Start:
         try:
             async with asyncio.timeout(node.limits.start):
                 joined = await join_namespaces(node, self.spec)
-                await together(self._record(steps), self._root(steps), self._network(steps))
+                owner = sandbox_owner(node, self.spec, joined)
+                await together(self._record(steps), self._root(steps), self._network(steps, owner))
                 with steps.step("bundle"):
                     self._push("bundle", lambda: node.seams.bundles.remove_bundle(container_id))
                     bundle = await node.seams.bundles.lay_out(
@@ -168,7 +170,7 @@ class _Start:
     async def _root(self, steps: StartSteps) -> None:
         with steps.step("mount"):
             self._push("root", lambda: self.node.seams.snapshots.unmount(self.spec.id))
-            self.rootfs = await self.node.seams.snapshots.mount(self.spec.id)
+            self.rootfs = await self.node.seams.snapshots.mount(self.spec.id, remapped=self.spec.remapped)
         if self.spec.mounts:
             with steps.step("mounts"):
                 self._push("mounts", lambda: self.node.seams.mounts.end(self.spec.id))
@@ -176,14 +178,16 @@ class _Start:
         with steps.step("user"):
             self.user = await self.node.seams.bundles.resolve_user(self.spec, rootfs=self.rootfs, mounts=self.mounts)
 
-    async def _network(self, steps: StartSteps) -> None:
+    async def _network(self, steps: StartSteps, owner: Owner | None) -> None:
         with steps.step("sandbox"):
             network, spec = self.node.seams.network, self.spec
             self._push("network", lambda: network.leave(spec.id))
             if spec.network_mode is NetworkMode.CONTAINER:
                 self.sandbox = await network.join(spec.id, spec.network_container)
             else:
-                self.sandbox = await network.create(spec.id, mode=spec.network_mode, endpoints=spec.endpoints)
+                self.sandbox = await network.create(
+                    spec.id, mode=spec.network_mode, endpoints=spec.endpoints, owner=owner
+                )
 
     async def _commit(self, process: CreatedProcess) -> JournalEntry:
         """The point of no return: whoever cancels after it finds the container running."""

@@ -10,5 +10,9 @@ from executor_service.records import Run
 
 def exec_target(paths: Paths, spec: ContainerSpec, run: Run) -> ExecTarget:
     return ExecTarget(
-        container_id=spec.id, process=run.process.container, bundle=paths.bundle(spec.id), runtime=spec.runtime
+        container_id=spec.id,
+        process=run.process.container,
+        bundle=paths.bundle(spec.id),
+        runtime=spec.runtime,
+        remapped=spec.remapped,
     )

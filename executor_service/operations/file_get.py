@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
+from executor_service.files.owners import Owners
 from executor_service.files.pack import TreePacker
 from executor_service.files.refusals import path_errors
 from executor_service.files.resolve import Found, PathStat, found
 from executor_service.files.threads import Sink
 from executor_service.node import Node
-from executor_service.operations.file_root import check_path, container_root, refuse_below_mount, usable
+from executor_service.operations.file_root import check_path, container_root, layered_root, refuse_below_mount, usable
 from executor_service.storage.threads import finish
 
 
@@ -24,11 +25,11 @@ async def file_get(node: Node, *, container_id: str, path: str) -> AsyncGenerato
     async with AsyncExitStack() as stack:
         stack.enter_context(path_errors(container_id, path))
         root = await stack.enter_async_context(container_root(node, record))
-        opened = found(root, path)
+        opened = found(root.descriptor, path)
         thing = await finish(opened.__enter__)
         stack.callback(opened.__exit__, None, None, None)
         yield thing.stat
-        async with aclosing(node.copies.stream(partial(_pack, thing))) as chunks:
+        async with aclosing(node.copies.stream(partial(_pack, thing, Owners(root.mapping)))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -38,12 +39,12 @@ async def file_export(node: Node, container_id: str) -> AsyncGenerator[bytes]:
     record, _ = usable(node, container_id)
     async with AsyncExitStack() as stack:
         stack.enter_context(path_errors(container_id, "/"))
-        merged = await stack.enter_async_context(node.seams.snapshots.visit(record.id))
+        merged, mapping = await stack.enter_async_context(layered_root(node, record))
 
         def pack(sink: Sink) -> None:
             root = os.open(merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                TreePacker(sink).pack(root, b"")
+                TreePacker(sink, owners=Owners(mapping)).pack(root, b"")
             finally:
                 os.close(root)
 
@@ -52,5 +53,5 @@ async def file_export(node: Node, container_id: str) -> AsyncGenerator[bytes]:
                 yield chunk
 
 
-def _pack(thing: Found, sink: Sink) -> None:
-    TreePacker(sink).pack(thing.descriptor, thing.member)
+def _pack(thing: Found, owners: Owners, sink: Sink) -> None:
+    TreePacker(sink, owners=owners).pack(thing.descriptor, thing.member)

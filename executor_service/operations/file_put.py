@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from common.errors import FailedPrecondition, InvalidArgument
 from executor_service.container import ContainerSpec
+from executor_service.files.owners import Owners
 from executor_service.files.refusals import corrupt_archive, path_errors
 from executor_service.files.resolve import target_directory
 from executor_service.files.threads import Check
@@ -20,6 +21,7 @@ from executor_service.node import Node
 from executor_service.operations.file_root import check_path, container_root, refuse_below_mount, usable
 from executor_service.records import ContainerRecord, Phase
 from executor_service.storage.archive import SeekingSource
+from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.spool import spooled
 from executor_service.storage.tar_reader import TarReader
 
@@ -52,10 +54,14 @@ async def _unpack(node: Node, record: ContainerRecord, plain: BinaryIO, *, path:
 
             def work(check: Check) -> None:
                 check_archive(_reader(plain), check)
-                with target_directory(root, path) as target:
-                    whole = os.path.samestat(os.fstat(root), os.fstat(target))
-                    reader = _reader(plain)
-                    TreeUnpacker(target, whole=whole, rules=rules, check=check).unpack(reader)
+                as_mapped_root(root.mapping, lambda: unpack(check))
+
+            def unpack(check: Check) -> None:
+                with target_directory(root.descriptor, path) as target:
+                    whole = os.path.samestat(os.fstat(root.descriptor), os.fstat(target))
+                    owners = Owners(root.mapping)
+                    unpacker = TreeUnpacker(target, whole=whole, rules=rules, check=check, owners=owners)
+                    unpacker.unpack(_reader(plain))
 
             await node.copies.finish(work)
 

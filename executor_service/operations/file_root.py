@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import FailedPrecondition, InvalidArgument, Violation
@@ -20,21 +21,41 @@ from executor_service.oci.runtime import Process
 from executor_service.operations.container_rules import id_violations
 from executor_service.records import ContainerRecord, Phase
 from executor_service.storage.threads import finish
+from executor_service.user_mapping import UserMapping, mapping_of
 
 _MAX_PATH = 4096  # bytes, PATH_MAX
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRoot:
+    """`descriptor` is O_PATH. `mapping`: how owners are seen through it, None as they are."""
+
+    descriptor: int
+    mapping: UserMapping | None
+
+
 @asynccontextmanager
-async def container_root(node: Node, record: ContainerRecord) -> AsyncIterator[int]:
-    """An O_PATH descriptor. Raises NotFound, and what a mount raises."""
+async def container_root(node: Node, record: ContainerRecord) -> AsyncIterator[ContainerRoot]:
+    """Raises NotFound, and what a mount raises."""
     process = record.run.process.container if record.phase is Phase.RUNNING and record.run is not None else None
-    # Visited also while it runs: were it to end and start again meanwhile, its layers would be mounted twice.
-    async with node.seams.snapshots.visit(record.id) as merged:
+    async with layered_root(node, record) as (merged, mapping):
         descriptor = await finish(lambda: _open(merged, process))
         try:
-            yield descriptor
+            yield ContainerRoot(descriptor=descriptor, mapping=mapping)
         finally:
             os.close(descriptor)
+
+
+@asynccontextmanager
+async def layered_root(node: Node, record: ContainerRecord) -> AsyncIterator[tuple[Path, UserMapping | None]]:
+    """Where the root is mounted, without what is mounted in it while it runs, and how owners are seen there. Raises
+    NotFound, and what a mount raises."""
+    mapping = None
+    if record.spec is not None and record.spec.remapped:
+        mapping = await finish(lambda: _mapping(node, record))
+    # Visited also while it runs: were it to end and start again meanwhile, its layers would be mounted twice.
+    async with node.seams.snapshots.visit(record.id, remapped=mapping is not None) as merged:
+        yield merged, mapping
 
 
 def usable(node: Node, container_id: str) -> tuple[ContainerRecord, ContainerSpec]:
@@ -81,6 +102,14 @@ def check_path(path: str) -> None:
         why = f"has {len(os.fsencode(path))} bytes; the limit is {_MAX_PATH}"
     if why:
         raise InvalidArgument(violations=[Violation(field="path", description=why)])
+
+
+def _mapping(node: Node, record: ContainerRecord) -> UserMapping | None:
+    """A running container's own, for the setting may have changed since its start."""
+    if record.phase.has_process and record.run is not None:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            return mapping_of(record.run.process.container.pid)
+    return node.user_mapping
 
 
 def _open(merged: Path, process: Process | None) -> int:

@@ -10,6 +10,8 @@ from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.records import Phase
 from executor_service.storage.threads import finish
+from executor_service.user_mapping import mapping_of
+from executor_service.user_namespaces import Owner
 
 
 async def join_namespaces(node: Node, spec: ContainerSpec) -> Joined:
@@ -23,6 +25,21 @@ async def join_namespaces(node: Node, spec: ContainerSpec) -> Joined:
     if wanted.pid is NamespaceMode.CONTAINER:
         pid = _running(node, spec, "process", wanted.pid_container)
     return Joined(ipc=ipc, pid=pid)
+
+
+def sandbox_owner(node: Node, spec: ContainerSpec, joined: Joined) -> Owner | None:
+    """The user namespace of the container: a new one, or that of the containers it joins; None for the node's own.
+    Raises FailedPrecondition when the node remaps no users any more, or remapped them to others before."""
+    if not spec.remapped:
+        return None
+    if node.user_mapping is None:
+        why = "it was created with remapped users, and the executor's userns_remap is off now; set it again"
+        raise _refused(spec, f"{why}, or create the container anew", reason="NOT_REMAPPED")
+    for process in joined.processes:
+        if mapping_of(process.pid) != node.user_mapping:
+            why = "the container whose namespace it joins was started with other remapped users; restart that one"
+            raise _refused(spec, why)
+    return Owner(mapping=node.user_mapping, beside=next((process.pid for process in joined.processes), None))
 
 
 async def check_joined(spec: ContainerSpec, joined: Joined) -> None:
@@ -40,16 +57,19 @@ def _running(node: Node, spec: ContainerSpec, kind: str, container_id: str) -> P
     if record.phase is not Phase.RUNNING or record.run is None:
         why = f"cannot join the {kind} namespace of container {container_id!r}: it does not run; start it first"
         raise _refused(spec, why)
+    if record.spec.remapped != spec.remapped:
+        why = f"cannot join the {kind} namespace of container {container_id!r}: one of the two has remapped users and "
+        raise _refused(spec, f"{why}the other has not; create both with the same userns_mode")
     if kind == "IPC" and record.spec.namespaces.ipc is not NamespaceMode.SHAREABLE:
         why = f"cannot join the IPC namespace of container {container_id!r}: its own IPC mode is not 'shareable'"
         raise _refused(spec, why)
     return record.run.process.container
 
 
-def _refused(spec: ContainerSpec, why: str) -> FailedPrecondition:
+def _refused(spec: ContainerSpec, why: str, *, reason: str = "CANNOT_JOIN_NAMESPACE") -> FailedPrecondition:
     return FailedPrecondition(
         f"container {spec.id!r}: {why}",
         resource_type="container",
         resource_name=spec.id,
-        reason="CANNOT_JOIN_NAMESPACE",
+        reason=reason,
     )

@@ -12,6 +12,7 @@ from executor_service.node import Node
 from executor_service.oci.cgroup_features import CgroupFeatures
 from executor_service.storage.image_config import host_architecture
 from executor_service.storage.mount_tree import recursive_read_only
+from executor_service.user_mapping import UserMapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class NodeFacts:
     apparmor: bool = False
     selinux: bool = False
     init: bool = False
+    user_mapping: UserMapping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

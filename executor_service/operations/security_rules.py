@@ -70,10 +70,28 @@ def _namespaces(spec: ContainerSpec) -> _Rules:
             yield field, f"{other[:80]!a} must be 64 lower-case hexadecimal characters"
         elif other == spec.id and other:
             yield field, "a container cannot join its own namespace"
+    if spec.remapped:
+        yield from _remapped(spec)
     if wanted.pid in (NamespaceMode.SHAREABLE, NamespaceMode.NONE):
         yield "pid_mode", f"{wanted.pid.value!r} is for IPC namespaces only"
     if spec.init and wanted.pid is not NamespaceMode.PRIVATE:
         yield "init", "needs a process namespace of the container's own"
+
+
+def _remapped(spec: ContainerSpec) -> _Rules:
+    """With users of its own nothing of the node's can be shared, for root of the container is nobody there."""
+    wanted, why = spec.namespaces, "cannot be with remapped users; the container needs the node's own"
+    for field, asked in (
+        ("privileged", spec.security.privileged),
+        ("writable_cgroups", spec.security.writable_cgroups),
+        ("network_mode", spec.network_mode is NetworkMode.HOST),
+        ("pid_mode", wanted.pid is NamespaceMode.HOST),
+        ("ipc_mode", wanted.ipc is NamespaceMode.HOST),
+    ):
+        if asked:
+            yield field, why
+    if wanted.ipc_container and wanted.pid_container and wanted.ipc_container != wanted.pid_container:
+        yield "pid_container", "must be the ipc_container with remapped users, which only one of them has"
 
 
 def _sysctls(spec: ContainerSpec) -> _Rules:

@@ -25,6 +25,8 @@ _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOUNT_ATTR_RDONLY = 0x1
+_MOUNT_ATTR_IDMAP = 0x00100000
+_MS_PRIVATE = 1 << 18
 _AT_FDCWD = -100
 
 _CLONE_FS = 0x00000200
@@ -57,13 +59,27 @@ def attach_tree(tree: int, target: Path) -> None:
 
 def make_read_only(tree: int, *, recursive: bool) -> None:
     """Raises OSError, ENOSYS before Linux 5.12."""
-    attributes = _MountAttributes(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+    _set(tree, _MountAttributes(_MOUNT_ATTR_RDONLY, 0, 0, 0), "make a mount read-only", recursive=recursive)
+
+
+def map_owners(tree: int, users: int, *, recursive: bool) -> None:
+    """Show the owners of the copy's files as the user namespace `users` (a descriptor) maps them, and let no mount come
+    from the original. Raises OSError, EINVAL when the file system cannot."""
+    _set(
+        tree,
+        _MountAttributes(_MOUNT_ATTR_IDMAP, 0, _MS_PRIVATE, users),
+        "map the owners of a mount",
+        recursive=recursive,
+    )
+
+
+def _set(tree: int, attributes: _MountAttributes, what: str, *, recursive: bool) -> None:
     result = _libc.syscall(
         ctypes.c_long(_SYS_MOUNT_SETATTR),
         *(ctypes.c_int(tree), b"", ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0))),
         *(ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes))),
     )
-    _checked(result, "make a mount read-only")
+    _checked(result, what)
 
 
 @cache

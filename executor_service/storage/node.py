@@ -14,6 +14,7 @@ from executor_service.storage.durable import private_directory
 from executor_service.storage.images import ImageStore
 from executor_service.storage.layers import LayerStore
 from executor_service.storage.local_images import ArchiveLimits, LocalImages
+from executor_service.storage.mapped_trees import MappedTrees
 from executor_service.storage.overlay import OverlaySnapshots
 from executor_service.storage.snapshots import Snapshotter
 from executor_service.storage.threads import finish
@@ -35,14 +36,16 @@ class Storage:
 
 
 @asynccontextmanager
-async def open_storage(root: Path, *, limits: StorageLimits | None = None) -> AsyncIterator[Storage]:
+async def open_storage(
+    root: Path, *, limits: StorageLimits | None = None, mapped: MappedTrees | None = None
+) -> AsyncIterator[Storage]:
     """Storage below `root` (made, mode 0700; one process at a time), with what an earlier crash left swept away.
 
     `root` must be on a file system that overlayfs takes as its upper layer (ext4, xfs, btrfs, tmpfs).
     """
     await finish(lambda: private_directory(root))
     with _claimed(root):
-        async with _opened(root, limits or StorageLimits()) as storage:
+        async with _opened(root, limits or StorageLimits(), mapped) as storage:
             yield storage
 
 
@@ -63,13 +66,13 @@ def _claimed(root: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _opened(root: Path, limits: StorageLimits) -> AsyncIterator[Storage]:
+async def _opened(root: Path, limits: StorageLimits, mapped: MappedTrees | None) -> AsyncIterator[Storage]:
     async with (
         Trash(root / "trash") as trash,
         LayerStore(root, trash=trash) as layers,
         Unpacker(limits=limits.unpack) as unpacker,
         LocalImages(root, layers=layers, unpacker=unpacker, limits=limits.archive) as images,
-        OverlaySnapshots(root, images=images, layers=layers, trash=trash) as snapshots,
+        OverlaySnapshots(root, images=images, layers=layers, trash=trash, mapped=mapped) as snapshots,
     ):
         await layers.collect()
         yield Storage(images=images, snapshots=snapshots, trash=trash)

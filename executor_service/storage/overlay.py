@@ -27,6 +27,8 @@ from executor_service.storage.images import ImageStore
 from executor_service.storage.init_layer import init_layer_name, make_init_layer, unsafe_directories
 from executor_service.storage.keyed_locks import KeyedLocks
 from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.mapped_ids import as_mapped_root
+from executor_service.storage.mapped_trees import MappedTrees, check_passable, let_pass
 from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all, visible
 from executor_service.storage.refusals import disk_errors
 from executor_service.storage.snapshots import RootLayers, Snapshotter
@@ -63,7 +65,11 @@ class _Visits:
 class OverlaySnapshots:
     """`Snapshotter` on overlayfs. Use as an async context manager."""
 
-    def __init__(self, root: Path, *, images: ImageStore, layers: LayerStore, trash: Trash) -> None:
+    def __init__(
+        self, root: Path, *, images: ImageStore, layers: LayerStore, trash: Trash, mapped: MappedTrees | None = None
+    ) -> None:
+        self._root = root
+        self._mapped = mapped
         self._containers = root / "containers"
         self._staging = root / "staging"
         self._images = images
@@ -107,13 +113,13 @@ class OverlaySnapshots:
                 raise
             self._records[container_id] = record
 
-    async def mount(self, container_id: str) -> Path:
+    async def mount(self, container_id: str, *, remapped: bool = False) -> Path:
         async with self._exclusive(container_id):
             record = self._known(container_id)
             if record is None:
                 raise _not_prepared(container_id)
             with disk_errors(f"container {container_id}: its root cannot be mounted"):
-                unsafe = await finish(lambda: self._mount(container_id, record))
+                unsafe = await finish(lambda: self._mount(container_id, record, remapped=remapped))
             if unsafe:
                 raise FailedPrecondition(
                     f"container {container_id}: {', '.join(unsafe)} of the image {record.image_id!r} must be real "
@@ -127,7 +133,7 @@ class OverlaySnapshots:
         return self._containers / container_id / "merged"
 
     @asynccontextmanager
-    async def visit(self, container_id: str) -> AsyncIterator[Path]:
+    async def visit(self, container_id: str, *, remapped: bool = False) -> AsyncIterator[Path]:
         merged = self._containers / container_id / "merged"
         async with self._exclusive(container_id):
             record = self._known(container_id)
@@ -135,7 +141,7 @@ class OverlaySnapshots:
                 raise _not_prepared(container_id)
             if (visits := self._visits.get(container_id)) is None:
                 with disk_errors(f"container {container_id}: its root cannot be mounted"):
-                    fresh = await finish(lambda: self._mount_if_absent(container_id, record))
+                    fresh = await finish(lambda: self._mount_if_absent(container_id, record, remapped=remapped))
                 visits = self._visits[container_id] = _Visits(keep=not fresh)
             visits.count += 1
         try:
@@ -178,9 +184,10 @@ class OverlaySnapshots:
         self._trash.empty_soon()
         await self._layers.collect()
 
-    async def image_trees(self, image_id: str) -> Sequence[Path]:
+    async def image_trees(self, image_id: str, *, remapped: bool = False) -> Sequence[Path]:
         layers = (await self._images.get(image_id)).layers
-        return [self._layers.tree(name) for name in dict.fromkeys(map(layer_name, reversed(layers)))]
+        trees = [self._layers.tree(name) for name in dict.fromkeys(map(layer_name, reversed(layers)))]
+        return [self._remaps().at(tree) for tree in trees] if remapped else trees
 
     async def list(self) -> set[str]:
         return {*self._records, *self._broken}
@@ -241,24 +248,40 @@ class OverlaySnapshots:
             self._trash.throw(staged)
             raise
 
-    def _mount(self, container_id: str, record: _Record) -> Sequence[str]:
+    def _mount(self, container_id: str, record: _Record, *, remapped: bool) -> Sequence[str]:
         """The unsafe directories; with any, nothing is left mounted that was not before."""
         merged = self._containers / container_id / "merged"
-        fresh = self._mount_if_absent(container_id, record)
+        fresh = self._mount_if_absent(container_id, record, remapped=remapped)
         unsafe = unsafe_directories(merged)
         if unsafe and fresh:
             unmount_all(merged)
         return unsafe
 
-    def _mount_if_absent(self, container_id: str, record: _Record) -> bool:
+    def _mount_if_absent(self, container_id: str, record: _Record, *, remapped: bool) -> bool:
         """False when it was mounted already."""
         home = self._containers / container_id
         merged = home / "merged"
         if is_mounted(merged):
             return False
         lower = [self._layers.tree(name) for name in record.names()]
-        mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
+        if remapped:
+            self._mount_remapped(home, lower)
+        else:
+            mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
         return True
+
+    def _mount_remapped(self, home: Path, lower: Sequence[Path]) -> None:
+        mapped = self._remaps()
+        let_pass(home, mapped.mapping)
+        layers = [mapped.at(tree) for tree in visible(lower)]
+        upper, work = mapped.at(home / "upper"), mapped.at(home / "work")
+        # Overlayfs makes its own files as whoever mounted it, and the layer takes them from nobody but its owners.
+        as_mapped_root(mapped.mapping, lambda: mount_overlay(home / "merged", lower=layers, upper=upper, work=work))
+
+    def _remaps(self) -> MappedTrees:
+        if self._mapped is None:
+            raise FailedPrecondition("this node does not remap the users of containers", reason="NOT_REMAPPED")
+        return self._mapped
 
     def _remove(self, container_id: str) -> None:
         home = self._containers / container_id
@@ -268,6 +291,10 @@ class OverlaySnapshots:
 
     def _open(self) -> None:
         private_directory(self._containers)
+        if self._mapped is not None:
+            for directory in (self._root, self._containers):
+                let_pass(directory, self._mapped.mapping)
+            check_passable(self._containers / "any", self._mapped.mapping)
         for home in self._containers.iterdir():
             if not CONTAINER_ID.fullmatch(home.name):
                 _log.warning("foreign entry among the containers left alone", path=str(home))

@@ -24,14 +24,14 @@ class Snapshotter(Protocol):
         """Make the writable layer (and Docker's init layer) on disk; mounts nothing. `image_id` empty: an empty root.
         Raises NotFound when the image is not here."""
 
-    async def mount(self, container_id: str) -> Path:
-        """Mount the root and return its path; returns at once when it is mounted already. Raises NotFound when it was
-        never prepared."""
+    async def mount(self, container_id: str, *, remapped: bool = False) -> Path:
+        """Mount the root and return its path; returns at once when it is mounted already. `remapped`: with the node's
+        ids in the place of the container's. Raises NotFound when it was never prepared."""
 
     async def unmount(self, container_id: str) -> None:
         """Unmount (lazily as a last resort). Nothing mounted: nothing happens."""
 
-    def visit(self, container_id: str) -> AbstractAsyncContextManager[Path]:
+    def visit(self, container_id: str, *, remapped: bool = False) -> AbstractAsyncContextManager[Path]:
         """The root, mounted while the block runs, and after it only if it was mounted by `mount` meanwhile or before:
         an `unmount` during a visit takes effect at its end, so there is never a second mount of the same layers.
         Raises NotFound when it was never prepared."""
@@ -42,7 +42,7 @@ class Snapshotter(Protocol):
     async def remove(self, container_id: str) -> None:
         """Unmount and delete the writable layer. Nothing there: nothing happens."""
 
-    async def image_trees(self, image_id: str) -> Sequence[Path]:
+    async def image_trees(self, image_id: str, *, remapped: bool = False) -> Sequence[Path]:
         """The directories of the image's layers, topmost first, at least one. Raises NotFound."""
 
     async def list(self) -> set[str]:

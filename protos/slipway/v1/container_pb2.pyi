@@ -542,7 +542,9 @@ class HostConfig(_message.Message):
     uts_mode: _builtins.str
     """Host name namespace: empty for its own, or `host`. Default: its own."""
     userns_mode: _builtins.str
-    """User namespace: empty or `host`, which mean the same: user ids are not remapped. Default: empty."""
+    """User namespace. `host`: the node's. Empty: one of its own on a node that remaps users (`userns_remap`), else the node's.
+    Default: empty.
+    """
     cgroupns_mode: _builtins.str
     """Cgroup namespace: `private` or `host`. Default: `private` with cgroup v2, `host` with v1."""
     cgroup_parent: _builtins.str

@@ -62,6 +62,7 @@ class GetNodeResponse(_message.Message):
     SELINUX_FIELD_NUMBER: _builtins.int
     RECURSIVE_READ_ONLY_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
+    USER_MAPPING_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Random, made with the node's state and kept with it."""
     version: _builtins.str
@@ -114,6 +115,10 @@ class GetNodeResponse(_message.Message):
         `pids`, `blkio_weight`, `blkio_throttle`.
         """
 
+    @_builtins.property
+    def user_mapping(self) -> Global___UserMapping:
+        """Which users the containers' are on the node; absent: the same."""
+
     def __init__(
         self,
         *,
@@ -138,14 +143,47 @@ class GetNodeResponse(_message.Message):
         selinux: _builtins.bool = ...,
         recursive_read_only: _builtins.bool = ...,
         init: _builtins.bool = ...,
+        user_mapping: Global___UserMapping | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping", "user_mapping", b"user_mapping"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping", "apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "user_mapping", b"user_mapping", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__user_mapping: _TypeAlias = _typing.Literal["user_mapping"]  # noqa: Y015
+    _WhichOneofArgType__user_mapping: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_mapping) -> _WhichOneofReturnType__user_mapping | None: ...
+
+Global___GetNodeResponse: _TypeAlias = GetNodeResponse  # noqa: Y015
+
+@_typing.final
+class UserMapping(_message.Message):
+    """The ids of a container that has a user namespace of its own, 0 and up, are these on the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_UID_FIELD_NUMBER: _builtins.int
+    FIRST_GID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    first_uid: _builtins.int
+    """User 0."""
+    first_gid: _builtins.int
+    """Group 0."""
+    count: _builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        first_uid: _builtins.int = ...,
+        first_gid: _builtins.int = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first_gid", b"first_gid", "first_uid", b"first_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetNodeResponse: _TypeAlias = GetNodeResponse  # noqa: Y015
+Global___UserMapping: _TypeAlias = UserMapping  # noqa: Y015
 
 @_typing.final
 class GetDiskUsageRequest(_message.Message):
