@@ -24,8 +24,8 @@ CGROUP_FEATURES = frozenset(
 class HostFacts:
     """`runtimes`: names of the node's OCI runtimes, its default first, never empty. `cgroup_features`: of
     `CGROUP_FEATURES`. `cpuset_*`: lists as `0-3`; they are empty, and `cpus` 0, when the node did not say.
-    `capabilities`: those it can give. `cgroup_layout`: `v1`, `hybrid` or `v2`. `init`: whether it has one. `remapped_ids`: how
-    many users and groups a container has on a node that remaps them, else 0."""
+    `capabilities`: those it can give. `cgroup_layout`: `v1`, `hybrid` or `v2`. `init`: whether it has one.
+    `remapped_ids`: how many users and groups a container has on a node that remaps them, else 0."""
 
     runtimes: tuple[str, ...]
     ipv4_forwarding: bool = True

@@ -184,7 +184,8 @@ class ConmonRuntime:
             raise StartFailed(f"container {bundle.container_id!r}: its process was killed at once", exit_code=128)
         if runtime.kind is RuntimeKind.CRUN:
             self._filters.learn(bundle.config, self._state(runtime) / bundle.container_id)
-            give_streams(bundle, container.pid)
+        if bundle.users is not None:
+            give_streams(bundle.users, container.pid)
         return CreatedProcess(container=container, monitor=monitor)
 
     async def _end(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from common.errors import Internal
-from executor_service.oci.runtime import Bundle
+from executor_service.oci.runtime import Bundle, BundleUsers
 from executor_service.oci.runtimes import RuntimeKind
 from executor_service.user_mapping import UserMapping
 from executor_service.user_namespaces import owner_of
@@ -31,15 +31,13 @@ def config_for(bundle: Bundle, kind: RuntimeKind) -> Iterator[Mapping[str, objec
         yield _in_namespace(bundle.config, path, users.mapping, mapped=kind is not RuntimeKind.CRUN)
 
 
-def give_streams(bundle: Bundle, pid: int) -> None:
+def give_streams(users: BundleUsers, pid: int) -> None:
     """Let the container's process open its own pipes again (/dev/stdout)."""
-    if bundle.users is None:
-        return
     for number in _STREAMS:
         path = f"/proc/{pid}/fd/{number}"
         with suppress(FileNotFoundError):  # it has ended
             if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - a link of /proc
-                os.chown(path, bundle.users.uid, bundle.users.gid)
+                os.chown(path, users.uid, users.gid)
 
 
 def _in_namespace(
