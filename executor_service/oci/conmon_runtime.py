@@ -29,6 +29,7 @@ from common.errors import (
     StartFailed,
 )
 from executor_service.container import CONTAINER_ID
+from executor_service.network.worker import in_own_thread
 from executor_service.oci import leftovers
 from executor_service.oci.bundle_record import (
     command_of,
@@ -45,7 +46,7 @@ from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProces
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
 from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
-from executor_service.oci.user_namespace import config_for, give_streams
+from executor_service.oci.user_namespace import config_for, domainname, give_streams, set_domainname
 from executor_service.run import run
 
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
@@ -90,7 +91,10 @@ class ConmonRuntime:
                     await asyncio.shield(spawned)
                     answer = await read_sync(sync_read)
                     await warm_up
-                    return self._created(bundle, runtime, answer)
+                    created = self._created(bundle, runtime, answer)
+                if name := domainname(bundle):
+                    await in_own_thread(lambda: set_domainname(created.container.pid, name))
+                return created
         except BaseException as error:
             await _whole(self._abandon(bundle, spawned), container_id=bundle.container_id)
             if isinstance(error, TimeoutError):

@@ -6,6 +6,7 @@ config-linux.md#user-namespace-mappings; crun and runc, tested.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,11 @@ from executor_service.oci.runtimes import RuntimeKind
 from executor_service.user_mapping import UserMapping
 from executor_service.user_namespaces import owner_of
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 _STREAMS = (0, 1, 2)
+_DOMAINNAME = "kernel.domainname"
+_CLONE_NEWUTS = 0x04000000
 
 
 @contextmanager
@@ -40,6 +45,25 @@ def give_streams(users: BundleUsers, pid: int) -> None:
                 os.chown(path, users.uid, users.gid)
 
 
+def domainname(bundle: Bundle) -> str:
+    """The NIS domain name to be set by `set_domainname`; empty: none, or the runtime sets it."""
+    linux = bundle.config["linux"] if bundle.users is not None else None
+    return str(linux.get("sysctl", {}).get(_DOMAINNAME, "")) if isinstance(linux, dict) else ""
+
+
+def set_domainname(pid: int, name: str) -> None:
+    """In the UTS namespace of the process: this parameter of the kernel's is root's of the node to write, the system
+    call root's of the container. Leaves the calling thread in there; raises OSError."""
+    namespace = os.open(f"/proc/{pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = name.encode()
+        if _libc.setns(namespace, _CLONE_NEWUTS) != 0 or _libc.setdomainname(content, len(content)) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), "the domain name")
+    finally:
+        os.close(namespace)
+
+
 def _in_namespace(
     config: Mapping[str, object], path: str, mapping: UserMapping, *, mapped: bool
 ) -> Mapping[str, object]:
@@ -49,6 +73,8 @@ def _in_namespace(
     if not isinstance(linux, dict):
         raise Internal("an OCI configuration without linux")
     linux = {**linux, "namespaces": [{"type": "user", "path": path}, *linux["namespaces"]]}
+    if _DOMAINNAME in linux.get("sysctl", {}):
+        linux["sysctl"] = {name: value for name, value in linux["sysctl"].items() if name != _DOMAINNAME}
     if mapped:
         for key, first in (("uidMappings", mapping.first_uid), ("gidMappings", mapping.first_gid)):
             linux[key] = [{"containerID": 0, "hostID": first, "size": mapping.count}]
