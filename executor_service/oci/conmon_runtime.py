@@ -46,7 +46,7 @@ from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProces
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
 from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
-from executor_service.oci.user_namespace import config_for, domainname, give_streams, set_domainname
+from executor_service.oci.user_namespace import check_users, config_for, domainname, give_streams, set_domainname
 from executor_service.run import run
 
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
@@ -189,6 +189,7 @@ class ConmonRuntime:
         if runtime.kind is RuntimeKind.CRUN:
             self._filters.learn(bundle.config, self._state(runtime) / bundle.container_id)
         if bundle.users is not None:
+            check_users(bundle, container.pid)
             give_streams(bundle.users, container.pid)
         return CreatedProcess(container=container, monitor=monitor)
 

@@ -12,10 +12,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from common.errors import Internal
+from common.errors import FailedPrecondition, Internal
 from executor_service.oci.runtime import Bundle, BundleUsers
 from executor_service.oci.runtimes import RuntimeKind
-from executor_service.user_mapping import UserMapping
+from executor_service.user_mapping import UserMapping, mapping_of
 from executor_service.user_namespaces import owner_of
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +43,19 @@ def give_streams(users: BundleUsers, pid: int) -> None:
         with suppress(FileNotFoundError):  # it has ended
             if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - a link of /proc
                 os.chown(path, users.uid, users.gid)
+
+
+def check_users(bundle: Bundle, pid: int) -> None:
+    """The namespace may be that of a sandbox made for others, or before the setting changed. Raises FailedPrecondition
+    unless the process has the users that its files are mapped for."""
+    if bundle.users is not None and mapping_of(pid) != bundle.users.mapping:
+        raise FailedPrecondition(
+            f"container {bundle.container_id!r}: those whose namespaces it shares have other users on the node than it "
+            "would have; stop them all, and start them again",
+            resource_type="container",
+            resource_name=bundle.container_id,
+            reason="OTHER_USERS",
+        )
 
 
 def domainname(bundle: Bundle) -> str:

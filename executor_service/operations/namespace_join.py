@@ -8,7 +8,7 @@ from executor_service.node import Node
 from executor_service.oci.namespaces import NOTHING_JOINED, Joined
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
-from executor_service.records import Phase
+from executor_service.records import ContainerRecord, Phase
 from executor_service.storage.threads import finish
 from executor_service.user_mapping import mapping_of
 from executor_service.user_namespaces import Owner
@@ -16,6 +16,8 @@ from executor_service.user_namespaces import Owner
 
 async def join_namespaces(node: Node, spec: ContainerSpec) -> Joined:
     """Raises FailedPrecondition when one of them does not run, or does not share."""
+    if spec.network_container:
+        _check_users(spec, "network", spec.network_container, node.records.find(spec.network_container))
     wanted = spec.namespaces
     if NamespaceMode.CONTAINER not in (wanted.ipc, wanted.pid):
         return NOTHING_JOINED
@@ -57,13 +59,17 @@ def _running(node: Node, spec: ContainerSpec, kind: str, container_id: str) -> P
     if record.phase is not Phase.RUNNING or record.run is None:
         why = f"cannot join the {kind} namespace of container {container_id!r}: it does not run; start it first"
         raise _refused(spec, why)
-    if record.spec.remapped != spec.remapped:
-        why = f"cannot join the {kind} namespace of container {container_id!r}: one of the two has remapped users and "
-        raise _refused(spec, f"{why}the other has not; create both with the same userns_mode")
+    _check_users(spec, kind, container_id, record)
     if kind == "IPC" and record.spec.namespaces.ipc is not NamespaceMode.SHAREABLE:
         why = f"cannot join the IPC namespace of container {container_id!r}: its own IPC mode is not 'shareable'"
         raise _refused(spec, why)
     return record.run.process.container
+
+
+def _check_users(spec: ContainerSpec, kind: str, container_id: str, record: ContainerRecord | None) -> None:
+    if record is not None and record.spec is not None and record.spec.remapped != spec.remapped:
+        why = f"cannot join the {kind} namespace of container {container_id!r}: one of the two has remapped users and "
+        raise _refused(spec, f"{why}the other has not; create both with the same userns_mode")
 
 
 def _refused(spec: ContainerSpec, why: str, *, reason: str = "CANNOT_JOIN_NAMESPACE") -> FailedPrecondition:

@@ -90,8 +90,9 @@ def _remapped(spec: ContainerSpec) -> _Rules:
     ):
         if asked:
             yield field, why
-    if wanted.ipc_container and wanted.pid_container and wanted.ipc_container != wanted.pid_container:
-        yield "pid_container", "must be the ipc_container with remapped users, which only one of them has"
+    joined = {each for each in (spec.network_container, wanted.ipc_container, wanted.pid_container) if each}
+    if len(joined) > 1:
+        yield "pid_container", "must be the same as ipc_container and network_container with remapped users"
 
 
 def _sysctls(spec: ContainerSpec) -> _Rules:
