@@ -47,6 +47,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 _TIMEOUT = 10.0  # seconds; the kernel has queued every answer before send returns
 _ANSWER_SIZE = 32 * 1024
 _BACKLOG = 16
+_SO_RCVBUFFORCE = 33
+# Bytes. The kernel counts 768 for a query: some 1,300 of them wait while the machine has no time for us, instead of 270.
+_RECEIVE_BUFFER = 512 * 1024  # it doubles it
 
 
 class Sockets(NamedTuple):
@@ -69,6 +72,7 @@ def open_sockets(namespace: str) -> Sockets:
             os.close(descriptor)
         udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
         tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         for sock in (udp, tcp):
             sock.bind((ADDRESS, 0))
         tcp.listen(_BACKLOG)
