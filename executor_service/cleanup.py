@@ -51,6 +51,7 @@ class Cleanup:
         seams = self._seams
         steps = {
             "process": lambda: self.end_process(container_id, runtime=runtime),
+            "names": lambda: seams.names.forget(container_id),
             "network": lambda: seams.network.leave(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),
             "mounts": lambda: seams.mounts.end(container_id),

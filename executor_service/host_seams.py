@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from common.sqlite import Database
 from executor_service import journal, records
 from executor_service.config import Settings
+from executor_service.dns.containers import EmbeddedNames
+from executor_service.dns.service import NameServer
 from executor_service.mount_staging import HostMounts
 from executor_service.network import records as network_records
 from executor_service.network.bridge_network import BridgeNetwork
@@ -53,6 +55,7 @@ async def open_seams(
         open_storage(paths.storage, mapped=mapped) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
         BridgeNetwork(bridge, database, mapping) as network,
+        NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):
         bundles = NodeBundles(
@@ -73,6 +76,7 @@ async def open_seams(
             ),
             networks=network.networks,
             network=network,
+            names=EmbeddedNames(name_server, network.networks.find),
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,
             bundles=bundles,

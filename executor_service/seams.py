@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from common.sqlite import Database
 from executor_service.bundles import Bundles
 from executor_service.container_cgroups import ContainerCgroups
+from executor_service.dns.containers import ContainerNames
 from executor_service.mount_staging import MountStager
 from executor_service.network.networks import NetworkStore
 from executor_service.network.sandbox import SandboxNetwork
@@ -26,6 +27,7 @@ class Seams:
     mounts: MountStager
     networks: NetworkStore
     network: SandboxNetwork
+    names: ContainerNames
     runtime: ContainerRuntime
     execs: ExecRuntime
     bundles: Bundles

@@ -48,8 +48,8 @@ _TIMEOUT = 10.0  # seconds; the kernel has queued every answer before send retur
 _ANSWER_SIZE = 32 * 1024
 _BACKLOG = 16
 _SO_RCVBUFFORCE = 33
-# Bytes. The kernel counts 768 for a query: some 1,300 of them wait while the machine has no time for us, instead of 270.
-_RECEIVE_BUFFER = 512 * 1024  # it doubles it
+# Bytes; the kernel doubles it and counts 768 for a query: 1,300 wait while the machine has no time for us, not 270.
+_RECEIVE_BUFFER = 512 * 1024
 
 
 class Sockets(NamedTuple):

@@ -45,13 +45,13 @@ _IDLE = 10.0  # seconds that a connection may say nothing, or read nothing
 class Resolving:
     """How one sandbox resolves names. `networks`: ids of its user-defined ones, whose names it sees. `servers`: its
     own, addresses; none means the host's. `forward` false: what is not local is SERVFAIL, as on internal networks.
-    `search_first`: its resolv.conf says ndots above 0, so a single label that nobody has gets an empty answer and the
-    resolver goes on to its search domains."""
+    `search_first`: its resolv.conf says ndots above 0 (None: the host's says), so a single label
+    that nobody has gets an empty answer and the container goes on to its search domains."""
 
     networks: tuple[str, ...]
     servers: tuple[str, ...] = ()
     forward: bool = True
-    search_first: bool = False
+    search_first: bool | None = None
 
 
 class SandboxServer:
@@ -111,9 +111,13 @@ class SandboxServer:
             if records is not None:
                 # A type that the name does not have is an empty answer: another server would say there is no such name.
                 return respond(query, records=records, limit=limit)
-            if resolving.search_first and query.type in {TYPE_A, TYPE_AAAA} and is_single_label(query.name):
+            if self._search_first() and query.type in {TYPE_A, TYPE_AAAA} and is_single_label(query.name):
                 return respond(query)
         return None if resolving.forward else respond(query, rcode=SERVER_FAILURE)
+
+    def _search_first(self) -> bool:
+        own = self.resolving.search_first
+        return self._host_servers.search_first if own is None else own
 
     async def _elsewhere(self, query: Query, data: bytes, *, stream: bool) -> bytes:
         if self._in_flight >= _MOST_FORWARDED:

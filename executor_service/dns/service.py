@@ -1,4 +1,4 @@
-"""The name service of user-defined networks, as the rest of the executor sees it, and its one implementation."""
+"""Every sandbox's name server and the names that they know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from executor_service.dns.names import Names, Registration
 from executor_service.dns.redirect import open_sockets
@@ -15,26 +15,9 @@ from executor_service.dns.upstreams import HostServers
 from executor_service.network.worker import in_own_thread, to_the_end
 
 
-class NameService(Protocol):
-    """Answers the containers of user-defined networks at 127.0.0.11, UDP and TCP. Keeps nothing: after a restart every
-    live sandbox is served and every running container registered again."""
-
-    async def serve(self, sandbox: str, *, namespace: str, resolving: Resolving) -> None:
-        """Answer in the network namespace at this path. A sandbox that is served already goes on with the new
-        `resolving`, which costs nothing. Raises OSError."""
-
-    async def stop(self, sandbox: str) -> None:
-        """Answer there no more. Idempotent."""
-
-    def register(self, registration: Registration) -> None:
-        """The container is called so from the next query on, and nothing else on that network."""
-
-    def withdraw(self, network_id: str, container_id: str) -> None:
-        """Idempotent."""
-
-
 class NameServer:
-    """NameService on the running event loop; an async context manager. `resolv_conf` is the host's."""
+    """Answers at 127.0.0.11 of the sandboxes that it serves, UDP and TCP. Keeps nothing: a new executor serves and
+    registers again. An async context manager on the running event loop. `resolv_conf` is the host's."""
 
     def __init__(self, *, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
         self._names = Names()
@@ -51,23 +34,32 @@ class NameServer:
             await self.stop(sandbox)
 
     async def serve(self, sandbox: str, *, namespace: str, resolving: Resolving) -> None:
+        """Answer in the network namespace at this path. A sandbox that is served already goes on with the new
+        `resolving`, which costs nothing. Raises OSError."""
         if (served := self._served.get(sandbox)) is not None:
             served.resolving = resolving
             return
+        await self._host_servers.current()
         try:
             await to_the_end(self._open(sandbox, namespace, resolving))
         except asyncio.CancelledError:
             await self.stop(sandbox)
             raise
 
+    def serves(self, sandbox: str) -> bool:
+        return sandbox in self._served
+
     async def stop(self, sandbox: str) -> None:
+        """Answer there no more. Idempotent."""
         if (server := self._served.pop(sandbox, None)) is not None:
             await server.stop()
 
     def register(self, registration: Registration) -> None:
+        """The container is called so from the next query on, and nothing else on that network."""
         self._names.register(registration)
 
     def withdraw(self, network_id: str, container_id: str) -> None:
+        """Idempotent."""
         self._names.withdraw(network_id, container_id)
 
     async def _open(self, sandbox: str, namespace: str, resolving: Resolving) -> None:
@@ -75,6 +67,3 @@ class NameServer:
         server = SandboxServer(sockets, names=self._names, host_servers=self._host_servers, resolving=resolving)
         self._served[sandbox] = server
         await server.start()
-
-
-_: type[NameService] = NameServer

@@ -1,4 +1,4 @@
-"""The host's own name servers, as its resolv.conf(5) says now."""
+"""How the host itself resolves names, as its resolv.conf(5) says now."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ class HostServers:
         self._path = path
         self._clock = clock
         self._servers: tuple[str, ...] = _PUBLIC_SERVERS
+        self._search_first = False
         self._seen: tuple[int, int, int, int] | None = None
         self._looked_at: float | None = None
         self._lock = asyncio.Lock()
+
+    @property
+    def search_first(self) -> bool:
+        """As of the last look."""
+        return self._search_first
 
     async def current(self) -> Sequence[str]:
         if self._stale():
@@ -46,7 +52,9 @@ class HostServers:
             status = self._path.stat()
             seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
             if seen != self._seen:
-                self._servers = servers_of(self._path.read_text(errors="replace")) or _PUBLIC_SERVERS
+                content = self._path.read_text(errors="replace")
+                self._servers = servers_of(content) or _PUBLIC_SERVERS
+                self._search_first = searches_first(options_of(content))
                 self._seen = seen
                 _log.info("name servers read", file=str(self._path), servers=self._servers)
         except OSError as error:
@@ -61,6 +69,17 @@ def servers_of(resolv_conf: str) -> tuple[str, ...]:
         if keyword == "nameserver" and values and is_address(values[0]):
             servers.append(values[0])
     return tuple(servers[:MOST_SERVERS])
+
+
+def options_of(resolv_conf: str) -> tuple[str, ...]:
+    lines = (line.split() for line in resolv_conf.splitlines())
+    return tuple(option for keyword, *options in filter(None, lines) if keyword == "options" for option in options)
+
+
+def searches_first(options: Sequence[str]) -> bool:
+    """Whether somebody has asked that names of few dots be tried in the search domains before they are as they are."""
+    counts = [option.removeprefix("ndots:") for option in options if option.startswith("ndots:")]
+    return any(count.isdecimal() and int(count) > 0 for count in counts)
 
 
 def is_address(text: str) -> bool:

@@ -1,7 +1,8 @@
 """The three files of name resolution that a container is given: /etc/hosts, /etc/hostname, /etc/resolv.conf.
 
 Content as Docker's: hosts(5) with dual-stack loopback names and the container's own addresses, resolv.conf(5) taken
-from the host without its loopback resolvers, which a container cannot reach.
+from the host without its loopback resolvers, which a container cannot reach. On user-defined networks the name server
+is the executor itself, which asks the others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from common.errors import InvalidArgument, Violation
 from executor_service.container import ContainerSpec, NameResolution, NetworkMode
+from executor_service.dns.redirect import ADDRESS
+from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.network.sandbox import Endpoint
 from executor_service.user_mapping import UserMapping
 
@@ -58,15 +61,23 @@ def name_files(
     return NameFiles(
         hosts=base + _lines([*_extra(spec.names.extra_hosts, host_gateway), *_own(spec, endpoints)]),
         hostname=f"{spec.hostname}\n",
-        resolv_conf=resolv_conf_content(host_resolv_conf, spec.names, own_namespace=own_namespace),
+        resolv_conf=resolv_conf_content(
+            host_resolv_conf, spec.names, own_namespace=own_namespace, embedded=on_user_network(endpoints)
+        ),
     )
 
 
-def resolv_conf_content(host: str, names: NameResolution, *, own_namespace: bool) -> str:
+def on_user_network(endpoints: Sequence[Endpoint]) -> bool:
+    """Whether names are resolved by the executor: on the default network they are not."""
+    return any(endpoint.network_id != DEFAULT_NETWORK for endpoint in endpoints)
+
+
+def resolv_conf_content(host: str, names: NameResolution, *, own_namespace: bool, embedded: bool = False) -> str:
     """/etc/resolv.conf from the host's and the container's settings; each setting of the container replaces the host's.
 
     In a namespace of its own the host's loopback resolvers are left out, and public ones take their place when none
-    remain. Raises InvalidArgument for a setting that would break out of its line."""
+    remain. `embedded`: the executor's server is the only one, and a name without a dot is asked as it is unless the
+    options say otherwise. Raises InvalidArgument for a setting that would break out of its line."""
     if not own_namespace and not (names.servers or names.search or names.options):
         return host
     servers, search, options = _parse(host)
@@ -75,6 +86,9 @@ def resolv_conf_content(host: str, names: NameResolution, *, own_namespace: bool
     servers = [*_checked("dns", names.servers)] or servers
     search = [*_checked("dns_search", names.search)] or search
     options = [*_checked("dns_options", names.options)] or options
+    if embedded:
+        servers = [ADDRESS]
+        options += [] if any(option.startswith("ndots:") for option in options) else ["ndots:0"]
     if search == ["."]:  # Docker's way to say: no search domains at all
         search = []
     lines = [f"nameserver {server}" for server in servers]

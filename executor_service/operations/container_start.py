@@ -188,6 +188,8 @@ class _Start:
                 self.sandbox = await network.create(
                     spec.id, mode=spec.network_mode, endpoints=spec.endpoints, owner=owner
                 )
+            self._push("names", lambda: self.node.seams.names.forget(spec.id))
+            await self.node.seams.names.follow(spec, self.sandbox)
 
     async def _commit(self, process: CreatedProcess) -> JournalEntry:
         """The point of no return: whoever cancels after it finds the container running."""

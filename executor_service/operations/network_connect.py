@@ -8,7 +8,7 @@ from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.container import ContainerSpec, EndpointSpec, NetworkMode
 from executor_service.host_errors import host_errors
 from executor_service.journal import JournalEntry, NetworkConnected, NetworkDisconnected
-from executor_service.network.sandbox import Endpoint
+from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
 from executor_service.records import ContainerRecord
@@ -59,26 +59,34 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
         )
     others = tuple(one for one in old.endpoints if one not in known)
     new = replace(old, endpoints=(*others, endpoint))
-    endpoints: tuple[Endpoint, ...] = ()
-    if record.phase.has_process:
-        endpoints = (await network.connect(old.id, endpoint)).endpoints
+    sandbox = await network.connect(old.id, endpoint) if record.phase.has_process else None
+    endpoints = sandbox.endpoints if sandbox is not None else ()
     try:
-        return await node.records.transition(new.id, NetworkConnected(spec=endpoint, endpoints=endpoints), spec=new)
+        entry = await node.records.transition(new.id, NetworkConnected(spec=endpoint, endpoints=endpoints), spec=new)
     except SlipwayError:
         if record.phase.has_process and not known:
             await bounded(
                 "network", lambda: network.disconnect(old.id, endpoint.network_id), timeout=10, container=old.id
             )
         raise
+    if sandbox is not None:
+        await _follow(node, new, sandbox)
+    return entry
+
+
+async def _follow(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> None:
+    """What is done is done: names that cannot be answered are the log's business, not a reason to go back."""
+    await bounded("names", lambda: node.seams.names.follow(spec, sandbox), timeout=10, container=spec.id)
 
 
 async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:
-    endpoints: tuple[Endpoint, ...] = ()
-    if record.phase.has_process:
-        sandbox = await node.seams.network.disconnect(new.id, network_id)
-        endpoints = sandbox.endpoints if sandbox is not None else ()
+    sandbox = await node.seams.network.disconnect(new.id, network_id) if record.phase.has_process else None
+    endpoints = sandbox.endpoints if sandbox is not None else ()
     event = NetworkDisconnected(network_id=network_id, endpoints=endpoints)
-    return await node.records.transition(new.id, event, spec=new)
+    entry = await node.records.transition(new.id, event, spec=new)
+    if sandbox is not None:
+        await _follow(node, new, sandbox)
+    return entry
 
 
 def _connectable(record: ContainerRecord) -> ContainerSpec:

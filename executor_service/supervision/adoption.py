@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from common.errors import SlipwayError
-from executor_service.container import EndpointSpec
+from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.journal import Exited
 from executor_service.node import Node
 from executor_service.operations.container_pause import align_freezer
@@ -41,6 +41,7 @@ async def adopt(node: Node, operations: Operations) -> None:
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
     await node.seams.network.reconcile(_members(alive) | dict.fromkeys(broken))
+    await _answer_names(node, alive)
     await node.seams.mounts.adopt(_volume_holders(alive))
     for record in alive:
         assert record.run is not None
@@ -81,6 +82,20 @@ async def adopt(node: Node, operations: Operations) -> None:
 
 def _members(running: Iterable[ContainerRecord]) -> dict[str, Sequence[EndpointSpec] | None]:
     return {record.id: record.spec.endpoints for record in running if record.spec is not None}
+
+
+async def _answer_names(node: Node, running: Iterable[ContainerRecord]) -> None:
+    """Owners of sandboxes before those that share them."""
+    sandboxes = {sandbox.id: sandbox for sandbox in await node.seams.network.list()}
+    specs = [record.spec for record in running if record.spec is not None]
+    for spec in sorted(specs, key=lambda spec: spec.network_mode is NetworkMode.CONTAINER):
+        sandbox = sandboxes.get(spec.network_container or spec.id)
+        if sandbox is None:
+            continue
+        try:
+            await node.seams.names.follow(spec, sandbox)
+        except OSError as error:
+            _log.error("names are not answered", container=spec.id, error=str(error))
 
 
 def _volume_holders(running: Iterable[ContainerRecord]) -> dict[str, set[str]]:
