@@ -23,6 +23,10 @@ async def resolve_joined(engine: Engine, host: HostConfig, facts: HostFacts, *, 
     for record in (ipc, pid):
         if record is not None:
             _check_users(record, host, facts)
+    if ipc is not None and pid is not None and ipc.id != pid.id and is_remapped(host, facts):
+        why = "with the node's remapped users a container can join the namespaces of one other container, not of two"
+        broken = Violation(field="host_config.pid_mode", description=f"{why}; name {ipc.name!r} here too")
+        raise InvalidArgument(violations=[broken])
     return dataclasses.replace(
         host,
         ipc_mode=host.ipc_mode if ipc is None else join_mode(ipc.id),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from api_service.records.config import HostConfig
 from api_service.validation.host_facts import HostFacts
-from api_service.validation.namespace_modes import HOST, joined_container
+from api_service.validation.namespace_modes import HOST
 from api_service.validation.security_opt import security_options
 from common.errors import Violation
 
@@ -43,8 +43,4 @@ def validate_remapped(host: HostConfig, facts: HostFacts, *, network_mode: str, 
         if option.startswith("writable-cgroups") and security_options([option]).writable_cgroups:
             why = f"cgroups cannot be writable with the node's remapped users; {_WAY_OUT}"
             found.append(Violation(field=f"{field}.security_opt[{index}]", description=why))
-    ipc, pid = joined_container(host.ipc_mode), joined_container(host.pid_mode)
-    if ipc and pid and ipc.removeprefix("/") != pid.removeprefix("/"):
-        why = "with the node's remapped users a container can join the namespaces of one other container, not of two"
-        found.append(Violation(field=f"{field}.pid_mode", description=f"{why}; name {ipc[:80]!r} here too"))
     return found

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from slipway.executor.v1 import container_spec_pb2 as spec_pb
+from slipway.executor.v1 import node_service_pb2 as node_pb
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
@@ -27,7 +28,7 @@ async def test_a_name_becomes_an_id_that_outlives_it(api: Api) -> None:
     spec = api.executor.containers[joiner].spec
     assert (spec.ipc_container, spec.pid_container) == (owner, owner)
     assert (spec.ipc_mode, spec.pid_mode) == (spec_pb.NAMESPACE_MODE_CONTAINER,) * 2
-    assert not spec.init
+    assert not (spec.init or spec.remapped)
     inspected = await api.containers.InspectContainer(pb2.InspectContainerRequest(container=joiner))
     assert inspected.container.host_config.ipc_mode == f"container:{owner}"
 
@@ -58,3 +59,23 @@ async def test_the_node_is_told_and_the_client_is_warned(api: Api) -> None:
     assert any("CAP_SYS_ADMIN" in warning for warning in created.warnings)
     lacking = _request(cap_add=["SYS_TIME"])
     assert list((await refused(api.containers.CreateContainer(lacking))).violations) == ["host_config.cap_add[0]"]
+
+
+async def test_users_are_remapped_where_the_node_says_so_and_nobody_asks_for_its_own(api: Api) -> None:
+    api.executor.user_mapping = node_pb.UserMapping(first_uid=100000, first_gid=200000, count=65536)
+    own = await api.create(name="own", ipc_mode="shareable", userns_mode="host")
+    one = await api.create(name="one", ipc_mode="shareable")
+    two = await api.create(name="two", ipc_mode="shareable")
+    assert [api.executor.containers[each].spec.remapped for each in (own, one, two)] == [False, True, True]
+    assert api.executor.containers[one].spec.sysctls["net.ipv4.ping_group_range"] == "0 65535"
+
+    asked = await refused(api.containers.CreateContainer(_request(privileged=True, pid_mode="host")))
+    assert (asked.code, set(asked.violations)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        {"host_config.privileged", "host_config.pid_mode"},
+    )
+    other = await refused(api.containers.CreateContainer(_request(pid_mode="container:own")))
+    assert (other.code, other.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_USERS")
+    both = await refused(api.containers.CreateContainer(_request(ipc_mode="container:one", pid_mode="container:two")))
+    assert list(both.violations) == ["host_config.pid_mode"]
+    await api.create(ipc_mode="container:one", pid_mode=f"container:{one}")

@@ -14,6 +14,8 @@ from api_service.validation.capabilities import CAPABILITIES
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.network_mode import effective_network, validate_network_disabled
 from api_service.validation.privileges import normalise_privileges, privilege_warnings, validate_privileges
+from api_service.validation.remapped_users import validate_remapped
+from common.errors import Violation
 
 FACTS = HostFacts(
     runtimes=("crun",),
@@ -198,3 +200,36 @@ def test_warnings() -> None:
         "host_config.cap_add and cap_drop have no effect on a privileged container.",
     ]
     assert ["cannot filter" in text for text in privilege_warnings(HostConfig(), poor)] == [True]
+
+
+REMAPPING = replace(FACTS, remapped_ids=65536)
+
+
+@pytest.mark.parametrize(
+    ("host", "network_mode", "field", "sentence"),
+    [
+        ({"privileged": True}, "bridge", "privileged", "a container cannot be privileged"),
+        ({}, "host", "network_mode", "cannot share the node's network"),
+        ({"pid_mode": "host"}, "bridge", "pid_mode", "cannot share the node's processes"),
+        ({"ipc_mode": "host"}, "bridge", "ipc_mode", "cannot share the node's IPC namespace"),
+        ({"security_opt": ("writable-cgroups",)}, "bridge", "security_opt[0]", "cgroups cannot be writable"),
+    ],
+)
+def test_what_cannot_be_with_remapped_users(host: Any, network_mode: str, field: str, sentence: str) -> None:
+    def refusals(facts: HostFacts, **more: Any) -> list[Violation]:
+        asked = HostConfig(**host, **more)
+        return validate_remapped(asked, facts, network_mode=network_mode, field="host_config")
+
+    (violation,) = refusals(REMAPPING)
+    assert violation.field == f"host_config.{field}"
+    assert sentence in violation.description
+    assert "userns_mode 'host'" in violation.description
+    assert refusals(REMAPPING, userns_mode="host") == []
+    assert refusals(FACTS) == []
+
+
+def test_the_groups_that_may_ping_are_those_the_container_has() -> None:
+    ping = "net.ipv4.ping_group_range"
+    for facts, mode, last in ((REMAPPING, "", 65535), (REMAPPING, "host", 2**31 - 1), (FACTS, "", 2**31 - 1)):
+        host = normalise_privileges(HostConfig(userns_mode=mode), facts, network_mode="bridge")
+        assert host.sysctls[ping] == f"0 {last}"
