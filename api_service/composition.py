@@ -54,12 +54,17 @@ async def open_engine(
         observer = Observer(containers, events, execs, clock=clock)
         executor = await stack.enter_async_context(GrpcExecutor(node=plan.node, address=plan.executor))
         jobs = await stack.enter_async_context(Jobs(grace=plan.grace))
+
+        def connected() -> None:
+            node.forget_facts()
+            jobs.background(sweep_node(engine, node), name=f"sweep {plan.node}")
+
         follower = JournalFollower(
             node=plan.node,
             executor=executor,
             observer=observer,
             cursors=NodeCursors(store),
-            on_connected=lambda: jobs.background(sweep_node(engine, node), name=f"sweep {plan.node}"),
+            on_connected=connected,
             backoff=plan.backoff,
         )
         node = Node(name=plan.node, executor=executor, follower=follower, observer=observer)

@@ -47,6 +47,11 @@ class Node:
             if is_next or not await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE):
                 await self._observer.observe([entry], journal_id=self.follower.journal_id)
 
+    def forget_facts(self) -> None:
+        """The executor was away: it may have been started with other settings. Known facts serve while it does not
+        answer."""
+        self._facts_at = float("-inf")
+
     async def facts(self, deadline: Deadline) -> NodeFacts:
         """What the node is, at most half a minute old, or as it was when it last answered. Raises Unavailable when it
         never did."""

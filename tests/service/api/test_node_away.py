@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from slipway.executor.v1 import node_service_pb2 as node_pb
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import image_service_pb2 as image_pb2
@@ -91,6 +92,14 @@ async def test_what_happened_meanwhile_is_told(lonely: Api) -> None:
     await lonely.executor.up()
     assert (await lonely.wait("web")).exit_code == 9
     assert (await lonely.actions(container=["web"]))[-1] == "container die"
+
+
+async def test_an_executor_that_comes_back_is_asked_anew_what_it_is(lonely: Api) -> None:
+    lonely.executor.user_mapping = node_pb.UserMapping(first_uid=100000, first_gid=100000, count=65536)
+    await lonely.executor.up()
+    await lonely.followed()
+    container_id = await lonely.create(name="remapped")
+    assert lonely.executor.containers[container_id].spec.remapped
 
 
 async def test_service_starts_and_reads_without_its_executor(tmp_path: Path, executor: FakeExecutor) -> None:
