@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-from slipway.v1 import container_pb2, volume_service_pb2
+from slipway.v1 import container_pb2, health_pb2, volume_service_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import exec_service_pb2 as exec_pb
 
@@ -173,3 +174,60 @@ async def test_it_runs_on_when_the_executor_was_killed(engine: Slipway) -> None:
     await engine.containers.RestartContainer(pb.RestartContainerRequest(container=one, timeout=0), timeout=30)
     assert await execute(engine, one, "stat", "-c", "%u", "/tmp/copied", "/tmp/x") == "5\n0\n"
     await engine.remove(one)
+
+
+async def test_health_and_standard_input(engine: Slipway) -> None:
+    check = health_pb2.HealthConfig(test=["CMD-SHELL", "[ $(id -u) = 77 ] && echo well > /dev/stdout"])
+    check.interval.FromMilliseconds(200)
+    box = await engine.create(
+        "cat", config={"user": "77:78", "open_stdin": True, "stdin_once": True, "healthcheck": check}
+    )
+    call = engine.containers.AttachContainer(timeout=30)
+    target = pb.AttachTarget(container=box, stdin=True, stdout=True)
+    await call.write(pb.AttachContainerRequest(attach=target))
+    await engine.start(box)
+    while (await engine.inspect(box)).state.health.status != health_pb2.HEALTH_STATUS_HEALTHY:
+        await asyncio.sleep(0.05)
+    await call.write(pb.AttachContainerRequest(stdin=b"typed\n"))
+    await call.write(pb.AttachContainerRequest(close_stdin=True))
+    await engine.wait(box)
+    assert await engine.logs(box) == b"typed\n"
+    await engine.remove(box)
+
+
+async def test_the_range_can_change_and_go(engine: Slipway) -> None:
+    """Stopped containers follow; one that runs keeps its users until it is started again."""
+    flags = list(engine.executor.arguments)
+    script = "cat /proc/self/uid_map | tr -s ' '; touch /made; stat -c %u /copied"
+    stopped = await engine.create("sh", "-c", script, init=True)
+    await put(engine, stopped, "/", uid=5, copy_uid_gid=True)
+    running = await engine.run("sh", "-c", "touch /before; sleep 300", ipc_mode="shareable")
+    await engine.executor.stop()
+    engine.executor.arguments = [*flags[:-1], f"{FIRST * 2}:70000"]
+    await engine.executor.start()
+    await engine.node_back()
+
+    await engine.start(stopped)
+    await engine.wait(stopped)
+    assert await engine.logs(stopped) == f" 0 {FIRST * 2} 70000\n5\n".encode()
+    assert [member.uid for member in await get(engine, stopped, "/made")] == [0]
+    await put(engine, running, "/tmp", uid=6, copy_uid_gid=True)
+    assert await execute(engine, running, "stat", "-c", "%u", "/tmp/copied", "/before") == "6\n0\n"
+    assert [member.uid for member in await get(engine, running, "/before")] == [0]
+    joiner = await engine.create("true", ipc_mode=f"container:{running}")
+    with pytest.raises(grpc.aio.AioRpcError, match="was started with other remapped users"):
+        await engine.start(joiner)
+
+    await engine.executor.stop()
+    engine.executor.arguments = flags[:-2]
+    await engine.executor.start()
+    await engine.node_back()
+    assert await execute(engine, running, "stat", "-c", "%u", "/before") == "0\n"
+    assert [member.uid for member in await get(engine, stopped, "/copied")] == [5]
+    with pytest.raises(grpc.aio.AioRpcError, match="the executor's userns_remap is off now") as refused:
+        await engine.start(stopped)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert await engine.output("sh", "-c", "cat /proc/self/uid_map | tr -s ' '") == " 0 0 4294967295\n"
+
+    for box in (joiner, running, stopped):
+        await engine.remove(box)
