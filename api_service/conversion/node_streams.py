@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from slipway.executor.v1 import container_spec_pb2 as spec_pb2
@@ -20,8 +21,12 @@ from api_service.nodes.executor import (
 from api_service.records.config import ConsoleSize
 
 
-async def exec_requests(spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncIterator[runtime_pb2.ExecRequest]:
+async def exec_requests(
+    spec: ExecSpec, inputs: AsyncIterator[StreamInput], begun: asyncio.Event
+) -> AsyncIterator[runtime_pb2.ExecRequest]:
+    """The input waits until the node has answered: gRPC loses the reason of a refusal while it sends."""
     yield runtime_pb2.ExecRequest(exec=_exec_spec(spec))
+    await begun.wait()
     async for each in inputs:
         if each.resize is not None:
             yield runtime_pb2.ExecRequest(resize=_size(each.resize))
@@ -64,12 +69,14 @@ def exec_answer_from_proto(message: runtime_pb2.ExecResponse) -> ExecAnswer:
 
 
 async def attach_requests(
-    target: AttachTarget, inputs: AsyncIterator[StreamInput]
+    target: AttachTarget, inputs: AsyncIterator[StreamInput], begun: asyncio.Event
 ) -> AsyncIterator[runtime_pb2.AttachContainerRequest]:
+    """As `exec_requests`."""
     asked = runtime_pb2.AttachTarget(
         container_id=target.container_id, stdin=target.stdin, stdout=target.stdout, stderr=target.stderr
     )
     yield runtime_pb2.AttachContainerRequest(attach=asked)
+    await begun.wait()
     async for each in inputs:
         if each.resize is not None:
             yield runtime_pb2.AttachContainerRequest(resize=_size(each.resize))

@@ -155,19 +155,27 @@ class GrpcExecutor:
         return conversion.snapshot_from_proto(answer)
 
     async def exec(self, spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncGenerator[ExecAnswer]:
-        call = self._runtime.Exec(streams.exec_requests(spec, inputs))
+        begun = asyncio.Event()
+        call = self._runtime.Exec(streams.exec_requests(spec, inputs, begun))
         with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(begun.set)
             stack.callback(call.cancel)
             async for message in call:
+                begun.set()
                 yield streams.exec_answer_from_proto(message)
 
     async def attach(
         self, target: AttachTarget, inputs: AsyncIterator[StreamInput]
     ) -> AsyncGenerator[StreamOutput | None]:
-        call = self._runtime.AttachContainer(streams.attach_requests(target, inputs))
+        begun = asyncio.Event()
+        call = self._runtime.AttachContainer(streams.attach_requests(target, inputs, begun))
         with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(begun.set)
             stack.callback(call.cancel)
             async for message in call:
+                begun.set()
+                if message.ended:
+                    return
                 yield streams.attach_answer_from_proto(message)
 
     async def resize_terminal(self, container_id: str, size: ConsoleSize, *, deadline: Deadline) -> None:

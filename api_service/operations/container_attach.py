@@ -59,7 +59,7 @@ async def attach_container(
     keys = parse_detach_keys(attach.detach_keys or DEFAULT_DETACH_KEYS) or b""
     client = ClientInput(typed=typed, scanner=KeyScanner(keys) if record.config.tty else None)
     answers = executor.attach(_target(record, attach), client.to_process())
-    async with aclosing(answers), aclosing(until(answers, client.detached, client.broken)) as wanted:
+    async with client.telling(), aclosing(answers), aclosing(until(answers, client.detached, client.broken)) as wanted:
         async for answer in wanted:
             if answer is None:
                 await engine.events.add(container_event(record, "attach", engine.clock()))

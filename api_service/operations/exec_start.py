@@ -58,16 +58,17 @@ async def start_exec(
     client = ClientInput(typed=typed, scanner=KeyScanner(keys) if found.config.tty else None)
     inputs = _nothing() if start.detach else client.to_process()
     answers = engine.nodes.get(container.node).executor.exec(exec_spec(found, container, start), inputs)
-    began = await _begun(engine, found, container, answers)
-    async with aclosing(answers), aclosing(until(answers, client.broken)) as wanted:
-        yield began
-        async for answer in wanted:
-            if isinstance(answer, StreamOutput):
-                yield answer
-            elif isinstance(answer, JournalEntry) and isinstance(event := answer.event, ExecExited):
-                await engine.nodes.get(container.node).settle(answer)
-                yield ExecEnded(exit_code=event.exit_code, error=event.error)
-                return
+    async with client.telling():
+        began = await _begun(engine, found, container, answers)
+        async with aclosing(answers), aclosing(until(answers, client.broken)) as wanted:
+            yield began
+            async for answer in wanted:
+                if isinstance(answer, StreamOutput):
+                    yield answer
+                elif isinstance(answer, JournalEntry) and isinstance(event := answer.event, ExecExited):
+                    await engine.nodes.get(container.node).settle(answer)
+                    yield ExecEnded(exit_code=event.exit_code, error=event.error)
+                    return
     client.refuse()
     if start.detach or client.detached.is_set():
         if not start.detach:

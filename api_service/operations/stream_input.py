@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ class ClientInput:
     scanner: KeyScanner | None = None
     detached: asyncio.Event = field(default_factory=asyncio.Event)
     broken: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: asyncio.Event = field(default_factory=asyncio.Event)
     _error: SlipwayError | None = None
 
     async def to_process(self) -> AsyncIterator[StreamInput]:
@@ -58,9 +60,19 @@ class ClientInput:
         except SlipwayError as error:
             self._error = error
             self.broken.set()
+            # An end here would be one of the input, and the program might end well before its call is broken off.
+            await self._closed.wait()
             return
         if not ended:
             yield StreamInput(end=True)
+
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[None]:
+        """Around what is done with it."""
+        try:
+            yield
+        finally:
+            self._closed.set()
 
     def refuse(self) -> None:
         """Raises what the client's messages did."""

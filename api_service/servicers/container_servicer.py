@@ -210,7 +210,8 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def AttachContainer(
         self, request_iterator: AsyncIterator[pb2.AttachContainerRequest], context: Context
     ) -> AsyncIterator[pb2.AttachContainerResponse]:
-        attach = stream_conversion.attach_from_proto((await first_with(request_iterator, "attach")).attach)
+        with self._long_calls.waiting():
+            attach = stream_conversion.attach_from_proto((await first_with(request_iterator, "attach")).attach)
         attached = attach_container(self._engine, attach, stream_conversion.typed(request_iterator))
         async with self._long_calls.stream(attached) as answers:
             async for answer in answers:

@@ -30,7 +30,8 @@ class ExecServicer(pb2_grpc.ExecServiceServicer):
     async def StartExec(
         self, request_iterator: AsyncIterator[pb2.StartExecRequest], context: Context
     ) -> AsyncIterator[pb2.StartExecResponse]:
-        start = conversion.exec_start_from_proto((await first_with(request_iterator, "start")).start)
+        with self._long_calls.waiting():
+            start = conversion.exec_start_from_proto((await first_with(request_iterator, "start")).start)
         started = start_exec(self._engine, start, conversion.typed(request_iterator))
         async with self._long_calls.stream(started) as answers:
             async for answer in answers:

@@ -168,6 +168,8 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         async with aclosing(outputs):
             async for output in outputs:
                 yield attach_answer(output)
+        # Said and not left to the status, which gRPC loses when a client is still sending.
+        yield pb.AttachContainerResponse(ended=True)
 
     async def ResizeTerminal(self, request: pb.ResizeTerminalRequest, context: _Context) -> pb.ResizeTerminalResponse:
         await container_resize(self._node, container_id=request.container_id, size=size_from_proto(request.size))

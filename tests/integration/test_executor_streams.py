@@ -88,6 +88,7 @@ async def test_attach_before_the_start_misses_nothing_and_input_is_shared(execut
     await calls[0].write(pb.AttachContainerRequest(close_stdin=True))
     for call in calls:
         assert await read_until(call, b"end\n") == b"end\n"
+        assert (await call.read()).ended
         assert await call.read() is grpc.aio.EOF
     assert (await executor.exited(box)).exited.exit_code == 3
 

@@ -44,8 +44,9 @@ async def run_exec(channel: grpc.aio.Channel, name: str, command: Sequence[str],
     call: Any = execs.StartExec()
     target = exec_service.ExecTarget(exec=created.id, console_size=terminal.size() if tty else None)
     await call.write(exec_service.StartExecRequest(start=target))
-    await call.read()
-    end = await _talk(call, exec_service.StartExecRequest, tty=tty)
+    answers = aiter(call)  # not read(), which gives up what has arrived when a write fails
+    await anext(answers)
+    end = await _talk(call, answers, exec_service.StartExecRequest, tty=tty)
     if end.detached:
         return Ended(exit_code=0, note=f"detached; exec {created.id[:12]} goes on in {name}")
     return _ended(end)
@@ -58,8 +59,9 @@ async def attach(channel: grpc.aio.Channel, name: str, *, detach_keys: str) -> E
         call: Any = containers.AttachContainer()
         target = container_service.AttachTarget(container=name, detach_keys=detach_keys)
         await call.write(container_service.AttachContainerRequest(attach=target))
-        tty = (await call.read()).begin.tty and terminal.is_terminal()
-        talking = asyncio.create_task(_talk(call, container_service.AttachContainerRequest, tty=tty))
+        answers = aiter(call)
+        tty = (await anext(answers)).begin.tty and terminal.is_terminal()
+        talking = asyncio.create_task(_talk(call, answers, container_service.AttachContainerRequest, tty=tty))
         try:
             await asyncio.wait([talking, waiting], return_when=asyncio.FIRST_COMPLETED)
             # It may have ended before this was attached, which then waits for the next start.
@@ -106,7 +108,7 @@ async def _waiting(
         await asyncio.wait([waiting])
 
 
-async def _talk(call: Any, message: Callable[..., Any], *, tty: bool) -> Any:
+async def _talk(call: Any, answers: AsyncIterator[Any], message: Callable[..., Any], *, tty: bool) -> Any:
     """The session's last answer."""
     with ExitStack() as stack:
         stack.callback(call.cancel)
@@ -114,14 +116,14 @@ async def _talk(call: Any, message: Callable[..., Any], *, tty: bool) -> Any:
             stack.enter_context(terminal.raw())
         sending = asyncio.create_task(_send(call, message, tty=tty))
         try:
-            return await _receive(call)
+            return await _receive(answers)
         finally:
             sending.cancel()
             await asyncio.wait([sending])
 
 
-async def _receive(call: Any) -> Any:
-    while (answer := await call.read()) is not grpc.aio.EOF:
+async def _receive(answers: AsyncIterator[Any]) -> Any:
+    async for answer in answers:
         if answer.HasField("end"):
             return answer.end
         error = answer.output.stream == container_service.OUTPUT_STREAM_STDERR

@@ -1470,19 +1470,23 @@ class AttachContainerResponse(_message.Message):
 
     STREAM_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     stream: Global___LogStream.ValueType
-    """The stream; not a stream in the first answer, which says that the attachment stands."""
+    """The stream; not a stream in the first answer, which says that the attachment stands, and in the last."""
     data: _builtins.bytes
     """The bytes."""
+    ended: _builtins.bool
+    """The last answer: the process has ended."""
     def __init__(
         self,
         *,
         stream: Global___LogStream.ValueType = ...,
         data: _builtins.bytes = ...,
+        ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "ended", b"ended", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
