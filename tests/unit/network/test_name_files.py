@@ -119,6 +119,23 @@ def test_each_setting_of_the_container_replaces_the_hosts() -> None:
     assert resolv_conf_content(host, names, own_namespace=True) == expected
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (NameResolution(), "search lan\noptions edns0 ndots:0\n"),
+        (NameResolution(servers=("192.0.2.1",), search=("a",)), "search a\noptions edns0 ndots:0\n"),
+        (NameResolution(options=("ndots:2",)), "search lan\noptions ndots:2\n"),
+    ],
+)
+def test_on_a_user_network_the_executor_is_the_only_resolver(names: NameResolution, expected: str) -> None:
+    user = replace(ENDPOINT, network_id="0" * 64)
+    host = "nameserver 192.0.2.53\nsearch lan\noptions edns0\n"
+    for endpoints in ((user,), (ENDPOINT, user)):
+        files = _files(replace(SPEC, names=names), endpoints=endpoints, resolv_conf=host)
+        assert files.resolv_conf == f"nameserver 127.0.0.11\n{expected}"
+    assert "127.0.0.11" not in _files(replace(SPEC, names=names), resolv_conf=host).resolv_conf
+
+
 def test_a_dot_as_search_domain_means_none_at_all() -> None:
     names = NameResolution(search=(".",))
     assert resolv_conf_content("nameserver 192.0.2.53\nsearch lan\n", names, own_namespace=True) == (
