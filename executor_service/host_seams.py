@@ -52,7 +52,7 @@ async def open_seams(
     async with (
         mapped_storage(mapping, storage=paths.storage, run=paths.mapped) as mapped,
         Database(paths.database, schema=SCHEMA) as database,
-        open_storage(paths.storage, mapped=mapped) as storage,
+        open_storage(paths.storage, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
         BridgeNetwork(bridge, database, mapping) as network,
         NameServer() as name_server,

@@ -46,6 +46,11 @@ class Paths:
         return self.run / "mapped"
 
     @property
+    def roots(self) -> Path:
+        """Where the roots of remapped containers are mounted."""
+        return self.run / "roots"
+
+    @property
     def bundles(self) -> Path:
         """One directory a running container: the OCI bundle and its monitor's files."""
         return self.run / "bundles"

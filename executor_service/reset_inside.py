@@ -55,7 +55,7 @@ async def _remove_everything(settings: ResetSettings, catalog: RuntimeCatalog) -
         for name in catalog.runtimes:
             await runtime.delete(container_id, bundle=paths.bundle(container_id), runtime=name)
         await finish(partial(unmount_shm, paths.bundle(container_id)))
-    async with open_storage(paths.storage) as storage:
+    async with open_storage(paths.storage, roots=paths.roots) as storage:
         for container_id in sorted(await storage.snapshots.list()):
             await storage.snapshots.remove(container_id)
     await _remove_network(settings)
@@ -84,6 +84,8 @@ def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:
         remove_all_parents(cgroups, owner=settings.cgroup_parent)
     remove_staged(paths.mounts)
     remove_mapped_trees(paths.mapped)
+    if paths.roots.is_dir():
+        paths.roots.rmdir()
     unmount_below(paths.volumes)
     unwanted = [paths.bundles, paths.runtime, paths.containers]
     unwanted += [paths.storage] if settings.images else []

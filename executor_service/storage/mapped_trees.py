@@ -90,7 +90,7 @@ def check_passable(path: Path, mapping: UserMapping) -> None:
         if not group and not status.st_mode & _TRAVERSE_OTHERS:
             raise FailedPrecondition(
                 f"userns_remap: the containers' root (user {mapping.first_uid}) cannot pass {directory}; "
-                f"chmod o+x {directory}, or choose another root_dir"
+                f"chmod o+x {directory}, or choose another run_dir"
             )
 
 

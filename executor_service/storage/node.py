@@ -37,15 +37,20 @@ class Storage:
 
 @asynccontextmanager
 async def open_storage(
-    root: Path, *, limits: StorageLimits | None = None, mapped: MappedTrees | None = None
+    root: Path,
+    *,
+    limits: StorageLimits | None = None,
+    mapped: MappedTrees | None = None,
+    roots: Path | None = None,
 ) -> AsyncIterator[Storage]:
     """Storage below `root` (made, mode 0700; one process at a time), with what an earlier crash left swept away.
 
+    `mapped`: for containers with remapped users, whose roots are mounted in `roots`.
     `root` must be on a file system that overlayfs takes as its upper layer (ext4, xfs, btrfs, tmpfs).
     """
     await finish(lambda: private_directory(root))
     with _claimed(root):
-        async with _opened(root, limits or StorageLimits(), mapped) as storage:
+        async with _opened(root, limits or StorageLimits(), mapped, roots) as storage:
             yield storage
 
 
@@ -66,13 +71,15 @@ def _claimed(root: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _opened(root: Path, limits: StorageLimits, mapped: MappedTrees | None) -> AsyncIterator[Storage]:
+async def _opened(
+    root: Path, limits: StorageLimits, mapped: MappedTrees | None, roots: Path | None
+) -> AsyncIterator[Storage]:
     async with (
         Trash(root / "trash") as trash,
         LayerStore(root, trash=trash) as layers,
         Unpacker(limits=limits.unpack) as unpacker,
         LocalImages(root, layers=layers, unpacker=unpacker, limits=limits.archive) as images,
-        OverlaySnapshots(root, images=images, layers=layers, trash=trash, mapped=mapped) as snapshots,
+        OverlaySnapshots(root, images=images, layers=layers, trash=trash, mapped=mapped, roots=roots) as snapshots,
     ):
         await layers.collect()
         yield Storage(images=images, snapshots=snapshots, trash=trash)

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,13 +63,23 @@ class _Visits:
 
 
 class OverlaySnapshots:
-    """`Snapshotter` on overlayfs. Use as an async context manager."""
+    """`Snapshotter` on overlayfs. Use as an async context manager.
+
+    `roots` is where remapped ones are mounted: their users must pass to there, and never to a writable layer, in which
+    a program that is set-user-id to their root is one to the node's."""
 
     def __init__(
-        self, root: Path, *, images: ImageStore, layers: LayerStore, trash: Trash, mapped: MappedTrees | None = None
+        self,
+        root: Path,
+        *,
+        images: ImageStore,
+        layers: LayerStore,
+        trash: Trash,
+        mapped: MappedTrees | None = None,
+        roots: Path | None = None,
     ) -> None:
-        self._root = root
         self._mapped = mapped
+        self._roots = roots
         self._containers = root / "containers"
         self._staging = root / "staging"
         self._images = images
@@ -130,11 +140,10 @@ class OverlaySnapshots:
                 )
             if (visits := self._visits.get(container_id)) is not None:
                 visits.keep = True
-        return self._containers / container_id / "merged"
+        return self._place(container_id, remapped=remapped)
 
     @asynccontextmanager
     async def visit(self, container_id: str, *, remapped: bool = False) -> AsyncIterator[Path]:
-        merged = self._containers / container_id / "merged"
         async with self._exclusive(container_id):
             record = self._known(container_id)
             if record is None:
@@ -145,7 +154,7 @@ class OverlaySnapshots:
                 visits = self._visits[container_id] = _Visits(keep=not fresh)
             visits.count += 1
         try:
-            yield merged
+            yield self._place(container_id, remapped=remapped)
         finally:
             await settle(self._leave(container_id, visits))
 
@@ -157,7 +166,7 @@ class OverlaySnapshots:
             if self._visits.get(container_id) is visits:
                 del self._visits[container_id]
                 if not visits.keep:
-                    await finish(lambda: unmount_all(self._containers / container_id / "merged"))
+                    await finish(lambda: self._unmount(container_id))
 
     def layers(self, container_id: str) -> RootLayers:
         record = self._known(container_id)
@@ -171,7 +180,7 @@ class OverlaySnapshots:
             if (visits := self._visits.get(container_id)) is not None:
                 visits.keep = False
                 return
-            await finish(lambda: unmount_all(self._containers / container_id / "merged"))
+            await finish(lambda: self._unmount(container_id))
 
     async def remove(self, container_id: str) -> None:
         async with self._exclusive(container_id):
@@ -250,33 +259,45 @@ class OverlaySnapshots:
 
     def _mount(self, container_id: str, record: _Record, *, remapped: bool) -> Sequence[str]:
         """The unsafe directories; with any, nothing is left mounted that was not before."""
-        merged = self._containers / container_id / "merged"
+        merged = self._place(container_id, remapped=remapped)
         fresh = self._mount_if_absent(container_id, record, remapped=remapped)
         unsafe = unsafe_directories(merged)
         if unsafe and fresh:
-            unmount_all(merged)
+            self._unmount(container_id)
         return unsafe
 
     def _mount_if_absent(self, container_id: str, record: _Record, *, remapped: bool) -> bool:
         """False when it was mounted already."""
         home = self._containers / container_id
-        merged = home / "merged"
+        merged = self._place(container_id, remapped=remapped)
         if is_mounted(merged):
             return False
         lower = [self._layers.tree(name) for name in record.names()]
         if remapped:
-            self._mount_remapped(home, lower)
+            self._mount_remapped(merged, home, lower)
         else:
             mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
         return True
 
-    def _mount_remapped(self, home: Path, lower: Sequence[Path]) -> None:
+    def _place(self, container_id: str, *, remapped: bool) -> Path:
+        if remapped and self._roots is not None:
+            return self._roots / container_id
+        return self._containers / container_id / "merged"
+
+    def _unmount(self, container_id: str) -> None:
+        unmount_all(self._place(container_id, remapped=False))
+        if self._roots is not None:
+            unmount_all(self._roots / container_id)
+            with suppress(FileNotFoundError):
+                (self._roots / container_id).rmdir()
+
+    def _mount_remapped(self, place: Path, home: Path, lower: Sequence[Path]) -> None:
         mapped = self._remaps()
-        let_pass(home, mapped.mapping)
+        place.mkdir(mode=0o700, exist_ok=True)
         layers = [mapped.at(tree) for tree in visible(lower)]
         upper, work = mapped.at(home / "upper"), mapped.at(home / "work")
         # Overlayfs makes its own files as whoever mounted it, and the layer takes them from nobody but its owners.
-        as_mapped_root(mapped.mapping, lambda: mount_overlay(home / "merged", lower=layers, upper=upper, work=work))
+        as_mapped_root(mapped.mapping, lambda: mount_overlay(place, lower=layers, upper=upper, work=work))
 
     def _remaps(self) -> MappedTrees:
         if self._mapped is None:
@@ -285,16 +306,18 @@ class OverlaySnapshots:
 
     def _remove(self, container_id: str) -> None:
         home = self._containers / container_id
-        unmount_all(home / "merged")
+        self._unmount(container_id)
         if self._trash.throw(home):
             sync_directory(self._containers)
 
     def _open(self) -> None:
         private_directory(self._containers)
-        if self._mapped is not None:
-            for directory in (self._root, self._containers):
-                let_pass(directory, self._mapped.mapping)
-            check_passable(self._containers / "any", self._mapped.mapping)
+        if self._mapped is not None and self._roots is not None:
+            private_directory(self._roots)
+            let_pass(self._roots, self._mapped.mapping)
+            check_passable(self._roots, self._mapped.mapping)
+        elif self._roots is not None and not self._roots.is_dir():
+            self._roots = None  # nothing was ever remapped
         for home in self._containers.iterdir():
             if not CONTAINER_ID.fullmatch(home.name):
                 _log.warning("foreign entry among the containers left alone", path=str(home))

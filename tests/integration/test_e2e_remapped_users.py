@@ -119,7 +119,11 @@ async def test_files_of_the_root_keep_their_ids_on_disk_and_are_copied_as_the_co
 
     process = Path(f"/proc/{await pid(engine, box)}")
     assert process.stat().st_uid == FIRST
-    layers = Path(f"/var/lib/slipway-{engine.instance}/storage/containers/{box}/upper")
+    roots = Path(f"/run/slipway-{engine.instance}/roots").stat()
+    assert (roots.st_mode & 0o777, roots.st_gid) == (0o710, FIRST)
+    storage = Path(f"/var/lib/slipway-{engine.instance}/storage")
+    assert {path.stat().st_mode & 0o777 for path in (storage, storage / "layers", storage / "containers")} == {0o700}
+    layers = storage / f"containers/{box}/upper"
     assert ((layers / "file").stat().st_uid, (layers / "copied").stat().st_uid) == (7, 1000)
 
     await engine.kill(box)
