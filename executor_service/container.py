@@ -158,6 +158,7 @@ class ContainerSpec:
     security: Security = field(default_factory=Security)
     namespaces: Namespaces = field(default_factory=Namespaces)
     remapped: bool = False  # its users are others on the node
+    node_users: bool = False  # they are the node's, also where it remaps them
     group_add: tuple[str, ...] = ()  # names or numbers of the container's own group file
     sysctls: Mapping[str, str] = field(default_factory=dict)
     rlimits: tuple[Rlimit, ...] = ()

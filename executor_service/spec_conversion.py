@@ -94,6 +94,7 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         security=_security(message),
         namespaces=_namespaces(message),
         remapped=message.remapped,
+        node_users=message.node_users,
         group_add=tuple(message.group_add),
         sysctls=dict(message.sysctls),
         rlimits=tuple(Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in message.rlimits),

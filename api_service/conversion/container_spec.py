@@ -200,6 +200,7 @@ def _set_namespaces(spec: ContainerSpec, message: pb2.ContainerSpec) -> None:
     message.host_uts = namespaces.host_uts
     message.private_cgroupns = namespaces.private_cgroup
     message.remapped = namespaces.remapped_users
+    message.node_users = namespaces.node_users
 
 
 def _set_devices(spec: ContainerSpec, message: pb2.ContainerSpec) -> None:

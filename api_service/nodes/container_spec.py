@@ -71,6 +71,7 @@ class Namespaces:
     host_uts: bool = False
     private_cgroup: bool = False
     remapped_users: bool = False
+    node_users: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

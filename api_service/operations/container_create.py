@@ -44,8 +44,17 @@ from api_service.validation.host_facts import any_host
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
 from api_service.validation.network_mode import HOST
 from api_service.validation.remapped_users import is_remapped
-from common.errors import Aborted, AlreadyExists, DeadlineExceeded, InvalidArgument, Unavailable, Violation
+from common.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+    Violation,
+)
 
+_USERS_CHANGED = "USERS_CHANGED"  # the executor's reason: its settings are others since it was asked
 _CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
 
 
@@ -168,6 +177,10 @@ async def _create(
             await node.executor.create(container_spec(record, remapped=remapped), deadline=deadline)
         except InvalidArgument as error:
             raise as_asked(error, record) from error
+        except FailedPrecondition as error:
+            if error.reason == _USERS_CHANGED:
+                node.forget_facts()
+            raise
         await whole(_make_ready(engine, record, undo))
     engine.creating.discard(draft.id)
     return True

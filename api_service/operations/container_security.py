@@ -40,6 +40,7 @@ def container_namespaces(host: HostConfig, *, remapped: bool = False) -> Namespa
         host_uts=host.uts_mode == HOST,
         private_cgroup=host.cgroupns_mode == PRIVATE,
         remapped_users=remapped,
+        node_users=host.userns_mode == HOST,
     )
 
 

@@ -28,13 +28,12 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
         broken.append(
             Violation(field="spec.runtime", description=f"{spec.runtime!a} is not on this node, only {known}")
         )
-    if spec.remapped and node.user_mapping is None:
-        broken.append(Violation(field="spec.remapped", description="this node remaps no users (userns_remap)"))
     if broken:
         raise InvalidArgument(violations=broken)
     async with node.locks.hold(spec.id):
         if _laid_out(node, spec):
             return
+        _check_users(node, spec)
         if refused := await node.seams.bundles.refusals(spec):
             raise InvalidArgument(violations=refused)
         with (
@@ -76,6 +75,17 @@ async def _check_sources(node: Node, spec: ContainerSpec) -> None:
     for name in volumes_of(spec):
         if not node.seams.volumes.exists(name):
             raise NotFound(f"volume {name!r} is not on this node", resource_type="volume", resource_name=name)
+
+
+def _check_users(node: Node, spec: ContainerSpec) -> None:
+    """Nobody gets the node's own users by mistake."""
+    if spec.remapped if node.user_mapping is None else not (spec.remapped or spec.node_users):
+        raise FailedPrecondition(
+            f"container {spec.id!r}: the node's userns_remap was changed meanwhile; repeat the request",
+            resource_type="container",
+            resource_name=spec.id,
+            reason="USERS_CHANGED",
+        )
 
 
 def _laid_out(node: Node, spec: ContainerSpec) -> bool:

@@ -80,6 +80,8 @@ def _namespaces(spec: ContainerSpec) -> _Rules:
 
 def _remapped(spec: ContainerSpec) -> _Rules:
     """With users of its own nothing of the node's can be shared, for root of the container is nobody there."""
+    if spec.node_users:
+        yield "node_users", "contradicts remapped"
     wanted, why = spec.namespaces, "cannot be with remapped users; the container needs the node's own"
     for field, asked in (
         ("privileged", spec.security.privileged),

@@ -67,6 +67,7 @@ async def test_users_are_remapped_where_the_node_says_so_and_nobody_asks_for_its
     one = await api.create(name="one", ipc_mode="shareable")
     two = await api.create(name="two", ipc_mode="shareable")
     assert [api.executor.containers[each].spec.remapped for each in (own, one, two)] == [False, True, True]
+    assert [api.executor.containers[each].spec.node_users for each in (own, one, two)] == [True, False, False]
     assert api.executor.containers[one].spec.sysctls["net.ipv4.ping_group_range"] == "0 65535"
 
     asked = await refused(api.containers.CreateContainer(_request(privileged=True, pid_mode="host")))

@@ -49,6 +49,7 @@ _MOUNT = Mount(type=MountType.TMPFS, source="", target="/data")
         ({"namespaces": Namespaces(pid=NamespaceMode.HOST), "init": True}, "init", "process namespace"),
         ({"remapped": True, "security": Security(privileged=True)}, "privileged", "cannot be with remapped users"),
         ({"remapped": True, "security": Security(writable_cgroups=True)}, "writable_cgroups", "remapped users"),
+        ({"remapped": True, "node_users": True}, "node_users", "contradicts remapped"),
         ({"remapped": True, "network_mode": NetworkMode.HOST}, "network_mode", "remapped users"),
         ({"remapped": True, "namespaces": Namespaces(pid=NamespaceMode.HOST)}, "pid_mode", "remapped users"),
         ({"remapped": True, "namespaces": Namespaces(ipc=NamespaceMode.HOST)}, "ipc_mode", "remapped users"),
