@@ -23,6 +23,7 @@ from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
+from api_service.records.network_repository import NetworkRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.records.volume_repository import VolumeRepository
 from api_service.store.store import Store
@@ -72,6 +73,7 @@ async def open_engine(
             containers=containers,
             images=ImageRepository(store, events),
             volumes=VolumeRepository(store, events),
+            networks=NetworkRepository(store, events),
             execs=execs,
             events=events,
             nodes=NodeRegistry([node]),

@@ -18,6 +18,8 @@ from slipway.v1 import (
     exec_service_pb2_grpc,
     image_service_pb2,
     image_service_pb2_grpc,
+    network_service_pb2,
+    network_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
     volume_service_pb2,
@@ -29,6 +31,7 @@ from api_service.servicers.container_servicer import ContainerServicer
 from api_service.servicers.exec_servicer import ExecServicer
 from api_service.servicers.image_servicer import ImageServicer
 from api_service.servicers.long_calls import LongCalls
+from api_service.servicers.network_servicer import NetworkServicer
 from api_service.servicers.system_servicer import SystemServicer
 from api_service.servicers.volume_servicer import VolumeServicer
 from common.errors import FailedPrecondition
@@ -38,7 +41,14 @@ from common.request_rules import RequestRules
 _MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a chunk of an archive has at most 4 MiB
 _SERVICES = tuple(
     service.full_name
-    for module in (container_service_pb2, exec_service_pb2, image_service_pb2, system_service_pb2, volume_service_pb2)
+    for module in (
+        container_service_pb2,
+        exec_service_pb2,
+        image_service_pb2,
+        network_service_pb2,
+        system_service_pb2,
+        volume_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -66,6 +76,7 @@ async def serve(
     )
     exec_service_pb2_grpc.add_ExecServiceServicer_to_server(ExecServicer(engine, long_calls), server)
     image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(engine), server)
+    network_service_pb2_grpc.add_NetworkServiceServicer_to_server(NetworkServicer(engine), server)
     volume_service_pb2_grpc.add_VolumeServiceServicer_to_server(VolumeServicer(engine), server)
     system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine, long_calls), server)
     checks = health.aio.HealthServicer()

@@ -88,10 +88,12 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
         case HealthChanged() as event:
             message.health_changed.CopyFrom(_health_changed(event))
         case NetworkConnected() as event:
+            message.network_connected.network_name = event.network_name
             message.network_connected.spec.CopyFrom(_endpoint_spec(event.spec))
             message.network_connected.endpoints.extend(_endpoint(endpoint) for endpoint in event.endpoints)
         case NetworkDisconnected() as event:
             message.network_disconnected.network_id = event.network_id
+            message.network_disconnected.network_name = event.network_name
             message.network_disconnected.endpoints.extend(_endpoint(endpoint) for endpoint in event.endpoints)
         case ExecExited() as event:
             message.exec_exited.exec_id = event.exec_id
@@ -142,6 +144,7 @@ def _endpoint_spec(spec: EndpointSpec) -> container_spec_pb2.EndpointSpec:
 def _endpoint(endpoint: Endpoint) -> runtime_service_pb2.Endpoint:
     return runtime_service_pb2.Endpoint(
         network_id=endpoint.network_id,
+        network_name=endpoint.network_name,
         interface=endpoint.interface,
         mac_address=endpoint.mac_address,
         ipv4_address=endpoint.ipv4_address,

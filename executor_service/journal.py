@@ -141,6 +141,7 @@ class NetworkConnected:
     """It was attached to a network. `endpoints`: the ones it has now; empty unless it runs."""
 
     spec: EndpointSpec
+    network_name: str
     endpoints: tuple[Endpoint, ...] = ()
     kind: Literal["network_connected"] = "network_connected"
 
@@ -150,6 +151,7 @@ class NetworkDisconnected:
     """It was detached from a network. `endpoints`: the ones that are left; empty unless it runs."""
 
     network_id: str
+    network_name: str
     endpoints: tuple[Endpoint, ...] = ()
     kind: Literal["network_disconnected"] = "network_disconnected"
 

@@ -19,6 +19,7 @@ from api_service.conversion.container_config import (
     restart_policy_from_proto,
 )
 from api_service.conversion.times import optional_timestamp, timestamp
+from api_service.nodes.endpoints import dns_names
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
 from api_service.operations.container_create import CreateRequest
 from api_service.operations.container_list import ContainerFilter, Page, health_of
@@ -29,6 +30,7 @@ from api_service.operations.container_wait import WaitCondition, Waited
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.health import Health, HealthStatus
 from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint, MountType
+from api_service.validation.network_mode import HOST, NONE
 from common.errors import Violation
 
 _STATUSES = {
@@ -154,11 +156,14 @@ def _health_to_proto(health: Health) -> health_pb2.Health:
 
 def _endpoints_to_proto(record: ContainerRecord) -> dict[str, container_pb2.EndpointSettings]:
     """The networks joined, with what was asked of them and, while the process runs, what was observed."""
-    mode = record.host_config.network_mode
-    asked = networking_to_proto(record.networking_config).endpoints_config
-    endpoints = {mode: asked[mode]}  # a message's map makes what it lacks
+    endpoints = dict(networking_to_proto(record.networking_config).endpoints_config)
+    if record.host_config.network_mode in (HOST, NONE):
+        endpoints.setdefault(record.host_config.network_mode, container_pb2.EndpointSettings())
+    for name, settings in record.networking_config.endpoints.items():
+        endpoints[name].dns_names.extend(dns_names(record, settings) if settings.network_id else ())
     for seen in record.network.endpoints:
-        endpoint = endpoints.setdefault(seen.network_id, asked[seen.network_id])
+        endpoint = endpoints.setdefault(seen.network_name, container_pb2.EndpointSettings())
+        endpoint.network_id = seen.network_id
         endpoint.mac_address = seen.mac_address
         endpoint.ip_address = seen.ip_address
         endpoint.ip_prefix_len = seen.ip_prefix_len

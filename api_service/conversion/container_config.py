@@ -185,17 +185,20 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
     )
 
 
+def endpoint_from_proto(message: pb2.EndpointSettings) -> EndpointSettings:
+    """What is asked for; what is observed is left out."""
+    return EndpointSettings(
+        ipv4_address=message.ipv4_address,
+        ipv6_address=message.ipv6_address,
+        aliases=tuple(message.aliases),
+        mac_address=message.mac_address,
+        gw_priority=message.gw_priority,
+    )
+
+
 def networking_from_proto(message: pb2.NetworkingConfig) -> NetworkingConfig:
     return NetworkingConfig(
-        endpoints={
-            name: EndpointSettings(
-                ipv4_address=endpoint.ipv4_address,
-                ipv6_address=endpoint.ipv6_address,
-                aliases=tuple(endpoint.aliases),
-                mac_address=endpoint.mac_address,
-            )
-            for name, endpoint in message.endpoints_config.items()
-        }
+        endpoints={name: endpoint_from_proto(endpoint) for name, endpoint in message.endpoints_config.items()}
     )
 
 
@@ -207,6 +210,8 @@ def networking_to_proto(networking: NetworkingConfig) -> pb2.NetworkingConfig:
                 ipv6_address=settings.ipv6_address,
                 aliases=settings.aliases,
                 mac_address=settings.mac_address,
+                gw_priority=settings.gw_priority,
+                network_id=settings.network_id,
             )
             for name, settings in networking.endpoints.items()
         }

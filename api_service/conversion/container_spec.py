@@ -26,6 +26,7 @@ _NETWORK_MODES = {
     NetworkMode.BRIDGE: pb2.NETWORK_MODE_BRIDGE,
     NetworkMode.HOST: pb2.NETWORK_MODE_HOST,
     NetworkMode.NONE: pb2.NETWORK_MODE_NONE,
+    NetworkMode.CONTAINER: pb2.NETWORK_MODE_CONTAINER,
 }
 _MOUNT_TYPES = {
     MountType.BIND: pb2.MOUNT_TYPE_BIND,
@@ -75,7 +76,8 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
         readonly_rootfs=spec.readonly_rootfs,
         shm_size=spec.shm_size,
         network_mode=_NETWORK_MODES[spec.network_mode],
-        endpoints=[_endpoint_to_proto(endpoint) for endpoint in spec.endpoints],
+        endpoints=[endpoint_to_proto(endpoint) for endpoint in spec.endpoints],
+        network_container=spec.network_container,
         dns_servers=spec.dns_servers,
         dns_search=spec.dns_search,
         dns_options=spec.dns_options,
@@ -148,7 +150,7 @@ def restart_policy_to_proto(policy: RestartPolicy) -> pb2.RestartPolicy:
     )
 
 
-def _endpoint_to_proto(endpoint: EndpointSpec) -> pb2.EndpointSpec:
+def endpoint_to_proto(endpoint: EndpointSpec) -> pb2.EndpointSpec:
     return pb2.EndpointSpec(
         network_id=endpoint.network_id,
         mac_address=endpoint.mac_address,

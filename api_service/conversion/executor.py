@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from slipway.executor.v1 import container_spec_pb2 as spec_pb2
 from slipway.executor.v1 import image_store_service_pb2 as image_pb2
 from slipway.executor.v1 import node_service_pb2 as node_pb2
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
 from slipway.executor.v1 import volume_store_service_pb2 as volume_pb2
 
 from api_service.conversion.times import timestamp
+from api_service.nodes.container_spec import EndpointSpec
 from api_service.nodes.executor import (
     ContainerSnapshot,
     DiskUsage,
@@ -21,6 +23,8 @@ from api_service.nodes.executor import (
     LogLine,
     LogQuery,
     LogStream,
+    NetworkConnected,
+    NetworkDisconnected,
     NodeFacts,
     NodeSnapshot,
     Paused,
@@ -108,6 +112,20 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
             return Updated()
         case "health_changed":
             return HealthChanged(health=_health_from_proto(message.health_changed))
+        case "network_connected":
+            connected = message.network_connected
+            return NetworkConnected(
+                spec=_endpoint_spec_from_proto(connected.spec),
+                network_name=connected.network_name,
+                endpoints=tuple(_endpoint_from_proto(endpoint) for endpoint in connected.endpoints),
+            )
+        case "network_disconnected":
+            disconnected = message.network_disconnected
+            return NetworkDisconnected(
+                network_id=disconnected.network_id,
+                network_name=disconnected.network_name,
+                endpoints=tuple(_endpoint_from_proto(endpoint) for endpoint in disconnected.endpoints),
+            )
         case "exec_exited":
             ended = message.exec_exited
             exit_code = ended.exit_code if ended.HasField("exit_code") else None
@@ -132,9 +150,21 @@ def _health_from_proto(message: runtime_pb2.HealthChanged) -> Health:
     )
 
 
+def _endpoint_spec_from_proto(message: spec_pb2.EndpointSpec) -> EndpointSpec:
+    return EndpointSpec(
+        network_id=message.network_id,
+        mac_address=message.mac_address,
+        ipv4_address=message.ipv4_address,
+        ipv6_address=message.ipv6_address,
+        dns_names=tuple(message.dns_names),
+        gateway_priority=message.gateway_priority,
+    )
+
+
 def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
     return Endpoint(
         network_id=message.network_id,
+        network_name=message.network_name,
         interface=message.interface,
         mac_address=message.mac_address,
         ipv4_address=message.ipv4_address,

@@ -16,6 +16,7 @@ class NetworkMode(StrEnum):
     BRIDGE = "bridge"
     HOST = "host"
     NONE = "none"
+    CONTAINER = "container"
 
 
 class Seccomp(StrEnum):
@@ -141,7 +142,8 @@ class ContainerSpec:
     readonly_rootfs: bool
     shm_size: int
     network_mode: NetworkMode
-    endpoints: tuple[EndpointSpec, ...]
+    endpoints: tuple[EndpointSpec, ...] = ()
+    network_container: str = ""
     dns_servers: tuple[str, ...]
     dns_search: tuple[str, ...]
     dns_options: tuple[str, ...]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from api_service.nodes.container_spec import ContainerSpec
+from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
+from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.health import Health
@@ -23,6 +24,7 @@ from api_service.records.resources import Resources
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     network_id: str
+    network_name: str
     interface: str = ""
     mac_address: str = ""
     ipv4_address: str = ""
@@ -106,6 +108,24 @@ class ExecExited:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConnected:
+    """It was attached to a network. `endpoints`: the ones it has now; empty unless it runs."""
+
+    spec: EndpointSpec
+    network_name: str
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkDisconnected:
+    """It was detached from a network. `endpoints`: the ones that are left; empty unless it runs."""
+
+    network_id: str
+    network_name: str
+    endpoints: tuple[Endpoint, ...] = ()
+
+
 Event = (
     Started
     | StartRefused
@@ -117,6 +137,8 @@ Event = (
     | Updated
     | HealthChanged
     | ExecExited
+    | NetworkConnected
+    | NetworkDisconnected
 )
 
 
@@ -393,6 +415,27 @@ class ExecutorClient(Protocol):
         """The bytes it held; nothing there: nothing happens. Raises FailedPrecondition while a container names it."""
 
     async def list_volumes(self, *, size: bool, deadline: Deadline) -> Sequence[StoredVolume]: ...
+
+    async def create_network(self, network: StoredNetwork, *, deadline: Deadline) -> StoredNetwork:
+        """With what is empty chosen by the node. Raises FailedPrecondition when it is there otherwise or collides with
+        what the node has, ResourceExhausted when no subnet is free."""
+
+    async def remove_network(self, network_id: str, *, deadline: Deadline) -> None:
+        """Nothing there: nothing happens. Raises FailedPrecondition while a container names it."""
+
+    async def list_networks(self, *, deadline: Deadline) -> Sequence[StoredNetwork]:
+        """The default one, `bridge`, too."""
+
+    async def connect_network(
+        self, container_id: str, endpoint: EndpointSpec, *, deadline: Deadline
+    ) -> JournalEntry | None:
+        """The `NetworkConnected` entry; None when it is attached so already. Raises FailedPrecondition, AlreadyExists
+        for a fixed address that is in use, ResourceExhausted; nothing has changed then."""
+
+    async def disconnect_network(
+        self, container_id: str, network_id: str, *, deadline: Deadline
+    ) -> JournalEntry | None:
+        """The `NetworkDisconnected` entry; None when it was not attached."""
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts: ...
 

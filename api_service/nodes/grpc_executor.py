@@ -17,6 +17,8 @@ from slipway.executor.v1 import file_service_pb2 as file_pb2
 from slipway.executor.v1 import file_service_pb2_grpc as file_grpc
 from slipway.executor.v1 import image_store_service_pb2 as image_pb2
 from slipway.executor.v1 import image_store_service_pb2_grpc as image_grpc
+from slipway.executor.v1 import network_store_service_pb2 as network_pb2
+from slipway.executor.v1 import network_store_service_pb2_grpc as network_grpc
 from slipway.executor.v1 import node_service_pb2 as node_pb2
 from slipway.executor.v1 import node_service_pb2_grpc as node_grpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
@@ -26,10 +28,16 @@ from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_grpc
 
 from api_service.conversion import executor as conversion
 from api_service.conversion import files as file_conversion
+from api_service.conversion import node_networks as networks
 from api_service.conversion import node_streams as streams
-from api_service.conversion.container_spec import resources_to_proto, restart_policy_to_proto, spec_to_proto
+from api_service.conversion.container_spec import (
+    endpoint_to_proto,
+    resources_to_proto,
+    restart_policy_to_proto,
+    spec_to_proto,
+)
 from api_service.conversion.node_stats import process_from_proto, stats_from_proto
-from api_service.nodes.container_spec import ContainerSpec
+from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import (
     AttachTarget,
@@ -49,6 +57,7 @@ from api_service.nodes.executor import (
     StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
+from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.resources import Resources
@@ -87,6 +96,7 @@ class GrpcExecutor:
         self._runtime = runtime_grpc.RuntimeServiceStub(self._channel)
         self._images = image_grpc.ImageStoreServiceStub(self._channel)
         self._files = file_grpc.FileServiceStub(self._channel)
+        self._networks = network_grpc.NetworkStoreServiceStub(self._channel)
         self._volumes = volume_grpc.VolumeStoreServiceStub(self._channel)
         self._nodes = node_grpc.NodeServiceStub(self._channel)
         return self
@@ -239,6 +249,34 @@ class GrpcExecutor:
         request = volume_pb2.ListVolumesRequest(size=size)
         answer = await self._answer(self._volumes.ListVolumes(request, timeout=deadline.remaining))
         return [conversion.stored_volume_from_proto(volume) for volume in answer.volumes]
+
+    async def create_network(self, network: StoredNetwork, *, deadline: Deadline) -> StoredNetwork:
+        request = network_pb2.CreateNetworkRequest(spec=networks.network_to_proto(network))
+        answer = await self._answer(self._networks.CreateNetwork(request, timeout=deadline.remaining))
+        return networks.network_from_proto(answer.network)
+
+    async def remove_network(self, network_id: str, *, deadline: Deadline) -> None:
+        request = network_pb2.RemoveNetworkRequest(id=network_id)
+        await self._answer(self._networks.RemoveNetwork(request, timeout=deadline.remaining))
+
+    async def list_networks(self, *, deadline: Deadline) -> Sequence[StoredNetwork]:
+        request = network_pb2.ListNetworksRequest()
+        answer = await self._answer(self._networks.ListNetworks(request, timeout=deadline.remaining))
+        return [networks.network_from_proto(network) for network in answer.networks]
+
+    async def connect_network(
+        self, container_id: str, endpoint: EndpointSpec, *, deadline: Deadline
+    ) -> JournalEntry | None:
+        request = runtime_pb2.ConnectNetworkRequest(container_id=container_id, endpoint=endpoint_to_proto(endpoint))
+        answer = await self._answer(self._runtime.ConnectNetwork(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
+
+    async def disconnect_network(
+        self, container_id: str, network_id: str, *, deadline: Deadline
+    ) -> JournalEntry | None:
+        request = runtime_pb2.DisconnectNetworkRequest(container_id=container_id, network_id=network_id)
+        answer = await self._answer(self._runtime.DisconnectNetwork(request, timeout=deadline.remaining))
+        return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         answer = await self._answer(self._nodes.GetNode(node_pb2.GetNodeRequest(), timeout=deadline.remaining))

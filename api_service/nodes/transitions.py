@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+from collections.abc import Mapping, Sequence
 
+from api_service.nodes.endpoints import settings_from_spec
 from api_service.nodes.executor import (
     ContainerSnapshot,
     Endpoint,
@@ -12,6 +14,8 @@ from api_service.nodes.executor import (
     Exited,
     HealthChanged,
     JournalEntry,
+    NetworkConnected,
+    NetworkDisconnected,
     NodeSnapshot,
     Paused,
     RestartCancelled,
@@ -24,6 +28,7 @@ from api_service.nodes.executor import (
 )
 from api_service.nodes.executor import Event as JournalEvent
 from api_service.records.asked import named_as_asked
+from api_service.records.config import EndpointSettings, NetworkingConfig
 from api_service.records.container import (
     ContainerRecord,
     ContainerState,
@@ -77,6 +82,10 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
         case ExecExited() as event:
             more = {"exitCode": str(event.exit_code)} if event.exit_code is not None else {"error": event.error}
             return record, [container_event(record, "exec_die", entry.time, execID=event.exec_id, **more)]
+        case NetworkConnected() as event:
+            return _connected(record, event, entry.time)
+        case NetworkDisconnected() as event:
+            return _disconnected(record, event, entry.time)
         case Updated():
             return record, []
 
@@ -97,9 +106,44 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         endpoints=tuple(_endpoint(endpoint) for endpoint in event.endpoints),
     )
     started = dataclasses.replace(record, state=state, network=network)
-    connected = [network_event(record, "connect", time, network=one.network_id) for one in event.endpoints]
+    connected = _network_events(record, "connect", time, network.endpoints)
     mounted = _volume_events(record, "mount", time)
     return started, [*connected, *mounted, container_event(record, "start", time)]
+
+
+def _connected(record: ContainerRecord, event: NetworkConnected, time: int) -> tuple[ContainerRecord, list[Event]]:
+    asked = dict(record.networking_config.endpoints)
+    known = event.network_name in asked
+    asked[event.network_name] = settings_from_spec(record, event.spec)
+    if known:  # it was told a new name
+        return _attached(record, asked, event.endpoints), []
+    connected = network_event(record, "connect", time, network_id=event.spec.network_id, name=event.network_name)
+    return _attached(record, asked, event.endpoints), [connected]
+
+
+def _disconnected(
+    record: ContainerRecord, event: NetworkDisconnected, time: int
+) -> tuple[ContainerRecord, list[Event]]:
+    asked = {
+        name: settings
+        for name, settings in record.networking_config.endpoints.items()
+        if settings.network_id != event.network_id
+    }
+    gone = network_event(record, "disconnect", time, network_id=event.network_id, name=event.network_name)
+    return _attached(record, asked, event.endpoints), [gone]
+
+
+def _attached(
+    record: ContainerRecord, asked: Mapping[str, EndpointSettings], endpoints: Sequence[Endpoint]
+) -> ContainerRecord:
+    network = dataclasses.replace(record.network, endpoints=tuple(_endpoint(endpoint) for endpoint in endpoints))
+    return dataclasses.replace(record, networking_config=NetworkingConfig(endpoints=asked), network=network)
+
+
+def _network_events(
+    record: ContainerRecord, action: str, time: int, endpoints: Sequence[ObservedEndpoint]
+) -> list[Event]:
+    return [network_event(record, action, time, network_id=one.network_id, name=one.network_name) for one in endpoints]
 
 
 def _volume_events(record: ContainerRecord, action: str, time: int) -> list[Event]:
@@ -118,6 +162,7 @@ def _health_changed(record: ContainerRecord, health: Health, time: int) -> tuple
 def _endpoint(endpoint: Endpoint) -> ObservedEndpoint:
     return ObservedEndpoint(
         network_id=endpoint.network_id,
+        network_name=endpoint.network_name,
         mac_address=endpoint.mac_address,
         ip_address=endpoint.ipv4_address,
         ip_prefix_len=endpoint.ipv4_prefix_length,
@@ -154,7 +199,7 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
         more["signal"] = str(event.exit_code - 128)
     events = [container_event(record, "oom", time)] if event.oom_killed else []
     events.append(container_event(record, "die", time, **more))
-    events += [network_event(record, "disconnect", time, network=one.network_id) for one in record.network.endpoints]
+    events += _network_events(record, "disconnect", time, record.network.endpoints)
     events += _volume_events(record, "unmount", time)
     return events
 

@@ -30,6 +30,7 @@ from api_service.operations.image_resolve import resolve_image
 from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
 from api_service.operations.mount_plan import MountPlan, plan_mounts
+from api_service.operations.network_attach import resolve_networks
 from api_service.operations.platform import check_platform
 from api_service.operations.volume_create import ensure_on_node
 from api_service.records.asked import as_asked
@@ -96,7 +97,10 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
             depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
             image = await resolve_image(engine, request.config.image)
             joining = await resolve_joined(engine, creation.host_config, host, name=creation.name)
-            creation = dataclasses.replace(creation, host_config=joining)
+            mode, networking = await resolve_networks(engine, joining.network_mode, request.networking_config)
+            creation = dataclasses.replace(
+                creation, host_config=dataclasses.replace(joining, network_mode=mode), networking_config=networking
+            )
             draft, plan = await _draft(engine, request, creation, image, facts, node)
             draft = dataclasses.replace(
                 draft, host_config=dataclasses.replace(draft.host_config, depends_on=depends_on)

@@ -9,13 +9,14 @@ from api_service.records.config import HostConfig
 from api_service.records.container import ContainerRecord
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.namespace_modes import SHAREABLE, join_mode, joined_container
+from api_service.validation.network_mode import HOST, join_network_mode, joined_network
 from api_service.validation.remapped_users import is_remapped
 from common.errors import FailedPrecondition, InvalidArgument, Violation
 
 
 async def resolve_joined(engine: Engine, host: HostConfig, facts: HostFacts, *, name: str) -> HostConfig:
-    """With full ids in `ipc_mode` and `pid_mode`: names may change. `name` is the new container's own, or empty. Raises
-    NotFound, InvalidArgument for itself, FailedPrecondition for one that does not share."""
+    """With full ids in `ipc_mode`, `pid_mode` and `network_mode`: names may change. `name` is the new container's own,
+    or empty. Raises NotFound, InvalidArgument for itself, FailedPrecondition for one that does not share."""
     ipc = await _find(engine, host.ipc_mode, field="host_config.ipc_mode", name=name)
     pid = await _find(engine, host.pid_mode, field="host_config.pid_mode", name=name)
     if ipc is not None:
@@ -31,6 +32,7 @@ async def resolve_joined(engine: Engine, host: HostConfig, facts: HostFacts, *, 
         host,
         ipc_mode=host.ipc_mode if ipc is None else join_mode(ipc.id),
         pid_mode=host.pid_mode if pid is None else join_mode(pid.id),
+        network_mode=await _resolve_network(engine, host.network_mode, name=name),
     )
 
 
@@ -39,10 +41,7 @@ async def _find(engine: Engine, mode: str, *, field: str, name: str) -> Containe
     other = joined_container(mode)
     if other is None:
         return None
-    if name and other.removeprefix("/") == name:
-        why = "a container cannot join its own namespace; name another one"
-        raise InvalidArgument(violations=[Violation(field=field, description=why)])
-    return await engine.containers.find(other)
+    return await _other(engine, other, field=field, name=name)
 
 
 def _check_users(record: ContainerRecord, host: HostConfig, facts: HostFacts) -> None:
@@ -67,3 +66,27 @@ def _check_shareable(record: ContainerRecord) -> None:
             resource_name=record.name,
             reason="IPC_NOT_SHAREABLE",
         )
+
+
+async def _resolve_network(engine: Engine, mode: str, *, name: str) -> str:
+    other = joined_network(mode)
+    if other is None:
+        return mode
+    record = await _other(engine, other, field="host_config.network_mode", name=name)
+    there = record.host_config.network_mode
+    if there == HOST or joined_network(there) is not None:
+        raise FailedPrecondition(
+            f"container {record.name!r}: its network cannot be shared, for its own network mode is {there!r}; use that "
+            "one",
+            resource_type="container",
+            resource_name=record.name,
+            reason="NETWORK_NOT_SHAREABLE",
+        )
+    return join_network_mode(record.id)
+
+
+async def _other(engine: Engine, reference: str, *, field: str, name: str) -> ContainerRecord:
+    if name and reference.removeprefix("/") == name:
+        why = "a container cannot join its own namespace; name another one"
+        raise InvalidArgument(violations=[Violation(field=field, description=why)])
+    return await engine.containers.find(reference)

@@ -81,18 +81,25 @@ async def list_containers(
 
 
 def _matches(record: ContainerRecord, wanted: ContainerFilter, images: Collection[str]) -> bool:
-    state, network = record.state, record.host_config.network_mode
+    state = record.state
     return (
         (not wanted.ids or record.id.startswith(wanted.ids))
         and (not wanted.names or any(part.removeprefix("/") in record.name for part in wanted.names))
         and (not wanted.statuses or record.status in wanted.statuses)
         and (not wanted.exited or (record.status in _ENDED and state.exit_code in wanted.exited))
-        and (not wanted.networks or network in wanted.networks)
+        and (not wanted.networks or any(_is_on(record, network) for network in wanted.networks))
         and (not wanted.ancestors or record.image_id in images)
         and (not wanted.healths or health_of(record) in wanted.healths)
         and (not wanted.volumes or any(_is_at(mount, wanted.volumes) for mount in record.mount_points))
         and has_labels(record.config.labels, wanted.labels)
     )
+
+
+def _is_on(record: ContainerRecord, network: str) -> bool:
+    """By the mode, or by the name or id of a network it is attached to."""
+    endpoints = record.networking_config.endpoints
+    ids = {settings.network_id for settings in endpoints.values()}
+    return network == record.host_config.network_mode or network in endpoints or network in ids
 
 
 def health_of(record: ContainerRecord) -> HealthStatus:

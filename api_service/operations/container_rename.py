@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
+from api_service.nodes.deadline import Deadline
 from api_service.operations.container_create import name_taken
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
+from api_service.operations.network_connect import tell_names
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed, no_such_container
 from api_service.records.event_shapes import container_event
 from api_service.store.store import RevisionConflict
 from api_service.validation.names import strip_name
+from api_service.validation.network_mode import has_networks
 from common.errors import InvalidArgument, Violation
 
 
-async def rename_container(engine: Engine, container: str, new_name: str) -> None:
+async def rename_container(engine: Engine, container: str, new_name: str, *, deadline: Deadline) -> None:
     """`new_name` has passed the protocol's rule. Raises AlreadyExists, InvalidArgument for its own name, NotFound."""
     name = strip_name(new_name)
     record = await engine.containers.find(container)
@@ -36,3 +39,5 @@ async def rename_container(engine: Engine, container: str, new_name: str) -> Non
         raise
     if renamed is None:
         raise no_such_container(container)
+    if has_networks(renamed.host_config.network_mode):
+        await engine.jobs.finish(tell_names(engine, renamed, deadline), name=f"names of {renamed.name}")

@@ -7,12 +7,12 @@ from dataclasses import replace
 from api_service.nodes.container_spec import (
     ContainerSpec,
     DependencyCondition,
-    EndpointSpec,
     ExecProbe,
     HealthCheck,
     NetworkMode,
     NodeDependency,
 )
+from api_service.nodes.endpoints import endpoint_specs
 from api_service.operations.container_security import (
     container_device_rules,
     container_namespaces,
@@ -21,7 +21,7 @@ from api_service.operations.container_security import (
 )
 from api_service.operations.node_resources import node_resources
 from api_service.operations.signal_argument import signal_number
-from api_service.records.config import ContainerConfig, EndpointSettings
+from api_service.records.config import ContainerConfig
 from api_service.records.container import ContainerRecord
 from api_service.records.health import is_checked
 from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
@@ -29,14 +29,13 @@ from api_service.validation.environment import process_environment
 from api_service.validation.extra_hosts import parse_extra_host
 from api_service.validation.health import probe_program
 from api_service.validation.log_options import NOWHERE, log_bounds
+from api_service.validation.network_mode import has_networks, joined_network
 
 
-def _endpoints(record: ContainerRecord) -> tuple[EndpointSpec, ...]:
-    mode = record.host_config.network_mode
-    if NetworkMode(mode) is not NetworkMode.BRIDGE:
-        return ()
-    asked = record.networking_config.endpoints.get(mode, EndpointSettings())
-    return (EndpointSpec(network_id=mode, mac_address=asked.mac_address),)
+def _network_mode(mode: str) -> NetworkMode:
+    if joined_network(mode) is not None:
+        return NetworkMode.CONTAINER
+    return NetworkMode.BRIDGE if has_networks(mode) else NetworkMode(mode)
 
 
 def container_spec(record: ContainerRecord, *, remapped: bool = False) -> ContainerSpec:
@@ -55,8 +54,9 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
         terminal=config.tty,
         readonly_rootfs=host.readonly_rootfs,
         shm_size=host.shm_size,
-        network_mode=NetworkMode(host.network_mode),
-        endpoints=_endpoints(record),
+        network_mode=_network_mode(host.network_mode),
+        endpoints=endpoint_specs(record) if has_networks(host.network_mode) else (),
+        network_container=joined_network(host.network_mode) or "",
         dns_servers=host.dns,
         dns_search=host.dns_search,
         dns_options=host.dns_options,

@@ -15,6 +15,7 @@ from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
+from api_service.records.network_repository import NetworkRepository
 from api_service.records.volume_repository import VolumeRepository
 from common.errors import Violation
 
@@ -24,13 +25,14 @@ ImageRules = Callable[[ImageConfig], Sequence[Violation]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """`clock`: nanoseconds since the epoch. `creating` holds the ids of the creates under way in this process: a record
-    in the phase `creating` that is not among them was left behind by one that died. `starting_execs`: the same for
-    execs that are taken and not yet answered for."""
+    """`clock`: nanoseconds since the epoch. `creating` holds the ids of the creates under way in this process, of
+    containers and of networks: a record in the phase `creating` that is not among them was left behind by one that
+    died. `starting_execs`: the same for execs that are taken and not yet answered for."""
 
     containers: ContainerRepository
     images: ImageRepository
     volumes: VolumeRepository
+    networks: NetworkRepository
     execs: ExecRepository
     events: EventLog
     nodes: NodeRegistry
@@ -41,6 +43,7 @@ class Engine:
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
     starting_execs: set[str] = field(default_factory=set)
+    network_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("network"))
     volume_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("volume"))
     image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     pruning: asyncio.Lock = field(default_factory=asyncio.Lock)

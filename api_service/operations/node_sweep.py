@@ -1,6 +1,6 @@
 """What has to be put right whenever a node answers again: removals that were cut off, creates that nobody finishes,
 what a lost undo left on the node, containers that should have removed themselves, execs whose end nobody told, the
-node's images and its volumes."""
+node's images, networks and volumes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from api_service.operations.engine import Engine
 from api_service.operations.exec_settle import settle_execs
 from api_service.operations.image_record import image_record
 from api_service.operations.image_remove import delete_condemned
+from api_service.operations.network_sweep import sweep_networks
 from api_service.operations.volume_sweep import sweep_volumes
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.event_shapes import image_event
@@ -43,6 +44,7 @@ async def sweep_node(engine: Engine, node: Node) -> None:
             jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
     jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
     jobs.background(settle_execs(engine, node), name=f"execs of {node.name}")
+    jobs.background(sweep_networks(engine, node), name=f"networks of {node.name}")
     jobs.background(sweep_volumes(engine, node), name=f"volumes of {node.name}")
     jobs.background(_adopt_images(engine, node), name=f"images of {node.name}")
 

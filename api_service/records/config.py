@@ -131,17 +131,19 @@ class HostConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings:
-    """What a container asks of one network."""
+    """What a container asks of one network. `network_id`: empty until the network was looked up."""
 
     ipv4_address: str = ""
     ipv6_address: str = ""
     aliases: tuple[str, ...] = ()
     mac_address: str = ""
+    gw_priority: int = 0
+    network_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkingConfig:
-    """`endpoints`: settings by network name (`endpoints_config` in the protocol)."""
+    """`endpoints`: settings by network name (`endpoints_config` in the protocol), in the order of the interfaces."""
 
     endpoints: Mapping[str, EndpointSettings] = field(default_factory=dict)
 

@@ -66,6 +66,7 @@ class ObservedEndpoint:
     """The attachment to one network while the process runs."""
 
     network_id: str
+    network_name: str
     mac_address: str = ""
     ip_address: str = ""
     ip_prefix_len: int = 0

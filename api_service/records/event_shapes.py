@@ -7,6 +7,7 @@ from api_service.records.container import ContainerRecord
 from api_service.records.event import Event, EventType
 from api_service.records.image import ImageRecord
 from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint
+from api_service.records.network import BRIDGE_DRIVER, NetworkRecord
 from api_service.records.volume import VolumeRecord
 
 
@@ -22,13 +23,26 @@ def container_event(record: ContainerRecord, action: str, time: int, **more: str
     )
 
 
-def network_event(record: ContainerRecord, action: str, time: int, *, network: str) -> Event:
+def network_life_event(network: NetworkRecord, action: str, time: int) -> Event:
+    """Of the network itself: it was made or deleted."""
     return Event(
         type=EventType.NETWORK,
         action=action,
-        actor_id=network,
+        actor_id=network.id,
         time=time,
-        details={"container": record.id, "name": network, "type": network},
+        details={"name": network.name, "type": network.driver},
+        labels=dict(network.labels),
+    )
+
+
+def network_event(record: ContainerRecord, action: str, time: int, *, network_id: str, name: str) -> Event:
+    """Of a container that was attached or detached."""
+    return Event(
+        type=EventType.NETWORK,
+        action=action,
+        actor_id=network_id,
+        time=time,
+        details={"container": record.id, "name": name, "type": BRIDGE_DRIVER},
     )
 
 

@@ -125,7 +125,7 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def RenameContainer(
         self, request: pb2.RenameContainerRequest, context: Context
     ) -> pb2.RenameContainerResponse:
-        await rename_container(self._engine, request.container, request.new_name)
+        await rename_container(self._engine, request.container, request.new_name, deadline=deadline_of(context))
         return pb2.RenameContainerResponse()
 
     async def PauseContainer(self, request: pb2.PauseContainerRequest, context: Context) -> pb2.PauseContainerResponse:

@@ -31,6 +31,7 @@ from api_service.validation.network_mode import (
     validate_endpoints,
     validate_network_disabled,
     validate_network_mode,
+    validate_shared_network,
 )
 from api_service.validation.ports import normalise_exposed_ports, validate_exposed_ports
 from api_service.validation.privileges import normalise_privileges, privilege_warnings, validate_privileges
@@ -81,6 +82,7 @@ def validate_create(
         *validate_host_config(host_config, facts, "host_config"),
         *validate_privileges(config, host_config, facts, network_mode=network_mode, field="host_config"),
         *validate_remapped(host_config, facts, network_mode=network_mode, field="host_config"),
+        *validate_shared_network(config, host_config, network_mode=network_mode),
         *validate_endpoints(networking_config.endpoints, network_mode, "networking_config.endpoints_config"),
     ]
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from api_service.validation.namespace_modes import HOST, joined_container
+from api_service.validation.network_mode import has_own_namespace
 from common.errors import Violation
 
 # Words joined by dots: what a name may hold besides could lead to another file below /proc/sys.
@@ -24,7 +25,7 @@ _EVERY_GROUP = 2**31
 
 def normalise_sysctls(sysctls: Mapping[str, str], *, network_mode: str, groups: int = 0) -> dict[str, str]:
     """`groups`: how many the container has, if not all: the kernel takes no other."""
-    if network_mode == HOST:
+    if not has_own_namespace(network_mode):
         return dict(sysctls)
     return _ANY_PORT | {_PING: f"0 {(groups or _EVERY_GROUP) - 1}"} | dict(sysctls)
 

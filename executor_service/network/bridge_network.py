@@ -395,6 +395,7 @@ class BridgeNetwork:
         ipv4, ipv6 = (network.ipv4, network.ipv6) if network is not None else (None, None)
         return Endpoint(
             network_id=record.network_id,
+            network_name=network.name if network is not None else "",
             interface=record.interface,
             mac_address=record.mac_address,
             ipv4_address=record.ipv4_address,

@@ -20,6 +20,7 @@ class Endpoint:
     the family, lengths in bits."""
 
     network_id: str
+    network_name: str
     interface: str
     mac_address: str
     ipv4_address: str = ""

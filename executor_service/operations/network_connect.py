@@ -50,7 +50,8 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
     """The sandbox first: what it refuses must not be on record. What a crash leaves there is detached by the next
     executor, since no record names it."""
     network, known = node.seams.network, [one for one in old.endpoints if one.network_id == endpoint.network_id]
-    if node.seams.networks.find(endpoint.network_id) is None:
+    joined = node.seams.networks.find(endpoint.network_id)
+    if joined is None:
         raise FailedPrecondition(
             f"there is no network {endpoint.network_id!r} on this node",
             resource_type="network",
@@ -62,7 +63,8 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
     sandbox = await network.connect(old.id, endpoint) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
     try:
-        entry = await node.records.transition(new.id, NetworkConnected(spec=endpoint, endpoints=endpoints), spec=new)
+        event = NetworkConnected(spec=endpoint, network_name=joined.name, endpoints=endpoints)
+        entry = await node.records.transition(new.id, event, spec=new)
     except SlipwayError:
         if record.phase.has_process and not known:
             await bounded(
@@ -82,7 +84,9 @@ async def _follow(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> None:
 async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:
     sandbox = await node.seams.network.disconnect(new.id, network_id) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
-    event = NetworkDisconnected(network_id=network_id, endpoints=endpoints)
+    known = node.seams.networks.find(network_id)
+    name = known.name if known is not None else ""
+    event = NetworkDisconnected(network_id=network_id, network_name=name, endpoints=endpoints)
     entry = await node.records.transition(new.id, event, spec=new)
     if sandbox is not None:
         await _follow(node, new, sandbox)

@@ -45,7 +45,7 @@ def record(container_id: str, name: str, *, request_id: str = "", phase: Phase =
         platform="linux/amd64",
         request_id=request_id,
         state=ContainerState(running=True, exit_code=None, started_at=7),
-        network=ObservedNetwork(endpoints=(ObservedEndpoint(network_id="bridge"),)),
+        network=ObservedNetwork(endpoints=(ObservedEndpoint(network_id="bridge", network_name="bridge"),)),
         observed=JournalPosition(journal_id="j", sequence=3),
     )
 

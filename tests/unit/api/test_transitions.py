@@ -54,7 +54,7 @@ def entry(event: Event, *, sequence: int = 1, time: int = 0) -> JournalEntry:
 
 
 def started(start_id: str = "s1", **fields: int) -> JournalEntry:
-    endpoint = Endpoint(network_id="bridge", ipv4_address="172.17.0.2")
+    endpoint = Endpoint(network_id="bridge", network_name="bridge", ipv4_address="172.17.0.2")
     return entry(Started(start_id=start_id, pid=7, sandbox_id="sb", netns_path="/ns", endpoints=(endpoint,)), **fields)
 
 

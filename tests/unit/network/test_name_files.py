@@ -13,6 +13,7 @@ from executor_service.network.sandbox import Endpoint
 
 ENDPOINT = Endpoint(
     network_id="bridge",
+    network_name="bridge",
     interface="eth0",
     mac_address="02:00:00:00:00:01",
     ipv4_address="172.30.0.2",

@@ -611,6 +611,7 @@ class Endpoint(_message.Message):
     IPV6_ADDRESS_FIELD_NUMBER: _builtins.int
     IPV6_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
+    NETWORK_NAME_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     """Id of the network."""
     interface: _builtins.str
@@ -629,6 +630,8 @@ class Endpoint(_message.Message):
     """Bits of the IPv6 prefix."""
     ipv6_gateway: _builtins.str
     """IPv6 gateway."""
+    network_name: _builtins.str
+    """Name of the network."""
     def __init__(
         self,
         *,
@@ -641,10 +644,11 @@ class Endpoint(_message.Message):
         ipv6_address: _builtins.str = ...,
         ipv6_prefix_length: _builtins.int = ...,
         ipv6_gateway: _builtins.str = ...,
+        network_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4_address", b"ipv4_address", "ipv4_gateway", b"ipv4_gateway", "ipv4_prefix_length", b"ipv4_prefix_length", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefix_length", b"ipv6_prefix_length", "mac_address", b"mac_address", "network_id", b"network_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4_address", b"ipv4_address", "ipv4_gateway", b"ipv4_gateway", "ipv4_prefix_length", b"ipv4_prefix_length", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefix_length", b"ipv6_prefix_length", "mac_address", b"mac_address", "network_id", b"network_id", "network_name", b"network_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -972,6 +976,9 @@ class NetworkConnected(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    NETWORK_NAME_FIELD_NUMBER: _builtins.int
+    network_name: _builtins.str
+    """Name of the network."""
     @_builtins.property
     def spec(self) -> _container_spec_pb2.EndpointSpec:
         """How."""
@@ -985,10 +992,11 @@ class NetworkConnected(_message.Message):
         *,
         spec: _container_spec_pb2.EndpointSpec | None = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        network_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_name", b"network_name", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1002,8 +1010,11 @@ class NetworkDisconnected(_message.Message):
 
     NETWORK_ID_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    NETWORK_NAME_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     """Id of the network."""
+    network_name: _builtins.str
+    """Name of the network."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """The attachments that are left, in the order of their interfaces; empty unless it runs."""
@@ -1013,10 +1024,11 @@ class NetworkDisconnected(_message.Message):
         *,
         network_id: _builtins.str = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        network_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_id", b"network_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_id", b"network_id", "network_name", b"network_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

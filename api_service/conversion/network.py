@@ -1,0 +1,109 @@
+"""Between the messages about networks and the records."""
+
+from __future__ import annotations
+
+from slipway.v1 import network_service_pb2 as pb2
+
+from api_service.conversion.times import timestamp
+from api_service.operations.network_list import NetworkFilter, ShownNetwork
+from api_service.records.container import ContainerRecord, ObservedEndpoint
+from api_service.records.network import BRIDGE_DRIVER, GatewayMode, NetworkRecord, Subnet
+from api_service.validation.networks import IpamConfig, NetworkRequest
+
+_GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
+_GATEWAY_MODES_FROM_PROTO = {number: mode for mode, number in _GATEWAY_MODES.items()}
+
+
+def network_request_from_proto(message: pb2.CreateNetworkRequest) -> NetworkRequest:
+    bridge = message.bridge
+    return NetworkRequest(
+        name=message.name,
+        driver=message.driver,
+        internal=message.internal,
+        enable_ipv4=message.enable_ipv4 if message.HasField("enable_ipv4") else True,
+        enable_ipv6=message.enable_ipv6 if message.HasField("enable_ipv6") else True,
+        ipam_driver=message.ipam.driver,
+        ipam=[
+            IpamConfig(
+                subnet=config.subnet,
+                ip_range=config.ip_range,
+                gateway=config.gateway,
+                aux_addresses=dict(config.aux_addresses),
+            )
+            for config in message.ipam.config
+        ],
+        bridge_name=bridge.name,
+        icc=bridge.enable_icc if bridge.HasField("enable_icc") else True,
+        mtu=bridge.mtu,
+        host_binding_ipv4=bridge.host_binding_ipv4,
+        gateway_mode_ipv4=_GATEWAY_MODES_FROM_PROTO.get(bridge.gateway_mode_ipv4, GatewayMode.NAT),
+        gateway_mode_ipv6=_GATEWAY_MODES_FROM_PROTO.get(bridge.gateway_mode_ipv6, GatewayMode.NAT),
+        labels=dict(message.labels),
+    )
+
+
+def network_filter_from_proto(message: pb2.ListNetworksRequest) -> NetworkFilter:
+    return NetworkFilter(
+        ids=tuple(message.id),
+        names=tuple(message.name),
+        labels=tuple(message.label),
+        drivers=tuple(message.driver),
+        dangling=message.dangling if message.HasField("dangling") else None,
+    )
+
+
+def shown_network_to_proto(shown: ShownNetwork) -> pb2.Network:
+    message = network_to_proto(shown.network)
+    for record in shown.containers:
+        for endpoint in record.network.endpoints:
+            if endpoint.network_id == shown.network.id:
+                message.containers[record.id].CopyFrom(_endpoint_to_proto(record, endpoint))
+    return message
+
+
+def network_to_proto(network: NetworkRecord) -> pb2.Network:
+    subnets = [subnet for subnet in (network.ipv4, network.ipv6) if subnet is not None]
+    return pb2.Network(
+        id=network.id,
+        name=network.name,
+        driver=network.driver,
+        created_at=timestamp(network.created_at) if network.created_at else None,
+        node=network.node,
+        internal=network.internal,
+        enable_ipv4=network.ipv4 is not None,
+        enable_ipv6=network.ipv6 is not None,
+        ipam=pb2.Ipam(driver="default", config=[_ipam_to_proto(subnet) for subnet in subnets]) if subnets else None,
+        bridge=_bridge_to_proto(network) if network.driver == BRIDGE_DRIVER else None,
+        labels=dict(network.labels),
+    )
+
+
+def _ipam_to_proto(subnet: Subnet) -> pb2.IpamConfig:
+    return pb2.IpamConfig(
+        subnet=subnet.subnet,
+        ip_range=subnet.ip_range,
+        gateway=subnet.gateway,
+        aux_addresses=dict(subnet.aux_addresses),
+    )
+
+
+def _bridge_to_proto(network: NetworkRecord) -> pb2.BridgeOptions:
+    ipv4, ipv6 = network.ipv4 or Subnet(), network.ipv6 or Subnet()
+    return pb2.BridgeOptions(
+        name=network.bridge,
+        enable_icc=network.icc,
+        mtu=network.mtu,
+        host_binding_ipv4=network.host_binding_ipv4,
+        gateway_mode_ipv4=_GATEWAY_MODES[ipv4.gateway_mode],
+        gateway_mode_ipv6=_GATEWAY_MODES[ipv6.gateway_mode],
+    )
+
+
+def _endpoint_to_proto(record: ContainerRecord, endpoint: ObservedEndpoint) -> pb2.NetworkEndpoint:
+    ipv4, ipv6 = endpoint.ip_address, endpoint.global_ipv6_address
+    return pb2.NetworkEndpoint(
+        name=record.name,
+        mac_address=endpoint.mac_address,
+        ipv4_address=f"{ipv4}/{endpoint.ip_prefix_len}" if ipv4 else "",
+        ipv6_address=f"{ipv6}/{endpoint.global_ipv6_prefix_len}" if ipv6 else "",
+    )

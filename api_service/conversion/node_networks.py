@@ -1,0 +1,58 @@
+"""Networks between the executor's messages and the domain."""
+
+from __future__ import annotations
+
+from slipway.executor.v1 import network_store_service_pb2 as pb2
+
+from api_service.nodes.network import StoredNetwork
+from api_service.records.network import GatewayMode, Subnet
+
+_GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
+_GATEWAY_MODES_FROM_PROTO = {number: mode for mode, number in _GATEWAY_MODES.items()}
+
+
+def network_to_proto(network: StoredNetwork) -> pb2.NetworkSpec:
+    return pb2.NetworkSpec(
+        id=network.id,
+        name=network.name,
+        ipv4=_subnet_to_proto(network.ipv4) if network.ipv4 is not None else None,
+        ipv6=_subnet_to_proto(network.ipv6) if network.ipv6 is not None else None,
+        bridge=network.bridge,
+        mtu=network.mtu,
+        internal=network.internal,
+        icc=network.icc,
+    )
+
+
+def network_from_proto(message: pb2.StoredNetwork) -> StoredNetwork:
+    spec = message.spec
+    return StoredNetwork(
+        id=spec.id,
+        name=spec.name,
+        ipv4=_subnet_from_proto(spec.ipv4) if spec.HasField("ipv4") else None,
+        ipv6=_subnet_from_proto(spec.ipv6) if spec.HasField("ipv6") else None,
+        bridge=spec.bridge,
+        mtu=spec.mtu,
+        internal=spec.internal,
+        icc=spec.icc,
+    )
+
+
+def _subnet_to_proto(subnet: Subnet) -> pb2.NetworkSubnet:
+    return pb2.NetworkSubnet(
+        subnet=subnet.subnet,
+        gateway=subnet.gateway,
+        ip_range=subnet.ip_range,
+        reserved=list(subnet.aux_addresses.values()),
+        gateway_mode=_GATEWAY_MODES[subnet.gateway_mode],
+    )
+
+
+def _subnet_from_proto(message: pb2.NetworkSubnet) -> Subnet:
+    """Without the names of the auxiliary addresses, which the node does not know."""
+    return Subnet(
+        subnet=message.subnet,
+        gateway=message.gateway,
+        ip_range=message.ip_range,
+        gateway_mode=_GATEWAY_MODES_FROM_PROTO.get(message.gateway_mode, GatewayMode.NAT),
+    )

@@ -1,0 +1,85 @@
+"""The networks of a container: found by what a request calls them, and checked against what each allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+from collections.abc import Mapping
+
+from api_service.operations.engine import Engine
+from api_service.records.config import EndpointSettings, NetworkingConfig
+from api_service.records.network import DEFAULT_NETWORK, NetworkPhase, NetworkRecord, Subnet
+from api_service.validation.network_mode import has_networks
+from common.errors import FailedPrecondition, InvalidArgument, Violation
+
+_FIELD = "networking_config.endpoints_config"
+
+
+async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConfig) -> tuple[str, NetworkingConfig]:
+    """The mode and the endpoints by the networks' names, that of the mode first and the others by name. Raises
+    NotFound, InvalidArgument for what a network forbids, FailedPrecondition for one that is being removed."""
+    if not has_networks(mode):
+        return mode, networking
+    asked = {mode: EndpointSettings(), **networking.endpoints}
+    found = {reference: await _usable(engine, reference) for reference in asked}
+    violations: list[Violation] = []
+    endpoints: dict[str, EndpointSettings] = {}
+    for reference, settings in asked.items():
+        network, path = found[reference], f"{_FIELD}[{json.dumps(reference)}]"
+        if network.name in endpoints and (network.name != found[mode].name or mode in networking.endpoints):
+            why = f"is the network '{network.name}', which is here by another name too; give its settings once"
+            violations.append(Violation(field=path, description=why))
+        violations += network_violations(settings, network, path)
+        endpoints[network.name] = dataclasses.replace(settings, network_id=network.id)
+    if violations:
+        raise InvalidArgument(violations=violations)
+    first = found[mode].name
+    ordered = {name: endpoints[name] for name in (first, *sorted(endpoints.keys() - {first}))}
+    return first, NetworkingConfig(endpoints=ordered)
+
+
+def network_violations(settings: EndpointSettings, network: NetworkRecord, path: str) -> list[Violation]:
+    """What this network does not allow."""
+    if network.id == DEFAULT_NETWORK:
+        return []
+    return [
+        *_validate_fixed(settings.ipv4_address, network, network.ipv4, f"{path}.ipv4_address"),
+        *_validate_fixed(settings.ipv6_address, network, network.ipv6, f"{path}.ipv6_address"),
+    ]
+
+
+async def _usable(engine: Engine, reference: str) -> NetworkRecord:
+    if reference == DEFAULT_NETWORK:
+        return NetworkRecord(id=DEFAULT_NETWORK, name=DEFAULT_NETWORK, created_at=0, node="")
+    network = await engine.networks.find(reference)
+    require_usable(network)
+    return network
+
+
+def require_usable(network: NetworkRecord) -> None:
+    """Raises FailedPrecondition."""
+    if network.phase is NetworkPhase.REMOVING:
+        raise FailedPrecondition(
+            f"network {network.name!r} is being removed; repeat the request when it is gone, or choose another one",
+            resource_type="network",
+            resource_name=network.name,
+            reason="NETWORK_BEING_REMOVED",
+        )
+
+
+def _validate_fixed(address: str, network: NetworkRecord, subnet: Subnet | None, field: str) -> list[Violation]:
+    if not address:
+        return []
+    if subnet is None or not subnet.configured:
+        why = f"a fixed address needs a network whose subnet was given when it was made, '{network.name}' has none"
+        return [Violation(field=field, description=f"{why} of this family; leave it empty to get one chosen")]
+    inside = ipaddress.ip_address(address) in ipaddress.ip_network(subnet.subnet)
+    if not inside or address in {subnet.gateway, *_values(subnet.aux_addresses)}:
+        why = f"{address} is not an address of {subnet.subnet} that network '{network.name}' gives to containers"
+        return [Violation(field=field, description=why)]
+    return []
+
+
+def _values(named: Mapping[str, str]) -> list[str]:
+    return list(named.values())

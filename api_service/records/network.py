@@ -1,0 +1,55 @@
+"""The record of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+BRIDGE_DRIVER = "bridge"
+DEFAULT_NETWORK = "bridge"  # id and name of the one that every node has
+
+
+class GatewayMode(StrEnum):
+    NAT = "nat"
+    ROUTED = "routed"
+
+
+class NetworkPhase(StrEnum):
+    CREATING = "creating"  # not there for anybody else
+    READY = "ready"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """One family's addresses: subnets in CIDR notation, addresses plain, `aux_addresses` by a name. What is empty is
+    chosen by the node. `configured`: the subnet was given, so containers may ask for addresses of it."""
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    aux_addresses: Mapping[str, str] = field(default_factory=dict)
+    gateway_mode: GatewayMode = GatewayMode.NAT
+    configured: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRecord:
+    """A family that is None gets no addresses. `bridge` names the bridge on the node, `mtu` in bytes; empty and 0 are
+    chosen there. `created_at`: nanoseconds since the epoch."""
+
+    id: str
+    name: str
+    created_at: int
+    node: str
+    driver: str = BRIDGE_DRIVER
+    ipv4: Subnet | None = None
+    ipv6: Subnet | None = None
+    bridge: str = ""
+    mtu: int = 0
+    internal: bool = False
+    icc: bool = True
+    host_binding_ipv4: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    phase: NetworkPhase = NetworkPhase.READY
