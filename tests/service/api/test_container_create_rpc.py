@@ -35,7 +35,7 @@ async def test_rules_of_the_protocol_and_of_the_code_come_together(api: Api) -> 
     bad = request(
         name="!",
         config=container_pb2.ContainerConfig(image="", env=["=x"], stop_signal="SIGNOPE", exposed_ports=["x"]),
-        host_config=container_pb2.HostConfig(shm_size=-1, runtime="kata", network_mode="mynet"),
+        host_config=container_pb2.HostConfig(shm_size=-1, runtime="kata", network_mode="my net"),
     )
     refusal = await refused(api.containers.CreateContainer(bad))
     assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT

@@ -74,8 +74,8 @@ def test_each_field_of_config(change: dict[str, object], field: str) -> None:
 @pytest.mark.parametrize(
     ("host_config", "field"),
     [
-        (HostConfig(network_mode="container:x"), "host_config.network_mode"),
-        (HostConfig(network_mode="mynet"), "host_config.network_mode"),
+        (HostConfig(network_mode="container:"), "host_config.network_mode"),
+        (HostConfig(network_mode="my net"), "host_config.network_mode"),
         (HostConfig(dns=("x",)), "host_config.dns[0]"),
         (HostConfig(dns_search=("a b",)), "host_config.dns_search[0]"),
         (HostConfig(dns_options=("a b",)), "host_config.dns_options[0]"),

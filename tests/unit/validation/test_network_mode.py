@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from api_service.records.config import EndpointSettings
-from api_service.validation.network_mode import normalise_network, validate_endpoints, validate_network_mode
+from api_service.records.config import ContainerConfig, EndpointSettings, HostConfig
+from api_service.validation.network_mode import (
+    normalise_network,
+    validate_endpoints,
+    validate_network_mode,
+    validate_shared_network,
+)
 
 
 @pytest.mark.parametrize(
     ("mode", "meaning"),
-    [("", "bridge"), ("default", "bridge"), ("bridge", "bridge"), ("host", "host"), ("none", "none")],
+    [
+        *(("", "bridge"), ("default", "bridge"), ("bridge", "bridge"), ("host", "host"), ("none", "none")),
+        *((mode, mode) for mode in ("mynet", "my.net_1", "a" * 64, "container:abc", "container:/web")),
+    ],
 )
 def test_modes(mode: str, meaning: str) -> None:
     assert normalise_network(mode) == meaning
     assert validate_network_mode(mode, "f") == []
 
 
-@pytest.mark.parametrize("mode", ["container:abc", "container:", "mynet", "Bridge", "HOST", "bridge ", "slirp4netns"])
+@pytest.mark.parametrize("mode", ["container:", "container:a b", "bridge ", "../x", "a:b", "-x", "x" * 129])
 def test_modes_that_are_refused_name_what_there_is(mode: str) -> None:
     [violation] = validate_network_mode(mode, "host_config.network_mode")
     assert violation.field == "host_config.network_mode"
-    assert repr(mode) in violation.description
-    assert "'bridge', 'host' and 'none'" in violation.description
+    assert repr(mode[:80]) in violation.description
+    assert "give 'bridge', 'host', 'none', 'container:<name or id>', or the name or id" in violation.description
 
 
 _E = EndpointSettings
@@ -50,13 +58,19 @@ _MAC = "02:42:ac:11:00:02"
         # both faults of one value
         ("bridge", {"bridge": _E(ipv4_address="fd00::9")}, ['["bridge"].ipv4_address'] * 2),
         # further networks
-        ("bridge", {"bridge": _E(), "mynet": _E()}, ['["mynet"]']),
+        ("bridge", {"bridge": _E(), "mynet": _E(aliases=("db",), ipv4_address="10.9.0.9")}, []),
+        ("mynet", {"bridge": _E(), "other": _E(gw_priority=5)}, []),
+        ("mynet", {"none": _E()}, ['["none"]']),
+        ("mynet", {"mynet": _E(aliases=("a b",))}, ['["mynet"].aliases[0]']),
+        ("mynet", {"mynet": _E(aliases=("a",) * 257)}, ['["mynet"].aliases']),
+        ("mynet", {f"n{number}": _E() for number in range(65)}, [""]),
+        ("container:x", {"mynet": _E()}, ['["mynet"]']),
+        ("none", {"mynet": _E()}, ['["mynet"]']),
         ("bridge", {"bridge": _E(), "default": _E()}, ['["default"]']),
         ("host", {"host": _E(), "bridge": _E()}, ['["bridge"]']),
         ("none", {"bridge": _E()}, ['["bridge"]']),
         ("bridge", {"host": _E()}, ['["host"]']),
         ("bridge", {"": _E()}, ['[""]']),
-        # the mode is at fault already: only what is wrong whatever the mode
         ("mynet", {"mynet": _E(aliases=("db",), ipv4_address="10.9.0.9")}, []),
         (
             "mynet",
@@ -70,3 +84,18 @@ def test_endpoints(mode: str, endpoints: dict[str, EndpointSettings], fields: li
     violations = validate_endpoints(endpoints, mode, "e")
     assert [violation.field for violation in violations] == [f"e{field}" for field in fields]
     assert all(violation.description for violation in violations)
+
+
+def test_what_a_shared_network_cannot_have_is_told_all_at_once() -> None:
+    config = ContainerConfig(image="busybox", hostname="web", exposed_ports=("80",))
+    host = HostConfig(dns=("10.0.0.1",), dns_search=("x",), dns_options=("y",), extra_hosts=("a:10.0.0.1",))
+    violations = validate_shared_network(config, host, network_mode="container:db")
+    assert [violation.field for violation in violations] == [
+        "config.hostname",
+        "config.exposed_ports",
+        "host_config.dns",
+        "host_config.dns_search",
+        "host_config.dns_options",
+        "host_config.extra_hosts",
+    ]
+    assert validate_shared_network(config, host, network_mode="mynet") == []

@@ -1,0 +1,231 @@
+"""NetworkService over a fake executor: records, names, refusals, events, and what interrupted calls leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from slipway.v1 import container_pb2, system_service_pb2
+from slipway.v1 import container_service_pb2 as container_service
+from slipway.v1 import network_service_pb2 as pb2
+
+from common.errors import ResourceExhausted
+from tests.fixtures.api import Api, refused
+
+
+async def make(api: Api, name: str, **fields: Any) -> str:
+    return (await api.networks.CreateNetwork(pb2.CreateNetworkRequest(name=name, **fields))).id
+
+
+async def inspect(api: Api, network: str) -> pb2.Network:
+    return (await api.networks.InspectNetwork(pb2.InspectNetworkRequest(network=network))).network
+
+
+async def names(api: Api, **wanted: Any) -> list[str]:
+    answer = await api.networks.ListNetworks(pb2.ListNetworksRequest(**wanted))
+    return [network.name for network in answer.networks]
+
+
+async def connect(api: Api, network: str, container: str, **endpoint: Any) -> None:
+    settings = container_pb2.EndpointSettings(**endpoint)
+    await api.networks.ConnectContainer(
+        pb2.ConnectContainerRequest(network=network, container=container, endpoint=settings)
+    )
+
+
+async def disconnect(api: Api, network: str, container: str) -> None:
+    await api.networks.DisconnectContainer(pb2.DisconnectContainerRequest(network=network, container=container))
+
+
+async def endpoints(api: Api, container: str) -> dict[str, container_pb2.EndpointSettings]:
+    return dict((await api.inspect(container)).network_settings.networks)
+
+
+async def create_on(api: Api, mode: str, *more: str, name: str = "", **settings: Any) -> str:
+    request = container_service.CreateContainerRequest(
+        name=name,
+        config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
+        host_config=container_pb2.HostConfig(network_mode=mode),
+        networking_config=container_pb2.NetworkingConfig(
+            endpoints_config={network: container_pb2.EndpointSettings(**settings) for network in more}
+        ),
+    )
+    return (await api.containers.CreateContainer(request)).id
+
+
+async def network_events(api: Api) -> list[tuple[str, str, str]]:
+    request = system_service_pb2.StreamEventsRequest(type=["network"])
+    request.since.FromNanoseconds(1)
+    request.until.GetCurrentTime()
+    return [
+        (answer.event.action, answer.event.attributes["name"], answer.event.attributes["container"][:4])
+        async for answer in api.system.StreamEvents(request)
+    ]
+
+
+async def test_a_network_from_create_to_remove(api: Api) -> None:
+    ipam = pb2.Ipam(
+        config=[pb2.IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.9", aux_addresses={"x": "10.77.0.7"})]
+    )
+    network_id = await make(api, "back", ipam=ipam, internal=True, labels={"tier": "1"})
+    spec = api.executor.networks[network_id]
+    assert (spec.name, spec.ipv4.subnet, spec.ipv4.gateway, list(spec.ipv4.reserved), spec.internal) == (
+        "back",
+        "10.77.0.0/24",
+        "10.77.0.9",
+        ["10.77.0.7"],
+        True,
+    )
+    shown = await inspect(api, "back")
+    assert shown == await inspect(api, network_id) == await inspect(api, network_id[:10])
+    assert (shown.id, shown.driver, shown.internal, dict(shown.labels)) == (network_id, "bridge", True, {"tier": "1"})
+    assert [config.subnet for config in shown.ipam.config] == ["10.77.0.0/24", "fd00:0:0:1::/64"]
+    assert shown.ipam.config[0].aux_addresses["x"] == "10.77.0.7"
+    assert shown.bridge.name == f"br-{network_id[:12]}"
+    assert await names(api) == ["back", "bridge", "host", "none"]
+    assert await names(api, label=["tier=1"]) == ["back"]
+    assert await names(api, dangling=True) == ["back"]
+
+    taken = await refused(api.networks.CreateNetwork(pb2.CreateNetworkRequest(name="back")))
+    assert (taken.code, taken.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NETWORK_NAME_IN_USE")
+
+    await api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="back"))
+    assert list(api.executor.networks) == ["bridge"]
+    gone = await refused(api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="back")))
+    assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "NETWORK_NOT_FOUND")
+    assert await network_events(api) == [("create", "back", ""), ("destroy", "back", "")]
+
+
+async def test_those_that_are_always_there(api: Api) -> None:
+    bridge = await inspect(api, "bridge")
+    assert (bridge.id, bridge.driver, bridge.ipam.config[0].subnet) == ("bridge", "bridge", "172.17.0.0/16")
+    assert (await inspect(api, "none")).driver == "null"
+    refusal = await refused(api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="bridge")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NETWORK_PREDEFINED")
+    made = await refused(api.networks.CreateNetwork(pb2.CreateNetworkRequest(name="host")))
+    assert (made.code, list(made.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, ["name"])
+
+
+async def test_what_the_node_refuses_leaves_no_name(api: Api) -> None:
+    api.executor.fault("CreateNetwork", error=ResourceExhausted("no /24 is free", reason="SUBNETS_EXHAUSTED"))
+    refusal = await refused(api.networks.CreateNetwork(pb2.CreateNetworkRequest(name="back")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SUBNETS_EXHAUSTED")
+    assert await names(api) == ["bridge", "host", "none"]
+    assert await make(api, "back")
+
+
+async def test_a_container_on_several_networks(api: Api) -> None:
+    await api.load()
+    front, back = await make(api, "front"), await make(api, "back")
+    web = await create_on(api, "front", back[:12], "bridge", name="web")
+    spec = api.executor.containers[web].spec
+    assert [endpoint.network_id for endpoint in spec.endpoints] == [front, back, "bridge"]
+    assert list(spec.endpoints[0].dns_names) == ["web", web[:12]]
+    assert not spec.endpoints[2].dns_names
+    await api.start("web")
+    found = await endpoints(api, "web")
+    assert {name: settings.network_id for name, settings in found.items()} == {
+        "front": front,
+        "back": back,
+        "bridge": "bridge",
+    }
+    assert (await api.inspect("web")).host_config.network_mode == "front"
+    used = await refused(api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="back")))
+    assert (used.code, used.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NETWORK_IN_USE")
+    assert "web" in used.message
+
+
+async def test_networks_that_are_not_there_and_addresses_they_do_not_have(api: Api) -> None:
+    await api.load()
+    await make(api, "front")
+    await make(api, "fixed", ipam=pb2.Ipam(config=[pb2.IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.1")]))
+    unknown = await refused(create_on(api, "nowhere"))
+    assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "NETWORK_NOT_FOUND")
+    chosen = await refused(create_on(api, "front", "front", ipv4_address="10.200.1.9"))
+    assert list(chosen.violations) == ['networking_config.endpoints_config["front"].ipv4_address']
+    outside = await refused(create_on(api, "fixed", "fixed", ipv4_address="10.78.0.9"))
+    assert list(outside.violations) == ['networking_config.endpoints_config["fixed"].ipv4_address']
+    gateway = await refused(create_on(api, "fixed", "fixed", ipv4_address="10.77.0.1"))
+    assert list(gateway.violations) == ['networking_config.endpoints_config["fixed"].ipv4_address']
+    assert await create_on(api, "fixed", "fixed", ipv4_address="10.77.0.9", aliases=["db"])
+    assert await api.names() != []
+
+
+async def test_connect_and_disconnect(api: Api) -> None:
+    await api.load()
+    front = await make(api, "front")
+    web = await api.run(name="web")
+    await connect(api, "front", "web", aliases=["www"], gw_priority=7)
+    spec = api.executor.containers[web].spec.endpoints[1]
+    assert (spec.network_id, list(spec.dns_names), spec.gateway_priority) == (front, ["web", "www", web[:12]], 7)
+    settings = (await endpoints(api, "web"))["front"]
+    assert (settings.network_id, list(settings.aliases), settings.gw_priority) == (front, ["www"], 7)
+    assert settings.ip_address
+    assert [one.name for one in (await inspect(api, "front")).containers.values()] == ["web"]
+
+    twice = await refused(connect(api, "front", "web"))
+    assert (twice.code, twice.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_CONNECTED")
+    await api.containers.RenameContainer(container_service.RenameContainerRequest(container="web", new_name="site"))
+    spec = api.executor.containers[web].spec.endpoints[1]
+    assert list(spec.dns_names) == ["site", "www", web[:12]]
+    assert list((await endpoints(api, "site"))["front"].aliases) == ["www"]
+
+    await disconnect(api, "front", "site")
+    again = await refused(disconnect(api, "front", "site"))
+    assert (again.code, again.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_CONNECTED")
+    assert set(await endpoints(api, "site")) == {"bridge"}
+    await disconnect(api, "bridge", "site")
+    assert await endpoints(api, "site") == {}
+    await api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="front"))
+    assert [event for event in await network_events(api) if event[2]] == [
+        ("connect", "bridge", web[:4]),
+        ("connect", "front", web[:4]),
+        ("disconnect", "front", web[:4]),
+        ("disconnect", "bridge", web[:4]),
+    ]
+
+
+async def test_modes_without_networks_cannot_be_connected(api: Api) -> None:
+    await api.load()
+    await make(api, "front")
+    for mode in ("host", "none"):
+        container = await api.create(network_mode=mode)
+        refusal = await refused(connect(api, "front", container))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NETWORK_MODE_CONFLICT")
+    plain = await api.create()
+    refusal = await refused(connect(api, "none", plain))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NETWORK_MODE_CONFLICT")
+
+
+async def test_sharing_the_network_of_another_container(api: Api) -> None:
+    await api.load()
+    owner = await api.create(name="owner")
+    sidecar = await api.create(name="sidecar", network_mode="container:owner")
+    spec = api.executor.containers[sidecar].spec
+    assert (spec.network_container, list(spec.endpoints)) == (owner, [])
+    assert (await api.inspect("sidecar")).host_config.network_mode == f"container:{owner}"
+    further = await refused(api.create(network_mode="container:sidecar"))
+    assert (further.code, further.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NETWORK_NOT_SHAREABLE")
+    itself = await refused(api.create(name="me", network_mode="container:me"))
+    assert list(itself.violations) == ["host_config.network_mode"]
+
+
+async def test_prune_takes_those_without_containers(api: Api) -> None:
+    await api.load()
+    for name in ("one", "two", "three"):
+        await make(api, name, labels={"keep": "1"} if name == "three" else {})
+    await create_on(api, "one")
+    pruned = await api.networks.PruneNetworks(pb2.PruneNetworksRequest(label=["!keep"]))
+    assert list(pruned.networks) == ["two"]
+    assert await names(api) == ["bridge", "host", "none", "one", "three"]
+
+
+async def test_a_removal_that_was_cut_off_is_finished_and_a_lost_network_made_again(api: Api) -> None:
+    kept, going = await make(api, "kept"), await make(api, "going")
+    await api.executor.down()
+    cut = await refused(api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="going")))
+    assert cut.code == grpc.StatusCode.UNAVAILABLE
+    del api.executor.networks[kept]
+    await api.executor.up()
+    await api.executor.until(lambda: going not in api.executor.networks and kept in api.executor.networks)
+    assert api.executor.networks[kept].ipv4.subnet == "10.200.1.0/24"
