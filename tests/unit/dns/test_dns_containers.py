@@ -67,7 +67,13 @@ def spec(*networks: str, container_id: str = "c1", resolution: NameResolution | 
 
 def sandbox(*networks: str) -> Sandbox:
     endpoints = tuple(
-        Endpoint(network_id=network, interface=f"eth{number}", mac_address="", ipv4_address=f"10.0.{number}.2")
+        Endpoint(
+            network_id=network,
+            network_name="net",
+            interface=f"eth{number}",
+            mac_address="",
+            ipv4_address=f"10.0.{number}.2",
+        )
         for number, network in enumerate(networks)
     )
     return Sandbox(id="c1", mode=NetworkMode.BRIDGE, netns_path="/pins/one", endpoints=endpoints)
