@@ -1,42 +1,32 @@
-"""The ExecRuntime of this engine: `crun exec`, `runc exec`, or another runtime that takes the same arguments.
-
-A terminal comes from crun over its console socket. Other runtimes only send one when they leave the program to nobody,
-and with it its exit code: they get one terminal of ours, and pass on between it and the one they make.
-"""
+"""The ExecRuntime of this engine: `crun exec`, `runc exec`, or another runtime that takes the same arguments."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from common.errors import DeadlineExceeded, FailedPrecondition
-from executor_service.container import TerminalSize
+from common.errors import DeadlineExceeded
 from executor_service.host_errors import host_errors
-from executor_service.logs.record import Stream
 from executor_service.logs.watch import LogWatcher
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.exec_process import ExecProcessSpec, oci_process
 from executor_service.oci.exec_runtime import ExecRuntime, ExecStreams, ExecTarget, LeftExec, ProbeOutcome, RunningExec
-from executor_service.oci.exec_streams import InputWriter, OutputReader, receive_terminal, resize
+from executor_service.oci.exec_spawn import Spawn, Spawned, set_oom_score, terminal_of, watch_end
 from executor_service.oci.processes import read_pid_file, read_process, send_signal
+from executor_service.oci.running_exec import RunningProgram
 from executor_service.oci.runtime import Process
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
 from executor_service.oci.start_errors import start_failed
-from executor_service.run import MINIMAL_ENVIRONMENT
 from executor_service.storage.threads import finish, settle
 from executor_service.user_mapping import mapping_of
 
@@ -76,77 +66,6 @@ class _Files:
     def log(self) -> Path:
         """The runtime's own words, which must not get into the program's output."""
         return self.directory / "log"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Spawned:
-    """The runtime's process and our ends of its streams. `console`: where the terminal comes from, still to be had."""
-
-    popen: subprocess.Popen[bytes]
-    stdin: int | None = None
-    outputs: dict[int, Stream] = field(default_factory=dict)
-    terminal: int | None = None
-    console: socket.socket | None = None
-    proxied: bool = False  # the runtime passes on between our terminal and the program's
-
-    def close(self) -> None:
-        for descriptor in (self.stdin, self.terminal, *self.outputs):
-            if descriptor is not None:
-                os.close(descriptor)
-        self.stdin = self.terminal = None
-        self.outputs = {}
-
-
-class _Running:
-    def __init__(self, spawned: _Spawned, ended: asyncio.Future[int], process: Process) -> None:
-        self._spawned = spawned
-        self._process = process
-        self._ended = ended
-        terminal = spawned.terminal
-        outputs = dict(spawned.outputs) if terminal is None else {terminal: Stream.STDOUT}
-        self._reader = OutputReader(descriptors=outputs, terminal=terminal is not None)
-        stdin = spawned.stdin if terminal is None else terminal
-        self._writer = InputWriter(descriptor=stdin, terminal=terminal is not None) if stdin is not None else None
-        ended.add_done_callback(lambda _: self._reader.end())
-
-    @property
-    def process(self) -> Process:
-        return self._process
-
-    @property
-    def ended(self) -> asyncio.Future[int]:
-        return self._ended
-
-    async def read(self) -> tuple[Stream, bytes] | None:
-        return await self._reader.read()
-
-    async def write(self, data: bytes) -> None:
-        if self._writer is not None:
-            await self._writer.write(data)
-
-    async def end_input(self) -> None:
-        if self._writer is not None:
-            await self._writer.end()
-            if self._spawned.terminal is None:
-                self._spawned.stdin = None  # closed by the writer
-
-    def resize(self, size: TerminalSize) -> None:
-        terminal = self._spawned.terminal
-        if terminal is None:
-            raise FailedPrecondition("it has no terminal, or has ended", reason="NO_TERMINAL")
-        resize(terminal, size)
-        if self._spawned.proxied:
-            self._spawned.popen.send_signal(signal.SIGWINCH)
-
-    def signal(self, number: int) -> bool:
-        return send_signal(self._process, number)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            if self._spawned.terminal is None:
-                self._spawned.stdin = None
-        self._spawned.close()
 
 
 class RuntimeExecs:
@@ -251,11 +170,11 @@ class RuntimeExecs:
                     lambda: self._spawn_blocking(target, files, binary, process, streams), pool=self._pool
                 )
                 undo.callback(spawned.close)
-                ended = _watch(spawned.popen)
+                ended = watch_end(spawned.popen)
                 undo.push_async_callback(self._kill, spawned, ended, files)
                 begun = await self._begun(target, spawned, ended, files, command=process.args[0])
             undo.pop_all()
-            return _Running(spawned, ended, begun)
+            return RunningProgram(spawned, ended, begun)
 
     def _spawn_blocking(
         self,
@@ -264,7 +183,7 @@ class RuntimeExecs:
         binary: RuntimeBinary,
         process: ExecProcessSpec,
         streams: ExecStreams,
-    ) -> _Spawned:
+    ) -> Spawned:
         files.directory.parent.mkdir(mode=0o700, exist_ok=True)
         files.directory.mkdir(mode=0o700)
         mapping = mapping_of(target.process.pid) if target.remapped else None
@@ -275,24 +194,24 @@ class RuntimeExecs:
         argv += ["--process", str(files.process), "--pid-file", str(files.pid)]
         with ExitStack() as ours, ExitStack() as theirs:
             owner = mapping.outside(user.uid, user.gid) if mapping is not None else None
-            spawn = _Spawn(ours=ours, theirs=theirs, owner=owner)
+            spawn = Spawn(ours=ours, theirs=theirs, owner=owner)
             if not process.terminal:
                 spawned = spawn.with_pipes([*argv, target.container_id], streams)
             elif binary.kind is RuntimeKind.CRUN:
                 spawned = spawn.with_console_socket(argv, target.container_id, files.directory)
             else:
                 spawned = spawn.with_own_terminal([*argv, target.container_id], process.terminal_size)
-            _set_oom_score(spawned.popen.pid, process.oom_score_adj)
+            set_oom_score(spawned.popen.pid, process.oom_score_adj)
             ours.pop_all()
             return spawned
 
     async def _begun(
-        self, target: ExecTarget, spawned: _Spawned, ended: asyncio.Future[int], files: _Files, *, command: str
+        self, target: ExecTarget, spawned: Spawned, ended: asyncio.Future[int], files: _Files, *, command: str
     ) -> Process:
         try:
             async with asyncio.timeout(self._timeouts.start):
                 if spawned.console is not None:
-                    spawned.terminal = await _terminal(spawned.console, ended)
+                    spawned.terminal = await terminal_of(spawned.console, ended)
                 pid = await self._pid(files.pid, ended)
         except TimeoutError as error:
             why = f"the runtime did not start the program in {self._timeouts.start:g} s"
@@ -321,7 +240,7 @@ class RuntimeExecs:
             finally:
                 ended.remove_done_callback(wake)
 
-    async def _kill(self, spawned: _Spawned, ended: asyncio.Future[int], files: _Files) -> None:
+    async def _kill(self, spawned: Spawned, ended: asyncio.Future[int], files: _Files) -> None:
         """The runtime, and the program if it has begun."""
         if not ended.done():
             spawned.popen.kill()
@@ -344,109 +263,6 @@ class RuntimeExecs:
         await finish(lambda: self.forget(bundle, exec_id), pool=self._pool)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Spawn:
-    """Starts the runtime. `ours` undoes what is kept on success, `theirs` closes what the child has got. `owner`: whose
-    the pipes shall be, who may open them again (/dev/stdout); None leaves that to the runtime. Blocks."""
-
-    ours: ExitStack
-    theirs: ExitStack
-    owner: tuple[int, int] | None = None
-
-    def with_pipes(self, argv: list[str], streams: ExecStreams) -> _Spawned:
-        stdin_read, stdin_write = self._pipe(kept=1) if streams.stdin else (subprocess.DEVNULL, None)
-        outputs: dict[int, Stream] = {}
-        given: list[int] = []
-        for wanted, stream in ((streams.stdout, Stream.STDOUT), (streams.stderr, Stream.STDERR)):
-            if wanted:
-                read, write = self._pipe(kept=0)
-                outputs[read] = stream
-                given.append(write)
-            else:
-                given.append(subprocess.DEVNULL)
-        popen = self._popen(argv, (stdin_read, given[0], given[1]))
-        return _Spawned(popen=popen, stdin=stdin_write, outputs=outputs)
-
-    def with_console_socket(self, argv: list[str], container_id: str, directory: Path) -> _Spawned:
-        # Through a descriptor, because a socket's path may have 107 bytes and no more.
-        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.theirs.callback(os.close, place)
-        path = f"/proc/self/fd/{place}/console"
-        listener = self.ours.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        listener.setblocking(False)
-        listener.bind(path)
-        listener.listen(1)
-        nothing = subprocess.DEVNULL
-        argv = [*argv, "--console-socket", path, container_id]
-        return _Spawned(popen=self._popen(argv, (nothing, nothing, nothing), (place,)), console=listener)
-
-    def with_own_terminal(self, argv: list[str], size: TerminalSize | None) -> _Spawned:
-        master, slave = pty.openpty()
-        self.ours.callback(os.close, master)
-        self.theirs.callback(os.close, slave)
-        os.set_blocking(master, False)
-        if size is not None:
-            resize(master, size)
-        return _Spawned(popen=self._popen(argv, (slave, slave, slave)), terminal=master, proxied=True)
-
-    def _popen(
-        self, argv: list[str], streams: tuple[int, int, int], pass_fds: tuple[int, ...] = ()
-    ) -> subprocess.Popen[bytes]:
-        stdin, stdout, stderr = streams
-        return subprocess.Popen(
-            argv,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=dict(MINIMAL_ENVIRONMENT),
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
-
-    def _pipe(self, *, kept: int) -> tuple[int, int]:
-        ends = os.pipe2(os.O_CLOEXEC)
-        self.ours.callback(os.close, ends[kept])
-        self.theirs.callback(os.close, ends[1 - kept])
-        os.set_blocking(ends[kept], False)
-        if self.owner is not None:
-            os.fchown(ends[kept], *self.owner)
-        return ends
-
-
-def _set_oom_score(pid: int, score: int) -> None:
-    """For the runtime, whose child inherits it: crun does not set the one of an exec, and the executor's own may be one
-    that protects it. Lowering it needs a right that not every host gives; then it stays."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
-
-
-def _watch(popen: subprocess.Popen[bytes]) -> asyncio.Future[int]:
-    """Its exit code, 128+n after signal n, when it ends."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[int] = loop.create_future()
-    descriptor = os.pidfd_open(popen.pid)
-
-    def reap() -> None:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-        code = popen.wait()
-        ended.set_result(code if code >= 0 else 128 - code)
-
-    loop.add_reader(descriptor, reap)
-    return ended
-
-
-async def _terminal(listener: socket.socket, ended: asyncio.Future[int]) -> int | None:
-    """None when the runtime ended before it sent one."""
-    receiving = asyncio.ensure_future(receive_terminal(listener))
-    try:
-        await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
-        return receiving.result() if receiving.done() else None
-    finally:
-        receiving.cancel()
-        listener.close()
-
-
 def _files(bundle: Path, exec_id: str) -> _Files:
     return _Files(directory=bundle / "execs" / exec_id)
 
@@ -459,4 +275,3 @@ def _text(path: Path) -> str:
 
 
 _: type[ExecRuntime] = RuntimeExecs
-__: type[RunningExec] = _Running
