@@ -189,6 +189,12 @@ async def test_without_a_terminal_input_ends_where_the_pipe_does(engine: Slipway
     assert await piped(engine, "box", "sh", "-c", script, typed=b"x" * 3_000_000) == (3, b"3000000\n", b"none\n")
     await engine.run("sh", "-c", "wc -c; exit 4", name="once", config={"open_stdin": True, "stdin_once": True})
     assert await piped(engine, "once", "--attach", typed=b"x" * 100_000) == (4, b"100000\n", b"")
+    # Who has enough ends in the middle of what is sent.
+    enough = ("head", "-c", "10")
+    assert await piped(engine, "box", *enough, typed=b"x" * 3_000_000) == (0, b"x" * 10, b"")
+    await engine.run("sh", "-c", "head -c 10; exit 6", name="enough", config={"open_stdin": True, "stdin_once": True})
+    assert await piped(engine, "enough", "--attach", typed=b"x" * 3_000_000) == (6, b"x" * 10, b"")
+    assert (await piped(engine, "box", "nothere", typed=b"x" * 3_000_000))[0] == 127
 
 
 async def test_what_goes_wrong_is_one_line(engine: Slipway, box: str) -> None:

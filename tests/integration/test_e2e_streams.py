@@ -162,6 +162,24 @@ async def test_a_terminal_is_typed_at_resized_left_and_entered_again(engine: Sli
     assert not answer.end.detached
 
 
+async def test_a_size_given_between_two_runs_is_that_of_the_next(engine: Slipway) -> None:
+    box = await engine.create(
+        *("sh", "-c", "stty size; exit 1"),
+        config={"tty": True},
+        restart_policy=container_pb2.RestartPolicy(name="always"),
+    )
+    await engine.start(box)
+    async with asyncio.timeout(DEADLINE):
+        # The delay doubles: from the third on it is long enough to come in between.
+        while not ((shown := await engine.inspect(box)).state.restarting and shown.restart_count >= 2):
+            await asyncio.sleep(0.02)
+    call = await attach(engine, box)
+    for width in (62, 63):
+        await call.write(pb.AttachContainerRequest(resize=container_pb2.ConsoleSize(height=61, width=width)))
+    await read_until(call, b"61 63\r\n")
+    await engine.remove(box)
+
+
 async def test_input_typed_before_the_start_arrives(engine: Slipway) -> None:
     box = await engine.create("sh", "-c", "wc -c; echo done >&2", config={"open_stdin": True, "stdin_once": True})
     call = await attach(engine, box)

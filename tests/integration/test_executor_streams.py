@@ -198,8 +198,14 @@ async def test_execs_of_an_executor_that_was_killed(executor: ExecutorProcess) -
         call = executor.runtime.Exec()
         await call.write(request)
         await call.read()
+    shown = await executor.snapshot(box)
+    assert shown is not None
+    assert sorted(shown.exec_ids) == sorted(each.exec.id for each in (stays, goes))
     await executor.kill()
     await executor.start()
+    shown = await executor.snapshot(box)
+    assert shown is not None
+    assert stays.exec.id in shown.exec_ids
     found: dict[str, pb.ExecExited] = {}
     async for answer in executor.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=DEADLINE):
         if answer.entry.HasField("exec_exited"):
