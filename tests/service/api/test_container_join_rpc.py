@@ -10,6 +10,7 @@ from slipway.executor.v1 import node_service_pb2 as node_pb
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
+from common.errors import FailedPrecondition
 from tests.fixtures.api import Api, refused
 
 
@@ -80,3 +81,13 @@ async def test_users_are_remapped_where_the_node_says_so_and_nobody_asks_for_its
     both = await refused(api.containers.CreateContainer(_request(ipc_mode="container:one", pid_mode="container:two")))
     assert list(both.violations) == ["host_config.pid_mode"]
     await api.create(ipc_mode="container:one", pid_mode=f"container:{one}")
+
+
+async def test_a_node_that_changed_its_users_is_asked_anew(api: Api) -> None:
+    await api.create(name="before")
+    api.executor.user_mapping = node_pb.UserMapping(first_uid=100000, first_gid=100000, count=65536)
+    api.executor.fault("CreateContainer", error=FailedPrecondition("changed", reason="USERS_CHANGED"))
+    first = await refused(api.containers.CreateContainer(_request("second")))
+    assert (first.code, first.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "USERS_CHANGED")
+    again = await api.create(name="second")
+    assert api.executor.containers[again].spec.remapped
