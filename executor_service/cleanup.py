@@ -50,8 +50,8 @@ class Cleanup:
     async def _run(self, container_id: str, runtime: str) -> list[str]:
         seams = self._seams
         steps = {
-            "process": lambda: self.end_process(container_id, runtime=runtime),
             "names": lambda: seams.names.forget(container_id),
+            "process": lambda: self.end_process(container_id, runtime=runtime),
             "network": lambda: seams.network.leave(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),
             "mounts": lambda: seams.mounts.end(container_id),
