@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# `make test WORKERS=2` runs test files side by side, in so many processes; 0: one after the other.
+WORKERS ?= 0
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 SOURCES := api_service common executor_service protos/generate.py tests
 
 .PHONY: help
@@ -32,19 +35,19 @@ check-host: setup ## Say in one table what this host lacks and how to get it
 
 .PHONY: test
 test: setup ## Every test: unit, service, integration (root, real kernel, network namespaces of its own)
-	$(SUDO) $(BIN)/pytest tests
+	$(SUDO) $(PYTEST) tests
 
 .PHONY: test-unit
 test-unit: setup ## Pure tests, milliseconds each, no privileges
-	$(BIN)/pytest tests/unit
+	$(PYTEST) tests/unit
 
 .PHONY: test-service
 test-service: setup ## In-process servers on unix sockets, everything below them faked
-	$(BIN)/pytest tests/service
+	$(PYTEST) tests/service
 
 .PHONY: test-integration
 test-integration: setup ## The real thing on the real kernel, as root
-	$(SUDO) $(BIN)/pytest tests/integration
+	$(SUDO) $(PYTEST) tests/integration
 
 .PHONY: lint
 lint: setup ## ruff: style, imports, bugs, format
