@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import grpc
@@ -340,6 +341,28 @@ async def test_a_lost_answer_is_asked_for(api: Api, execs: pb2_grpc.ExecServiceS
     api.executor.end_exec(api.executor.containers[box], runs, 3)
     await api.followed()
     assert (await show(execs, runs)).exit_code == 3
+
+
+async def test_what_a_killed_service_left_is_settled_when_the_node_answers(
+    api: Api, execs: pb2_grpc.ExecServiceStub, box: str
+) -> None:
+    never, lost, runs = [await create(execs) for _ in range(3)]
+    await end_of(await begin(execs, runs, detach=True))
+    # Taken and not asked for; said to run, by a node that has forgotten it.
+    now = api.engine.clock()
+    await api.engine.execs.update(never, lambda found: dataclasses.replace(found, started_at=now))
+    await api.engine.execs.update(lost, lambda found: dataclasses.replace(found, started_at=now, pid=77))
+    await api.executor.down()
+    await api.executor.up()
+
+    async def settled() -> bool:
+        return not (await show(execs, lost)).running and not (await show(execs, never)).HasField("started_at")
+
+    await until(settled)
+    shown = await show(execs, lost)
+    assert (shown.HasField("exit_code"), shown.error) == (False, "the node no longer knows how it ended")
+    assert (await show(execs, runs)).running
+    await end_of(await begin(execs, never, pb2.StartExecRequest(close_stdin=True)))
 
 
 async def test_execs_are_forgotten_in_time(
