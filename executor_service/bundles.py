@@ -40,6 +40,10 @@ class Bundles(Protocol):
         """Write the files of the container's network and make the bundle. Raises InvalidArgument for what the
         specification may not say."""
 
+    async def update_names(self, spec: ContainerSpec, *, before: Sandbox, after: Sandbox) -> None:
+        """Its networks have changed while it runs: write the files of name resolution anew, save those that are no more
+        as we wrote them, for then they are the container's. Raises OSError."""
+
     async def remove_bundle(self, container_id: str) -> None:
         """Delete the bundle, and end whatever still lives in the container's cgroup: the bundle's files may be lost,
         and then nothing else tells of it. Logs stay."""

@@ -12,7 +12,7 @@ from common.errors import Internal, StartFailed, Violation
 from executor_service.bundles import Bundles
 from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
 from executor_service.mount_staging import StagedMount
-from executor_service.network.files import NameFiles, name_files, write_name_files
+from executor_service.network.files import NameFiles, name_files, update_name_files, write_name_files
 from executor_service.network.sandbox import Sandbox
 from executor_service.oci.block_devices import block_devices
 from executor_service.oci.bundle_record import recorded_cgroup
@@ -75,6 +75,16 @@ class NodeBundles:
     ) -> Bundle:
         return await finish(
             lambda: self._lay_out(spec, rootfs=rootfs, sandbox=sandbox, user=user, mounts=mounts, joined=joined)
+        )
+
+    async def update_names(self, spec: ContainerSpec, *, before: Sandbox, after: Sandbox) -> None:
+        await finish(
+            lambda: update_name_files(
+                self.paths.network_files(spec.id),
+                old=self._name_files(spec, before),
+                new=self._name_files(spec, after),
+                owner=self._mapping_of(spec),
+            )
         )
 
     async def remove_bundle(self, container_id: str) -> None:

@@ -32,6 +32,7 @@ _LOOPBACK_HOSTS = (
 )
 _PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 _LONGEST_HOSTS_NAME = 255
+_LONGEST_FILE = 16 * 1024 * 1024  # bytes; far more than extra hosts can make
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +104,42 @@ def write_name_files(directory: Path, files: NameFiles, *, owner: UserMapping | 
 
     A running container has these very inodes mounted, so they are rewritten in place, each by a single write: a
     reader sees nothing or the whole, never a part."""
-    for name, content in (("hosts", files.hosts), ("hostname", files.hostname), ("resolv.conf", files.resolv_conf)):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(directory / name, flags, 0o644)
-        try:
-            os.fchmod(descriptor, 0o644)
-            if owner is not None:
-                os.fchown(descriptor, owner.first_uid, owner.first_gid)
-            os.write(descriptor, content.encode())
-        finally:
-            os.close(descriptor)
+    for name, content in _by_name(files).items():
+        _write(directory / name, content, owner)
+
+
+def update_name_files(directory: Path, *, old: NameFiles, new: NameFiles, owner: UserMapping | None = None) -> None:
+    """Write what differs between `old` and `new`, but no file that is not `old` any more: the container has changed it.
+    Blocks. Raises OSError."""
+    before = _by_name(old)
+    for name, content in _by_name(new).items():
+        path = directory / name
+        if content != before[name] and _read(path) == before[name].encode():
+            _write(path, content, owner)
+
+
+def _by_name(files: NameFiles) -> dict[str, str]:
+    return {"hosts": files.hosts, "hostname": files.hostname, "resolv.conf": files.resolv_conf}
+
+
+def _read(path: Path) -> bytes:
+    """As much as a file of ours can have, and more when it is longer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _LONGEST_FILE)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: str, owner: UserMapping | None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)
+        if owner is not None:
+            os.fchown(descriptor, owner.first_uid, owner.first_gid)
+        os.write(descriptor, content.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _own(spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> list[tuple[str, str]]:

@@ -60,6 +60,7 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
         )
     others = tuple(one for one in old.endpoints if one not in known)
     new = replace(old, endpoints=(*others, endpoint))
+    before = await _sandbox(node, record)
     sandbox = await network.connect(old.id, endpoint) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
     try:
@@ -72,16 +73,28 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
             )
         raise
     if sandbox is not None:
-        await _follow(node, new, sandbox)
+        await _follow(node, new, before or sandbox, sandbox)
     return entry
 
 
-async def _follow(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> None:
+async def _sandbox(node: Node, record: ContainerRecord) -> Sandbox | None:
+    """As it is now, if it runs."""
+    if not record.phase.has_process:
+        return None
+    return next((sandbox for sandbox in await node.seams.network.list() if sandbox.id == record.id), None)
+
+
+async def _follow(node: Node, spec: ContainerSpec, before: Sandbox, after: Sandbox) -> None:
     """What is done is done: names that cannot be answered are the log's business, not a reason to go back."""
-    await bounded("names", lambda: node.seams.names.follow(spec, sandbox), timeout=10, container=spec.id)
+    names, bundles = node.seams.names, node.seams.bundles
+    await bounded("names", lambda: names.follow(spec, after), timeout=10, container=spec.id)
+    await bounded(
+        "name files", lambda: bundles.update_names(spec, before=before, after=after), timeout=10, container=spec.id
+    )
 
 
 async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:
+    before = await _sandbox(node, record)
     sandbox = await node.seams.network.disconnect(new.id, network_id) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
     known = node.seams.networks.find(network_id)
@@ -89,7 +102,7 @@ async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, n
     event = NetworkDisconnected(network_id=network_id, network_name=name, endpoints=endpoints)
     entry = await node.records.transition(new.id, event, spec=new)
     if sandbox is not None:
-        await _follow(node, new, sandbox)
+        await _follow(node, new, before or sandbox, sandbox)
     return entry
 
 

@@ -121,7 +121,15 @@ async def test_no_name_is_known_on_another_network_or_the_default_one(engine: Sl
     with open_namespace(f"/proc/{pid}/ns/net") as namespace:
         assert namespace.command("nft", "list", "ruleset") == ""
         assert "127.0.0.11" not in namespace.command("ss", "-Hlun")
-    assert "127.0.0.11" not in Path(f"/proc/{pid}/root/etc/resolv.conf").read_text()
+    etc = Path(f"/proc/{pid}/root/etc")
+    assert "127.0.0.11" not in (etc / "resolv.conf").read_text()
+    # Until it does, while it runs.
+    await connect(engine, "app", plain)
+    ipv4, _ = await addresses(engine, plain)
+    assert (etc / "resolv.conf").read_text().startswith("nameserver 127.0.0.11\n")
+    assert f"{ipv4}\t{plain[:12]}\n" in (etc / "hosts").read_text()
+    asking = await client(engine, plain, inside)
+    assert await asking.answers("web") == [(await addresses(engine, "web"))[0]]
     for container in (web, alone, plain):
         await engine.remove(container)
 

@@ -8,7 +8,13 @@ import pytest
 
 from common.errors import InvalidArgument
 from executor_service.container import ContainerSpec, NameResolution, NetworkMode
-from executor_service.network.files import NameFiles, name_files, resolv_conf_content, write_name_files
+from executor_service.network.files import (
+    NameFiles,
+    name_files,
+    resolv_conf_content,
+    update_name_files,
+    write_name_files,
+)
 from executor_service.network.sandbox import Endpoint
 
 ENDPOINT = Endpoint(
@@ -175,6 +181,19 @@ def test_files_are_written_whole_world_readable_and_in_place(tmp_path: Path) -> 
         "hostname": 0o644,
         "resolv.conf": 0o644,
     }
+
+
+def test_what_the_container_has_changed_is_its_own(tmp_path: Path) -> None:
+    old = NameFiles(hosts="old\n", hostname="a\n", resolv_conf="old\n")
+    new = NameFiles(hosts="new\n", hostname="a\n", resolv_conf="new\n")
+    write_name_files(tmp_path, old)
+    inode = (tmp_path / "resolv.conf").stat().st_ino
+    (tmp_path / "hosts").write_text("old\n10.0.0.1 mine\n")
+    (tmp_path / "hostname").write_text("mine\n")
+    update_name_files(tmp_path, old=old, new=new)
+    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert contents == {"hosts": "old\n10.0.0.1 mine\n", "hostname": "mine\n", "resolv.conf": "new\n"}
+    assert (tmp_path / "resolv.conf").stat().st_ino == inode
 
 
 def test_files_are_never_written_through_a_link(tmp_path: Path) -> None:
