@@ -1,4 +1,4 @@
-"""What a run leaves on the host, and its removal: process and cgroup, network, mount, bundle.
+"""What a run leaves on the host, and its removal: process and cgroup, ports, network, mount, bundle.
 
 The order is Docker's: the runtime's container first, then network and root. Every step runs whatever became of the
 one before it. A container whose cleanup has not succeeded yet is remembered, so that the next start does it first;
@@ -53,6 +53,7 @@ class Cleanup:
             "names": lambda: seams.names.forget(container_id),
             "process": lambda: self.end_process(container_id, runtime=runtime),
             "network": lambda: seams.network.leave(container_id),
+            "ports": lambda: seams.ports.withdraw(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),
             "mounts": lambda: seams.mounts.end(container_id),
             "bundle": lambda: seams.bundles.remove_bundle(container_id),

@@ -10,6 +10,7 @@ from enum import StrEnum
 from executor_service.health import HealthCheck
 from executor_service.limits import Resources, Rlimit
 from executor_service.mounts import Mount
+from executor_service.ports import PublishedPort
 from executor_service.restart import Dependency, RestartPolicy
 
 CONTAINER_ID = re.compile(r"[a-f0-9]{64}")
@@ -174,3 +175,4 @@ class ContainerSpec:
     restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
     health_check: HealthCheck | None = None
     dependencies: tuple[Dependency, ...] = ()
+    published_ports: tuple[PublishedPort, ...] = ()

@@ -30,6 +30,7 @@ from executor_service.logs.record import LogRecord, Stream
 from executor_service.network.sandbox import Endpoint
 from executor_service.operations.container_list import NodeSnapshot
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
+from executor_service.ports import BoundPort, PortProtocol
 from executor_service.records import ContainerRecord, Phase
 from executor_service.stats import ContainerStats, ProcessInfo
 from executor_service.storage.images import Image
@@ -47,6 +48,11 @@ _HEALTH_STATUSES = {
     HealthStatus.STARTING: runtime_service_pb2.HEALTH_STATUS_STARTING,
     HealthStatus.HEALTHY: runtime_service_pb2.HEALTH_STATUS_HEALTHY,
     HealthStatus.UNHEALTHY: runtime_service_pb2.HEALTH_STATUS_UNHEALTHY,
+}
+_PROTOCOLS = {
+    PortProtocol.TCP: container_spec_pb2.PORT_PROTOCOL_TCP,
+    PortProtocol.UDP: container_spec_pb2.PORT_PROTOCOL_UDP,
+    PortProtocol.SCTP: container_spec_pb2.PORT_PROTOCOL_SCTP,
 }
 _STREAMS = {
     Stream.STDOUT: runtime_service_pb2.LOG_STREAM_STDOUT,
@@ -127,6 +133,16 @@ def _started(event: Started) -> runtime_service_pb2.Started:
         netns_path=event.netns_path,
         endpoints=[_endpoint(endpoint) for endpoint in event.endpoints],
         restart_count=event.restart_count,
+        ports=[_bound_port(port) for port in event.ports],
+    )
+
+
+def _bound_port(port: BoundPort) -> runtime_service_pb2.BoundPort:
+    return runtime_service_pb2.BoundPort(
+        host_ip=port.host_ip,
+        host_port=port.host_port,
+        container_port=port.container_port,
+        protocol=_PROTOCOLS[port.protocol],
     )
 
 

@@ -11,8 +11,10 @@ from executor_service.config import Settings
 from executor_service.dns.containers import EmbeddedNames
 from executor_service.dns.service import NameServer
 from executor_service.mount_staging import HostMounts
+from executor_service.network import port_leases
 from executor_service.network import records as network_records
 from executor_service.network.bridge_network import BridgeNetwork
+from executor_service.network.port_publisher import HostPorts
 from executor_service.node_bundles import NodeBundles
 from executor_service.node_cgroups import NodeCgroups
 from executor_service.oci.cgroups import CgroupTree
@@ -27,7 +29,7 @@ from executor_service.storage.node import open_storage
 from executor_service.storage.volumes import LocalVolumes
 from executor_service.user_mapping import UserMapping
 
-SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA
+SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA + port_leases.SCHEMA
 
 
 @asynccontextmanager
@@ -77,6 +79,7 @@ async def open_seams(
             networks=network.networks,
             network=network,
             names=EmbeddedNames(name_server, network.networks.find),
+            ports=HostPorts(table=bridge.table, database=database),
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,
             bundles=bundles,

@@ -24,6 +24,7 @@ from common.sqlite import Database
 from executor_service.container import EndpointSpec
 from executor_service.health import HealthStatus, ProbeResult
 from executor_service.network.sandbox import Endpoint
+from executor_service.ports import BoundPort
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -53,6 +54,7 @@ class Started:
     netns_path: str
     endpoints: tuple[Endpoint, ...] = ()
     restart_count: int = 0
+    ports: tuple[BoundPort, ...] = ()
     kind: Literal["started"] = "started"
 
 

@@ -10,6 +10,7 @@ from executor_service.container_cgroups import ContainerCgroups
 from executor_service.dns.containers import ContainerNames
 from executor_service.mount_staging import MountStager
 from executor_service.network.networks import NetworkStore
+from executor_service.network.port_publisher import PortPublisher
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.oci.runtime import ContainerRuntime
@@ -28,6 +29,7 @@ class Seams:
     networks: NetworkStore
     network: SandboxNetwork
     names: ContainerNames
+    ports: PortPublisher
     runtime: ContainerRuntime
     execs: ExecRuntime
     bundles: Bundles

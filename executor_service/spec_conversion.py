@@ -27,6 +27,7 @@ from executor_service.health import ExecProbe, GrpcProbe, HealthCheck, HttpProbe
 from executor_service.limits import DeviceNumber, Resources, Rlimit
 from executor_service.mounts import Mount, MountType
 from executor_service.operations.container_rules import violations
+from executor_service.ports import PortProtocol, PublishedPort
 from executor_service.restart import Dependency, DependencyCondition, RestartCondition, RestartPolicy
 
 _NETWORK_MODES = {
@@ -63,6 +64,11 @@ _DEPENDENCY_CONDITIONS = {
     pb2.DEPENDENCY_CONDITION_STARTED: DependencyCondition.STARTED,
     pb2.DEPENDENCY_CONDITION_HEALTHY: DependencyCondition.HEALTHY,
     pb2.DEPENDENCY_CONDITION_COMPLETED: DependencyCondition.COMPLETED,
+}
+_PROTOCOLS = {
+    pb2.PORT_PROTOCOL_TCP: PortProtocol.TCP,
+    pb2.PORT_PROTOCOL_UDP: PortProtocol.UDP,
+    pb2.PORT_PROTOCOL_SCTP: PortProtocol.SCTP,
 }
 
 
@@ -116,6 +122,7 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         restart_policy=restart_policy_from_proto(message.restart_policy),
         health_check=_health_check(message.health_check) if message.HasField("health_check") else None,
         dependencies=tuple(_dependency(dependency) for dependency in message.dependencies),
+        published_ports=tuple(_published_port(port) for port in message.published_ports),
     )
     if unknown:
         raise InvalidArgument(violations=[*unknown, *violations(spec)])
@@ -183,6 +190,10 @@ def _unknown_words(message: pb2.ContainerSpec) -> Iterable[Violation]:
         (f"dependencies[{index}].condition", dependency.condition, _DEPENDENCY_CONDITIONS)
         for index, dependency in enumerate(message.dependencies)
     ]
+    checks += [
+        (f"published_ports[{index}].protocol", port.protocol, _PROTOCOLS)
+        for index, port in enumerate(message.published_ports)
+    ]
     for field, number, known in checks:
         if number not in known:
             rule = f"{number} is none of {', '.join(map(str, known))}, the numbers this executor knows"
@@ -222,6 +233,16 @@ def _mount(message: pb2.Mount) -> Mount:
         populate=message.populate,
         subpath=message.subpath,
         options=tuple(message.options),
+    )
+
+
+def _published_port(port: pb2.PublishedPort) -> PublishedPort:
+    return PublishedPort(
+        host_ip=port.host_ip,
+        host_port=port.host_port,
+        host_port_last=port.host_port_last,
+        container_port=port.container_port,
+        protocol=_PROTOCOLS.get(port.protocol, PortProtocol.TCP),
     )
 
 

@@ -18,6 +18,7 @@ from api_service.conversion.container_config import (
     resources_from_proto,
     restart_policy_from_proto,
 )
+from api_service.conversion.ports import ports_as_listed, ports_by_name
 from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.endpoints import dns_names
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
@@ -96,6 +97,7 @@ def container_to_proto(record: ContainerRecord, exec_ids: Sequence[str]) -> cont
             sandbox_id=record.network.sandbox_id,
             sandbox_key=record.network.sandbox_key,
             networks=_endpoints_to_proto(record),
+            ports=ports_by_name(record),
         ),
         node=record.node,
         platform=record.platform,
@@ -222,6 +224,7 @@ def _summary_to_proto(record: ContainerRecord, now: int) -> container_pb2.Contai
         node=record.node,
         health=HEALTH_STATUSES[health_of(record)],
         mounts=[mount.source for mount in record.mount_points if mount.source],
+        ports=ports_as_listed(record),
     )
 
 

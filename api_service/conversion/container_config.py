@@ -16,6 +16,7 @@ from api_service.records.config import (
     HostConfig,
     LogConfig,
     NetworkingConfig,
+    PortBinding,
     RestartPolicy,
 )
 from api_service.records.health import GrpcProbe, HealthConfig, HttpProbe, TcpProbe
@@ -125,6 +126,8 @@ def host_config_from_proto(message: pb2.HostConfig) -> HostConfig:
         oom_score_adj=message.oom_score_adj,
         init=message.init if message.HasField("init") else None,
         console_size=size_from_proto(message.console_size) if message.HasField("console_size") else None,
+        port_bindings={port: _bindings_from_proto(bindings) for port, bindings in message.port_bindings.items()},
+        publish_all_ports=message.publish_all_ports,
     )
 
 
@@ -182,6 +185,18 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
         oom_score_adj=host.oom_score_adj,
         init=host.init,
         console_size=size_to_proto(host.console_size),
+        port_bindings={port: bindings_to_proto(bindings) for port, bindings in host.port_bindings.items()},
+        publish_all_ports=host.publish_all_ports,
+    )
+
+
+def _bindings_from_proto(message: pb2.PortBindings) -> tuple[PortBinding, ...]:
+    return tuple(PortBinding(host_ip=binding.host_ip, host_port=binding.host_port) for binding in message.bindings)
+
+
+def bindings_to_proto(bindings: Iterable[PortBinding]) -> pb2.PortBindings:
+    return pb2.PortBindings(
+        bindings=[pb2.PortBinding(host_ip=binding.host_ip, host_port=binding.host_port) for binding in bindings]
     )
 
 

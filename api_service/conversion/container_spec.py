@@ -52,6 +52,11 @@ _RESTART_CONDITIONS = {
     "unless-stopped": pb2.RESTART_CONDITION_UNLESS_STOPPED,
     "on-failure": pb2.RESTART_CONDITION_ON_FAILURE,
 }
+_PROTOCOLS = {
+    "tcp": pb2.PORT_PROTOCOL_TCP,
+    "udp": pb2.PORT_PROTOCOL_UDP,
+    "sctp": pb2.PORT_PROTOCOL_SCTP,
+}
 _DEPENDENCY_CONDITIONS = {
     DependencyCondition.STARTED: pb2.DEPENDENCY_CONDITION_STARTED,
     DependencyCondition.HEALTHY: pb2.DEPENDENCY_CONDITION_HEALTHY,
@@ -111,6 +116,14 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
             container_id=dependency.container_id,
             condition=_DEPENDENCY_CONDITIONS[dependency.condition],
             timeout=_duration(dependency.timeout),
+        )
+    for port in spec.published_ports:
+        message.published_ports.add(
+            host_ip=port.host_ip,
+            host_port=port.host_port,
+            host_port_last=port.host_port_last,
+            container_port=port.container_port,
+            protocol=_PROTOCOLS[port.protocol],
         )
     return message
 

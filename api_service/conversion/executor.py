@@ -39,6 +39,7 @@ from api_service.nodes.executor import (
     Updated,
     UserMapping,
 )
+from api_service.records.container import BoundPort
 from api_service.records.health import Health, HealthStatus, ProbeResult
 from common.errors import Internal
 
@@ -54,6 +55,11 @@ _HEALTH_STATUSES = {
     runtime_pb2.HEALTH_STATUS_STARTING: HealthStatus.STARTING,
     runtime_pb2.HEALTH_STATUS_HEALTHY: HealthStatus.HEALTHY,
     runtime_pb2.HEALTH_STATUS_UNHEALTHY: HealthStatus.UNHEALTHY,
+}
+_PROTOCOLS = {
+    spec_pb2.PORT_PROTOCOL_TCP: "tcp",
+    spec_pb2.PORT_PROTOCOL_UDP: "udp",
+    spec_pb2.PORT_PROTOCOL_SCTP: "sctp",
 }
 _LOG_STREAMS = {
     runtime_pb2.LOG_STREAM_STDOUT: LogStream.STDOUT,
@@ -82,6 +88,7 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
                 netns_path=started.netns_path,
                 endpoints=tuple(_endpoint_from_proto(endpoint) for endpoint in started.endpoints),
                 restart_count=started.restart_count,
+                ports=tuple(_bound_port(port) for port in started.ports),
             )
         case "start_failed":
             failed = message.start_failed
@@ -173,6 +180,15 @@ def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
         ipv6_address=message.ipv6_address,
         ipv6_prefix_length=message.ipv6_prefix_length,
         ipv6_gateway=message.ipv6_gateway,
+    )
+
+
+def _bound_port(port: runtime_pb2.BoundPort) -> BoundPort:
+    return BoundPort(
+        host_ip=port.host_ip,
+        host_port=port.host_port,
+        container_port=port.container_port,
+        protocol=_PROTOCOLS.get(port.protocol, "tcp"),
     )
 
 

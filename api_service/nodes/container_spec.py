@@ -127,6 +127,17 @@ class NodeDependency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPort:
+    """`host_ip` empty: all. `host_port` to `host_port_last`: the first free one; both 0: any."""
+
+    host_ip: str
+    host_port: int
+    host_port_last: int
+    container_port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """The executor applies no default. Fields mean what the protocol's do."""
 
@@ -173,3 +184,4 @@ class ContainerSpec:
     restart_policy: RestartPolicy
     health_check: HealthCheck | None
     dependencies: tuple[NodeDependency, ...]
+    published_ports: tuple[PublishedPort, ...]

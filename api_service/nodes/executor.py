@@ -17,6 +17,7 @@ from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
+from api_service.records.container import BoundPort
 from api_service.records.health import Health
 from api_service.records.resources import Resources
 
@@ -43,6 +44,7 @@ class Started:
     netns_path: str = ""
     endpoints: tuple[Endpoint, ...] = ()
     restart_count: int = 0
+    ports: tuple[BoundPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,7 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         sandbox_id=event.sandbox_id,
         sandbox_key=event.netns_path,
         endpoints=tuple(_endpoint(endpoint) for endpoint in event.endpoints),
+        ports=event.ports,
     )
     started = dataclasses.replace(record, state=state, network=network)
     connected = _network_events(record, "connect", time, network.endpoints)

@@ -32,6 +32,7 @@ from api_service.operations.jobs import whole
 from api_service.operations.mount_plan import MountPlan, plan_mounts
 from api_service.operations.network_attach import resolve_networks
 from api_service.operations.platform import check_platform
+from api_service.operations.published_ports import validate_published_ports
 from api_service.operations.volume_create import ensure_on_node
 from api_service.records.asked import as_asked
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
@@ -128,8 +129,8 @@ async def _draft(
     """The record as it will be, but for its name. Raises InvalidArgument for what request and image make together."""
     check_image_config(engine, image.config, field="config.image")
     config = merge_image_config(creation.config, image.config)
-    if missing := validate_command(config):
-        raise InvalidArgument(violations=missing)
+    if broken := [*validate_command(config), *validate_published_ports(config, creation.host_config)]:
+        raise InvalidArgument(violations=broken)
     platform = check_platform(request.platform, image, node_platform=f"{facts.os}/{facts.architecture}")
     container_id = generate_id()
     of_the_node = creation.host_config.network_mode == HOST or creation.host_config.uts_mode == HOST

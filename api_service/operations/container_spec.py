@@ -20,6 +20,7 @@ from api_service.operations.container_security import (
     container_security,
 )
 from api_service.operations.node_resources import node_resources
+from api_service.operations.published_ports import published_ports
 from api_service.operations.signal_argument import signal_number
 from api_service.records.config import ContainerConfig
 from api_service.records.container import ContainerRecord
@@ -93,6 +94,7 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
             )
             for dependency in host.depends_on
         ),
+        published_ports=published_ports(config, host),
     )
 
 

@@ -15,7 +15,7 @@ from api_service.records.asked import named_as_asked
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.event import Event
 from api_service.records.event_shapes import container_event
-from common.errors import StartFailed, Unavailable
+from common.errors import AlreadyExists, SlipwayError, StartFailed, Unavailable
 
 
 async def start_container(engine: Engine, container: str, *, deadline: Deadline) -> bool:
@@ -59,7 +59,10 @@ async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadli
     """The start itself; the caller holds the container's lock and has checked its state. `told`: the event of the verb
     this start is a part of."""
     node = engine.nodes.get(record.node)
-    entry = await _ask_twice(engine, record, deadline)
+    try:
+        entry = await _ask_twice(engine, record, deadline)
+    except AlreadyExists as error:
+        raise await _holder_named(engine, error) from error
     event = container_event(record, told, engine.clock()) if told and isinstance(entry.event, Started) else None
     await whole(_settle(engine, node, entry, event))
     if isinstance(entry.event, StartRefused):
@@ -84,6 +87,21 @@ async def _ask_twice(engine: Engine, record: ContainerRecord, deadline: Deadline
     except Unavailable:
         # The answer may be lost and the start done. The same key gets the outcome of the first call.
         return await executor.start(record.id, start_id=start_id, deadline=deadline)
+
+
+async def _holder_named(engine: Engine, error: AlreadyExists) -> AlreadyExists:
+    """The executor knows a port's holder by its id only."""
+    try:
+        holder = await engine.containers.find(error.owner)
+    except SlipwayError:
+        return error  # a process of the node, or a container that is gone by now
+    return AlreadyExists(
+        error.message.replace(f"container {holder.id!r}", f"container {holder.name!r} ({holder.id[:12]})"),
+        resource_type=error.resource_type,
+        resource_name=error.resource_name,
+        owner=error.owner,
+        reason=error.reason,
+    )
 
 
 def start_id_of(record: ContainerRecord) -> str:

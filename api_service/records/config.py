@@ -85,9 +85,18 @@ class ConsoleSize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortBinding:
+    """`host_ip`: empty means all. `host_port`: a port, a range `8000-8010`, or empty for one that is chosen."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfig:
     """`extra_hosts` entries are `name:address`. `shm_size`: bytes, 0 means the default. `binds` are
-    `[source:]destination[:mode]`. `masked_paths`, `readonly_paths`, `init`: None means the default."""
+    `[source:]destination[:mode]`. `masked_paths`, `readonly_paths`, `init`: None means the default.
+    `port_bindings`: by the container's port, `80/tcp` or `8000-8010/udp`."""
 
     network_mode: str = ""
     dns: tuple[str, ...] = ()
@@ -127,6 +136,8 @@ class HostConfig:
     oom_score_adj: int = 0
     init: bool | None = None
     console_size: ConsoleSize | None = None
+    port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(default_factory=dict)
+    publish_all_ports: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,12 +77,23 @@ class ObservedEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BoundPort:
+    """A published port while the process runs. `host_ip`: `0.0.0.0` and `::` stand for all of their family."""
+
+    host_ip: str
+    host_port: int
+    container_port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedNetwork:
     """`sandbox_key` is the path of the network namespace on the node."""
 
     sandbox_id: str = ""
     sandbox_key: str = ""
     endpoints: tuple[ObservedEndpoint, ...] = ()
+    ports: tuple[BoundPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from api_service.validation.network_mode import (
     validate_network_mode,
     validate_shared_network,
 )
+from api_service.validation.port_bindings import normalise_port_bindings, port_warnings, validate_port_bindings
 from api_service.validation.ports import normalise_exposed_ports, validate_exposed_ports
 from api_service.validation.privileges import normalise_privileges, privilege_warnings, validate_privileges
 from api_service.validation.process import (
@@ -131,6 +132,7 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
             host_config.restart_policy, f"{field}.restart_policy", auto_remove=host_config.auto_remove
         ),
         *validate_dependencies(host_config.depends_on, f"{field}.depends_on"),
+        *validate_port_bindings(host_config, field),
     ]
 
 
@@ -162,6 +164,7 @@ def normalise(
             shm_size=host_config.shm_size or DEFAULT_SHM_SIZE,
             resources=fitted.resources,
             restart_policy=normalise_restart_policy(host_config.restart_policy),
+            port_bindings=normalise_port_bindings(host_config.port_bindings),
             depends_on=tuple(normalise_dependency(dependency) for dependency in host_config.depends_on),
         ),
         dropped=fitted.warnings,
@@ -182,6 +185,7 @@ def warnings(creation: Creation, facts: HostFacts) -> list[str]:
         found.append("IPv4 forwarding is off on the node: the container will not reach other networks.")
     if mode in (HOST, NONE) and creation.config.exposed_ports:
         found.append(f"config.exposed_ports has no effect with network mode '{mode}'.")
+    found += port_warnings(creation.host_config)
     if mode == NONE and any(settings.mac_address for settings in creation.networking_config.endpoints.values()):
         found.append("mac_address has no effect with network mode 'none'.")
     return found

@@ -1,9 +1,9 @@
-"""Exposed ports: `80`, `80/tcp`, `8000-8010/udp`."""
+"""Ports of a container: `80`, `80/tcp`, `8000-8010/udp`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import Violation
@@ -26,7 +26,7 @@ class PortRange:
         return f"{span}/{self.protocol}"
 
 
-def parse_exposed_port(text: str) -> PortRange:
+def parse_port(text: str) -> PortRange:
     """Raises ValueError with a sentence."""
     match = _SPEC.fullmatch(text)
     shown = repr(text[:64])
@@ -43,11 +43,24 @@ def parse_exposed_port(text: str) -> PortRange:
     return PortRange(first=first, last=last, protocol=protocol)
 
 
+def without(span: PortRange, taken: Collection[tuple[int, str]]) -> Iterator[PortRange]:
+    """What is left of the range without some ports of (number, protocol)."""
+    first = span.first
+    for number in sorted(number for number, protocol in taken if protocol == span.protocol):
+        if not first <= number <= span.last:
+            continue
+        if number > first:
+            yield replace(span, first=first, last=number - 1)
+        first = number + 1
+    if first <= span.last:
+        yield replace(span, first=first)
+
+
 def normalise_exposed_ports(specs: Sequence[str]) -> tuple[str, ...]:
     """Of valid specs: every port once, as `80/tcp` or `8000-8010/udp`, in ascending order. Ranges stay ranges: a few
     words of a request can name all ports there are, and records are read often."""
     united: list[PortRange] = []
-    for span in sorted(map(parse_exposed_port, specs), key=lambda span: (span.protocol, span.first, span.last)):
+    for span in sorted(map(parse_port, specs), key=lambda span: (span.protocol, span.first, span.last)):
         if united and united[-1].protocol == span.protocol and span.first <= united[-1].last:
             united[-1] = replace(united[-1], last=max(united[-1].last, span.last))
         else:
@@ -59,7 +72,7 @@ def validate_exposed_ports(specs: Sequence[str], field: str) -> list[Violation]:
     violations = []
     for index, spec in enumerate(specs):
         try:
-            parse_exposed_port(spec)
+            parse_port(spec)
         except ValueError as error:
             violations.append(Violation(field=f"{field}[{index}]", description=str(error)))
     return violations

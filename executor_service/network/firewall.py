@@ -1,4 +1,5 @@
-"""Our nftables table: what leaves a network is masqueraded, and networks are kept apart; nobody's policy is touched.
+"""Our nftables table: what leaves a network is masqueraded, networks are kept apart, published ports lead into them;
+nobody's policy is touched.
 
 The rules are few and the same however many networks there are: what differs between them stands in sets. The whole
 table is replaced in one transaction, so there is no instant without it, and repeating it changes nothing; a network
@@ -13,7 +14,9 @@ from collections.abc import Iterable
 import nftables
 
 from common.errors import FailedPrecondition
+from executor_service.network import port_rules
 from executor_service.network.network import GatewayMode, Network, Subnet
+from executor_service.network.port_leases import Lease
 
 # Names are checked by BridgeConfig and the rules of a network, addresses are parsed: nothing of what is put in here can
 # leave its place in the grammar.
@@ -34,6 +37,7 @@ table inet {table} {{
     set own_gateways6 {{ type ifname . ipv6_addr; {own_gateways6} }}
     set masqueraded4 {{ type ipv4_addr; flags interval; {masqueraded4} }}
     set masqueraded6 {{ type ipv6_addr; flags interval; {masqueraded6} }}
+{ports}
     chain input {{
         type filter hook input priority filter; policy accept;
         iifname @bridges jump from_containers
@@ -58,10 +62,14 @@ table inet {table} {{
         oifname @bridges ct state established,related accept
         iifname != @bridges meta nfproto ipv4 oifname @routed4 accept
         iifname != @bridges meta nfproto ipv6 oifname @routed6 accept
+        ct status dnat accept comment "a published port"
         oifname @bridges drop comment "nobody outside reaches a container unasked"
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
+        ct status dnat ip saddr 127.0.0.0/8 oifname != "lo" masquerade comment "the host's answer to itself"
+        ct status dnat oifname . ip saddr @subnets4 masquerade comment "a neighbour would answer past the host"
+        ct status dnat oifname . ip6 saddr @subnets6 masquerade
         ip saddr @masqueraded4 oifname . ip saddr != @subnets4 masquerade
         ip6 saddr @masqueraded6 oifname . ip6 saddr != @subnets6 masquerade
     }}
@@ -69,30 +77,30 @@ table inet {table} {{
 """
 
 
-def install_table(table: str, networks: Iterable[Network]) -> None:
+def install_table(table: str, networks: Iterable[Network], ports: Iterable[Lease] = ()) -> None:
     """Put our table in place, whatever it held before. Raises FailedPrecondition when nftables is not to be had."""
     elements: dict[str, list[str]] = {name: [] for name in _SETS}
     for network in networks:
         for name, own in _elements(network).items():
             elements[name] += own
     sets = {name: f"elements = {{ {', '.join(own)} }}" if own else "" for name, own in elements.items()}
-    _run(_TABLE.format(table=table, **sets))
+    run_commands(_TABLE.format(table=table, ports=port_rules.declarations(ports), **sets))
 
 
 def remove_table(table: str) -> None:
     """Idempotent."""
-    _run(f"table inet {table}\ndelete table inet {table}\n")
+    run_commands(f"table inet {table}\ndelete table inet {table}\n")
 
 
 def add_network(table: str, network: Network) -> None:
     """Idempotent. Raises FailedPrecondition."""
-    _run("".join(f"add element inet {table} {name} {{ {', '.join(own)} }}\n" for name, own in _filled(network)))
+    run_commands("".join(f"add element inet {table} {name} {{ {', '.join(own)} }}\n" for name, own in _filled(network)))
 
 
 def remove_network(table: str, network: Network) -> None:
     """Idempotent. Raises FailedPrecondition."""
     # Added before they are deleted: what is not there cannot be.
-    _run(
+    run_commands(
         "".join(
             f"{verb} element inet {table} {name} {{ {', '.join(own)} }}\n"
             for name, own in _filled(network)
@@ -140,7 +148,8 @@ def _elements_of(subnet: Subnet, bridge: str, *, internal: bool) -> dict[str, li
     }
 
 
-def _run(commands: str) -> None:
+def run_commands(commands: str) -> None:
+    """One transaction. Raises FailedPrecondition when the kernel refuses it."""
     try:
         context = nftables.Nftables()
     except OSError as error:

@@ -37,6 +37,12 @@ def enable_forwarding(*, root: Path = _ROOT) -> None:
             _warn_of_advertised_routes(root)
 
 
+def route_localnet(bridge: str, *, root: Path = _ROOT) -> None:
+    """Let what the host sends from 127.0.0.1 reach containers through their published ports. The firewall keeps the
+    way back shut: without it, containers could reach the host's services there. Blocks. Raises OSError."""
+    (root / "ipv4/conf" / bridge / "route_localnet").write_text("1")
+
+
 def _warn_of_advertised_routes(root: Path) -> None:
     """A router ignores router advertisements unless accept_ra is 2: the host may lose its own default route."""
     for conf in sorted((root / "ipv6/conf").iterdir()):

@@ -18,10 +18,11 @@ import structlog
 
 from common.errors import FailedPrecondition, ResourceExhausted
 from common.sqlite import Database
-from executor_service.network import firewall, forwarding, host_bridge, records
+from executor_service.network import firewall, forwarding, host_bridge, port_leases, records
 from executor_service.network.config import NETWORK_PREFIX, BridgeConfig
 from executor_service.network.ipam import free_subnet
 from executor_service.network.network import DEFAULT_NETWORK, Network, NetworkSpec, Subnet, SubnetSpec, resolve_subnet
+from executor_service.network.port_leases import Lease
 from executor_service.network.worker import to_the_end
 
 _log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ class NetworkStore(Protocol):
 
 
 class Networks:
-    """NetworkStore over this host's kernel. `set_up` comes first. `database` must have `records.SCHEMA`."""
+    """NetworkStore over this host's kernel. `set_up` comes first. `database` must have `records.SCHEMA` and
+    `port_leases.SCHEMA`."""
 
     def __init__(self, config: BridgeConfig, database: Database) -> None:
         self._config = config
@@ -60,8 +62,9 @@ class Networks:
         """Make what is on record. Raises FailedPrecondition when the default bridge, forwarding or nftables cannot be
         had; another network that cannot is logged, and refused to containers."""
         stored = await self._database.read(records.networks)
+        ports = await self._database.read(port_leases.active)
         default = self._config.default_network
-        self._bridges[default.id] = await to_the_end(asyncio.to_thread(self._set_up, default, stored))
+        self._bridges[default.id] = await to_the_end(asyncio.to_thread(self._set_up, default, stored, ports))
         self._networks = {network.id: network for network in (default, *stored)}
         for network in stored:
             try:
@@ -126,14 +129,15 @@ class Networks:
         await to_the_end(asyncio.to_thread(self._take_down))
         self._networks, self._bridges = {}, {}
 
-    def _set_up(self, default: Network, stored: Sequence[Network]) -> host_bridge.Bridge:
+    def _set_up(self, default: Network, stored: Sequence[Network], ports: Sequence[Lease]) -> host_bridge.Bridge:
         try:
             with ExitStack() as undo:
                 forwarding.enable_forwarding()
                 bridge = host_bridge.ensure_bridge(default, self._config.run_directory)
                 if bridge.created:
                     undo.callback(host_bridge.delete_bridge, default, self._config.run_directory)
-                firewall.install_table(self._config.table, (default, *stored))
+                firewall.install_table(self._config.table, (default, *stored), ports)
+                forwarding.route_localnet(default.bridge)
                 undo.pop_all()
                 return bridge
         except OSError as error:
@@ -148,7 +152,9 @@ class Networks:
         host_bridge.delete_bridge(self._config.default_network, self._config.run_directory)
 
     def _ensure(self, network: Network) -> host_bridge.Bridge:
-        return host_bridge.ensure_bridge(network, self._config.run_directory)
+        bridge = host_bridge.ensure_bridge(network, self._config.run_directory)
+        forwarding.route_localnet(network.bridge)
+        return bridge
 
     async def _record(self, spec: NetworkSpec) -> Network:
         network = await asyncio.to_thread(self._resolve, spec)

@@ -36,4 +36,5 @@ async def remove_locked(node: Node, container_id: str) -> None:
     with host_errors(f"container {container_id!r}"):
         await node.seams.snapshots.remove(container_id)
         await node.seams.bundles.remove_files(container_id)
+        await node.seams.ports.forget(container_id)
     await node.records.delete(container_id)

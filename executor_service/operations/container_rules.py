@@ -17,6 +17,7 @@ from executor_service.operations.mount_rules import mount_rules
 from executor_service.operations.resource_rules import cgroup_parent_violations, resource_violations
 from executor_service.operations.security_rules import security_rules
 from executor_service.operations.supervision_rules import supervision_rules
+from executor_service.ports import HIGHEST_PORT, MAX_PUBLISHED, PublishedPort
 
 IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -36,7 +37,7 @@ def violations(spec: ContainerSpec) -> list[Violation]:
     found = (
         *(_identity(spec), _process(spec), _network(spec), _host(spec), _names(spec)),
         *(mount_rules(spec.mounts), security_rules(spec)),
-        supervision_rules(spec),
+        *(supervision_rules(spec), _ports(spec)),
     )
     return [
         *(Violation(field=f"spec.{field}", description=text) for rules in found for field, text in rules),
@@ -171,6 +172,32 @@ def _names(spec: ContainerSpec) -> _Rules:
             yield f"extra_hosts[{index}].name", f"{name!a} must be one host name"
         if address != HOST_GATEWAY and not _is_address(address):
             yield f"extra_hosts[{index}].address", f"{address!a} must be an IP address or {HOST_GATEWAY}"
+
+
+def _ports(spec: ContainerSpec) -> _Rules:
+    if spec.published_ports and spec.network_mode is not NetworkMode.BRIDGE:
+        yield "published_ports", f"need a network of its own; with network mode {spec.network_mode} there can be none"
+    if len(spec.published_ports) > MAX_PUBLISHED:
+        yield "published_ports", f"{len(spec.published_ports)} are more than {MAX_PUBLISHED}"
+        return
+    for index, port in enumerate(spec.published_ports):
+        for field, text in _port(port):
+            yield f"published_ports[{index}].{field}", text
+
+
+def _port(port: PublishedPort) -> _Rules:
+    if port.host_ip and not _is_canonical(port.host_ip):
+        yield "host_ip", f"{port.host_ip!a} must be an IP address in its canonical form, or empty"
+    if not 1 <= port.container_port <= HIGHEST_PORT:
+        yield "container_port", f"{port.container_port} must be 1 to {HIGHEST_PORT}"
+    if port.host_port > HIGHEST_PORT:
+        yield "host_port", f"{port.host_port} must be 0 to {HIGHEST_PORT}"
+    if not port.host_port <= port.host_port_last <= (HIGHEST_PORT if port.host_port else 0):
+        yield "host_port_last", f"{port.host_port_last} must not be below host_port nor above {HIGHEST_PORT}"
+
+
+def _is_canonical(text: str) -> bool:
+    return _is_address(text) and str(ip_address(text)) == text
 
 
 def _is_address(text: str) -> bool:

@@ -24,9 +24,11 @@ from executor_service.oci.runtime import CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
 from executor_service.operations.namespace_join import check_joined, join_namespaces, sandbox_owner
+from executor_service.operations.port_targets import port_targets
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
+from executor_service.ports import BoundPort
 from executor_service.records import Change, ContainerRecord, Phase, Run
 from executor_service.restart import RestartState
 from executor_service.storage.threads import settle
@@ -108,6 +110,7 @@ class _Start:
     user: ResolvedUser = field(init=False)
     sandbox: Sandbox = field(init=False)
     mounts: Sequence[StagedMount] = ()
+    ports: Sequence[BoundPort] = ()
     committed: bool = False
 
     async def run(self) -> JournalEntry:
@@ -190,6 +193,14 @@ class _Start:
                 )
             self._push("names", lambda: self.node.seams.names.forget(spec.id))
             await self.node.seams.names.follow(spec, self.sandbox)
+        if self.spec.published_ports:
+            with steps.step("ports"):
+                self._push("ports", lambda: self.node.seams.ports.withdraw(self.spec.id))
+                self.ports = await self.node.seams.ports.publish(
+                    self.spec.id,
+                    self.spec.published_ports,
+                    targets=port_targets(self.node, self.spec, self.sandbox),
+                )
 
     async def _commit(self, process: CreatedProcess) -> JournalEntry:
         """The point of no return: whoever cancels after it finds the container running."""
@@ -203,6 +214,7 @@ class _Start:
             netns_path=self.sandbox.netns_path,
             endpoints=self._endpoints(),
             restart_count=restart.count,
+            ports=tuple(self.ports),
         )
         change = Change(phase=Phase.RUNNING, starting="", run=run)
         if record.restart != restart:

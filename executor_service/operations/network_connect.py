@@ -11,6 +11,7 @@ from executor_service.journal import JournalEntry, NetworkConnected, NetworkDisc
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
+from executor_service.operations.port_targets import port_targets
 from executor_service.records import ContainerRecord
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
@@ -85,12 +86,24 @@ async def _sandbox(node: Node, record: ContainerRecord) -> Sandbox | None:
 
 
 async def _follow(node: Node, spec: ContainerSpec, before: Sandbox, after: Sandbox) -> None:
-    """What is done is done: names that cannot be answered are the log's business, not a reason to go back."""
+    """What is done is done: names that cannot be answered, or ports that lead nowhere, are the log's business, not a
+    reason to go back."""
     names, bundles = node.seams.names, node.seams.bundles
     await bounded("names", lambda: names.follow(spec, after), timeout=10, container=spec.id)
     await bounded(
         "name files", lambda: bundles.update_names(spec, before=before, after=after), timeout=10, container=spec.id
     )
+    if spec.published_ports:
+        await bounded("ports", lambda: _lead(node, spec, after), timeout=10, container=spec.id)
+
+
+async def _lead(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> None:
+    """Its gateway may be another now."""
+    targets = port_targets(node, spec, sandbox)
+    if targets.ipv4 or targets.ipv6:
+        await node.seams.ports.publish(spec.id, spec.published_ports, targets=targets)
+    else:
+        await node.seams.ports.withdraw(spec.id)
 
 
 async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:

@@ -42,6 +42,9 @@ async def adopt(node: Node, operations: Operations) -> None:
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
     await node.seams.network.reconcile(_members(alive) | dict.fromkeys(broken))
     await _answer_names(node, alive)
+    await node.seams.ports.reconcile(
+        running={record.id for record in alive} | broken, known={record.id for record in records}
+    )
     await node.seams.mounts.adopt(_volume_holders(alive))
     for record in alive:
         assert record.run is not None

@@ -483,6 +483,27 @@ class HostConfig(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PortBindingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___PortBindings: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___PortBindings | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NETWORK_MODE_FIELD_NUMBER: _builtins.int
     DNS_FIELD_NUMBER: _builtins.int
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
@@ -521,6 +542,8 @@ class HostConfig(_message.Message):
     OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     CONSOLE_SIZE_FIELD_NUMBER: _builtins.int
+    PORT_BINDINGS_FIELD_NUMBER: _builtins.int
+    PUBLISH_ALL_PORTS_FIELD_NUMBER: _builtins.int
     network_mode: _builtins.str
     """`bridge` (the default network), `host` (share the host's network), `none` (loopback only), `container:<name or id>` (share that
     container's) or the name or id of a user-defined network. `default` and empty mean `bridge`.
@@ -557,6 +580,8 @@ class HostConfig(_message.Message):
     """Run a small init as process 1, which forwards signals and reaps children. Default: true, unless the process
     namespace is shared.
     """
+    publish_all_ports: _builtins.bool
+    """Publish every exposed port that `port_bindings` leaves out, on a port of the host that is chosen. Default: false."""
     @_builtins.property
     def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Name servers, IPv4 or IPv6 addresses. Default: the host's, without those on loopback."""
@@ -657,6 +682,12 @@ class HostConfig(_message.Message):
     def console_size(self) -> Global___ConsoleSize:
         """The terminal's first size; only with `config.tty`. Default: 0 by 0."""
 
+    @_builtins.property
+    def port_bindings(self) -> _containers.MessageMap[_builtins.str, Global___PortBindings]:
+        """Ports of the host that lead to ports of the container, by the container's port: `80`, `80/tcp`, or a range
+        `8000-8010/udp`. Default: none.
+        """
+
     def __init__(
         self,
         *,
@@ -698,10 +729,12 @@ class HostConfig(_message.Message):
         oom_score_adj: _builtins.int = ...,
         init: _builtins.bool | None = ...,
         console_size: Global___ConsoleSize | None = ...,
+        port_bindings: _abc.Mapping[_builtins.str, Global___PortBindings] | None = ...,
+        publish_all_ports: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "console_size", b"console_size", "init", b"init", "log_config", b"log_config", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "port_bindings", b"port_bindings", "privileged", b"privileged", "publish_all_ports", b"publish_all_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__init: _TypeAlias = _typing.Literal["init"]  # noqa: Y015
     _WhichOneofArgType__init: _TypeAlias = _typing.Literal["_init", b"_init"]  # noqa: Y015
@@ -717,6 +750,58 @@ class HostConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__readonly_paths) -> _WhichOneofReturnType__readonly_paths | None: ...
 
 Global___HostConfig: _TypeAlias = HostConfig  # noqa: Y015
+
+@_typing.final
+class PortBinding(_message.Message):
+    """Where on the host one port of a container is published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    HOST_PORT_FIELD_NUMBER: _builtins.int
+    host_ip: _builtins.str
+    """An address of the host. Default: all, IPv4 and IPv6, with the same port."""
+    host_port: _builtins.str
+    """A port; for one port of the container also a range `8000-8010`, of which the first free one is taken; for a range of the
+    container's one that is as long. Default: a free port, kept until the container is removed.
+    """
+    def __init__(
+        self,
+        *,
+        host_ip: _builtins.str = ...,
+        host_port: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_ip", b"host_ip", "host_port", b"host_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortBinding: _TypeAlias = PortBinding  # noqa: Y015
+
+@_typing.final
+class PortBindings(_message.Message):
+    """All places where one port of a container is published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PortBinding]:
+        """None stands for one with its defaults."""
+
+    def __init__(
+        self,
+        *,
+        bindings: _abc.Iterable[Global___PortBinding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortBindings: _TypeAlias = PortBindings  # noqa: Y015
 
 @_typing.final
 class EndpointSettings(_message.Message):
@@ -950,9 +1035,31 @@ class NetworkSettings(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PortsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___PortBindings: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___PortBindings | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     SANDBOX_KEY_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """Id of the network sandbox; empty unless running with one of its own."""
     sandbox_key: _builtins.str
@@ -961,16 +1068,23 @@ class NetworkSettings(_message.Message):
     def networks(self) -> _containers.MessageMap[_builtins.str, Global___EndpointSettings]:
         """Endpoints by network name."""
 
+    @_builtins.property
+    def ports(self) -> _containers.MessageMap[_builtins.str, Global___PortBindings]:
+        """The exposed and published ports while it runs, as `80/tcp`, each with where it is published; exposed ones that are not
+        published have no bindings and may be a range.
+        """
+
     def __init__(
         self,
         *,
         sandbox_id: _builtins.str = ...,
         sandbox_key: _builtins.str = ...,
         networks: _abc.Mapping[_builtins.str, Global___EndpointSettings] | None = ...,
+        ports: _abc.Mapping[_builtins.str, Global___PortBindings] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks", "sandbox_id", b"sandbox_id", "sandbox_key", b"sandbox_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks", "ports", b"ports", "sandbox_id", b"sandbox_id", "sandbox_key", b"sandbox_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1137,6 +1251,7 @@ class ContainerSummary(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     MOUNTS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     name: _builtins.str
@@ -1173,6 +1288,10 @@ class ContainerSummary(_message.Message):
     def mounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is mounted in it: names of volumes, paths of the node."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
+        """Its ports while it runs, the published ones once for each address of the host."""
+
     def __init__(
         self,
         *,
@@ -1190,11 +1309,50 @@ class ContainerSummary(_message.Message):
         node: _builtins.str = ...,
         health: _health_pb2.HealthStatus.ValueType = ...,
         mounts: _abc.Iterable[_builtins.str] | None = ...,
+        ports: _abc.Iterable[Global___Port] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "created_at", b"created_at", "health", b"health", "id", b"id", "image", b"image", "image_id", b"image_id", "labels", b"labels", "mounts", b"mounts", "name", b"name", "network_mode", b"network_mode", "networks", b"networks", "node", b"node", "state", b"state", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "created_at", b"created_at", "health", b"health", "id", b"id", "image", b"image", "image_id", b"image_id", "labels", b"labels", "mounts", b"mounts", "name", b"name", "network_mode", b"network_mode", "networks", b"networks", "node", b"node", "ports", b"ports", "state", b"state", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContainerSummary: _TypeAlias = ContainerSummary  # noqa: Y015
+
+@_typing.final
+class Port(_message.Message):
+    """A port of a running container as a list shows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IP_FIELD_NUMBER: _builtins.int
+    PRIVATE_PORT_FIELD_NUMBER: _builtins.int
+    PUBLIC_PORT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIVATE_PORT_LAST_FIELD_NUMBER: _builtins.int
+    ip: _builtins.str
+    """The address of the host; empty when it is not published."""
+    private_port: _builtins.int
+    """The container's port."""
+    public_port: _builtins.int
+    """The port of the host; 0 when it is not published."""
+    type: _builtins.str
+    """`tcp`, `udp` or `sctp`."""
+    private_port_last: _builtins.int
+    """The last one of a range that is exposed and not published; else 0."""
+    def __init__(
+        self,
+        *,
+        ip: _builtins.str = ...,
+        private_port: _builtins.int = ...,
+        public_port: _builtins.int = ...,
+        type: _builtins.str = ...,
+        private_port_last: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip", b"ip", "private_port", b"private_port", "private_port_last", b"private_port_last", "public_port", b"public_port", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Port: _TypeAlias = Port  # noqa: Y015

@@ -24,11 +24,13 @@ from executor_service.journal import Started, StartFailure
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_start import container_start
+from executor_service.ports import PortProtocol, PublishedPort
 from executor_service.records import Phase
 from tests.fixtures.executor_fakes import FakeHost, container_spec
 from tests.fixtures.executor_faults import START_STEPS, stepped
 
-_SPEC = container_spec()
+_PORT = PublishedPort(host_ip="", host_port=0, host_port_last=0, container_port=80, protocol=PortProtocol.TCP)
+_SPEC = replace(container_spec(), published_ports=(_PORT,))
 _UNDOABLE = [step for step in START_STEPS if step != "commit"]
 
 

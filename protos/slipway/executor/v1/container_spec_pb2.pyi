@@ -52,6 +52,34 @@ NETWORK_MODE_CONTAINER: NetworkMode.ValueType  # 4
 """The network sandbox of `network_container`, and its files of name resolution."""
 Global___NetworkMode: _TypeAlias = NetworkMode  # noqa: Y015
 
+class _PortProtocol:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PortProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PortProtocol.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PORT_PROTOCOL_UNSPECIFIED: _PortProtocol.ValueType  # 0
+    """Refused."""
+    PORT_PROTOCOL_TCP: _PortProtocol.ValueType  # 1
+    """TCP."""
+    PORT_PROTOCOL_UDP: _PortProtocol.ValueType  # 2
+    """UDP."""
+    PORT_PROTOCOL_SCTP: _PortProtocol.ValueType  # 3
+    """SCTP."""
+
+class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper):
+    """Which transport protocol."""
+
+PORT_PROTOCOL_UNSPECIFIED: PortProtocol.ValueType  # 0
+"""Refused."""
+PORT_PROTOCOL_TCP: PortProtocol.ValueType  # 1
+"""TCP."""
+PORT_PROTOCOL_UDP: PortProtocol.ValueType  # 2
+"""UDP."""
+PORT_PROTOCOL_SCTP: PortProtocol.ValueType  # 3
+"""SCTP."""
+Global___PortProtocol: _TypeAlias = PortProtocol  # noqa: Y015
+
 class _MountType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -370,6 +398,7 @@ class ContainerSpec(_message.Message):
     NETWORK_CONTAINER_FIELD_NUMBER: _builtins.int
     REMAPPED_FIELD_NUMBER: _builtins.int
     NODE_USERS_FIELD_NUMBER: _builtins.int
+    PUBLISHED_PORTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     image_id: _builtins.str
@@ -532,6 +561,10 @@ class ContainerSpec(_message.Message):
     def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]:
         """Containers of this node that a restart by the node waits for."""
 
+    @_builtins.property
+    def published_ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
+        """Ports of the node that lead to it; only with a network of its own."""
+
     def __init__(
         self,
         *,
@@ -593,10 +626,11 @@ class ContainerSpec(_message.Message):
         network_container: _builtins.str = ...,
         remapped: _builtins.bool = ...,
         node_users: _builtins.bool = ...,
+        published_ports: _abc.Iterable[Global___PublishedPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "health_check", b"health_check", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy", "terminal_size", b"terminal_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "endpoints", b"endpoints", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_container", b"network_container", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "node_users", b"node_users", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "remapped", b"remapped", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "endpoints", b"endpoints", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_container", b"network_container", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "node_users", b"node_users", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "published_ports", b"published_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "remapped", b"remapped", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__health_check: _TypeAlias = _typing.Literal["health_check"]  # noqa: Y015
     _WhichOneofArgType__health_check: _TypeAlias = _typing.Literal["_health_check", b"_health_check"]  # noqa: Y015
@@ -612,6 +646,44 @@ class ContainerSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__readonly_paths) -> _WhichOneofReturnType__readonly_paths | None: ...
 
 Global___ContainerSpec: _TypeAlias = ContainerSpec  # noqa: Y015
+
+@_typing.final
+class PublishedPort(_message.Message):
+    """A port of the container that is to be published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    HOST_PORT_FIELD_NUMBER: _builtins.int
+    HOST_PORT_LAST_FIELD_NUMBER: _builtins.int
+    CONTAINER_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    host_ip: _builtins.str
+    """An address of the node; empty: all, of both families."""
+    host_port: _builtins.int
+    """The port of the node, or the first of those that may be taken; 0: any is chosen here and kept until the container is removed."""
+    host_port_last: _builtins.int
+    """The last of those that may be taken, `host_port` when it must be that one; 0 with `host_port` 0."""
+    container_port: _builtins.int
+    """The port inside the container."""
+    protocol: Global___PortProtocol.ValueType
+    """The protocol."""
+    def __init__(
+        self,
+        *,
+        host_ip: _builtins.str = ...,
+        host_port: _builtins.int = ...,
+        host_port_last: _builtins.int = ...,
+        container_port: _builtins.int = ...,
+        protocol: Global___PortProtocol.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "host_ip", b"host_ip", "host_port", b"host_port", "host_port_last", b"host_port_last", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishedPort: _TypeAlias = PublishedPort  # noqa: Y015
 
 @_typing.final
 class DeviceNumber(_message.Message):

@@ -666,6 +666,7 @@ class Started(_message.Message):
     NETNS_PATH_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start."""
     pid: _builtins.int
@@ -680,6 +681,10 @@ class Started(_message.Message):
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """The attachments, in the order of their interfaces."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundPort]:
+        """Its published ports, once for each address of the node."""
+
     def __init__(
         self,
         *,
@@ -689,14 +694,49 @@ class Started(_message.Message):
         netns_path: _builtins.str = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         restart_count: _builtins.int = ...,
+        ports: _abc.Iterable[Global___BoundPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "netns_path", b"netns_path", "pid", b"pid", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "netns_path", b"netns_path", "pid", b"pid", "ports", b"ports", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
+
+@_typing.final
+class BoundPort(_message.Message):
+    """A port of the node that leads to a container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    HOST_PORT_FIELD_NUMBER: _builtins.int
+    CONTAINER_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    host_ip: _builtins.str
+    """The address of the node; `0.0.0.0` and `::` stand for all of their family."""
+    host_port: _builtins.int
+    """The port of the node."""
+    container_port: _builtins.int
+    """The port inside the container."""
+    protocol: _container_spec_pb2.PortProtocol.ValueType
+    """The protocol."""
+    def __init__(
+        self,
+        *,
+        host_ip: _builtins.str = ...,
+        host_port: _builtins.int = ...,
+        container_port: _builtins.int = ...,
+        protocol: _container_spec_pb2.PortProtocol.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "host_ip", b"host_ip", "host_port", b"host_port", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BoundPort: _TypeAlias = BoundPort  # noqa: Y015
 
 @_typing.final
 class StartFailed(_message.Message):

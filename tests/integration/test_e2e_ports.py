@@ -1,0 +1,352 @@
+"""Published ports as their users see them: other machines, the host itself, containers, and who must not get in.
+
+The servers are sockets of the test in the containers' network namespaces: they see the client's address themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from slipway.v1 import container_pb2
+from slipway.v1 import container_service_pb2 as pb
+
+from tests.fixtures.netns import Namespace, command, new_namespace, open_namespace
+from tests.fixtures.slipway import Slipway, installed
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# A documentation network (RFC 5737, RFC 3849) between the host of the test and another machine.
+HOST_V4, OTHER_V4, OUTSIDE_V4 = "198.51.100.1", "198.51.100.3", "198.51.100.2"
+HOST_V6, OUTSIDE_V6 = "2001:db8::1", "2001:db8::2"
+Ports = Mapping[str, Sequence[tuple[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """An engine, another machine beside its host, and the host itself."""
+
+    engine: Slipway
+    outside: Namespace
+    host: Namespace
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    with uplink() as outside, open_namespace("/proc/thread-self/ns/net") as host:
+        async with installed(tmp_path_factory.mktemp("services")) as engine:
+            yield World(engine, outside, host)
+
+
+@contextmanager
+def uplink() -> Iterator[Namespace]:
+    with new_namespace() as machine:
+        command("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "outside", "netns", machine.path)
+        try:
+            for address in (f"{HOST_V4}/24", f"{OTHER_V4}/24", f"{HOST_V6}/64"):
+                command("ip", "address", "add", address, "dev", "uplink", *nodad(address))
+            for address in (f"{OUTSIDE_V4}/24", f"{OUTSIDE_V6}/64"):
+                machine.command("ip", "address", "add", address, "dev", "outside", *nodad(address))
+            command("ip", "link", "set", "uplink", "up")
+            machine.command("ip", "link", "set", "outside", "up")
+            yield machine
+        finally:
+            command("ip", "link", "delete", "uplink")
+
+
+def nodad(address: str) -> tuple[str, ...]:
+    return ("nodad",) if ":" in address else ()
+
+
+def bindings(ports: Ports) -> dict[str, container_pb2.PortBindings]:
+    return {
+        port: container_pb2.PortBindings(
+            bindings=[container_pb2.PortBinding(host_ip=ip, host_port=number) for ip, number in places]
+        )
+        for port, places in ports.items()
+    }
+
+
+async def published(engine: Slipway, ports: Ports, **options: bool) -> str:
+    return await engine.run("sleep", "300", port_bindings=bindings(ports), **options)
+
+
+async def ports_of(engine: Slipway, container: str) -> dict[str, list[tuple[str, str]]]:
+    shown = (await engine.inspect(container)).network_settings.ports
+    return {port: sorted((one.host_ip, one.host_port) for one in shown[port].bindings) for port in shown}
+
+
+@contextmanager
+def inside(pid: int) -> Iterator[Namespace]:
+    with open_namespace(f"/proc/{pid}/ns/net") as namespace:
+        yield namespace
+
+
+async def seen_by(
+    world: World,
+    container: str,
+    client: Namespace,
+    address: str,
+    port: int,
+    *,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    container_port: int = 80,
+    timeout: float = 5,
+) -> str:
+    """The client's address as the container sees it, after a question and an answer. Raises OSError."""
+    pid = (await world.engine.inspect(container)).state.pid
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with (
+        inside(pid) as box,
+        box.socket(family, kind, timeout=5) as server,
+        client.socket(family, kind, timeout=timeout) as asking,
+    ):
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", container_port))
+        if kind == socket.SOCK_DGRAM:
+            asking.sendto(b"question", (address, port))
+            _, peer = server.recvfrom(64)
+            server.sendto(b"answer", peer)
+            assert asking.recvfrom(64) == (b"answer", asking_peer(address, port))
+            return str(peer[0])
+        server.listen()
+        asking.connect((address, port))
+        connection, peer = server.accept()
+        with connection:
+            connection.send(b"answer")
+            assert asking.recv(64) == b"answer"
+        return str(peer[0])
+
+
+def asking_peer(address: str, port: int) -> tuple[object, ...]:
+    return (address, port, 0, 0) if ":" in address else (address, port)
+
+
+async def test_everybody_reaches_a_published_port_and_other_machines_keep_their_address(world: World) -> None:
+    engine = world.engine
+    box = await published(engine, {"80/tcp": [("", "8080")], "80/udp": [("", "8080")]})
+    settings = (await engine.inspect(box)).network_settings.networks["bridge"]
+    assert await ports_of(engine, box) == {
+        "80/tcp": [("0.0.0.0", "8080"), ("::", "8080")],
+        "80/udp": [("0.0.0.0", "8080"), ("::", "8080")],
+    }
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        assert await seen_by(world, box, world.outside, HOST_V4, 8080, kind=kind) == OUTSIDE_V4
+        assert await seen_by(world, box, world.outside, HOST_V6, 8080, kind=kind) == OUTSIDE_V6
+        assert await seen_by(world, box, world.host, HOST_V4, 8080, kind=kind) == HOST_V4
+        assert await seen_by(world, box, world.host, "127.0.0.1", 8080, kind=kind) == settings.gateway
+        assert await seen_by(world, box, world.host, HOST_V6, 8080, kind=kind) == HOST_V6
+        with inside((await engine.inspect(box)).state.pid) as itself:
+            # Through the gateway's address or the host's other one: back into the container that asks.
+            assert await seen_by(world, box, itself, HOST_V4, 8080, kind=kind) == settings.gateway
+            assert await seen_by(world, box, itself, settings.gateway, 8080, kind=kind) == settings.gateway
+            assert await seen_by(world, box, itself, HOST_V6, 8080, kind=kind) == settings.ipv6_gateway
+    neighbour = await engine.run("sleep", "300")
+    with inside((await engine.inspect(neighbour)).state.pid) as beside:
+        assert await seen_by(world, box, beside, HOST_V4, 8080) == settings.gateway
+        assert await seen_by(world, box, beside, HOST_V6, 8080) == settings.ipv6_gateway
+    await engine.remove(neighbour)
+    await engine.remove(box)
+    with world.outside.socket(socket.AF_INET, socket.SOCK_STREAM) as late, pytest.raises(ConnectionRefusedError):
+        late.connect((HOST_V4, 8080))
+
+
+async def test_a_port_of_one_address_is_reached_there_only(world: World) -> None:
+    engine = world.engine
+    box = await published(engine, {"80": [(HOST_V4, "8081"), (HOST_V6, "8081"), ("127.0.0.1", "8082")]})
+    assert await seen_by(world, box, world.outside, HOST_V4, 8081) == OUTSIDE_V4
+    assert await seen_by(world, box, world.outside, HOST_V6, 8081) == OUTSIDE_V6
+    assert await seen_by(world, box, world.host, "127.0.0.1", 8082)
+    for client, address, port in (
+        (world.outside, OTHER_V4, 8081),
+        (world.host, "127.0.0.1", 8081),
+        (world.outside, HOST_V4, 8082),
+        (world.host, HOST_V4, 8082),
+    ):
+        with pytest.raises(ConnectionRefusedError):
+            await seen_by(world, box, client, address, port)
+    await engine.remove(box)
+
+
+async def test_nobody_outside_reaches_loopback_or_a_container_directly(world: World) -> None:
+    engine, outside = world.engine, world.outside
+    box = await published(engine, {"80": [("127.0.0.1", "8083")], "81": [("", "8084")]})
+    settings = (await engine.inspect(box)).network_settings.networks["bridge"]
+    # The worst that another machine can do: send to these addresses, and switch its own scruples off.
+    outside.command("ip", "route", "replace", "127.0.0.0/8", "via", HOST_V4, "dev", "outside", "table", "local")
+    outside.command("ip", "route", "add", settings.ip_address, "via", HOST_V4)
+    outside.command("ip", "-6", "route", "add", settings.global_ipv6_address, "via", HOST_V6)
+    outside.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/outside/route_localnet")
+    outside.command("ip", "link", "set", "lo", "down")
+    command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/uplink/route_localnet")
+    try:
+        with socket.socket() as service:  # of the host, for itself only
+            service.bind(("127.0.0.1", 8085))
+            service.listen()
+            for address, port in (
+                ("127.0.0.1", 8083),
+                ("127.0.0.1", 8084),
+                ("127.0.0.1", 8085),
+                (settings.ip_address, 80),
+                (settings.global_ipv6_address, 81),
+            ):
+                with pytest.raises(TimeoutError):
+                    await seen_by(world, box, outside, address, port, timeout=0.3)
+            with inside((await engine.inspect(box)).state.pid) as itself:
+                itself.command("ip", "route", "replace", "127.0.0.0/8", "via", settings.gateway, "table", "local")
+                itself.command("ip", "link", "set", "lo", "down")
+                itself.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet")
+                with itself.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=0.3) as asking:
+                    asking.bind((settings.ip_address, 0))
+                    with pytest.raises(TimeoutError):
+                        asking.connect(("127.0.0.1", 8085))
+    finally:
+        outside.command("ip", "link", "set", "lo", "up")
+        outside.command("sh", "-c", "ip route del 127.0.0.0/8 table local via 198.51.100.1; ip route flush cache")
+        command("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/uplink/route_localnet")
+    await engine.remove(box)
+
+
+async def test_a_chosen_port_stays_the_containers_own(world: World) -> None:
+    engine = world.engine
+    box = await published(engine, {"80": [("", "")], "81-82/tcp": [("127.0.0.1", "")], "90": [("", "9100-9110")]})
+    first = await ports_of(engine, box)
+    assert len({place[1] for places in first.values() for place in places}) == 4
+    assert first["90/tcp"][0][1] == "9100"
+    await engine.kill(box)
+    await engine.wait(box)
+    assert await ports_of(engine, box) == {}
+    other = await published(engine, {"90": [("", "9100-9110")], "80": [("", "")]})
+    assert (await ports_of(engine, other))["90/tcp"][0][1] == "9101"
+    await engine.start(box)
+    assert await ports_of(engine, box) == first
+    await engine.kill(box)
+    await engine.wait(box)
+    # Whoever asks for just that port gets it: nobody uses it.
+    taker = await published(engine, {"80": [("", first["80/tcp"][0][1])]})
+    await engine.start(box)
+    again = await ports_of(engine, box)
+    assert again["80/tcp"] != first["80/tcp"]
+    assert {port: again[port] for port in again if port != "80/tcp"} == {
+        port: first[port] for port in first if port != "80/tcp"
+    }
+    for container in (box, other, taker):
+        await engine.remove(container)
+
+
+async def test_a_conflict_names_who_holds_the_port_and_leaves_nothing(world: World) -> None:
+    engine = world.engine
+    holder = await published(engine, {"80": [("", "8090")]})
+    for host_ip in ("", "127.0.0.1", HOST_V6):
+        late = await engine.create(
+            "sleep", "300", port_bindings=bindings({"81": [("", "8091")], "80": [(host_ip, "8090")]})
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await engine.start(late)
+        assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert "port is already allocated" in str(refused.value.details())
+        name = (await engine.inspect(holder)).name
+        assert f"container '{name}' ({holder[:12]})" in str(refused.value.details())
+        await engine.remove(late)
+    with socket.socket(socket.AF_INET6) as foreign:
+        foreign.bind(("::", 8092))  # takes IPv4 too
+        foreign.listen()
+        late = await engine.create("sleep", "300", port_bindings=bindings({"80": [(HOST_V4, "8092")]}))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await engine.start(late)
+        assert "port is already allocated by process" in str(refused.value.details())
+        assert f"process {os.getpid()} (" in str(refused.value.details())
+    await engine.start(late)  # it is free now
+    assert await seen_by(world, late, world.outside, HOST_V4, 8092) == OUTSIDE_V4
+    nowhere = await engine.create("sleep", "300", port_bindings=bindings({"80": [("192.0.2.77", "8093")]}))
+    with pytest.raises(grpc.aio.AioRpcError, match=r"192\.0\.2\.77 is no address of this host"):
+        await engine.start(nowhere)
+    for container in (holder, late, nowhere):
+        await engine.remove(container)
+    free = await published(engine, {"80": [("", "8091")], "81": [("", "8090")]})
+    await engine.remove(free)
+
+
+async def test_datagrams_follow_the_port_to_another_container(world: World) -> None:
+    engine = world.engine
+    with world.outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind((OUTSIDE_V4, 5353))
+        client.sendto(b"too early", (HOST_V4, 8094))
+        for number in range(2):
+            box = await published(engine, {"80/udp": [("", "8094")]})
+            with (
+                inside((await engine.inspect(box)).state.pid) as namespace,
+                namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+            ):
+                server.bind(("0.0.0.0", 80))
+                client.sendto(b"%d" % number, (HOST_V4, 8094))
+                assert server.recvfrom(64) == (b"%d" % number, (OUTSIDE_V4, 5353))
+            await engine.remove(box)
+
+
+async def test_the_rules_are_right_after_the_executor_was_killed(world: World) -> None:
+    engine = world.engine
+    kept = await published(engine, {"80": [("", "8095")], "81": [("", "")]})
+    gone = await published(engine, {"80": [("", "8096")]})
+    before = await ports_of(engine, kept)
+    dead = (await engine.inspect(gone)).state.pid
+    await engine.executor.kill()
+    assert await seen_by(world, kept, world.outside, HOST_V4, 8095) == OUTSIDE_V4
+    command("kill", "-KILL", str(dead))
+    await engine.executor.start()
+    await engine.node_back()
+    await engine.wait(gone)
+    assert await ports_of(engine, kept) == before
+    assert await seen_by(world, kept, world.outside, HOST_V6, 8095) == OUTSIDE_V6
+    successor = await published(engine, {"80": [("", "8096")]})
+    assert await seen_by(world, successor, world.outside, HOST_V4, 8096) == OUTSIDE_V4
+    rules = command("nft", "list", "ruleset")
+    assert rules.count("tcp . 8096 :") == 2
+    for container in (kept, gone, successor):
+        await engine.remove(container)
+    assert " . 80 " not in command("nft", "list", "ruleset").partition("chain")[0]
+
+
+async def test_all_exposed_ports_and_lists(world: World) -> None:
+    engine = world.engine
+    box = await engine.run(
+        *("sleep", "300"),
+        config={"exposed_ports": ["80", "90-92/udp", "95/udp"]},
+        publish_all_ports=True,
+        port_bindings=bindings({"91/udp": [("127.0.0.1", "8097")]}),
+    )
+    shown = await ports_of(engine, box)
+    assert sorted(shown) == ["80/tcp", "90/udp", "91/udp", "92/udp", "95/udp"]
+    assert shown["91/udp"] == [("127.0.0.1", "8097")]
+    assert all(len(places) == 2 for port, places in shown.items() if port != "91/udp")
+    plain = await engine.run(
+        "sleep", "300", config={"exposed_ports": ["90-99"]}, port_bindings=bindings({"95": [("127.0.0.1", "8098")]})
+    )
+    listed = await engine.containers.ListContainers(pb.ListContainersRequest())
+    [summary] = [container for container in listed.containers if container.id == plain]
+    assert [
+        (port.ip, port.private_port, port.private_port_last, port.public_port, port.type) for port in summary.ports
+    ] == [
+        ("", 90, 94, 0, "tcp"),
+        ("127.0.0.1", 95, 0, 8098, "tcp"),
+        ("", 96, 99, 0, "tcp"),
+    ]
+    assert sorted(await ports_of(engine, plain)) == ["90-94/tcp", "95/tcp", "96-99/tcp"]
+    for container in (box, plain):
+        await engine.remove(container)
+
+
+async def test_a_thousand_ports(world: World) -> None:
+    engine = world.engine
+    box = await published(engine, {"1000-1999": [("", "20000-20999")]})
+    for number in (1000, 1500, 1999):
+        seen = await seen_by(world, box, world.outside, HOST_V4, 19000 + number, container_port=number)
+        assert seen == OUTSIDE_V4
+    assert len(await ports_of(engine, box)) == 1000
+    await engine.remove(box)
