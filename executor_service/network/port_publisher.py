@@ -34,8 +34,9 @@ class PortPublisher(Protocol):
     async def publish(
         self, container_id: str, ports: Sequence[PublishedPort], *, targets: Targets
     ) -> Sequence[BoundPort]:
-        """Lead the ports to these addresses of the container, and what else was published of it nowhere. Raises AlreadyExists (`PORT_ALLOCATED`) for a port that is taken, ResourceExhausted
-        when there is none left to choose, FailedPrecondition for an address that the host does not have."""
+        """Lead the ports to these addresses of the container, and what else was published of it nowhere. Raises
+        AlreadyExists (`PORT_ALLOCATED`) for a port that is taken, ResourceExhausted when there is none left to choose,
+        FailedPrecondition for an address that the host, or a family that the container, does not have."""
 
     async def withdraw(self, container_id: str) -> None:
         """The container does not run any more: nothing leads to it. Ports that were chosen here stay its own."""
