@@ -19,8 +19,10 @@ from common.errors import (
     StartFailed,
     Unavailable,
 )
+from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.executor import Executor
 from executor_service.journal import Started, StartFailure
+from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_start import container_start
@@ -30,7 +32,12 @@ from tests.fixtures.executor_fakes import FakeHost, container_spec
 from tests.fixtures.executor_faults import START_STEPS, stepped
 
 _PORT = PublishedPort(host_ip="", host_port=0, host_port_last=0, container_port=80, protocol=PortProtocol.TCP)
-_SPEC = replace(container_spec(), published_ports=(_PORT,))
+_SPEC = replace(
+    container_spec(),
+    network_mode=NetworkMode.BRIDGE,
+    endpoints=(EndpointSpec(network_id=DEFAULT_NETWORK),),
+    published_ports=(_PORT,),
+)
 _UNDOABLE = [step for step in START_STEPS if step != "commit"]
 
 
@@ -212,7 +219,7 @@ async def test_a_start_waits_for_the_cleanup_of_the_run_before(host: FakeHost, f
         assert executor.node.records.get(_SPEC.id).phase is Phase.STOPPED, "the exit is known before the cleanup"
         release.set()
         assert isinstance(await again, Started)
-        assert host.traces(_SPEC.id) == ["mount", "sandbox", "bundle", "process"]
+        assert host.traces(_SPEC.id) == ["mount", "sandbox", "ports", "bundle", "process"]
 
 
 @pytest.mark.parametrize("step", ["removing", "delete", "leave", "unmount", "unbundle", "layer", "files", "row"])
