@@ -32,7 +32,7 @@ async def resolve_joined(engine: Engine, host: HostConfig, facts: HostFacts, *, 
         host,
         ipc_mode=host.ipc_mode if ipc is None else join_mode(ipc.id),
         pid_mode=host.pid_mode if pid is None else join_mode(pid.id),
-        network_mode=await _resolve_network(engine, host.network_mode, name=name),
+        network_mode=await _resolve_network(engine, host, facts, name=name),
     )
 
 
@@ -68,11 +68,12 @@ def _check_shareable(record: ContainerRecord) -> None:
         )
 
 
-async def _resolve_network(engine: Engine, mode: str, *, name: str) -> str:
-    other = joined_network(mode)
+async def _resolve_network(engine: Engine, host: HostConfig, facts: HostFacts, *, name: str) -> str:
+    other = joined_network(host.network_mode)
     if other is None:
-        return mode
+        return host.network_mode
     record = await _other(engine, other, field="host_config.network_mode", name=name)
+    _check_users(record, host, facts)
     there = record.host_config.network_mode
     if there == HOST or joined_network(there) is not None:
         raise FailedPrecondition(

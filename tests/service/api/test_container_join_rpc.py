@@ -76,8 +76,9 @@ async def test_users_are_remapped_where_the_node_says_so_and_nobody_asks_for_its
         grpc.StatusCode.INVALID_ARGUMENT,
         {"host_config.privileged", "host_config.pid_mode"},
     )
-    other = await refused(api.containers.CreateContainer(_request(pid_mode="container:own")))
-    assert (other.code, other.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_USERS")
+    for field in ("pid_mode", "network_mode"):
+        other = await refused(api.containers.CreateContainer(_request(**{field: "container:own"})))
+        assert (other.code, other.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_USERS")
     both = await refused(api.containers.CreateContainer(_request(ipc_mode="container:one", pid_mode="container:two")))
     assert list(both.violations) == ["host_config.pid_mode"]
     await api.create(ipc_mode="container:one", pid_mode=f"container:{one}")
