@@ -80,7 +80,7 @@ async def test_a_wrong_request_names_every_field(engine: Slipway) -> None:
     request = {
         "name": "x",
         "config": {"image": "busybox", "env": ["=a"], "stop_signal": "SIGNOPE"},
-        "host_config": {"shm_size": -1, "network_mode": "nowhere"},
+        "host_config": {"shm_size": -1, "network_mode": "no where"},
     }
 
     said = await grpcurl(engine, "slipway.v1.ContainerService/CreateContainer", data=json.dumps(request), expect=1)
