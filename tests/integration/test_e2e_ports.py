@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,42 +175,48 @@ async def test_a_port_of_one_address_is_reached_there_only(world: World) -> None
     await engine.remove(box)
 
 
+def inject(sender: Namespace, interface: str, *, source: str, router: str, port: int) -> None:
+    """Send a datagram for 127.0.0.1 over the wire, which no honest machine does. udp(7), packet(7)"""
+    payload = b"intruder"
+    datagram = struct.pack("!HHHH", 4000, port, 8 + len(payload), 0) + payload
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 1, 0, 64, socket.IPPROTO_UDP, 0)
+    head += socket.inet_aton(source) + socket.inet_aton("127.0.0.1")
+    total = sum(struct.unpack("!10H", head))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    head = head[:10] + struct.pack("!H", checksum) + head[12:]
+    with sender.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((interface, 0))
+        own = wire.getsockname()[4]
+        wire.send(bytes.fromhex(router.replace(":", "")) + own + b"\x08\x00" + head + datagram)
+
+
 async def test_nobody_outside_reaches_loopback_or_a_container_directly(world: World) -> None:
     engine, outside = world.engine, world.outside
-    box = await published(engine, {"80": [("127.0.0.1", "8083")], "81": [("", "8084")]})
+    box = await published(engine, {"80": [("127.0.0.1", "8083")], "80/udp": [("127.0.0.1", "8083")]})
     settings = (await engine.inspect(box)).network_settings.networks["bridge"]
-    # The worst that another machine can do: send to these addresses, and switch its own scruples off.
-    outside.command("ip", "route", "replace", "127.0.0.0/8", "via", HOST_V4, "dev", "outside", "table", "local")
     outside.command("ip", "route", "add", settings.ip_address, "via", HOST_V4)
     outside.command("ip", "-6", "route", "add", settings.global_ipv6_address, "via", HOST_V6)
-    outside.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/outside/route_localnet")
-    outside.command("ip", "link", "set", "lo", "down")
-    command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/uplink/route_localnet")
-    try:
-        with socket.socket() as service:  # of the host, for itself only
-            service.bind(("127.0.0.1", 8085))
-            service.listen()
-            for address, port in (
-                ("127.0.0.1", 8083),
-                ("127.0.0.1", 8084),
-                ("127.0.0.1", 8085),
-                (settings.ip_address, 80),
-                (settings.global_ipv6_address, 81),
-            ):
-                with pytest.raises(TimeoutError):
-                    await seen_by(world, box, outside, address, port, timeout=0.3)
-            with inside((await engine.inspect(box)).state.pid) as itself:
-                itself.command("ip", "route", "replace", "127.0.0.0/8", "via", settings.gateway, "table", "local")
-                itself.command("ip", "link", "set", "lo", "down")
-                itself.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet")
-                with itself.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=0.3) as asking:
-                    asking.bind((settings.ip_address, 0))
-                    with pytest.raises(TimeoutError):
-                        asking.connect(("127.0.0.1", 8085))
-    finally:
-        outside.command("ip", "link", "set", "lo", "up")
-        outside.command("sh", "-c", "ip route del 127.0.0.0/8 table local via 198.51.100.1; ip route flush cache")
-        command("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/uplink/route_localnet")
+    for address in (settings.ip_address, settings.global_ipv6_address):
+        with pytest.raises(TimeoutError):
+            await seen_by(world, box, outside, address, 80, timeout=0.3)
+    bridge = f"slw-{engine.instance}"
+    routers = {name: command("ip", "-br", "link", "show", name).split()[2] for name in ("uplink", bridge)}
+    command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/uplink/route_localnet")  # the worst host there is
+    with (
+        inside((await engine.inspect(box)).state.pid) as itself,
+        itself.socket(socket.AF_INET, socket.SOCK_DGRAM, timeout=0.3) as published_service,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service,
+    ):
+        published_service.bind(("0.0.0.0", 80))
+        service.bind(("127.0.0.1", 8085))
+        service.settimeout(0.3)
+        for port in (8083, 8085):
+            inject(outside, "outside", source=OUTSIDE_V4, router=routers["uplink"], port=port)
+            inject(itself, "eth0", source=settings.ip_address, router=routers[bridge], port=port)
+        for reached in (service, published_service):
+            with pytest.raises(TimeoutError):
+                reached.recvfrom(64)
+    command("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/uplink/route_localnet")
     await engine.remove(box)
 
 
