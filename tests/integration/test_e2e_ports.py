@@ -320,6 +320,19 @@ async def test_the_rules_are_right_after_the_executor_was_killed(world: World) -
     assert " . 80 " not in command("nft", "list", "ruleset").partition("chain")[0]
 
 
+async def test_an_operators_rules_come_first(world: World) -> None:
+    box = await published(world.engine, {"80": [("", "8099")]})
+    rule = "ct status dnat meta l4proto tcp ct original proto-dst 8099 ip saddr 198.51.100.2 drop"
+    command("nft", "add table inet operator")
+    command("nft", "add chain inet operator forward { type filter hook forward priority -10; policy accept; }")
+    command("nft", f"add rule inet operator forward {rule}")
+    with pytest.raises(TimeoutError):
+        await seen_by(world, box, world.outside, HOST_V4, 8099, timeout=0.3)
+    command("nft", "delete", "table", "inet", "operator")
+    assert await seen_by(world, box, world.outside, HOST_V4, 8099) == OUTSIDE_V4
+    await world.engine.remove(box)
+
+
 async def test_all_exposed_ports_and_lists(world: World) -> None:
     engine = world.engine
     box = await engine.run(
