@@ -15,6 +15,7 @@ from executor_service.network import port_leases
 from executor_service.network import records as network_records
 from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.network.port_publisher import HostPorts
+from executor_service.network.table_watch import TableWatch
 from executor_service.node_bundles import NodeBundles
 from executor_service.node_cgroups import NodeCgroups
 from executor_service.oci.cgroups import CgroupTree
@@ -57,6 +58,7 @@ async def open_seams(
         open_storage(paths.storage, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
         BridgeNetwork(bridge, database, mapping) as network,
+        TableWatch(bridge.table, network.networks.restore_rules),
         NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):

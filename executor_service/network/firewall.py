@@ -87,6 +87,12 @@ def install_table(table: str, networks: Iterable[Network], ports: Iterable[Lease
     run_commands(_TABLE.format(table=table, ports=port_rules.declarations(ports), **sets))
 
 
+def table_stands(table: str) -> bool:
+    """Whether it is there. Raises FailedPrecondition when nftables is not to be had."""
+    status, listed, _ = _context().cmd("list tables inet")
+    return status == 0 and f"table inet {table}" in str(listed).splitlines()
+
+
 def remove_table(table: str) -> None:
     """Idempotent."""
     run_commands(f"table inet {table}\ndelete table inet {table}\n")
@@ -150,16 +156,19 @@ def _elements_of(subnet: Subnet, bridge: str, *, internal: bool) -> dict[str, li
 
 def run_commands(commands: str) -> None:
     """One transaction. Raises FailedPrecondition when the kernel refuses it."""
-    try:
-        context = nftables.Nftables()
-    except OSError as error:
-        raise FailedPrecondition(
-            f"libnftables cannot be loaded: {error}; install it (Debian: libnftables1)", reason="NFTABLES_MISSING"
-        ) from error
-    status, _, message = context.cmd(commands)
+    status, _, message = _context().cmd(commands)
     if status != 0:
         raise FailedPrecondition(
             f"nftables refuses our table: {' '.join(str(message).split())}; the kernel needs nf_tables with nat and "
             "masquerade, and the executor CAP_NET_ADMIN",
             reason="NFTABLES_REFUSED",
         )
+
+
+def _context() -> nftables.Nftables:
+    try:
+        return nftables.Nftables()
+    except OSError as error:
+        raise FailedPrecondition(
+            f"libnftables cannot be loaded: {error}; install it (Debian: libnftables1)", reason="NFTABLES_MISSING"
+        ) from error

@@ -37,7 +37,7 @@ class NetlinkSocket:
         """The bodies of the answers. Raises OSError."""
         self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, 0, 0) + body)
         while True:
-            for answer, payload in _messages(self._socket.recv(_ANSWER_SIZE)):
+            for answer, payload in messages(self._socket.recv(_ANSWER_SIZE)):
                 if answer == _DONE:
                     return
                 if answer == _ERROR:
@@ -48,7 +48,7 @@ class NetlinkSocket:
     def request(self, kind: int, body: bytes) -> None:
         """Raises OSError."""
         self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK, 0, 0) + body)
-        for answer, payload in _messages(self._socket.recv(_ANSWER_SIZE)):
+        for answer, payload in messages(self._socket.recv(_ANSWER_SIZE)):
             if answer == _ERROR:
                 _check(payload)
 
@@ -75,7 +75,8 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and body of each."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, *_ = _HEADER.unpack_from(data, offset)

@@ -97,6 +97,16 @@ class Networks:
                 raise _refused(network_id, why, reason="NETWORK_IN_USE")
             await to_the_end(self._remove(network))
 
+    async def restore_rules(self) -> None:
+        """Put the table back, published ports included, if somebody deleted it. Raises FailedPrecondition."""
+        async with self._changing:
+            if await asyncio.to_thread(firewall.table_stands, self._config.table):
+                return
+            ports = await self._database.read(port_leases.active)
+            networks = tuple(self._networks.values())
+            await to_the_end(asyncio.to_thread(firewall.install_table, self._config.table, networks, ports))
+            _log.warning("nftables table was deleted by somebody and is put back", table=self._config.table)
+
     def list(self) -> Sequence[Network]:
         return tuple(self._networks.values())
 

@@ -5,6 +5,7 @@ The servers are sockets of the test in the containers' network namespaces: they 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -330,6 +331,19 @@ async def test_an_operators_rules_come_first(world: World) -> None:
         await seen_by(world, box, world.outside, HOST_V4, 8099, timeout=0.3)
     command("nft", "delete", "table", "inet", "operator")
     assert await seen_by(world, box, world.outside, HOST_V4, 8099) == OUTSIDE_V4
+    await world.engine.remove(box)
+
+
+async def test_a_ruleset_that_somebody_emptied_is_put_back_whole(world: World) -> None:
+    box = await published(world.engine, {"80": [("", "8097")], "81": [("127.0.0.1", "8098")]})
+    before = command("nft", "list", "ruleset")
+    assert "8097" in before
+    for _ in range(2):
+        command("nft", "flush", "ruleset")
+        async with asyncio.timeout(10):
+            while command("nft", "list", "ruleset") != before:
+                await asyncio.sleep(0.02)
+        assert await seen_by(world, box, world.outside, HOST_V4, 8097) == OUTSIDE_V4
     await world.engine.remove(box)
 
 
