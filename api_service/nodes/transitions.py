@@ -114,10 +114,9 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
 
 def _connected(record: ContainerRecord, event: NetworkConnected, time: int) -> tuple[ContainerRecord, list[Event]]:
     asked = dict(record.networking_config.endpoints)
-    known = event.network_name in asked
-    asked[event.network_name] = settings_from_spec(record, event.spec)
-    if known:  # it was told a new name
+    if event.network_name in asked:  # it was told a new name
         return _attached(record, asked, event.endpoints), []
+    asked[event.network_name] = settings_from_spec(record, event.spec)
     connected = network_event(record, "connect", time, network_id=event.spec.network_id, name=event.network_name)
     return _attached(record, asked, event.endpoints), [connected]
 

@@ -44,7 +44,7 @@ from api_service.store.store import RevisionConflict
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
 from api_service.validation.host_facts import any_host
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
-from api_service.validation.network_mode import HOST
+from api_service.validation.network_mode import HOST, joined_network
 from api_service.validation.remapped_users import is_remapped
 from common.errors import (
     Aborted,
@@ -98,7 +98,7 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
             depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
             image = await resolve_image(engine, request.config.image)
             joining = await resolve_joined(engine, creation.host_config, host, name=creation.name)
-            mode, networking = await resolve_networks(engine, joining.network_mode, request.networking_config)
+            mode, networking = await resolve_networks(engine, joining.network_mode, creation.networking_config)
             creation = dataclasses.replace(
                 creation, host_config=dataclasses.replace(joining, network_mode=mode), networking_config=networking
             )
@@ -133,8 +133,7 @@ async def _draft(
         raise InvalidArgument(violations=broken)
     platform = check_platform(request.platform, image, node_platform=f"{facts.os}/{facts.architecture}")
     container_id = generate_id()
-    of_the_node = creation.host_config.network_mode == HOST or creation.host_config.uts_mode == HOST
-    own_hostname = facts.hostname if of_the_node else short_id(container_id)
+    named = await _named(engine, config, creation.host_config, facts, container_id)
     path, *args = command_line(config)
     plan = await plan_mounts(engine, config, creation.host_config, node=node.name, container_id=container_id)
     draft = ContainerRecord(
@@ -144,7 +143,7 @@ async def _draft(
         phase=Phase.CREATING,
         path=path,
         args=tuple(args),
-        config=dataclasses.replace(config, hostname=config.hostname or own_hostname),
+        config=named,
         host_config=creation.host_config,
         networking_config=creation.networking_config,
         image_id=image.id,
@@ -154,6 +153,20 @@ async def _draft(
         mount_points=plan.points,
     )
     return draft, plan
+
+
+async def _named(
+    engine: Engine, config: ContainerConfig, host: HostConfig, facts: NodeFacts, container_id: str
+) -> ContainerConfig:
+    """With its host name: of who shares a network, that network's owner's, with the domain."""
+    if host.network_mode == HOST or host.uts_mode == HOST:
+        return dataclasses.replace(config, hostname=config.hostname or facts.hostname)
+    owner = joined_network(host.network_mode)
+    shared = await engine.containers.get(owner) if owner is not None else None
+    if shared is None:
+        return dataclasses.replace(config, hostname=config.hostname or short_id(container_id))
+    names = shared.record.config
+    return dataclasses.replace(config, hostname=names.hostname, domainname=names.domainname)
 
 
 async def _create(

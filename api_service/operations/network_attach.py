@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
-from collections.abc import Mapping
 
 from api_service.operations.engine import Engine
 from api_service.records.config import EndpointSettings, NetworkingConfig
@@ -74,12 +73,10 @@ def _validate_fixed(address: str, network: NetworkRecord, subnet: Subnet | None,
     if subnet is None or not subnet.configured:
         why = f"a fixed address needs a network whose subnet was given when it was made, '{network.name}' has none"
         return [Violation(field=field, description=f"{why} of this family; leave it empty to get one chosen")]
-    inside = ipaddress.ip_address(address) in ipaddress.ip_network(subnet.subnet)
-    if not inside or address in {subnet.gateway, *_values(subnet.aux_addresses)}:
+    wanted, within = ipaddress.ip_address(address), ipaddress.ip_network(subnet.subnet)
+    taken = {ipaddress.ip_address(text) for text in (subnet.gateway, *subnet.aux_addresses.values())}
+    taken |= {within.network_address} | ({within.broadcast_address} if within.version == 4 else set())
+    if wanted not in within or wanted in taken:
         why = f"{address} is not an address of {subnet.subnet} that network '{network.name}' gives to containers"
         return [Violation(field=field, description=why)]
     return []
-
-
-def _values(named: Mapping[str, str]) -> list[str]:
-    return list(named.values())

@@ -26,7 +26,7 @@ async def connect_container(
 ) -> None:
     """Raises InvalidArgument with every violation, NotFound, AlreadyExists when it is attached or a fixed address is
     taken, FailedPrecondition for a network mode without networks, ResourceExhausted, Unavailable."""
-    found = await find_network(engine, network, deadline=deadline)
+    found = await find_network(engine, network)
     broken = validate_endpoint(settings, found.name, "endpoint")
     broken += network_violations(settings, found, "endpoint") if not broken else []
     if broken:
@@ -42,7 +42,7 @@ async def connect_container(
 
 async def disconnect_container(engine: Engine, network: str, container: str, *, deadline: Deadline) -> None:
     """Raises NotFound, FailedPrecondition when it is not attached, Unavailable."""
-    found = await find_network(engine, network, deadline=deadline)
+    found = await find_network(engine, network)
     record = await engine.containers.find(container)
     _require_connectable(record, found)
     await engine.jobs.finish(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import structlog
+
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.network import StoredNetwork
 from api_service.operations.engine import Engine
@@ -19,7 +21,11 @@ from api_service.operations.jobs import whole
 from api_service.records.event_shapes import network_life_event
 from api_service.records.network import NetworkPhase, NetworkRecord, Subnet
 from api_service.validation.networks import NetworkRequest, subnets, validate_network
-from common.errors import Aborted, AlreadyExists, InvalidArgument
+from common.errors import Aborted, AlreadyExists, InvalidArgument, SlipwayError
+
+_log = structlog.get_logger(__name__)
+
+_UNDO_TIME = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +58,17 @@ async def create_network(engine: Engine, request: NetworkRequest, *, deadline: D
 
 
 async def undo_network(engine: Engine, network: NetworkRecord) -> None:
-    """Take back what was made of a network, on its node and here. One that is ready stays."""
+    """Take back what was made of a network, here and on its node. One that is ready stays. What the node cannot be told
+    now is removed there when it answers again, because no record tells of it."""
     stored = await engine.networks.get(network.id)
     if stored is None or stored.record.phase is not NetworkPhase.CREATING:
         return
-    deadline = Deadline.after(_UNDO_TIME)
-    await engine.nodes.get(network.node).executor.remove_network(network.id, deadline=deadline)
     await engine.networks.delete(network.id)
-
-
-_UNDO_TIME = 60.0  # seconds
+    executor = engine.nodes.get(network.node).executor
+    try:
+        await executor.remove_network(network.id, deadline=Deadline.after(_UNDO_TIME))
+    except SlipwayError as error:
+        _log.warning("network of an unfinished create is left on its node", network=network.name, error=error.message)
 
 
 def stored_network(network: NetworkRecord) -> StoredNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from api_service.records.network import BRIDGE_DRIVER, DEFAULT_NETWORK, NetworkR
 from api_service.validation.network_mode import HOST, NONE, PREDEFINED
 from common.errors import DeadlineExceeded, Unavailable
 
+_NODE_TIME = 1.0  # seconds
 _DRIVERS = {DEFAULT_NETWORK: BRIDGE_DRIVER, HOST: "host", NONE: "null"}
 
 
@@ -36,16 +38,19 @@ class ShownNetwork:
     containers: Sequence[ContainerRecord] = ()
 
 
-async def find_network(engine: Engine, reference: str, *, deadline: Deadline) -> NetworkRecord:
-    """One that is always there by its name, any other by id, name or unique id prefix. Raises NotFound."""
+async def find_network(engine: Engine, reference: str) -> NetworkRecord:
+    """One that is always there by its name, without its addresses; any other by id, name or unique id prefix. Raises
+    NotFound."""
     if reference in PREDEFINED:
-        return await _predefined(engine, reference, deadline)
+        return _predefined(engine, reference)
     return await engine.networks.find(reference)
 
 
 async def inspect_network(engine: Engine, reference: str, *, deadline: Deadline) -> ShownNetwork:
     """Raises NotFound."""
-    network = await find_network(engine, reference, deadline=deadline)
+    network = await find_network(engine, reference)
+    if network.id == DEFAULT_NETWORK:
+        network = await _with_addresses(engine, network, deadline)
     containers = [
         record
         for record in await engine.containers.all()
@@ -56,7 +61,9 @@ async def inspect_network(engine: Engine, reference: str, *, deadline: Deadline)
 
 async def list_networks(engine: Engine, wanted: NetworkFilter, *, deadline: Deadline) -> list[NetworkRecord]:
     """By name."""
-    known = [*[await _predefined(engine, name, deadline) for name in PREDEFINED], *await engine.networks.all()]
+    predefined = [_predefined(engine, name) for name in PREDEFINED]
+    predefined[0] = await _with_addresses(engine, predefined[0], deadline)
+    known = [*predefined, *await engine.networks.all()]
     shown = [network for network in known if _matches(network, wanted)]
     if wanted.dangling is not None:
         used = networks_of(await engine.containers.all())
@@ -78,23 +85,17 @@ def _matches(network: NetworkRecord, wanted: NetworkFilter) -> bool:
     )
 
 
-async def _predefined(engine: Engine, name: str, deadline: Deadline) -> NetworkRecord:
-    """The default one with its addresses, if the node answers."""
-    node = engine.nodes.place()
-    network = NetworkRecord(id=name, name=name, created_at=0, node=node.name, driver=_DRIVERS[name])
-    if name != DEFAULT_NETWORK:
-        return network
+def _predefined(engine: Engine, name: str) -> NetworkRecord:
+    return NetworkRecord(id=name, name=name, created_at=0, node=engine.nodes.place().name, driver=_DRIVERS[name])
+
+
+async def _with_addresses(engine: Engine, network: NetworkRecord, deadline: Deadline) -> NetworkRecord:
+    """The default one's are the node's; a node that does not answer soon delays nobody."""
+    executor = engine.nodes.get(network.node).executor
     with contextlib.suppress(Unavailable, DeadlineExceeded):
-        for stored in await node.executor.list_networks(deadline=deadline):
-            if stored.id == name:
-                return NetworkRecord(
-                    id=name,
-                    name=name,
-                    created_at=0,
-                    node=node.name,
-                    ipv4=stored.ipv4,
-                    ipv6=stored.ipv6,
-                    bridge=stored.bridge,
-                    mtu=stored.mtu,
+        for stored in await executor.list_networks(deadline=deadline.at_most(_NODE_TIME)):
+            if stored.id == network.id:
+                return dataclasses.replace(
+                    network, ipv4=stored.ipv4, ipv6=stored.ipv6, bridge=stored.bridge, mtu=stored.mtu
                 )
     return network

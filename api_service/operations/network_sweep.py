@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import structlog
 
 from api_service.nodes.deadline import Deadline
@@ -21,8 +19,8 @@ _CALL_TIME = 60.0  # seconds
 
 async def sweep_networks(engine: Engine, node: Node) -> None:
     """Creates that nobody finishes are taken back, removals finished, networks that the node has lost made again. What
-    the node has and no record tells of is somebody's, whose records were lost: it is shown, and never deleted."""
-    stored = {one.id: one for one in await node.executor.list_networks(deadline=Deadline.after(_CALL_TIME))}
+    the node has and no record tells of was undone: records are written before the node is asked."""
+    stored = {one.id: one.name for one in await node.executor.list_networks(deadline=Deadline.after(_CALL_TIME))}
     known = await engine.networks.every_phase()
     for network in known:
         if network.node != node.name:
@@ -34,24 +32,17 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
             engine.jobs.background(removal, name=f"finish removal of network {network.name}")
         elif network.phase is NetworkPhase.READY and network.id not in stored:
             await _make_again(network, node)
-    recorded = {network.id for network in await engine.networks.every_phase()}
-    for found in stored.values():
-        if found.id not in recorded and found.id != DEFAULT_NETWORK:
-            adopted = NetworkRecord(
-                id=found.id,
-                name=found.name,
-                created_at=engine.clock(),
-                node=node.name,
-                ipv4=found.ipv4,
-                ipv6=found.ipv6,
-                bridge=found.bridge,
-                mtu=found.mtu,
-                internal=found.internal,
-                icc=found.icc,
-            )
-            if await engine.networks.add(adopted) is not None:
-                renamed = dataclasses.replace(adopted, name=f"{found.name}-{found.id[:12]}")
-                await engine.networks.add(renamed)
+    recorded = {network.id for network in known}
+    for network_id in stored.keys() - recorded - {DEFAULT_NETWORK}:
+        await _remove_stray(node, network_id, stored[network_id])
+
+
+async def _remove_stray(node: Node, network_id: str, name: str) -> None:
+    """One that a container of the node names is refused: then this service's records may be lost, and it stays."""
+    try:
+        await node.executor.remove_network(network_id, deadline=Deadline.after(_CALL_TIME))
+    except SlipwayError as error:
+        _log.warning("network without a record kept", network=name, node=node.name, error=error.message)
 
 
 async def _make_again(network: NetworkRecord, node: Node) -> None:

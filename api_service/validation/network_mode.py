@@ -31,7 +31,8 @@ def normalise_network(name: str) -> str:
 
 def effective_network(mode: str, *, disabled: bool) -> str:
     """The mode that holds: a container whose network is disabled has `none`, whatever it asks for."""
-    return NONE if disabled and mode != HOST else normalise_network(mode)
+    wanted = normalise_network(mode)
+    return NONE if disabled and wanted == BRIDGE else wanted
 
 
 def joined_network(mode: str) -> str | None:
@@ -53,9 +54,9 @@ def has_networks(mode: str) -> bool:
 
 
 def validate_network_disabled(disabled: bool, mode: str, field: str) -> list[Violation]:
-    if not disabled or mode != HOST:
+    if not disabled or normalise_network(mode) in (BRIDGE, NONE):
         return []
-    why = f"the host's network, which network mode '{HOST}' gives, cannot be disabled; leave one of them out"
+    why = f"what network mode {mode[:80]!r} gives cannot be disabled; leave one of them out"
     return [Violation(field=field, description=why)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ from slipway.v1 import container_pb2, system_service_pb2
 from slipway.v1 import container_service_pb2 as container_service
 from slipway.v1 import network_service_pb2 as pb2
 
-from common.errors import ResourceExhausted
+from common.errors import ResourceExhausted, Unavailable
 from tests.fixtures.api import Api, refused
 
 
@@ -143,10 +144,9 @@ async def test_networks_that_are_not_there_and_addresses_they_do_not_have(api: A
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "NETWORK_NOT_FOUND")
     chosen = await refused(create_on(api, "front", "front", ipv4_address="10.200.1.9"))
     assert list(chosen.violations) == ['networking_config.endpoints_config["front"].ipv4_address']
-    outside = await refused(create_on(api, "fixed", "fixed", ipv4_address="10.78.0.9"))
-    assert list(outside.violations) == ['networking_config.endpoints_config["fixed"].ipv4_address']
-    gateway = await refused(create_on(api, "fixed", "fixed", ipv4_address="10.77.0.1"))
-    assert list(gateway.violations) == ['networking_config.endpoints_config["fixed"].ipv4_address']
+    for bad in ("10.78.0.9", "10.77.0.1", "10.77.0.0", "10.77.0.255"):
+        outside = await refused(create_on(api, "fixed", "fixed", ipv4_address=bad))
+        assert list(outside.violations) == ['networking_config.endpoints_config["fixed"].ipv4_address'], bad
     assert await create_on(api, "fixed", "fixed", ipv4_address="10.77.0.9", aliases=["db"])
     assert await api.names() != []
 
@@ -200,14 +200,32 @@ async def test_modes_without_networks_cannot_be_connected(api: Api) -> None:
 async def test_sharing_the_network_of_another_container(api: Api) -> None:
     await api.load()
     owner = await api.create(name="owner")
+    assert (await api.inspect("owner")).config.hostname == owner[:12]
     sidecar = await api.create(name="sidecar", network_mode="container:owner")
     spec = api.executor.containers[sidecar].spec
     assert (spec.network_container, list(spec.endpoints)) == (owner, [])
-    assert (await api.inspect("sidecar")).host_config.network_mode == f"container:{owner}"
+    shown = await api.inspect("sidecar")
+    assert (shown.host_config.network_mode, shown.config.hostname) == (f"container:{owner}", owner[:12])
     further = await refused(api.create(network_mode="container:sidecar"))
     assert (further.code, further.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NETWORK_NOT_SHAREABLE")
     itself = await refused(api.create(name="me", network_mode="container:me"))
     assert list(itself.violations) == ["host_config.network_mode"]
+
+
+async def test_the_default_network_by_its_other_name_and_a_mac_in_capitals(api: Api) -> None:
+    await api.load()
+    plain = await create_on(api, "default", "default", mac_address="02:42:AC:11:00:0A")
+    [endpoint] = api.executor.containers[plain].spec.endpoints
+    assert (endpoint.network_id, endpoint.mac_address) == ("bridge", "02:42:ac:11:00:0a")
+
+
+async def test_a_node_that_hangs_keeps_nobody_from_seeing_the_networks(api: Api) -> None:
+    gate = asyncio.Event()
+    for _ in range(2):
+        api.executor.fault("ListNetworks", gate=gate)
+    assert await names(api) == ["bridge", "host", "none"]
+    assert not (await inspect(api, "bridge")).ipam.config
+    gate.set()
 
 
 async def test_prune_takes_those_without_containers(api: Api) -> None:
@@ -218,6 +236,18 @@ async def test_prune_takes_those_without_containers(api: Api) -> None:
     pruned = await api.networks.PruneNetworks(pb2.PruneNetworksRequest(label=["!keep"]))
     assert list(pruned.networks) == ["two"]
     assert await names(api) == ["bridge", "host", "none", "one", "three"]
+
+
+async def test_a_create_that_the_node_never_answered_leaves_no_name_and_nothing_there(api: Api) -> None:
+    api.executor.fault("CreateNetwork", lost=True)
+    api.executor.fault("RemoveNetwork", error=Unavailable("away", retry_after=1.0))
+    lost = await refused(api.networks.CreateNetwork(pb2.CreateNetworkRequest(name="back")))
+    assert lost.code == grpc.StatusCode.UNAVAILABLE
+    assert len(api.executor.networks) == 2
+    await api.executor.down()
+    await api.executor.up()
+    await api.executor.until(lambda: list(api.executor.networks) == ["bridge"])
+    assert await make(api, "back")
 
 
 async def test_a_removal_that_was_cut_off_is_finished_and_a_lost_network_made_again(api: Api) -> None:
