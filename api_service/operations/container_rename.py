@@ -12,10 +12,12 @@ from api_service.operations.network_connect import tell_names
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed, no_such_container
 from api_service.records.event_shapes import container_event
+from api_service.records.network import DEFAULT_NETWORK
 from api_service.store.store import RevisionConflict
 from api_service.validation.names import strip_name
-from api_service.validation.network_mode import has_networks
 from common.errors import InvalidArgument, Violation
+
+_NODE_TIME = 5.0  # seconds
 
 
 async def rename_container(engine: Engine, container: str, new_name: str, *, deadline: Deadline) -> None:
@@ -28,7 +30,8 @@ async def rename_container(engine: Engine, container: str, new_name: str, *, dea
         if found.name == name:
             why = f"the container has the name {name!r} already"
             raise InvalidArgument(violations=[Violation(field="new_name", description=why)])
-        renamed = dataclasses.replace(found, name=name)
+        untold = any(one.network_id != DEFAULT_NETWORK for one in found.networking_config.endpoints.values())
+        renamed = dataclasses.replace(found, name=name, names_untold=untold)
         return Changed(record=renamed, events=[container_event(renamed, "rename", engine.clock(), oldName=found.name)])
 
     try:
@@ -39,5 +42,6 @@ async def rename_container(engine: Engine, container: str, new_name: str, *, dea
         raise
     if renamed is None:
         raise no_such_container(container)
-    if has_networks(renamed.host_config.network_mode):
-        await engine.jobs.finish(tell_names(engine, renamed, deadline), name=f"names of {renamed.name}")
+    if renamed.names_untold:
+        telling = tell_names(engine, renamed.id, deadline.at_most(_NODE_TIME))
+        await engine.jobs.finish(telling, name=f"names of {renamed.name}")

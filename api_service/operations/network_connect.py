@@ -14,6 +14,7 @@ from api_service.operations.network_attach import network_violations, require_us
 from api_service.operations.network_list import find_network
 from api_service.records.config import EndpointSettings
 from api_service.records.container import ContainerRecord
+from api_service.records.container_repository import Changed
 from api_service.records.network import DEFAULT_NETWORK, NetworkRecord
 from api_service.validation.network_mode import PREDEFINED, has_networks, validate_endpoint
 from common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, SlipwayError
@@ -50,19 +51,31 @@ async def disconnect_container(engine: Engine, network: str, container: str, *, 
     )
 
 
-async def tell_names(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
-    """Let the node know what a container is called now. What fails is logged: the container has its name."""
+async def tell_names(engine: Engine, container_id: str, deadline: Deadline) -> None:
+    """Let the node know what a container is called now. What fails is told when the node answers again: the container
+    has its name."""
+    try:
+        async with engine.locks.hold(container_id, "rename", deadline), deadline.enforced("tell the container's name"):
+            record = await current(engine, container_id)
+            if not record.names_untold:
+                return
+            for settings in record.networking_config.endpoints.values():
+                if settings.network_id != DEFAULT_NETWORK:
+                    await _tell_name(engine, record, settings, deadline)
+            await engine.containers.update(container_id, lambda found: _told(found, record.name))
+    except SlipwayError as error:
+        _log.warning("new name not told to the node", container=container_id, error=error.message)
+
+
+async def _tell_name(engine: Engine, record: ContainerRecord, settings: EndpointSettings, deadline: Deadline) -> None:
     node = engine.nodes.get(record.node)
-    for settings in record.networking_config.endpoints.values():
-        if settings.network_id == DEFAULT_NETWORK:
-            continue
-        spec = endpoint_spec(record, settings)
-        try:
-            entry = await node.executor.connect_network(record.id, spec, deadline=deadline)
-            if entry is not None:
-                await node.settle(entry)
-        except SlipwayError as error:
-            _log.warning("new name not told to the node", container=record.id, error=error.message)
+    entry = await node.executor.connect_network(record.id, endpoint_spec(record, settings), deadline=deadline)
+    if entry is not None:
+        await node.settle(entry)
+
+
+def _told(found: ContainerRecord, name: str) -> Changed:
+    return Changed(record=dataclasses.replace(found, names_untold=found.name != name))
 
 
 async def _connect(

@@ -16,6 +16,7 @@ from api_service.operations.engine import Engine
 from api_service.operations.exec_settle import settle_execs
 from api_service.operations.image_record import image_record
 from api_service.operations.image_remove import delete_condemned
+from api_service.operations.network_connect import tell_names
 from api_service.operations.network_sweep import sweep_networks
 from api_service.operations.volume_sweep import sweep_volumes
 from api_service.records.container import ContainerRecord, Phase
@@ -40,6 +41,9 @@ async def sweep_node(engine: Engine, node: Node) -> None:
             jobs.background(_finish_removal(engine, record.id), name=f"finish removal {record.id[:12]}")
         elif record.update_unsettled:
             jobs.background(settle_update(engine, record.id), name=f"take back update {record.id[:12]}")
+        elif record.names_untold:
+            names = tell_names(engine, record.id, Deadline.after(_CALL_TIME))
+            jobs.background(names, name=f"names of {record.id[:12]}")
         elif _should_be_gone(record):
             jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
     jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")

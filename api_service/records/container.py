@@ -107,7 +107,8 @@ class JournalPosition:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
     """`config` is merged with the image's, `host_config` has its defaults. `request_id`: empty when none was given.
-    `update_unsettled`: the node may hold other limits and another restart policy than stand here.
+    `update_unsettled`: the node may hold other limits and another restart policy than stand here. `names_untold`: it
+    may know the container by an old name on its networks.
     `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
 
     id: str
@@ -124,6 +125,7 @@ class ContainerRecord:
     platform: str
     request_id: str = ""
     update_unsettled: bool = False
+    names_untold: bool = False
     mount_points: tuple[MountPoint, ...] = ()
     state: ContainerState = field(default_factory=ContainerState)
     network: ObservedNetwork = field(default_factory=ObservedNetwork)

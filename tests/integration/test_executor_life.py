@@ -90,6 +90,7 @@ async def test_the_other_network_modes(executor: ExecutorProcess, mode: spec_pb.
     spec = executor.spec("sh", "-c", "ls /sys/class/net; readlink /proc/self/ns/net")
     spec.network_mode = mode
     del spec.endpoints[:]
+    del spec.published_ports[:]
     box = await executor.create(spec=spec)
     started = (await executor.run(box)).started
     assert not started.endpoints

@@ -185,6 +185,18 @@ async def test_connect_and_disconnect(api: Api) -> None:
     ]
 
 
+async def test_a_rename_while_the_node_is_away_is_told_when_it_is_back(api: Api) -> None:
+    await api.load()
+    await make(api, "front")
+    web = await create_on(api, "front", name="web")
+    await api.executor.down()
+    await api.containers.RenameContainer(container_service.RenameContainerRequest(container="web", new_name="site"))
+    assert (await api.inspect("site")).id == web
+    await api.executor.up()
+    await api.executor.until(lambda: api.executor.containers[web].spec.endpoints[0].dns_names[0] == "site")
+    assert not (await endpoints(api, "site"))["front"].aliases
+
+
 async def test_modes_without_networks_cannot_be_connected(api: Api) -> None:
     await api.load()
     await make(api, "front")
