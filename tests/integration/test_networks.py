@@ -63,18 +63,23 @@ def default_route(inside: Namespace, family: str = "-4") -> str:
     return inside.command("ip", family, "route", "show", "default").strip()
 
 
-def reaches(client: Sandbox, server: Sandbox, address: str) -> bool:
+def blocked(client: Sandbox, server: Sandbox, address: str) -> bool:
+    return not reaches(client, server, address, timeout=0.5)
+
+
+def reaches(client: Sandbox, server: Sandbox, address: str, *, timeout: float = 5) -> bool:
     with open_namespace(client.netns_path) as here, open_namespace(server.netns_path) as there:
         try:
-            exchange(here, there, address, timeout=0.5)
+            exchange(here, there, address, timeout=timeout)
         except (TimeoutError, OSError):
             return False
         return True
 
 
-def pings(inside: Namespace, address: str) -> bool:
+def pings(inside: Namespace, address: str, *, patience: int = 5) -> bool:
+    """`patience` in seconds."""
     try:
-        inside.command("busybox", "ping", "-c1", "-W1", address)
+        inside.command("busybox", "ping", "-c1", f"-W{patience}", address)
     except subprocess.CalledProcessError:
         return False
     return True
@@ -157,7 +162,7 @@ async def test_connecting_and_disconnecting_one_that_runs(network: BridgeNetwork
     one = await sandbox(network, "one", *PLAIN)
     peer = await sandbox(network, "peer", *on(FRONT))
     address = peer.endpoints[0].ipv4_address
-    assert not reaches(one, peer, address)
+    assert blocked(one, peer, address)
 
     wanted = EndpointSpec(network_id=FRONT, ipv4_address="10.199.0.50", mac_address="02:00:00:00:00:50")
     connected = await network.connect("one", wanted)
@@ -233,24 +238,24 @@ async def test_networks_are_apart_and_so_are_their_gateways(network: BridgeNetwo
     )
     for one, other in ((front, back), (back, plain), (plain, front)):
         for address in (other.endpoints[0].ipv4_address, other.endpoints[0].ipv6_address):
-            assert not reaches(one, other, address)
+            assert blocked(one, other, address)
         with open_namespace(one.netns_path) as inside:
             assert pings(inside, one.endpoints[0].ipv4_gateway)
             assert pings(inside, one.endpoints[0].ipv6_gateway)
-            assert not pings(inside, other.endpoints[0].ipv4_gateway)
-            assert not pings(inside, other.endpoints[0].ipv6_gateway)
+            assert not pings(inside, other.endpoints[0].ipv4_gateway, patience=1)
+            assert not pings(inside, other.endpoints[0].ipv6_gateway, patience=1)
 
 
 async def test_without_icc_containers_reach_the_gateway_and_not_each_other(network: BridgeNetwork) -> None:
     await network.networks.create(spec(FRONT, icc=False))
     one, two = await sandbox(network, "one", *on(FRONT)), await sandbox(network, "two", *on(FRONT))
     for address in (two.endpoints[0].ipv4_address, two.endpoints[0].ipv6_address):
-        assert not reaches(one, two, address)
+        assert blocked(one, two, address)
     with open_namespace(one.netns_path) as inside:
         assert pings(inside, one.endpoints[0].ipv4_gateway)
         # Nor by way of the gateway.
         inside.command("ip", "route", "add", two.endpoints[0].ipv4_address, "via", one.endpoints[0].ipv4_gateway)
-    assert not reaches(one, two, two.endpoints[0].ipv4_address)
+    assert blocked(one, two, two.endpoints[0].ipv4_address)
 
 
 async def test_nothing_leaves_an_internal_network_and_nothing_enters(network: BridgeNetwork) -> None:
@@ -264,8 +269,8 @@ async def test_nothing_leaves_an_internal_network_and_nothing_enters(network: Br
         with open_namespace(one.netns_path) as inside:
             assert default_route(inside) == ""
             inside.command("ip", "route", "add", "default", "via", one.endpoints[0].ipv4_gateway)
-            assert not pings(inside, OUTSIDE_IPV4)
-            assert not pings(inside, "192.0.2.1")
+            assert not pings(inside, OUTSIDE_IPV4, patience=1)
+            assert not pings(inside, "192.0.2.1", patience=1)
             assert pings(inside, one.endpoints[0].ipv4_gateway)
             with pytest.raises((TimeoutError, OSError)):
                 exchange(outside, inside, address, timeout=0.5)
