@@ -39,11 +39,12 @@ class EndpointSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLimits:
     """`max_size` bytes a file (0 = unlimited), `max_files` files kept, the one being written included. `disabled`: no
-    output is kept."""
+    output is kept. `buffer`: bytes that may wait for a container that does not wait itself, 0 when it does."""
 
     max_size: int = 10 * 1024 * 1024
     max_files: int = 5
     disabled: bool = False
+    buffer: int = 0
 
 
 class Seccomp(StrEnum):

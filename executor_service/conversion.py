@@ -253,7 +253,10 @@ def log_query_from_proto(message: runtime_service_pb2.ReadLogsRequest) -> LogQue
 
 def log_record_to_proto(record: LogRecord) -> runtime_service_pb2.ReadLogsResponse:
     return runtime_service_pb2.ReadLogsResponse(
-        stream=_STREAMS[record.stream], timestamp=_timestamp(record.timestamp), data=record.data
+        stream=_STREAMS[record.stream],
+        timestamp=_timestamp(record.timestamp),
+        data=record.data,
+        dropped=record.dropped,
     )
 
 

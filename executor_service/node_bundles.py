@@ -150,6 +150,7 @@ class NodeBundles:
             stdin_once=spec.stdin_once,
             runtime=spec.runtime,
             keeps_log=not spec.log.disabled,
+            log_buffer=spec.log.buffer,
             users=_bundle_users(mapping, sandbox, user),
         )
 

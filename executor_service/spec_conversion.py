@@ -216,6 +216,7 @@ def _log(message: pb2.ContainerSpec) -> LogLimits:
         max_size=message.log_max_size,
         max_files=message.log_max_files,
         disabled=message.log_disabled,
+        buffer=message.log_buffer_size,
     )
 
 

@@ -260,4 +260,5 @@ def log_line_to_proto(line: LogLine) -> service_pb2.StreamLogsResponse:
         stream=_LOG_STREAMS[line.stream],
         timestamp=timestamp(line.time),
         data=line.data,
+        dropped=line.dropped,
     )

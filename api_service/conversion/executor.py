@@ -236,6 +236,7 @@ def log_line_from_proto(message: runtime_pb2.ReadLogsResponse) -> LogLine:
         stream=stream,
         time=message.timestamp.ToNanoseconds(),
         data=message.data,
+        dropped=message.dropped,
     )
 
 

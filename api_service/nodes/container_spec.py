@@ -162,6 +162,7 @@ class ContainerSpec:
     log_max_size: int
     log_max_files: int
     log_disabled: bool
+    log_buffer_size: int
     runtime: str
     annotations: Mapping[str, str]
     resources: Resources  # without `nano_cpus`

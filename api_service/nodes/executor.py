@@ -212,9 +212,12 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
+    """`dropped`: instead of a line, how many are missing here."""
+
     stream: LogStream
     time: int
     data: bytes
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

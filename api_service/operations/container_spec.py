@@ -67,6 +67,7 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
         runtime=host.runtime,
         annotations=host.annotations,
         log_disabled=host.log_config.type == NOWHERE,
+        log_buffer_size=bounds.buffer,
         resources=node_resources(host.resources),
         cgroup_parent=host.cgroup_parent,
         mounts=record.mount_points,

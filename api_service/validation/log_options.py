@@ -16,6 +16,9 @@ MAX_SIZE = "max-size"
 MAX_FILE = "max-file"
 MODE = "mode"
 BLOCKING = "blocking"
+NON_BLOCKING = "non-blocking"
+MAX_BUFFER_SIZE = "max-buffer-size"
+DEFAULT_BUFFER_SIZE = "1m"
 # Docker keeps one file without a bound; full disks are what its users report most.
 DEFAULT_OPTIONS: Mapping[str, str] = {MAX_SIZE: "10m", MAX_FILE: "5"}
 
@@ -24,39 +27,50 @@ _MOST_BYTES = 2**63 - 1
 # Docker reads this option with decimal units: 10m is ten million bytes (go-units, FromHumanSize).
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+# And this one with binary ones: 1m is 1024 times 1024 bytes (go-units, RAMInBytes).
+_BINARY_UNITS = {unit: 1024**power for power, unit in enumerate(_UNITS)}
+_LARGEST_BUFFER = 1024**3  # bytes of the node's memory for one container
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBounds:
-    """`max_size`: bytes a file; `max_files`: files kept, the one being written included."""
+    """`max_size`: bytes a file; `max_files`: files kept, the one being written included; `buffer`: bytes that may wait
+    to be written while the program goes on, 0 when it waits itself."""
 
     max_size: int
     max_files: int
+    buffer: int = 0
 
 
-def parse_size(text: str) -> int | None:
+def parse_size(text: str, units: Mapping[str, int] = _UNITS) -> int | None:
     """Bytes, at least 1; None when `text` is no size."""
     if (match := _SIZE.fullmatch(text)) is None:
         return None
-    size = (
-        int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
-    )
+    unit = units[match[2].lower()]
+    size = int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
     return size if 1 <= size <= _MOST_BYTES else None
 
 
 def log_bounds(config: LogConfig) -> LogBounds:
     """Of a valid configuration; options that are absent have their defaults."""
-    options = {**DEFAULT_OPTIONS, **config.config}
+    options = _with_defaults(config.config)
     size = parse_size(options[MAX_SIZE])
     assert size is not None, "the configuration was validated"
-    return LogBounds(max_size=size, max_files=int(options[MAX_FILE]))
+    buffer = parse_size(options[MAX_BUFFER_SIZE], _BINARY_UNITS) if options.get(MODE) == NON_BLOCKING else 0
+    assert buffer is not None, "the configuration was validated"
+    return LogBounds(max_size=size, max_files=int(options[MAX_FILE]), buffer=buffer)
 
 
 def normalise_log_config(config: LogConfig) -> LogConfig:
     if config.type == NOWHERE:
         return config
-    return LogConfig(type=config.type or JSON_FILE, config={**DEFAULT_OPTIONS, **config.config})
+    return LogConfig(type=config.type or JSON_FILE, config=_with_defaults(config.config))
+
+
+def _with_defaults(options: Mapping[str, str]) -> dict[str, str]:
+    buffer = {MAX_BUFFER_SIZE: DEFAULT_BUFFER_SIZE} if options.get(MODE) == NON_BLOCKING else {}
+    return {**DEFAULT_OPTIONS, **buffer, **options}
 
 
 def validate_log_config(config: LogConfig, field: str) -> list[Violation]:
@@ -72,11 +86,11 @@ def validate_log_config(config: LogConfig, field: str) -> list[Violation]:
     return [
         Violation(field=f"{field}.config[{json.dumps(name)}]", description=why)
         for name, value in config.config.items()
-        if (why := _fault(name, value)) is not None
+        if (why := _fault(name, value, config.config)) is not None
     ]
 
 
-def _fault(name: str, value: str) -> str | None:
+def _fault(name: str, value: str, options: Mapping[str, str]) -> str | None:
     match name:
         case "max-size":
             if parse_size(value) is None:
@@ -85,12 +99,15 @@ def _fault(name: str, value: str) -> str | None:
             if not _COUNT.fullmatch(value) or not 1 <= int(value) <= _MOST_FILES:
                 return f"{value[:64]!r} is not a number of files from 1 to {_MOST_FILES}"
         case "mode":
-            if value == "non-blocking":
-                return f"'non-blocking' is not supported: no output is ever dropped; use '{BLOCKING}', or leave it out"
-            if value != BLOCKING:
-                return f"{value[:64]!r} is not a mode; use '{BLOCKING}', or leave it out"
+            if value not in (BLOCKING, NON_BLOCKING):
+                return f"{value[:64]!r} is not a mode; use '{BLOCKING}' (also when it is left out) or '{NON_BLOCKING}'"
         case "max-buffer-size":
-            return "belongs to the mode 'non-blocking', which is not supported; leave it out"
+            size = parse_size(value, _BINARY_UNITS)
+            if size is None or size > _LARGEST_BUFFER:
+                return f"{value[:64]!r} is not a size from 1 byte to 1 GiB: give a number like '4m', or leave it out"
+            if options.get(MODE) != NON_BLOCKING:
+                return f"belongs to the mode '{NON_BLOCKING}'; leave it out, or set '{MODE}' to that"
         case _:
-            return f"{JSON_FILE} has no such option here; it has '{MAX_SIZE}', '{MAX_FILE}' and '{MODE}'"
+            known = f"'{MAX_SIZE}', '{MAX_FILE}', '{MODE}' and '{MAX_BUFFER_SIZE}'"
+            return f"{JSON_FILE} has no such option here; it has {known}"
     return None

@@ -175,7 +175,7 @@ class _Cursor:
         streams = self.query.streams
         for line in lines:
             chunk = parse_chunk(line)
-            if chunk is not None and chunk.stream in streams:
+            if chunk is not None and (chunk.stream in streams or chunk.dropped):
                 yield chunk
 
     def _wanted(self, records: Iterable[LogRecord]) -> list[LogRecord]:

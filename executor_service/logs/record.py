@@ -1,6 +1,7 @@
 """The k8s-file log format (CRI logging format, and conmon(8)): `RFC3339Nano stream F|P text`, one chunk a line.
 
-`F` ends a line of the container's output, `P` is a part of a longer one. Parts are joined again here.
+`F` ends a line of the container's output, `P` is a part of a longer one. Parts are joined again here. A relay that had
+to drop some of these lines writes `RFC3339Nano dropped F NUMBER` in their place.
 """
 
 from __future__ import annotations
@@ -24,26 +25,31 @@ class Stream(IntEnum):
 
 class LogRecord(NamedTuple):
     """One line of output with its newline; a piece without one when the line is too long, or was never ended.
-    `timestamp` is when its first byte was written, in nanoseconds since the epoch.
+    `timestamp` is when its first byte was written, in nanoseconds since the epoch. With `dropped` there is no output:
+    as many lines of both streams are missing here.
 
     A tuple, because a log has millions of them and a frozen dataclass takes four times as long to make."""
 
     timestamp: int
     stream: Stream
     data: bytes
+    dropped: int = 0
 
 
 class Chunk(NamedTuple):
-    """One line of the log file. `text` has no newline; `ends` tells whether the container's line ends here."""
+    """One line of the log file. `text` has no newline; `ends` tells whether the container's line ends here. `dropped`:
+    lines of output that are missing here, of any stream."""
 
     timestamp: int
     stream: Stream
     ends: bool
     text: bytes
+    dropped: int = 0
 
 
 _CONMONS_LENGTH = len("2026-01-01T00:00:00.000000000+00:00")
 _POINT = ord(".")
+_DROPPED = b"dropped"
 _STREAMS = {b"stdout": Stream.STDOUT, b"stderr": Stream.STDERR}
 
 
@@ -51,12 +57,17 @@ def parse_chunk(line: bytes) -> Chunk | None:
     """Parse a line without its newline. None for what is no chunk: a write cut short by a full disk or a power failure
     must not hide the rest of the log."""
     fields = line.split(b" ", 3)
-    if len(fields) != 4 or fields[1] not in _STREAMS or fields[2] not in (b"F", b"P"):
+    if len(fields) != 4 or fields[2] not in (b"F", b"P"):
+        return None
+    told = fields[1] == _DROPPED and fields[3].isdigit()
+    if fields[1] not in _STREAMS and not told:
         return None
     try:
         timestamp = parse_timestamp(fields[0])
     except ValueError:
         return None
+    if told:
+        return Chunk(timestamp, Stream.STDERR, True, b"", int(fields[3][:18]))
     return Chunk(timestamp, _STREAMS[fields[1]], fields[2] == b"F", fields[3])
 
 
@@ -98,6 +109,11 @@ class Joiner:
 
     def join(self, chunks: Iterable[Chunk]) -> Iterator[LogRecord]:
         for chunk in chunks:
+            if chunk.dropped:
+                # What comes next does not go on with what came before.
+                yield from self.flush()
+                yield LogRecord(chunk.timestamp, chunk.stream, b"", chunk.dropped)
+                continue
             pending = self._pending.get(chunk.stream) if self._pending else None
             if pending is not None and pending.size + len(chunk.text) > self.limit:
                 yield self._take(chunk.stream, end=b"")

@@ -53,6 +53,20 @@ class ConmonFiles:
     def diagnostics(self) -> Path:
         return self.bundle / "conmon.log"
 
+    @property
+    def log_fifo(self) -> Path:
+        """What conmon writes its log to when a relay passes it on."""
+        return self.bundle / "log.fifo"
+
+    @property
+    def relay_control(self) -> Path:
+        """The fifo at which the relay takes the request for a new file."""
+        return self.bundle / "relay.ctl"
+
+    @property
+    def relay_pid(self) -> Path:
+        return self.bundle / "relay.pid"
+
     def prepare(self) -> None:
         """Make the directories, and remove what an earlier run left. Blocks."""
         self.remove()
@@ -68,7 +82,7 @@ class ConmonFiles:
                 directory.rmdir()
         # runc writes its pid file under the dotted name first, and may be killed in between.
         names = ("container.pid", ".container.pid", "conmon.pid", "ctl", "winsz", "attach", "oom", "conmon.log")
-        for name in names:
+        for name in (*names, "log.fifo", "relay.ctl", "relay.pid"):
             (self.bundle / name).unlink(missing_ok=True)
 
 
@@ -78,12 +92,13 @@ def conmon_argv(conmon: Path, bundle: Bundle, *, runtime: RuntimeBinary, state_r
     argv += ["--bundle", str(bundle.directory), "--runtime", str(runtime.path), "--runtime-arg", f"--root={state_root}"]
     argv += ["--container-pidfile", str(files.container_pid), "--conmon-pidfile", str(files.monitor_pid)]
     argv += ["--exit-dir", str(files.exit_directory), "--persist-dir", str(files.persist_directory)]
-    kept = f"k8s-file:{bundle.log_path}" if bundle.keeps_log else "none"
+    log = files.log_fifo if bundle.log_buffer else bundle.log_path
+    kept = f"k8s-file:{log}" if bundle.keeps_log else "none"
     argv += ["--log-path", kept, "--log-level", "error"]
     # The attach socket lies in the bundle, reached through a descriptor, so no length of a path is too much. An fsync
     # of the log at the end of every container would be paid by whoever waits for it.
     argv += ["--full-attach", "--no-sync-log"]
-    if bundle.log_size_limit and bundle.keeps_log:
+    if bundle.log_size_limit and bundle.keeps_log and not bundle.log_buffer:
         argv += ["--log-size-max", str(bundle.log_size_limit)]
     if bundle.terminal:
         argv.append("--terminal")

@@ -7,6 +7,7 @@ cleared away by removing its cgroups and the runtime's state directory. The runt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -41,6 +42,7 @@ from executor_service.oci.bundle_record import (
 )
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, read_sync, spawn
+from executor_service.oci.log_relay import PROGRAM, find_relay, relayed
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProcess, Exit, Process
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
@@ -56,12 +58,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeTimeouts:
-    """Seconds. `exit_file` is how long a monitor may take to report a container that has ended."""
+    """Seconds. `exit_file` is how long a monitor may take to report a container that has ended, `relay` what a log that
+    nobody waits for gets to be written after that."""
 
     create: float = 30.0
     start: float = 10.0
     delete: float = 10.0
     exit_file: float = 5.0
+    relay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +154,7 @@ class ConmonRuntime:
             if not monitor.done():
                 # The monitor drains the output, writes the exit file and ends; a stuck one is not waited for.
                 await asyncio.wait({monitor}, timeout=self.timeouts.exit_file)
+            await self._let_relay_end(bundle)
             if (found := read_exit(files)) is None:
                 # Nobody will ever see this container's exit code, nor write its output: it must not run on unobserved.
                 send_signal(created.container, signal.SIGKILL)
@@ -174,7 +179,8 @@ class ConmonRuntime:
             _write_private(files.config, json.dumps(filtered, separators=(",", ":")).encode())
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             argv = conmon_argv(self.conmon, bundle, runtime=runtime, state_root=state)
-            return spawn(argv, bundle=bundle.directory, sync_write=sync_write)
+            with relayed(bundle):
+                return spawn(argv, bundle=bundle.directory, sync_write=sync_write)
         finally:
             os.close(sync_write)
 
@@ -206,12 +212,15 @@ class ConmonRuntime:
             await self._kill_all(container_id, bundle=bundle, binary=binary)
         if monitor := find_monitor(bundle):
             await self._end_monitor(monitor)
+        if relay := find_relay(bundle):
+            # It had its time in `wait_exit`; a disk that takes nothing keeps nobody from starting again.
+            send_signal(relay, signal.SIGKILL)
 
     async def _kill_all(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
         await asyncio.to_thread(
             leftovers.kill_all,
             container_id,
-            programs=(str(self.conmon), str(binary.path)),
+            programs=(str(self.conmon), str(binary.path), PROGRAM),
             cgroups=self.cgroups,
             cgroups_path=recorded_cgroup(bundle, container_id=container_id),
             timeout=self.timeouts.delete,
@@ -224,6 +233,11 @@ class ConmonRuntime:
         binary = self.catalog.resolve(bundle.runtime)
         await self._kill_all(bundle.container_id, bundle=bundle.directory, binary=binary)
         await self._clear(bundle.container_id, bundle=bundle.directory, binary=binary)
+
+    async def _let_relay_end(self, bundle: Path) -> None:
+        if relay := find_relay(bundle):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wait_ended(relay), self.timeouts.relay)
 
     async def _end_monitor(self, monitor: Process) -> None:
         try:

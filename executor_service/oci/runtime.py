@@ -25,7 +25,8 @@ class BundleUsers:
 class Bundle:
     """Everything the runtime needs: `config` is the OCI `config.json`, `directory` (0700) holds it and conmon's files.
 
-    `log_path` is the k8s-file log; `runtime` names the OCI runtime (empty: the default)."""
+    `log_path` is the k8s-file log; with a `log_buffer` (bytes) the container never waits for it, and what does not fit
+    into that is dropped. `runtime` names the OCI runtime (empty: the default)."""
 
     container_id: str
     directory: Path
@@ -37,6 +38,7 @@ class Bundle:
     stdin_once: bool = False  # it ends when the first client to close it does
     runtime: str = ""
     keeps_log: bool = True
+    log_buffer: int = 0
     users: BundleUsers | None = None  # else the node's own
 
 

@@ -21,6 +21,7 @@ from executor_service.ports import HIGHEST_PORT, MAX_PUBLISHED, PublishedPort
 
 IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MAX_LOG_BUFFER = 1024**3  # bytes of this node's memory
 HIGHEST_SIGNAL = 64  # SIGRTMAX, signal(7)
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # at most HOST_NAME_MAX, gethostname(2)
@@ -157,6 +158,10 @@ def _host(spec: ContainerSpec) -> _Rules:
         yield "log_max_size", f"{spec.log.max_size} must be 0 (unlimited) or the bytes of a file"
     if spec.log.max_files < 1:
         yield "log_max_files", f"{spec.log.max_files} must be at least 1"
+    if not 0 <= spec.log.buffer <= MAX_LOG_BUFFER:
+        yield "log_buffer_size", f"{spec.log.buffer} must be 0 (the container waits) to {MAX_LOG_BUFFER} bytes"
+    if spec.log.buffer and spec.log.disabled:
+        yield "log_buffer_size", f"{spec.log.buffer} must be 0 for a log that is not kept"
 
 
 def _names(spec: ContainerSpec) -> _Rules:

@@ -83,8 +83,9 @@ class Supervisor:
         """Supervise a run whose `started` entry is written: its end, its health, and its log's cap."""
         watch = Watch(run=run, ended=asyncio.get_running_loop().create_future())
         self._watches[spec.id] = watch
-        control = ConmonFiles(bundle=self._paths.bundle(spec.id)).control
         if not spec.log.disabled:
+            files = ConmonFiles(bundle=self._paths.bundle(spec.id))
+            control = files.relay_control if spec.log.buffer else files.control
             self._rotator.watch(spec.id, log=self._paths.log(spec.id), control=control, limits=spec.log)
         if spec.health_check is not None:
             self._monitors.watch(spec, run)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
+import signal
 import tarfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import grpc
@@ -111,4 +113,101 @@ async def test_logs_go_on_over_a_restart_and_a_follower_ends_with_its_run(engine
     while (await engine.logs(container)).count(b"run") < 2:
         await asyncio.sleep(0.02)
     assert await engine.logs(container, tail=1) == b"run\n"
+    await engine.remove(container)
+
+
+def relays(container: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            arguments = path.read_bytes()
+            if b"relay.py" in arguments and container.encode() in arguments:
+                found.append(int(path.parent.name))
+    return found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Ends with the test's own timeout."""
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+async def test_a_disk_that_stands_still_does_not_hold_up_a_container_that_does_not_wait(
+    engine: Slipway, tmp_path: Path
+) -> None:
+    lines = 200_000
+    container = await engine.create(
+        *("sh", "-c", f"seq 1 {lines}; echo done > /out/done; exec sleep 300"),
+        binds=[f"{tmp_path}:/out"],
+        log_config=log_config(mode="non-blocking", max_buffer_size="512k"),
+    )
+    # A pipe that nobody reads takes 64 KiB and no more, as a disk that hangs.
+    log = Path(f"/var/lib/slipway-{engine.instance}/containers/{container}/logs/container.log")
+    log.parent.mkdir(mode=0o700, parents=True)
+    os.mkfifo(log)
+    disk = os.open(log, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        await engine.start(container)
+        await until((tmp_path / "done").exists)
+        [relay] = relays(container)
+        assert resident(relay) < 24 * MIB
+        content = b""
+        while not content.endswith(b" %d\n" % lines):
+            with contextlib.suppress(BlockingIOError):
+                content += os.read(disk, MIB)
+    finally:
+        os.close(disk)
+    await engine.kill(container)
+    await engine.wait(container)
+    await until(lambda: not relays(container))
+    log.unlink()
+    log.write_bytes(content)
+    call = engine.containers.StreamLogs(pb.StreamLogsRequest(container=container), timeout=30)
+    records = [record async for record in call]
+    # What had begun to be written when the disk stood still lost its end.
+    kept = [int(record.data) for record in records if record.data.endswith(b"\n")]
+    assert kept[0] == 1
+    assert kept[-1] == lines
+    assert kept == sorted(kept)
+    assert sum(record.dropped for record in records) == lines - len(kept) > 100_000
+    await engine.remove(container)
+
+
+async def test_a_container_that_does_not_wait_loses_nothing_to_a_disk_that_is_fast_enough(
+    engine: Slipway, tmp_path: Path
+) -> None:
+    """Not when its files are changed, nor when the executor is killed meanwhile, nor what it wrote last."""
+    script = """i=0; while [ $i -lt 20 ]; do
+        seq $((i*500+1)) $((i*500+500)); usleep 20000; i=$((i+1))
+        while [ $i = 10 ] && [ ! -e /out/go ]; do usleep 5000; done
+    done"""
+    container = await engine.run(
+        *("sh", "-c", script),
+        binds=[f"{tmp_path}:/out"],
+        log_config=log_config(mode="non-blocking", max_size="100k", max_file="100"),
+    )
+    assert (await engine.inspect(container)).host_config.log_config.config["max-buffer-size"] == "1m"
+    await until(lambda: len(log_files(engine, container)) > 1)
+    await engine.executor.kill()
+    [relay] = relays(container)
+    await engine.executor.start()
+    await engine.node_back()
+    assert relays(container) == [relay]
+    (tmp_path / "go").touch()
+    assert (await engine.wait(container)).exit_code == 0
+    assert [int(line) for line in (await engine.logs(container)).split()] == list(range(1, 10_001))
+    assert len(log_files(engine, container)) > 3
+    await until(lambda: not relays(container))
+    await engine.remove(container)
+
+
+async def test_a_relay_that_is_killed_holds_up_nobody(engine: Slipway, tmp_path: Path) -> None:
+    container = await engine.run(
+        *("sh", "-c", "until [ -e /out/go ]; do usleep 5000; done; seq 1 100000"),
+        binds=[f"{tmp_path}:/out"],
+        log_config=log_config(mode="non-blocking"),
+    )
+    os.kill(*relays(container), signal.SIGKILL)
+    (tmp_path / "go").touch()
+    assert (await engine.wait(container)).exit_code == 0
     await engine.remove(container)

@@ -264,7 +264,8 @@ class LogConfig(_message.Message):
     def config(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Options of `json-file`; `none` has none. `max-size`: bytes a file, with an optional unit k, m or g (default `10m`);
         `max-file`: how many files are kept, at least 1 (default `5`); the oldest is dropped when the cap is reached. `mode`:
-        `blocking`, the only one there is: the program waits while its output cannot be written.
+        `blocking` (default): the program waits while its output cannot be written; `non-blocking`: it never does, and when
+        `max-buffer-size` (bytes, unit k, m or g, default `1m`) wait to be written, the oldest is dropped; StreamLogs shows where.
         """
 
     def __init__(

@@ -41,9 +41,7 @@ def test_configurations_that_are_fine(config: LogConfig) -> None:
 
 
 def test_everything_wrong_is_reported() -> None:
-    config = LogConfig(
-        config={"max-size": "big", "max-file": "0", "mode": "non-blocking", "max-buffer-size": "1m", "": "x"}
-    )
+    config = LogConfig(config={"max-size": "big", "max-file": "0", "mode": "lossy", "max-buffer-size": "1m", "": "x"})
     violations = validate_log_config(config, "host_config.log_config")
     assert [violation.field for violation in violations] == [
         'host_config.log_config.config["max-size"]',
@@ -53,9 +51,9 @@ def test_everything_wrong_is_reported() -> None:
         'host_config.log_config.config[""]',
     ]
     sentences = [violation.description for violation in violations]
-    assert "'non-blocking' is not supported" in sentences[2]
-    assert "not supported" in sentences[3]
-    assert "'max-size', 'max-file' and 'mode'" in sentences[4]
+    assert "'lossy' is not a mode; use 'blocking'" in sentences[2]
+    assert "belongs to the mode 'non-blocking'; leave it out" in sentences[3]
+    assert "'max-size', 'max-file', 'mode' and 'max-buffer-size'" in sentences[4]
 
 
 def test_the_driver_that_keeps_nothing_takes_no_options() -> None:
@@ -66,10 +64,21 @@ def test_the_driver_that_keeps_nothing_takes_no_options() -> None:
     assert (violation.field, "takes no options" in violation.description) == ("f.config", True)
 
 
-def test_a_mode_is_one_of_those_there_are() -> None:
+def test_a_program_that_does_not_wait_has_a_buffer() -> None:
     assert validate_log_config(LogConfig(config={"mode": "blocking"}), "f") == []
-    [violation] = validate_log_config(LogConfig(config={"mode": "lossy"}), "f")
-    assert "'lossy' is not a mode" in violation.description
+    assert log_bounds(LogConfig(config={"mode": "blocking"})).buffer == 0
+    asked = LogConfig(config={"mode": "non-blocking", "max-buffer-size": "64k"})
+    assert validate_log_config(asked, "f") == []
+    assert log_bounds(asked).buffer == 64 * 1024
+    assert normalise_log_config(LogConfig(config={"mode": "non-blocking"})).config["max-buffer-size"] == "1m"
+    assert log_bounds(LogConfig(config={"mode": "non-blocking"})).buffer == 1024 * 1024
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "", "big", "1025m", "1.1g", "9" * 5000])
+def test_buffers_that_are_refused(size: str) -> None:
+    [violation] = validate_log_config(LogConfig(config={"mode": "non-blocking", "max-buffer-size": size}), "f")
+    assert violation.field == 'f.config["max-buffer-size"]'
+    assert "is not a size from 1 byte to 1 GiB" in violation.description
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "1.5", "", "x", "1001", "9" * 5000, "1\n"])

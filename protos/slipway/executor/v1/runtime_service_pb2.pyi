@@ -517,10 +517,13 @@ class ReadLogsResponse(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     stream: Global___LogStream.ValueType
     """The stream it was written to."""
     data: _builtins.bytes
     """The bytes, the line's end included."""
+    dropped: _builtins.int
+    """Instead of a line: how many were dropped here, of both streams."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -531,10 +534,11 @@ class ReadLogsResponse(_message.Message):
         stream: Global___LogStream.ValueType = ...,
         timestamp: _timestamp_pb2.Timestamp | None = ...,
         data: _builtins.bytes = ...,
+        dropped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dropped", b"dropped", "stream", b"stream", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
