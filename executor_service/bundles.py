@@ -21,6 +21,9 @@ class Bundles(Protocol):
     async def refusals(self, spec: ContainerSpec) -> list[Violation]:
         """What the specification asks for and this host cannot give; fields as in a request of the public API."""
 
+    async def with_cdi_devices(self, spec: ContainerSpec) -> ContainerSpec:
+        """The specification with what its CDI devices, as the node has them now, add to it. Raises InvalidArgument."""
+
     async def resolve_user(
         self, spec: ContainerSpec, *, rootfs: Path, mounts: Sequence[StagedMount] = ()
     ) -> ResolvedUser:

@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common import service_account
 from common.settings import ServiceSettings, instance_suffix
+from executor_service.cdi.files import DIRECTORIES
 from executor_service.journal import DEFAULT_RETENTION
 from executor_service.network.config import BridgeConfig
 from executor_service.paths import Paths
@@ -68,6 +69,9 @@ class Settings(ServiceSettings):
     )
     userns_remap: str = Field(
         "", description="users of containers: those of USER in /etc/subuid and /etc/subgid, or FIRST_UID:COUNT"
+    )
+    cdi_directories: list[AbsolutePath] = Field(
+        list(DIRECTORIES), description="specifications of CDI devices; later directories overrule earlier ones"
     )
     journal_retention: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
         DEFAULT_RETENTION, description="journal entries kept"

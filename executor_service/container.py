@@ -91,12 +91,36 @@ class Namespaces:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """What a CDI specification says of a device; what it does not say (no type, None) is the node's."""
+
+    type: str = ""
+    major: int = 0
+    minor: int = 0
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device of the node, or a directory of devices. `permissions`: of `rwm`."""
+    """A device of the node, or a directory of devices. `permissions`: of `rwm`. `node`: only for a CDI device's."""
 
     source: str
     target: str
     permissions: str = "rwm"
+    node: DeviceNode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A program of the node that the runtime runs, by the OCI's name of the moment. `timeout`: seconds."""
+
+    name: str
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +190,8 @@ class ContainerSpec:
     rlimits: tuple[Rlimit, ...] = ()
     devices: tuple[Device, ...] = ()
     device_rules: tuple[DeviceRule, ...] = ()
+    cdi_devices: tuple[str, ...] = ()  # `vendor/class=name`
+    hooks: tuple[Hook, ...] = ()  # only ever those of its CDI devices, never asked for
     oom_score_adj: int = 0
     init: bool = False
     terminal_size: TerminalSize | None = None

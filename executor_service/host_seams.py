@@ -68,6 +68,7 @@ async def open_seams(
             cgroups=cgroups,
             cgroup_parent=settings.cgroup_parent,
             mapping=mapping,
+            cdi_directories=settings.cdi_directories,
             host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
         )
         yield Seams(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+BIND_FLAGS = frozenset({"nodev", "noexec", "nosuid"})
+
 
 class MountType(StrEnum):
     BIND = "bind"
@@ -16,7 +19,8 @@ class MountType(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
     """`source`: a path of the node, a volume's name or an image's id. `target`: absolute, inside the container.
-    `populate`: fill an empty volume with what the image has there. `options` are those of tmpfs(5) and mount(2)."""
+    `populate`: fill an empty volume with what the image has there. `options` are those of tmpfs(5) and mount(2), of a
+    bind only `BIND_FLAGS`."""
 
     type: MountType
     source: str

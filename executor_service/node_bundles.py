@@ -10,6 +10,8 @@ from pathlib import Path
 
 from common.errors import Internal, StartFailed, Violation
 from executor_service.bundles import Bundles
+from executor_service.cdi.edits import with_cdi_devices
+from executor_service.cdi.files import DIRECTORIES
 from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
 from executor_service.mount_staging import StagedMount
 from executor_service.network.files import NameFiles, name_files, update_name_files, write_name_files
@@ -52,8 +54,12 @@ class NodeBundles:
     cgroup_parent: str
     host_gateway: Sequence[str]
     mapping: UserMapping | None = None
+    cdi_directories: Sequence[Path] = DIRECTORIES
     resolv_conf: Path = Path("/etc/resolv.conf")
     hosts: Path = Path("/etc/hosts")
+
+    async def with_cdi_devices(self, spec: ContainerSpec) -> ContainerSpec:
+        return await finish(lambda: with_cdi_devices(spec, self.cdi_directories))
 
     async def resolve_user(
         self, spec: ContainerSpec, *, rootfs: Path, mounts: Sequence[StagedMount] = ()

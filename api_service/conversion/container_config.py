@@ -21,7 +21,7 @@ from api_service.records.config import (
 )
 from api_service.records.health import GrpcProbe, HealthConfig, HttpProbe, TcpProbe
 from api_service.records.mount import BindOptions, ImageOptions, Mount, TmpfsOptions, VolumeDriver, VolumeOptions
-from api_service.records.resources import DeviceMapping, DeviceNumber, Resources, Ulimit
+from api_service.records.resources import DeviceMapping, DeviceNumber, DeviceRequest, Resources, Ulimit
 
 
 def config_from_proto(message: pb2.ContainerConfig) -> ContainerConfig:
@@ -123,6 +123,10 @@ def host_config_from_proto(message: pb2.HostConfig) -> HostConfig:
         ulimits=tuple(Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in message.ulimits),
         devices=tuple(_device_from_proto(device) for device in message.devices),
         device_cgroup_rules=tuple(message.device_cgroup_rules),
+        device_requests=tuple(
+            DeviceRequest(driver=request.driver, device_ids=tuple(request.device_ids))
+            for request in message.device_requests
+        ),
         oom_score_adj=message.oom_score_adj,
         init=message.init if message.HasField("init") else None,
         console_size=size_from_proto(message.console_size) if message.HasField("console_size") else None,
@@ -182,6 +186,10 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
             for device in host.devices
         ],
         device_cgroup_rules=host.device_cgroup_rules,
+        device_requests=[
+            resources_pb2.DeviceRequest(driver=request.driver, device_ids=request.device_ids)
+            for request in host.device_requests
+        ],
         oom_score_adj=host.oom_score_adj,
         init=host.init,
         console_size=size_to_proto(host.console_size),

@@ -224,6 +224,7 @@ def _set_devices(spec: ContainerSpec, message: pb2.ContainerSpec) -> None:
         message.devices.add(
             source=device.path_on_host, target=device.path_in_container, permissions=device.cgroup_permissions
         )
+    message.cdi_devices.extend(spec.cdi_devices)
     for rule in spec.device_rules:
         message.device_rules.add(type=rule.type, major=rule.major, minor=rule.minor, permissions=rule.permissions)
 

@@ -175,6 +175,7 @@ class ContainerSpec:
     rlimits: tuple[Rlimit, ...]
     devices: tuple[DeviceMapping, ...]
     device_rules: tuple[DeviceRule, ...]
+    cdi_devices: tuple[str, ...] = ()
     oom_score_adj: int
     init: bool
     terminal_size: ConsoleSize | None

@@ -78,6 +78,7 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
         rlimits=container_rlimits(host),
         devices=host.devices,
         device_rules=container_device_rules(host),
+        cdi_devices=tuple(name for request in host.device_requests for name in request.device_ids),
         oom_score_adj=host.oom_score_adj,
         init=bool(host.init),
         terminal_size=host.console_size,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from api_service.records.health import HealthConfig
 from api_service.records.mount import Mount
-from api_service.records.resources import DeviceMapping, Resources, Ulimit
+from api_service.records.resources import DeviceMapping, DeviceRequest, Resources, Ulimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +133,7 @@ class HostConfig:
     ulimits: tuple[Ulimit, ...] = ()
     devices: tuple[DeviceMapping, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
     oom_score_adj: int = 0
     init: bool | None = None
     console_size: ConsoleSize | None = None

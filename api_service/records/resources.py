@@ -47,6 +47,14 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRequest:
+    """`device_ids`: `vendor/class=name`."""
+
+    driver: str
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMapping:
     """`path_in_container`: empty means the same path. `cgroup_permissions`: of `rwm`, empty means all."""
 

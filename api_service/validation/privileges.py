@@ -15,6 +15,7 @@ from api_service.validation.capabilities import (
     validate_available,
     validate_capabilities,
 )
+from api_service.validation.device_requests import validate_device_requests
 from api_service.validation.devices import normalise_device, validate_device_rules, validate_devices
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.namespace_modes import (
@@ -68,6 +69,7 @@ def validate_privileges(
         *validate_ulimits(host.ulimits, f"{field}.ulimits"),
         *validate_devices(host.devices, f"{field}.devices"),
         *validate_device_rules(host.device_cgroup_rules, f"{field}.device_cgroup_rules"),
+        *validate_device_requests(host.device_requests, f"{field}.device_requests"),
         *validate_init(host.init, host.pid_mode, facts, f"{field}.init"),
     ]
 

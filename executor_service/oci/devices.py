@@ -9,11 +9,12 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import InvalidArgument, Violation
-from executor_service.container import ContainerSpec, Device, DeviceRule
+from executor_service.cdi.edits import REQUESTS
+from executor_service.container import ContainerSpec, Device, DeviceNode, DeviceRule
 
 # null, zero, random, urandom, tty, console; the runtime adds pts, ptmx and mknod itself.
 _ALLOWED_DEVICES = (("c", 1, 5), ("c", 1, 3), ("c", 1, 9), ("c", 1, 8), ("c", 5, 0), ("c", 5, 1))
@@ -45,13 +46,13 @@ def find_devices(spec: ContainerSpec) -> list[HostDevice]:
     found = list(_all_devices()) if spec.security.privileged else []
     violations: list[Violation] = []
     for index, device in enumerate(spec.devices):
+        field = f"host_config.devices[{index}].path_on_host" if device.node is None else REQUESTS
         try:
-            found += _mapped(device)
+            found += _mapped(device) if device.node is None else [_described(device, device.node)]
         except OSError as error:
-            field = f"host_config.devices[{index}].path_on_host"
             violations.append(Violation(field=field, description=f"{device.source!r}: {error.strerror} on the node"))
         except ValueError as error:
-            violations.append(Violation(field=f"host_config.devices[{index}].path_on_host", description=str(error)))
+            violations.append(Violation(field=field, description=str(error)))
     if violations:
         raise InvalidArgument(violations=violations)
     return list({device.path: device for device in found}.values())
@@ -111,6 +112,26 @@ def _mapped(device: Device) -> Iterator[HostDevice]:
     if not devices:
         raise ValueError(f"there is no device in the directory {device.source!r}")
     yield from devices
+
+
+def _described(device: Device, node: DeviceNode) -> HostDevice:
+    """The numbers that are given are not looked up."""
+    if node.type:
+        own = HostDevice(
+            path=device.target, type=node.type, major=node.major, minor=node.minor, mode=0o660, uid=0, gid=0
+        )
+    else:
+        looked_up = _device(device.target, Path(device.source).stat(), device.permissions)
+        if looked_up is None:
+            raise ValueError(f"{device.source!r} is no device")
+        own = looked_up
+    return replace(
+        own,
+        permissions=device.permissions,
+        mode=own.mode if node.mode is None else node.mode,
+        uid=own.uid if node.uid is None else node.uid,
+        gid=own.gid if node.gid is None else node.gid,
+    )
 
 
 def _all_devices() -> Iterator[HostDevice]:

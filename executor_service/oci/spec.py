@@ -73,9 +73,21 @@ def build_spec(
         linux["rootfsPropagation"] = propagation
     if not spec.namespaces.host_uts:
         config["hostname"] = spec.hostname
+    if spec.hooks:
+        config["hooks"] = _hooks(spec)
     if spec.annotations:
         config["annotations"] = _annotations(spec)
     return config
+
+
+def _hooks(spec: ContainerSpec) -> dict[str, list[dict[str, object]]]:
+    hooks: dict[str, list[dict[str, object]]] = {}
+    for hook in spec.hooks:
+        told: dict[str, object] = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
+        if hook.timeout is not None:
+            told["timeout"] = hook.timeout
+        hooks.setdefault(hook.name, []).append(told)
+    return hooks
 
 
 def check_working_dir(path: str) -> list[Violation]:

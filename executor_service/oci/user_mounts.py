@@ -74,7 +74,7 @@ def _oci_mount(staged: StagedMount) -> Mount:
         options = [*mount.options, *(["ro"] if mount.read_only and "ro" not in mount.options else [])]
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
     options = ["bind" if mount.non_recursive else "rbind", mount.propagation or "rprivate"]
-    options.append("ro" if mount.read_only else "rw")
+    options += ["ro" if mount.read_only else "rw", *mount.options]
     return {"destination": mount.target, "type": "bind", "source": str(staged.source), "options": options}
 
 

@@ -9,6 +9,7 @@ from executor_service.container import ContainerSpec
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.container_rules import violations
+from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.resource_rules import host_violations
 from executor_service.operations.volume_fill import fill_volumes
 from executor_service.resource_use import images_of, networks_of, volumes_of
@@ -34,7 +35,8 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
         if _laid_out(node, spec):
             return
         _check_users(node, spec)
-        if refused := await node.seams.bundles.refusals(spec):
+        edited = await with_requested_devices(node, spec)
+        if refused := await node.seams.bundles.refusals(edited):
             raise InvalidArgument(violations=refused)
         with (
             node.image_use.wanted(images_of(spec)),
@@ -42,7 +44,7 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
             node.network_use.wanted(networks_of(spec)),
             host_errors(f"container {spec.id!r}"),
         ):
-            await _check_sources(node, spec)
+            await _check_sources(node, edited)
             async with AsyncExitStack() as undo:
                 undo.push_async_callback(
                     bounded,

@@ -25,6 +25,7 @@ from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
 from executor_service.operations.namespace_join import check_joined, join_namespaces, sandbox_owner
 from executor_service.operations.port_targets import port_targets
+from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
@@ -135,6 +136,7 @@ class _Start:
         node, container_id = self.node, self.spec.id
         try:
             async with asyncio.timeout(node.limits.start):
+                self.spec = await with_requested_devices(node, self.spec)
                 joined = await join_namespaces(node, self.spec)
                 owner = sandbox_owner(node, self.spec, joined)
                 await together(self._record(steps), self._root(steps), self._network(steps, owner))

@@ -6,11 +6,10 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
-from executor_service.mounts import Mount, MountType
+from executor_service.mounts import BIND_FLAGS, PROPAGATIONS, Mount, MountType
 from executor_service.oci.user_mounts import PROC_FILES
 from executor_service.storage.volumes import VOLUME_NAME
 
-PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _MAX_PATH = 4095  # bytes
 _IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 _FLAGS = frozenset(
@@ -80,16 +79,21 @@ def _source(mount: Mount, field: str) -> _Rules:
 
 def _options(mount: Mount, field: str) -> _Rules:
     if mount.propagation and mount.propagation not in PROPAGATIONS:
-        yield f"{field}.propagation", f"{mount.propagation!a:.60} must be one of {', '.join(PROPAGATIONS)}"
+        yield f"{field}.propagation", f"{mount.propagation!a:.60} must be one of {', '.join(sorted(PROPAGATIONS))}"
     if (mount.read_only_non_recursive or mount.read_only_force_recursive) and not mount.read_only:
         yield f"{field}.read_only", "must be set for the rules of what is mounted below"
     if mount.subpath and (mount.subpath.startswith("/") or ".." in mount.subpath.split("/") or "\0" in mount.subpath):
         yield f"{field}.subpath", f"{mount.subpath!a:.300} must be relative and without '..'"
     for index, option in enumerate(mount.options):
-        if option not in _FLAGS and not _VALUES.fullmatch(option):
+        if mount.type is MountType.BIND and option not in BIND_FLAGS:
+            yield (
+                f"{field}.options[{index}]",
+                f"{option!a:.100} is no option of a bind: {', '.join(sorted(BIND_FLAGS))}",
+            )
+        elif option not in _FLAGS and not _VALUES.fullmatch(option):
             yield f"{field}.options[{index}]", f"{option!a:.100} is no option of a tmpfs"
     foreign = {
-        MountType.BIND: ("subpath", "populate", "options"),
+        MountType.BIND: ("subpath", "populate"),
         MountType.VOLUME: ("propagation", "non_recursive", "create_source", "options"),
         MountType.TMPFS: ("propagation", "non_recursive", "create_source", "populate", "subpath"),
         MountType.IMAGE: ("propagation", "non_recursive", "create_source", "populate", "options"),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from common.seccomp_profile import parse_profile
+from executor_service.cdi.specification import DEVICE_NAME, KIND
 from executor_service.container import CONTAINER_ID, ContainerSpec, NamespaceMode, NetworkMode, Seccomp
 from executor_service.oci.capabilities import CAPABILITIES
 
@@ -23,6 +24,7 @@ AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIM
 _RLIMITS = frozenset(f"RLIMIT_{name}" for name in _RLIMIT_NAMES.split())
 _PERMISSIONS = re.compile(r"(?!.*(.).*\1)[rwm]{1,3}")
 _PROFILE_NAME = re.compile(r"[!-~]{1,255}")
+_CDI_DEVICE = re.compile(f"{KIND}={DEVICE_NAME}")
 _MAX_MINOR = 2**20 - 1  # MINORBITS, linux/kdev_t.h
 _MAX_MAJOR = 2**12 - 1
 _MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
@@ -145,6 +147,9 @@ def _devices(spec: ContainerSpec) -> _Rules:
                 f"{field}.target",
                 f"{device.target[:64]!a} lies on a mount; a device there would be made in its source",
             )
+    for index, name in enumerate(spec.cdi_devices):
+        if not _CDI_DEVICE.fullmatch(name):
+            yield f"cdi_devices[{index}]", f"{name[:64]!a} must be the full name of a CDI device, vendor/class=name"
     for index, rule in enumerate(spec.device_rules):
         field = f"device_rules[{index}]"
         if rule.type not in ("a", "b", "c"):

@@ -206,6 +206,34 @@ class Ulimit(_message.Message):
 Global___Ulimit: _TypeAlias = Ulimit  # noqa: Y015
 
 @_typing.final
+class DeviceRequest(_message.Message):
+    """Devices that a vendor describes in files of the node (Container Device Interface)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIVER_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    driver: _builtins.str
+    """`cdi`, the only one there is."""
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Full names, `vendor/class=name`, for example `nvidia.com/gpu=0`; at least one."""
+
+    def __init__(
+        self,
+        *,
+        driver: _builtins.str = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ids", b"device_ids", "driver", b"driver"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceRequest: _TypeAlias = DeviceRequest  # noqa: Y015
+
+@_typing.final
 class DeviceMapping(_message.Message):
     """A device of the node inside the container."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from api_service.records.config import ContainerConfig, HostConfig
-from api_service.records.resources import DeviceMapping, Ulimit
+from api_service.records.resources import DeviceMapping, DeviceRequest, Ulimit
 from api_service.validation.capabilities import CAPABILITIES
+from api_service.validation.device_requests import validate_device_requests
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.network_mode import effective_network, validate_network_disabled
 from api_service.validation.privileges import normalise_privileges, privilege_warnings, validate_privileges
@@ -233,3 +234,22 @@ def test_the_groups_that_may_ping_are_those_the_container_has() -> None:
     for facts, mode, last in ((REMAPPING, "", 65535), (REMAPPING, "host", 2**31 - 1), (FACTS, "", 2**31 - 1)):
         host = normalise_privileges(HostConfig(userns_mode=mode), facts, network_mode="bridge")
         assert host.sysctls[ping] == f"0 {last}"
+
+
+def test_devices_of_a_vendor_are_asked_for_by_their_full_names() -> None:
+    good = ("vendor.com/class=0", "nvidia.com/gpu=all", "v/c=GPU-1:2.3_4")
+    assert validate_device_requests([DeviceRequest(driver="cdi", device_ids=good)], "f") == []
+    wrong = ("gpu", "vendor.com=0", "vendor.com/class=", "1v/c=x", "v/c=../x", "v/c=x ", "a/b/c=x", good[0], good[0])
+    requests = [
+        DeviceRequest(driver="nvidia", device_ids=()),
+        DeviceRequest(driver="cdi", device_ids=wrong),
+    ]
+    violations = validate_device_requests(requests, "host_config.device_requests")
+    assert [violation.field for violation in violations] == [
+        "host_config.device_requests[0].driver",
+        "host_config.device_requests[0].device_ids",
+        *(f"host_config.device_requests[1].device_ids[{index}]" for index in (*range(7), 8)),
+    ]
+    assert "there is no driver 'nvidia'; use 'cdi'" in violations[0].description
+    assert "'gpu' is not the full name of a device, 'vendor.com/class=name'" in violations[2].description
+    assert "is asked for twice" in violations[-1].description

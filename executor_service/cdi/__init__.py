@@ -1,0 +1,1 @@
+"""Devices that vendors describe in files of the node (Container Device Interface)."""
