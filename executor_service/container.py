@@ -190,6 +190,7 @@ class ContainerSpec:
     rlimits: tuple[Rlimit, ...] = ()
     devices: tuple[Device, ...] = ()
     device_rules: tuple[DeviceRule, ...] = ()
+    root_size: int = 0  # bytes its files may grow by, 0: any
     cdi_devices: tuple[str, ...] = ()  # `vendor/class=name`
     hooks: tuple[Hook, ...] = ()  # only ever those of its CDI devices, never asked for
     oom_score_adj: int = 0

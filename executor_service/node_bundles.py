@@ -67,7 +67,7 @@ class NodeBundles:
         return await finish(lambda: _resolve(spec, rootfs, mounts, self._mapping_of(spec)))
 
     async def refusals(self, spec: ContainerSpec) -> list[Violation]:
-        return await finish(lambda: host_refusals(spec, self.host))
+        return await finish(lambda: host_refusals(spec, self.host, storage=self.paths.storage))
 
     async def lay_out(
         self,

@@ -112,6 +112,7 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
             DeviceRule(type=rule.type, major=rule.major, minor=rule.minor, permissions=rule.permissions)
             for rule in message.device_rules
         ),
+        root_size=message.root_size,
         cdi_devices=tuple(message.cdi_devices),
         oom_score_adj=message.oom_score_adj,
         init=message.init,

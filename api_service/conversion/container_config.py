@@ -132,6 +132,7 @@ def host_config_from_proto(message: pb2.HostConfig) -> HostConfig:
         console_size=size_from_proto(message.console_size) if message.HasField("console_size") else None,
         port_bindings={port: _bindings_from_proto(bindings) for port, bindings in message.port_bindings.items()},
         publish_all_ports=message.publish_all_ports,
+        storage_opt=dict(message.storage_opt),
     )
 
 
@@ -195,6 +196,7 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
         console_size=size_to_proto(host.console_size),
         port_bindings={port: bindings_to_proto(bindings) for port, bindings in host.port_bindings.items()},
         publish_all_ports=host.publish_all_ports,
+        storage_opt=dict(host.storage_opt),
     )
 
 

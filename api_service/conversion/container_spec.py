@@ -91,6 +91,7 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
         log_max_files=spec.log_max_files,
         log_disabled=spec.log_disabled,
         log_buffer_size=spec.log_buffer_size,
+        root_size=spec.root_size,
         runtime=spec.runtime,
         annotations=dict(spec.annotations),
         resources=resources_to_proto(spec.resources),

@@ -176,6 +176,7 @@ class ContainerSpec:
     devices: tuple[DeviceMapping, ...]
     device_rules: tuple[DeviceRule, ...]
     cdi_devices: tuple[str, ...] = ()
+    root_size: int = 0
     oom_score_adj: int
     init: bool
     terminal_size: ConsoleSize | None

@@ -31,6 +31,7 @@ from api_service.validation.extra_hosts import parse_extra_host
 from api_service.validation.health import probe_program
 from api_service.validation.log_options import NOWHERE, log_bounds
 from api_service.validation.network_mode import has_networks, joined_network
+from api_service.validation.storage_opt import root_size
 
 
 def _network_mode(mode: str) -> NetworkMode:
@@ -79,6 +80,7 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
         devices=host.devices,
         device_rules=container_device_rules(host),
         cdi_devices=tuple(name for request in host.device_requests for name in request.device_ids),
+        root_size=root_size(host.storage_opt),
         oom_score_adj=host.oom_score_adj,
         init=bool(host.init),
         terminal_size=host.console_size,

@@ -139,6 +139,7 @@ class HostConfig:
     console_size: ConsoleSize | None = None
     port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(default_factory=dict)
     publish_all_ports: bool = False
+    storage_opt: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ from api_service.validation.remapped_users import validate_remapped
 from api_service.validation.resources import fit_resources, validate_oom_score_adj, validate_resources
 from api_service.validation.restart_policy import normalise_restart_policy, validate_restart_policy
 from api_service.validation.signals import validate_signal
+from api_service.validation.storage_opt import validate_storage_opt
 from api_service.validation.tmpfs import validate_tmpfs
 from api_service.validation.volumes import normalise_volume_paths, validate_volume_paths, validate_volumes_from
 from common.errors import Violation
@@ -128,6 +129,7 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
         *validate_resources(host_config.resources, facts, f"{field}.resources"),
         *validate_cgroup_parent(host_config.cgroup_parent, f"{field}.cgroup_parent"),
         *validate_oom_score_adj(host_config.oom_score_adj, f"{field}.oom_score_adj"),
+        *validate_storage_opt(host_config.storage_opt, f"{field}.storage_opt"),
         *validate_restart_policy(
             host_config.restart_policy, f"{field}.restart_policy", auto_remove=host_config.auto_remove
         ),

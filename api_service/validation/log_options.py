@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api_service.records.config import LogConfig
+from api_service.validation.sizes import BINARY, DECIMAL, parse_size
 from common.errors import Violation
 
 JSON_FILE = "json-file"
@@ -23,12 +24,6 @@ DEFAULT_BUFFER_SIZE = "1m"
 DEFAULT_OPTIONS: Mapping[str, str] = {MAX_SIZE: "10m", MAX_FILE: "5"}
 
 _MOST_FILES = 1000  # a rotation renames every one of them
-_MOST_BYTES = 2**63 - 1
-# Docker reads this option with decimal units: 10m is ten million bytes (go-units, FromHumanSize).
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
-_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
-# And this one with binary ones: 1m is 1024 times 1024 bytes (go-units, RAMInBytes).
-_BINARY_UNITS = {unit: 1024**power for power, unit in enumerate(_UNITS)}
 _LARGEST_BUFFER = 1024**3  # bytes of the node's memory for one container
 _COUNT = re.compile(r"[0-9]{1,9}")
 
@@ -43,21 +38,12 @@ class LogBounds:
     buffer: int = 0
 
 
-def parse_size(text: str, units: Mapping[str, int] = _UNITS) -> int | None:
-    """Bytes, at least 1; None when `text` is no size."""
-    if (match := _SIZE.fullmatch(text)) is None:
-        return None
-    unit = units[match[2].lower()]
-    size = int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
-    return size if 1 <= size <= _MOST_BYTES else None
-
-
 def log_bounds(config: LogConfig) -> LogBounds:
     """Of a valid configuration; options that are absent have their defaults."""
     options = _with_defaults(config.config)
-    size = parse_size(options[MAX_SIZE])
+    size = parse_size(options[MAX_SIZE], DECIMAL)
     assert size is not None, "the configuration was validated"
-    buffer = parse_size(options[MAX_BUFFER_SIZE], _BINARY_UNITS) if options.get(MODE) == NON_BLOCKING else 0
+    buffer = parse_size(options[MAX_BUFFER_SIZE], BINARY) if options.get(MODE) == NON_BLOCKING else 0
     assert buffer is not None, "the configuration was validated"
     return LogBounds(max_size=size, max_files=int(options[MAX_FILE]), buffer=buffer)
 
@@ -93,7 +79,7 @@ def validate_log_config(config: LogConfig, field: str) -> list[Violation]:
 def _fault(name: str, value: str, options: Mapping[str, str]) -> str | None:
     match name:
         case "max-size":
-            if parse_size(value) is None:
+            if parse_size(value, DECIMAL) is None:
                 return f"{value[:64]!r} is not a size: give a positive number with k, m or g after it, like '10m'"
         case "max-file":
             if not _COUNT.fullmatch(value) or not 1 <= int(value) <= _MOST_FILES:
@@ -102,7 +88,7 @@ def _fault(name: str, value: str, options: Mapping[str, str]) -> str | None:
             if value not in (BLOCKING, NON_BLOCKING):
                 return f"{value[:64]!r} is not a mode; use '{BLOCKING}' (also when it is left out) or '{NON_BLOCKING}'"
         case "max-buffer-size":
-            size = parse_size(value, _BINARY_UNITS)
+            size = parse_size(value, BINARY)
             if size is None or size > _LARGEST_BUFFER:
                 return f"{value[:64]!r} is not a size from 1 byte to 1 GiB: give a number like '4m', or leave it out"
             if options.get(MODE) != NON_BLOCKING:

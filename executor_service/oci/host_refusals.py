@@ -14,19 +14,28 @@ from executor_service.container import ContainerSpec, Seccomp
 from executor_service.oci.devices import find_devices
 from executor_service.oci.host import HostFacts
 from executor_service.oci.security import seccomp_filter
+from executor_service.storage.project_quotas import quota_obstacle
 
 _RESOURCE = "CAP_SYS_RESOURCE"
 
 
-def host_refusals(spec: ContainerSpec, host: HostFacts) -> list[Violation]:
-    """Blocks: looks at the devices asked for."""
+def host_refusals(spec: ContainerSpec, host: HostFacts, *, storage: Path) -> list[Violation]:
+    """Blocks: looks at the devices asked for, and at the file system of the roots."""
     return [
+        *_root_size(spec, storage),
         *_devices(spec),
         *_seccomp(spec, host),
         *_programs(spec, host),
         *_rlimits(spec, host),
         *_oom_score_adj(spec, host),
     ]
+
+
+def _root_size(spec: ContainerSpec, storage: Path) -> Iterator[Violation]:
+    if spec.root_size:
+        why = f"the root filesystem cannot be held to a size: {quota_obstacle(storage)}"
+        way_out = "leave it out, and give what grows a tmpfs or a volume with a size"
+        yield Violation(field='host_config.storage_opt["size"]', description=f"{why}; {way_out}")
 
 
 def _devices(spec: ContainerSpec) -> Iterator[Violation]:

@@ -154,6 +154,8 @@ def _host(spec: ContainerSpec) -> _Rules:
         yield "shm_size", f"{spec.shm_size} must be at least 1 byte"
     if not -1000 <= spec.oom_score_adj <= 1000:
         yield "oom_score_adj", f"{spec.oom_score_adj} must be -1000 to 1000"
+    if spec.root_size < 0:
+        yield "root_size", f"{spec.root_size} must be 0 (any) or the bytes that the root may grow by"
     if spec.log.max_size < 0:
         yield "log_max_size", f"{spec.log.max_size} must be 0 (unlimited) or the bytes of a file"
     if spec.log.max_files < 1:

@@ -1,5 +1,5 @@
-"""The few system calls Python does not wrap: mount(2), umount2(2), openat2(2), syncfs(2), fstatfs(2). All of them
-block."""
+"""The few system calls Python does not wrap: mount(2), umount2(2), openat2(2), syncfs(2), fstatfs(2),
+quotactl_fd(2). All of them block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ UMOUNT_NOFOLLOW = 0x8
 
 _STATFS_SIZE = 256  # bytes, more than struct statfs has anywhere; it begins with the type, a long
 
-_SYS_OPENAT2 = 437  # the same number on every architecture
+# The same numbers on every architecture.
+_SYS_OPENAT2 = 437
+_SYS_QUOTACTL_FD = 443
+
+# include/uapi/linux/quota.h
+_Q_GETINFO = 0x800005
+_PRJQUOTA = 2
+_DQINFO_SIZE = 24  # bytes of struct if_dqinfo
 
 
 class _OpenHow(ctypes.Structure):
@@ -79,6 +86,15 @@ def filesystem_type(descriptor: int) -> int:
     if _libc.fstatfs(ctypes.c_int(descriptor), buffer) != 0:
         raise _last_error(b"fstatfs")
     return ctypes.c_ulong.from_buffer(buffer).value
+
+
+def query_project_quota(descriptor: int) -> None:
+    """quotactl_fd(2), Q_GETINFO: whether project quotas are on for the file system `descriptor` is on. Raises OSError:
+    ENOSYS when the kernel has no quotas, ESRCH when they are off there."""
+    command = ctypes.c_uint(_Q_GETINFO << 8 | _PRJQUOTA)
+    info = ctypes.create_string_buffer(_DQINFO_SIZE)
+    if _libc.syscall(ctypes.c_long(_SYS_QUOTACTL_FD), ctypes.c_int(descriptor), command, ctypes.c_int(0), info) != 0:
+        raise _last_error(b"quotactl")
 
 
 def _last_error(path: bytes) -> OSError:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +21,7 @@ from slipway.v1 import system_service_pb2 as system_pb
 
 from executor_service.oci.cgroup_features import probe_features
 from executor_service.oci.cgroups import CgroupTree
+from executor_service.storage.project_quotas import quota_obstacle
 from tests.fixtures.api import refused
 from tests.fixtures.slipway import Slipway, installed
 
@@ -213,3 +215,11 @@ async def test_refused_limits_are_all_named_at_once(engine: Slipway) -> None:
         "host_config.resources.cpuset_cpus",
         "host_config.resources.memory",
     ]
+
+
+async def test_a_size_the_node_cannot_hold_a_root_to_is_refused_with_the_reason(engine: Slipway) -> None:
+    refusal = await refused(engine.create("true", storage_opt={"size": "10g"}))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    why = refusal.violations['host_config.storage_opt["size"]']
+    assert why.startswith("the root filesystem cannot be held to a size: ")
+    assert quota_obstacle(Path(f"/var/lib/slipway-{engine.instance}/storage")) in why

@@ -505,6 +505,26 @@ class HostConfig(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class StorageOptEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NETWORK_MODE_FIELD_NUMBER: _builtins.int
     DNS_FIELD_NUMBER: _builtins.int
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
@@ -545,6 +565,7 @@ class HostConfig(_message.Message):
     CONSOLE_SIZE_FIELD_NUMBER: _builtins.int
     PORT_BINDINGS_FIELD_NUMBER: _builtins.int
     DEVICE_REQUESTS_FIELD_NUMBER: _builtins.int
+    STORAGE_OPT_FIELD_NUMBER: _builtins.int
     PUBLISH_ALL_PORTS_FIELD_NUMBER: _builtins.int
     network_mode: _builtins.str
     """`bridge` (the default network), `host` (share the host's network), `none` (loopback only), `container:<name or id>` (share that
@@ -696,6 +717,12 @@ class HostConfig(_message.Message):
         Default: none.
         """
 
+    @_builtins.property
+    def storage_opt(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """`size`: bytes that the root filesystem may grow by, with an optional unit k, m or g. A node that cannot hold it to one refuses
+        it and says why. Default: as the disk has room.
+        """
+
     def __init__(
         self,
         *,
@@ -739,11 +766,12 @@ class HostConfig(_message.Message):
         console_size: Global___ConsoleSize | None = ...,
         port_bindings: _abc.Mapping[_builtins.str, Global___PortBindings] | None = ...,
         device_requests: _abc.Iterable[_resources_pb2.DeviceRequest] | None = ...,
+        storage_opt: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         publish_all_ports: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "console_size", b"console_size", "init", b"init", "log_config", b"log_config", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "device_requests", b"device_requests", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "port_bindings", b"port_bindings", "privileged", b"privileged", "publish_all_ports", b"publish_all_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "device_requests", b"device_requests", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "port_bindings", b"port_bindings", "privileged", b"privileged", "publish_all_ports", b"publish_all_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "storage_opt", b"storage_opt", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__init: _TypeAlias = _typing.Literal["init"]  # noqa: Y015
     _WhichOneofArgType__init: _TypeAlias = _typing.Literal["_init", b"_init"]  # noqa: Y015

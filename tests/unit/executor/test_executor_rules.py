@@ -70,6 +70,7 @@ def test_a_good_specification_breaks_no_rule() -> None:
         (replace(_GOOD, network_container="ab" * 32), "network_container"),
         (replace(_GOOD, network_mode=NetworkMode.CONTAINER, endpoints=()), "network_container"),
         (replace(_GOOD, log=LogLimits(max_size=-1)), "log_max_size"),
+        (replace(_GOOD, root_size=-1), "root_size"),
         (replace(_GOOD, log=LogLimits(buffer=-1)), "log_buffer_size"),
         (replace(_GOOD, log=LogLimits(buffer=1024**3 + 1)), "log_buffer_size"),
         (replace(_GOOD, log=LogLimits(buffer=1, disabled=True)), "log_buffer_size"),

@@ -9,9 +9,10 @@ from api_service.validation.log_options import (
     LogBounds,
     log_bounds,
     normalise_log_config,
-    parse_size,
     validate_log_config,
 )
+from api_service.validation.sizes import BINARY, DECIMAL, parse_size
+from api_service.validation.storage_opt import root_size, validate_storage_opt
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,26 @@ from api_service.validation.log_options import (
     ],
 )  # fmt: skip
 def test_sizes(text: str, size: int | None) -> None:
-    assert parse_size(text) == size
+    assert parse_size(text, DECIMAL) == size
+
+
+def test_sizes_in_powers_of_two() -> None:
+    assert [parse_size(text, BINARY) for text in ("1", "1k", "1.5m", "2G")] == [1, 1024, 1536 * 1024, 2 * 1024**3]
+
+
+def test_the_size_of_a_root() -> None:
+    assert (validate_storage_opt({"size": "10g"}, "f"), root_size({"size": "10g"}), root_size({})) == (
+        [],
+        10 * 1024**3,
+        0,
+    )
+    violations = validate_storage_opt({"size": "big", "inodes": "1"}, "host_config.storage_opt")
+    assert [violation.field for violation in violations] == [
+        'host_config.storage_opt["size"]',
+        'host_config.storage_opt["inodes"]',
+    ]
+    assert "'big' is not a size: give a positive number" in violations[0].description
+    assert "there is no such option; there is 'size'" in violations[1].description
 
 
 @pytest.mark.parametrize(

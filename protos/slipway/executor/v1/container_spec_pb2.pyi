@@ -399,6 +399,7 @@ class ContainerSpec(_message.Message):
     REMAPPED_FIELD_NUMBER: _builtins.int
     NODE_USERS_FIELD_NUMBER: _builtins.int
     CDI_DEVICES_FIELD_NUMBER: _builtins.int
+    ROOT_SIZE_FIELD_NUMBER: _builtins.int
     LOG_BUFFER_SIZE_FIELD_NUMBER: _builtins.int
     PUBLISHED_PORTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -473,6 +474,8 @@ class ContainerSpec(_message.Message):
     """Give it a user namespace of its own, in which its users are those of the node's mapping."""
     node_users: _builtins.bool
     """The node's own users were asked for. Without it and `remapped` the node must remap none, for it may have begun to meanwhile."""
+    root_size: _builtins.int
+    """Bytes that the root filesystem may grow by; 0: any."""
     log_buffer_size: _builtins.int
     """Bytes of output that may wait for the disk while the container goes on; beyond, the oldest is dropped. 0: the container waits."""
     @_builtins.property
@@ -635,12 +638,13 @@ class ContainerSpec(_message.Message):
         remapped: _builtins.bool = ...,
         node_users: _builtins.bool = ...,
         cdi_devices: _abc.Iterable[_builtins.str] | None = ...,
+        root_size: _builtins.int = ...,
         log_buffer_size: _builtins.int = ...,
         published_ports: _abc.Iterable[Global___PublishedPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "health_check", b"health_check", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy", "terminal_size", b"terminal_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cdi_devices", b"cdi_devices", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "endpoints", b"endpoints", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_buffer_size", b"log_buffer_size", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_container", b"network_container", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "node_users", b"node_users", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "published_ports", b"published_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "remapped", b"remapped", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_check", b"_health_check", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "args", b"args", "capabilities", b"capabilities", "cdi_devices", b"cdi_devices", "cgroup_parent", b"cgroup_parent", "dependencies", b"dependencies", "device_rules", b"device_rules", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "endpoints", b"endpoints", "env", b"env", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "health_check", b"health_check", "host_uts", b"host_uts", "hostname", b"hostname", "id", b"id", "image_id", b"image_id", "init", b"init", "ipc_container", b"ipc_container", "ipc_mode", b"ipc_mode", "log_buffer_size", b"log_buffer_size", "log_disabled", b"log_disabled", "log_max_files", b"log_max_files", "log_max_size", b"log_max_size", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_container", b"network_container", "network_mode", b"network_mode", "no_new_privileges", b"no_new_privileges", "node_users", b"node_users", "oom_score_adj", b"oom_score_adj", "open_stdin", b"open_stdin", "pid_container", b"pid_container", "pid_mode", b"pid_mode", "private_cgroupns", b"private_cgroupns", "privileged", b"privileged", "published_ports", b"published_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "remapped", b"remapped", "resources", b"resources", "restart_policy", b"restart_policy", "rlimits", b"rlimits", "root_size", b"root_size", "runtime", b"runtime", "seccomp", b"seccomp", "seccomp_profile", b"seccomp_profile", "shm_size", b"shm_size", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "sysctls", b"sysctls", "terminal", b"terminal", "terminal_size", b"terminal_size", "user", b"user", "working_dir", b"working_dir", "writable_cgroups", b"writable_cgroups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__health_check: _TypeAlias = _typing.Literal["health_check"]  # noqa: Y015
     _WhichOneofArgType__health_check: _TypeAlias = _typing.Literal["_health_check", b"_health_check"]  # noqa: Y015
