@@ -132,17 +132,18 @@ def _split_domain(name: str) -> tuple[str, str]:
 
 
 def _check_name(domain: str, path: str) -> None:
+    shown = _shown(path.removeprefix(_OFFICIAL) if domain == DEFAULT_DOMAIN else path)
+    # First, for the patterns take a second for some megabytes.
+    if len(domain) + 1 + len(path) > _MAX_NAME:
+        raise InvalidReference(f"the image name {shown} is longer than {_MAX_NAME} characters")
     if not _DOMAIN.fullmatch(domain):
         rule = "a host name, with a port if need be, must stand before the first '/'"
         raise InvalidReference(f"{_shown(domain)} is not a registry: {rule}")
-    shown = _shown(path.removeprefix(_OFFICIAL) if domain == DEFAULT_DOMAIN else path)
     if not _PATH.fullmatch(path):
         rule = "words of a-z and 0-9, joined by '/', '.', '_', '__' or any number of '-'"
         if _PATH.fullmatch(path.lower()):
             rule = "it must be lower-case"
         raise InvalidReference(f"{shown} is not an image name like 'busybox' or 'team/app': {rule}")
-    if len(domain) + 1 + len(path) > _MAX_NAME:
-        raise InvalidReference(f"the image name {shown} is longer than {_MAX_NAME} characters")
 
 
 def _check_digest(digest: str) -> None:
