@@ -11,7 +11,7 @@ from api_service.validation.binds import DEFAULT_PROPAGATION, PROPAGATIONS, pars
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.mount_paths import parse_destination, parse_host_path, parse_subpath
 from api_service.validation.references import validate_image
-from api_service.validation.tmpfs import validate_tmpfs_option
+from api_service.validation.tmpfs import tmpfs_option_faults
 from api_service.validation.volumes import parse_volume_name, validate_driver
 from common.errors import Violation
 
@@ -134,9 +134,8 @@ def _tmpfs_rules(options: TmpfsOptions) -> Iterator[tuple[str, str]]:
         yield "tmpfs_options.size_bytes", f"{options.size_bytes} is negative; give bytes, 0 means half of the memory"
     if options.mode > _MAX_MODE:
         yield "tmpfs_options.mode", f"{options.mode:o} (octal) is more than {_MAX_MODE:o}, all permissions there are"
-    for index, option in enumerate(options.options):
-        if (why := validate_tmpfs_option(option)) is not None:
-            yield f"tmpfs_options.options[{index}]", why
+    for index, why in tmpfs_option_faults(options.options):
+        yield "tmpfs_options.options" if index is None else f"tmpfs_options.options[{index}]", why
 
 
 def _subpath_rules(subpath: str, name: str) -> Iterator[tuple[str, str]]:

@@ -44,10 +44,16 @@ def validate_user(user: str, field: str) -> list[Violation]:
     if len(parts) > 2 or not all(parts) or _UNPRINTABLE.search(user):
         rule = "write uid, uid:gid, name or name:group, without blanks"
         return [Violation(field=field, description=f"{user[:64]!r} is not a user: {rule}")]
-    if large := [part for part in parts if part.isdecimal() and int(part) > _MAX_ID]:
-        why = f"the id {large[0]} is larger than {_MAX_ID}, the largest there is"
+    if large := [part for part in parts if part.isdecimal() and _is_too_large(part)]:
+        why = f"the id {large[0][:64]} is larger than {_MAX_ID}, the largest there is"
         return [Violation(field=field, description=why)]
     return []
+
+
+def _is_too_large(number: str) -> bool:
+    # Python refuses to read a number of thousands of digits.
+    digits = number.lstrip("0")
+    return len(digits) > len(str(_MAX_ID)) or int(digits or "0") > _MAX_ID
 
 
 def validate_working_dir(path: str, field: str) -> list[Violation]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from api_service.validation.mount_paths import parse_destination
 from common.errors import Violation
 
+_MAX_BYTES = 4095  # a page without its NUL
 _DEFAULTS = ("noexec", "nosuid", "nodev")
 _DEFAULT_MODE = "mode=1777"
 _PAIRS = (
@@ -50,10 +51,19 @@ def validate_tmpfs(tmpfs: Mapping[str, str], field: str) -> list[Violation]:
             parse_destination(path)
         except ValueError as error:
             violations.append(Violation(field=name, description=str(error)))
-        for option in split_tmpfs_options(text):
-            if (why := validate_tmpfs_option(option)) is not None:
-                violations.append(Violation(field=name, description=why))
+        violations += [
+            Violation(field=name, description=why) for _, why in tmpfs_option_faults(split_tmpfs_options(text))
+        ]
     return violations
+
+
+def tmpfs_option_faults(options: Sequence[str]) -> list[tuple[int | None, str]]:
+    """(index, sentence) of every option that is none; without an index when they are too many to be told one by one."""
+    size = sum(len(option) + 1 for option in options)
+    if size > _MAX_BYTES:
+        return [(None, f"the options have {size} characters; the kernel takes {_MAX_BYTES} (mount(2))")]
+    faults = ((index, validate_tmpfs_option(option)) for index, option in enumerate(options))
+    return [(index, why) for index, why in faults if why is not None]
 
 
 def split_tmpfs_options(text: str) -> list[str]:

@@ -75,7 +75,7 @@ _CONFIGS = st.builds(
     entrypoint=st.sampled_from([[], [], ["sh", "-c"], [""]]),
     env=st.lists(st.sampled_from(["A=b", "PATH", "=x", "", "LONG=" + "x" * 5000]), max_size=2),
     hostname=_NAMES,
-    user=st.sampled_from(["", "", "root", "1000:1000", "nobody", "ghost", "4294967296", "a:b:c"]),
+    user=st.sampled_from(["", "", "root", "1000:1000", "nobody", "ghost", "4294967296", "9" * 5000, "a:b:c"]),
     working_dir=st.sampled_from(["", "", "/data/new", "/proc/self/fd/7", "/dev/fd/3", "relative"]),
     tty=st.booleans(),
     open_stdin=st.booleans(),
@@ -108,6 +108,24 @@ _HOST_CONFIGS = st.builds(
         max_size=1,
     ),
     oom_score_adj=st.sampled_from([0, 500, 1001]),
+    log_config=st.builds(
+        container_pb2.LogConfig,
+        type=st.sampled_from(["", "", "none", "syslog"]),
+        config=st.dictionaries(
+            st.sampled_from(["mode", "mode", "max-size", "max-buffer-size"]),
+            st.sampled_from(["non-blocking", "non-blocking", "1m", "big"]),
+            max_size=2,
+        ),
+    ),
+    storage_opt=st.dictionaries(st.sampled_from(["size", "inodes"]), st.sampled_from(["1g", "big"]), max_size=1),
+    device_requests=st.lists(
+        st.builds(
+            resources_pb2.DeviceRequest,
+            driver=st.sampled_from(["cdi", "nvidia"]),
+            device_ids=st.lists(st.sampled_from(["example.com/gadget=one", "gpu"]), max_size=1),
+        ),
+        max_size=1,
+    ),
     ipc_mode=st.sampled_from(["", "", "none", "host", "shareable", "container:ghost", "bad"]),
     pid_mode=st.sampled_from(["", "", "host", "bad"]),
     readonly_rootfs=st.booleans(),

@@ -157,6 +157,11 @@ FORCE = BindOptions(read_only_force_recursive=True)
             "size takes bytes",
         ),
         (
+            Mount(type="tmpfs", target="/d", tmpfs_options=TmpfsOptions(options=("a",) * 100_000)),
+            "tmpfs_options.options",
+            "the options have 200000 characters",
+        ),
+        (
             Mount(
                 type="volume",
                 target="/d",
@@ -212,6 +217,7 @@ def test_too_many_mounts() -> None:
         ("/run", "mode=9", "mode takes octal digits"),
         ("/run", "bind", "no option of a tmpfs"),
         ("/run", "context=x", "no option of a tmpfs"),
+        ("/run", "a," * 1_000_000, "the options have 2000000 characters; the kernel takes 4095"),
     ],
 )
 def test_tmpfs_refused(path: str, options: str, sentence: str) -> None:

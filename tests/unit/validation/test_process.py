@@ -19,7 +19,7 @@ def test_no_label_of_a_domain_name_is_too_long() -> None:
 
 
 @pytest.mark.parametrize(
-    "user", ["0", "1000", "1000:1000", "www-data", "www-data:users", "0:users", "2147483647", "a" * 256]
+    "user", ["0", "1000", "1000:1000", "www-data", "www-data:users", "0:users", "2147483647", "0" * 5000, "a" * 256]
 )
 def test_users_that_are_fine(user: str) -> None:
     assert validate_user(user, "config.user") == []
@@ -39,6 +39,7 @@ def test_users_that_are_fine(user: str) -> None:
         "0:2147483648",
         "4294967295",
         "9" * 200,
+        "9" * 5000,
         "a\tb",
     ],
 )
