@@ -42,7 +42,7 @@ from executor_service.oci.bundle_record import (
 )
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, read_sync, spawn
-from executor_service.oci.log_relay import PROGRAM, find_relay, relayed
+from executor_service.oci.log_relay import RELAY, find_relay, relayed
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProcess, Exit, Process
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
@@ -220,7 +220,7 @@ class ConmonRuntime:
         await asyncio.to_thread(
             leftovers.kill_all,
             container_id,
-            programs=(str(self.conmon), str(binary.path), PROGRAM),
+            programs=([str(self.conmon)], [str(binary.path)], RELAY),
             cgroups=self.cgroups,
             cgroups_path=recorded_cgroup(bundle, container_id=container_id),
             timeout=self.timeouts.delete,

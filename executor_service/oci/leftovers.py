@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.processes import command_line, read_process, send_signal, session_of
 
 
 def kill_all(
-    container_id: str, *, programs: Collection[str], cgroups: CgroupTree, cgroups_path: str, timeout: float
+    container_id: str, *, programs: Collection[Sequence[str]], cgroups: CgroupTree, cgroups_path: str, timeout: float
 ) -> None:
     """Kill the monitor, the runtime and the container's processes until none is left, for `timeout` seconds at most.
 
-    The monitor and the runtime are those of `programs` with the id among their arguments, and what runs in their
-    sessions: before the runtime has made the cgroup and the pid files there is no other trace of them. Blocks.
+    The monitor and the runtime are those whose command line begins as one of `programs` and has the id in it, and what
+    runs in their sessions: before the runtime has made the cgroup and the pid files there is no other trace of them.
+    Blocks.
     """
     deadline = time.monotonic() + timeout
     sessions: set[int] = set()
@@ -40,14 +41,14 @@ def empty_cgroup(cgroups: CgroupTree, cgroups_path: str, *, timeout: float) -> N
     cgroups.remove(cgroups_path, timeout=timeout)
 
 
-def _started_for(container_id: str, programs: Collection[str], sessions: set[int]) -> set[int]:
+def _started_for(container_id: str, programs: Collection[Sequence[str]], sessions: set[int]) -> set[int]:
     """Pids of the programs started for the container, and of whatever else is in a session that one of them leads;
     `sessions` remembers those whose leader has been killed already."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - thousands of names, no paths
     found = set()
     for pid in pids:
         arguments = command_line(pid)
-        if arguments and arguments[0] in programs and container_id in arguments:
+        if container_id in arguments and any(arguments[: len(begin)] == list(begin) for begin in programs):
             found.add(pid)
             if session_of(pid) == pid:
                 sessions.add(pid)

@@ -16,7 +16,8 @@ from executor_service.oci.processes import command_line, read_pid_file, read_pro
 from executor_service.oci.runtime import Bundle, Process
 from executor_service.run import MINIMAL_ENVIRONMENT
 
-PROGRAM = sys.executable
+# How its command line begins.
+RELAY = (sys.executable, "-I", "-S", relay.__file__)
 _STARTED_WITHIN = 10  # seconds; it takes some 20 ms
 
 
@@ -58,16 +59,7 @@ def _start(bundle: Bundle, reader: int) -> subprocess.Popen[bytes]:
     sizes = (str(bundle.log_buffer), str(bundle.log_size_limit))
     with files.diagnostics.open("ab") as diagnostics:
         return subprocess.Popen(
-            [
-                PROGRAM,
-                "-I",
-                "-S",
-                relay.__file__,
-                bundle.container_id,
-                str(bundle.directory),
-                str(bundle.log_path),
-                *sizes,
-            ],
+            [*RELAY, bundle.container_id, str(bundle.directory), str(bundle.log_path), *sizes],
             stdin=reader,
             stdout=subprocess.DEVNULL,
             stderr=diagnostics,

@@ -17,6 +17,7 @@ import pytest
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.oci.conmon import ConmonFiles
 from executor_service.oci.conmon_runtime import RuntimeTimeouts
+from executor_service.oci.log_relay import find_relay, relayed
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Process
 from tests.fixtures.oci import (
@@ -158,9 +159,12 @@ async def test_a_cancelled_wait_leaves_the_container_alone(containers: Container
     await containers.delete(container)
 
 
+@pytest.mark.parametrize("log_buffer", [0, 1000])  # with one there is a relay of the log
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04])
-async def test_a_create_cancelled_at_any_instant_leaves_nothing(containers: Containers, delay: float) -> None:
-    container = containers.make("sleep", "1000")
+async def test_a_create_cancelled_at_any_instant_leaves_nothing(
+    containers: Containers, delay: float, log_buffer: int
+) -> None:
+    container = containers.make("sleep", "1000", log_buffer=log_buffer)
     creating = asyncio.create_task(containers.runtime.create(container.bundle))
     await asyncio.sleep(delay)
     creating.cancel()
@@ -213,15 +217,18 @@ async def test_hostile_ids_reach_no_runtime(containers: Containers, tmp_path: Pa
         await containers.runtime.start(identifier)
 
 
-async def test_a_container_whose_executor_died_within_create_is_found(containers: Containers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_buffer", [0, 1000])
+async def test_a_container_whose_executor_died_within_create_is_found(
+    containers: Containers, tmp_path: Path, log_buffer: int
+) -> None:
     """The executor's place is taken by a process that starts conmon and is killed before it hears the answer."""
-    container = containers.make("sleep", "1000")
+    container = containers.make("sleep", "1000", log_buffer=log_buffer)
     script = tmp_path / "create.py"
     script.write_text(_CREATE_AND_HANG)
     pickled = tmp_path / "bundle.json"
     pickled.write_text(_as_json(container.bundle.config))
     argv = [sys.executable, str(script), container.id, str(container.bundle.directory), str(tmp_path / "state")]
-    argv += [containers.runtime_name, str(pickled)]
+    argv += [containers.runtime_name, str(pickled), str(log_buffer)]
     child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     async with asyncio.timeout(DEADLINE):
@@ -242,7 +249,7 @@ from executor_service.oci.conmon_runtime import ConmonRuntime
 from executor_service.oci.runtime import Bundle
 from executor_service.oci.runtimes import RuntimeCatalog
 
-identifier, directory, state, name, config = sys.argv[1:]
+identifier, directory, state, name, config, log_buffer = sys.argv[1:]
 directory = pathlib.Path(directory)
 runtime = ConmonRuntime(
     catalog=RuntimeCatalog.probe(default=name), state_root=pathlib.Path(state), cgroups=CgroupTree.probe()
@@ -250,6 +257,7 @@ runtime = ConmonRuntime(
 bundle = Bundle(
     container_id=identifier, directory=directory, config=json.loads(pathlib.Path(config).read_text()),
     log_path=directory / "log", log_size_limit=0, terminal=False, runtime=name,
+    log_buffer=int(log_buffer),
 )
 
 async def main():
@@ -261,6 +269,18 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_a_relay_whose_executor_died_before_there_was_a_monitor_is_ended(containers: Containers) -> None:
+    """Nothing but its command line tells whose it is."""
+    container = containers.make("sleep", "1000", log_buffer=1000)
+    with relayed(container.bundle):
+        pass
+    relay = find_relay(container.bundle.directory)
+    assert relay is not None
+    (container.bundle.directory / "relay.pid").unlink()
+    await containers.delete(container)
+    assert read_process(relay.pid) != relay
 
 
 def _as_json(config: object) -> str:
