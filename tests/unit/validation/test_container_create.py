@@ -54,44 +54,93 @@ def test_full_request_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
+    ("change", "field", "sentence"),
     [
-        ({"image": "No Image"}, "config.image"),
-        ({"domainname": "a" * 64}, "config.domainname"),
-        ({"user": "a:b:c"}, "config.user"),
-        ({"env": ("A=1", "B=" + "x" * 2**17)}, "config.env[1]"),
-        ({"cmd": ("a" * 2**17,)}, "config.cmd[0]"),
-        ({"entrypoint": ("a", "a" * 2**17)}, "config.entrypoint[1]"),
-        ({"working_dir": "/proc/self/fd/7"}, "config.working_dir"),
-        ({"stop_signal": "SIGNOPE"}, "config.stop_signal"),
-        ({"exposed_ports": ("http",)}, "config.exposed_ports[0]"),
+        ({"image": "Image"}, "image", "must be lower-case"),
+        ({"image": "no image"}, "image", "is not an image name like 'busybox'"),
+        ({"domainname": "a" * 64}, "domainname", "at most 63 characters (RFC 1123)"),
+        ({"user": "a:b:c"}, "user", "write uid, uid:gid, name or name:group, without blanks"),
+        ({"user": "0:2147483648"}, "user", "the id 2147483648 is larger than 2147483647, the largest there is"),
+        ({"env": ("A=1", "B=" + "x" * 2**17)}, "env[1]", "the kernel allows"),
+        ({"cmd": ("a" * 2**17,)}, "cmd[0]", "the kernel allows 131072 for one argument; pass a file instead"),
+        ({"entrypoint": ("a", "a" * 2**17)}, "entrypoint[1]", "pass a file instead"),
+        ({"shell": ("a" * 2**17,)}, "shell[0]", "pass a file instead"),
+        ({"working_dir": "/proc/self/fd/7"}, "working_dir", "choose a directory of the image"),
+        (
+            {"stop_signal": "SIGNOPE"},
+            "stop_signal",
+            "give a name like SIGTERM, TERM or RTMIN+3, or a number from 1 to 64",
+        ),
+        ({"exposed_ports": ("http",)}, "exposed_ports[0]", "is not port or port/protocol, like '80/tcp'"),
+        ({"exposed_ports": ("80", "90-80")}, "exposed_ports[1]", "begins after its end"),
+        ({"exposed_ports": ("65536",)}, "exposed_ports[0]", "outside the ports 1 to 65535"),
+        ({"exposed_ports": ("80/icmp",)}, "exposed_ports[0]", "names the protocol 'icmp'"),
+        ({"volumes": ("data",)}, "volumes[0]", "begin it with '/'"),
+        ({"volumes": ("/",)}, "volumes[0]", "the container's root"),
     ],
 )
-def test_each_field_of_config(change: dict[str, object], field: str) -> None:
-    assert _fields(config=replace(_CONFIG, **change)) == [field]  # type: ignore[arg-type]  # a table of any field
+def test_each_field_of_config(change: dict[str, object], field: str, sentence: str) -> None:
+    config = replace(_CONFIG, **change)  # type: ignore[arg-type]  # a table of any field
+    [violation] = validate_create(config, HostConfig(), NetworkingConfig(), _FACTS)
+    assert violation.field == f"config.{field}"
+    assert sentence in violation.description
 
 
 @pytest.mark.parametrize(
-    ("host_config", "field"),
+    ("host_config", "field", "sentence"),
     [
-        (HostConfig(network_mode="container:"), "host_config.network_mode"),
-        (HostConfig(network_mode="my net"), "host_config.network_mode"),
-        (HostConfig(dns=("x",)), "host_config.dns[0]"),
-        (HostConfig(dns_search=("a b",)), "host_config.dns_search[0]"),
-        (HostConfig(dns_options=("a b",)), "host_config.dns_options[0]"),
-        (HostConfig(extra_hosts=("x",)), "host_config.extra_hosts[0]"),
-        (HostConfig(log_config=LogConfig(type="syslog")), "host_config.log_config.type"),
-        (HostConfig(log_config=LogConfig(config={"a": "b"})), 'host_config.log_config.config["a"]'),
-        (HostConfig(runtime="kata"), "host_config.runtime"),
-        (HostConfig(annotations={"run.oci.hooks.stdout": "x"}), 'host_config.annotations["run.oci.hooks.stdout"]'),
+        (
+            HostConfig(network_mode="container:"),
+            "network_mode",
+            "give 'bridge', 'host', 'none', 'container:<name or id>'",
+        ),
+        (HostConfig(network_mode="my net"), "network_mode", "or the name or id"),
+        (HostConfig(dns=("x",)), "dns[0]", "'x' is not an IPv4 or IPv6 address"),
+        (HostConfig(dns_search=("a b",)), "dns_search[0]", "'a b'"),
+        (HostConfig(dns_search=(".", "a")), "dns_search[0]", "'.'"),
+        (HostConfig(dns_options=("a b",)), "dns_options[0]", "'a b'"),
+        (HostConfig(extra_hosts=("x",)), "extra_hosts[0]", "name:address"),
+        (HostConfig(extra_hosts=("x:1.1.1.999",)), "extra_hosts[0]", "'1.1.1.999'"),
+        (HostConfig(log_config=LogConfig(type="syslog")), "log_config.type", "use 'json-file'"),
+        (HostConfig(log_config=LogConfig(config={"a": "b"})), 'log_config.config["a"]', "it has 'max-size'"),
+        (HostConfig(runtime="kata"), "runtime", "the node has no runtime 'kata'; it has 'crun', 'runc'"),
+        (
+            HostConfig(annotations={"run.oci.hooks.stdout": "x"}),
+            'annotations["run.oci.hooks.stdout"]',
+            "command the OCI runtime and are not for containers to set",
+        ),
         (
             HostConfig(annotations={"org.systemd.property.ExecStartPre": "x"}),
-            'host_config.annotations["org.systemd.property.ExecStartPre"]',
+            'annotations["org.systemd.property.ExecStartPre"]',
+            "'org.systemd.property.'",
         ),
+        (HostConfig(cgroup_parent="a"), "cgroup_parent", "absolute"),
+        (HostConfig(cgroup_parent="/a/../b"), "cgroup_parent", "'/a/../b'"),
+        (HostConfig(oom_score_adj=1001), "oom_score_adj", "give -1000 (never) to 1000 (first)"),
+        (HostConfig(storage_opt={"size": "big"}), 'storage_opt["size"]', "like '10g'"),
+        (HostConfig(volumes_from=("",)), "volumes_from[0]", "names no container"),
     ],
 )
-def test_each_field_of_host_config(host_config: HostConfig, field: str) -> None:
-    assert _fields(host_config=host_config) == [field]
+def test_each_field_of_host_config(host_config: HostConfig, field: str, sentence: str) -> None:
+    [violation] = validate_create(_CONFIG, host_config, NetworkingConfig(), _FACTS)
+    assert violation.field == f"host_config.{field}"
+    assert sentence in violation.description
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "sentence"),
+    [
+        (EndpointSettings(ipv4_address="fd00::9"), "ipv4_address", "IPv4"),
+        (EndpointSettings(ipv6_address="10.0.0.1"), "ipv6_address", "IPv6"),
+        (EndpointSettings(aliases=("a b",)), "aliases[0]", "'a b'"),
+        (EndpointSettings(mac_address="00:00:00:00:00:00"), "mac_address", "no address"),
+    ],
+)
+def test_each_field_of_an_endpoint(settings: EndpointSettings, field: str, sentence: str) -> None:
+    networking = NetworkingConfig(endpoints={"mynet": settings})
+    [violation] = validate_create(_CONFIG, HostConfig(network_mode="mynet"), networking, _FACTS)
+    assert violation.field == f'networking_config.endpoints_config["mynet"].{field}'
+    assert sentence in violation.description
 
 
 def test_everything_wrong_is_reported_at_once_in_order() -> None:
