@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from api_service.nodes.container_spec import DeviceRule
 from api_service.records.resources import DeviceMapping
+from api_service.validation.process import clean_path
 from common.errors import Violation
 
 ALL_PERMISSIONS = "rwm"
@@ -21,8 +22,8 @@ _MAX_PATH = 4095  # bytes, PATH_MAX without its NUL
 
 def normalise_device(device: DeviceMapping) -> DeviceMapping:
     return DeviceMapping(
-        path_on_host=posixpath.normpath(device.path_on_host),
-        path_in_container=posixpath.normpath(device.path_in_container or device.path_on_host),
+        path_on_host=clean_path(device.path_on_host),
+        path_in_container=clean_path(device.path_in_container or device.path_on_host),
         cgroup_permissions=device.cgroup_permissions or ALL_PERMISSIONS,
     )
 
@@ -38,7 +39,7 @@ def validate_devices(devices: Sequence[DeviceMapping], field: str) -> list[Viola
         if device.cgroup_permissions and not _PERMISSIONS.fullmatch(device.cgroup_permissions):
             why = f"{device.cgroup_permissions[:64]!r} must be of r, w and m, each at most once"
             violations.append(Violation(field=f"{path}.cgroup_permissions", description=why))
-        target = posixpath.normpath(device.path_in_container or device.path_on_host)
+        target = clean_path(device.path_in_container or device.path_on_host)
         if target in seen:
             why = f"another device is at {target[:80]!r} already; choose another path"
             violations.append(Violation(field=f"{path}.path_in_container", description=why))

@@ -13,6 +13,7 @@ NO_SEARCH = "."
 """As the only search domain: none, not even the host's."""
 
 _DOMAIN = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]{0,251}[a-zA-Z0-9_])?\.?")
+_MAX_OPTION = 255  # characters, more than any there is
 _OPTION = re.compile(r"[a-z0-9-]+(?::[0-9]+)?")
 
 
@@ -43,5 +44,5 @@ def validate_dns_options(options: Sequence[str], field: str) -> list[Violation]:
             description=f"{option[:64]!r} is not an option of resolv.conf: write a word or word:number, like 'ndots:2'",
         )
         for index, option in enumerate(options)
-        if not _OPTION.fullmatch(option)
+        if len(option) > _MAX_OPTION or not _OPTION.fullmatch(option)
     ]

@@ -3,7 +3,6 @@ with those that two fields decide together."""
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,6 +29,7 @@ from api_service.validation.namespace_modes import (
     validate_userns_mode,
     validate_uts_mode,
 )
+from api_service.validation.process import clean_path
 from api_service.validation.remapped_users import is_remapped
 from api_service.validation.security_opt import security_options, validate_security_opt
 from api_service.validation.sysctls import normalise_sysctls, validate_sysctls
@@ -111,7 +111,7 @@ def _validate_paths(host: HostConfig, field: str) -> list[Violation]:
             why = "contradicts security_opt 'systempaths=unconfined'; leave one of them out"
             violations.append(Violation(field=f"{field}.{name}", description=why))
         for index, path in enumerate(paths or ()):
-            plain = path.startswith("/") and path not in ("/", "//") and posixpath.normpath(path) == path
+            plain = path.startswith("/") and path != "/" and clean_path(path) == path
             if not plain or not path.isprintable() or len(path.encode(errors="surrogatepass")) > _MAX_PATH:
                 why = f"{path[:80]!r} must be an absolute path below '/', without '.', '..' and doubled slashes"
                 violations.append(Violation(field=f"{field}.{name}.paths[{index}]", description=why))

@@ -30,7 +30,7 @@ _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_STRING = 128 * 1024  # bytes of one argument or variable: MAX_ARG_STRLEN, execve(2)
 # These steer the runtime itself: hooks, seccomp, systemd properties.
-_RESERVED_ANNOTATIONS = ("run.oci.", "module.wasm.", "org.criu.", "org.systemd.")
+_RESERVED_ANNOTATIONS = ("run.oci.", "io.crun.", "module.wasm.", "org.criu.", "org.systemd.")
 
 
 def violations(spec: ContainerSpec) -> list[Violation]:
