@@ -21,7 +21,7 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
     """Creates that nobody finishes are taken back, removals finished, networks that the node has lost made again. What
     the node has and no record tells of was undone: records are written before the node is asked."""
     stored = {one.id: one.name for one in await node.executor.list_networks(deadline=Deadline.after(_CALL_TIME))}
-    known = await engine.networks.every_phase()
+    known, recorded = await engine.networks.every_phase(), await engine.networks.ids()
     for network in known:
         if network.node != node.name:
             continue
@@ -32,8 +32,7 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
             engine.jobs.background(removal, name=f"finish removal of network {network.name}")
         elif network.phase is NetworkPhase.READY and network.id not in stored:
             await _make_again(network, node)
-    recorded = {network.id for network in known}
-    for network_id in stored.keys() - recorded - {DEFAULT_NETWORK}:
+    for network_id in stored.keys() - recorded - {network.id for network in known} - {DEFAULT_NETWORK}:
         await _remove_stray(node, network_id, stored[network_id])
 
 

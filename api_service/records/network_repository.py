@@ -55,7 +55,12 @@ class NetworkRepository:
         return sorted(shown, key=lambda network: network.name)
 
     async def every_phase(self) -> list[NetworkRecord]:
+        """Those that can be read."""
         return self._codec.readable(await self._store.list(_PREFIX))
+
+    async def ids(self) -> set[str]:
+        """Of all there are, of whatever phase, readable or not."""
+        return {entry.key.removeprefix(_PREFIX) for entry in await self._store.list(_PREFIX)}
 
     async def add(self, network: NetworkRecord) -> str | None:
         """The id of the network that holds its name; None: it was written."""

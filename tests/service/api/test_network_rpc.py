@@ -10,6 +10,7 @@ from slipway.v1 import container_pb2, system_service_pb2
 from slipway.v1 import container_service_pb2 as container_service
 from slipway.v1 import network_service_pb2 as pb2
 
+from api_service.store.store import Delete, Put
 from common.errors import ResourceExhausted, Unavailable
 from tests.fixtures.api import Api, refused
 
@@ -271,3 +272,13 @@ async def test_a_removal_that_was_cut_off_is_finished_and_a_lost_network_made_ag
     await api.executor.up()
     await api.executor.until(lambda: going not in api.executor.networks and kept in api.executor.networks)
     assert api.executor.networks[kept].ipv4.subnet == "10.200.1.0/24"
+
+
+async def test_a_network_whose_record_cannot_be_read_stays_on_its_node(api: Api) -> None:
+    unreadable, forgotten = await make(api, "unreadable"), await make(api, "forgotten")
+    store = api.engine.networks._store
+    await store.commit(Put(key=f"networks/{unreadable}", value=b"junk"), Delete(key=f"networks/{forgotten}"))
+    await api.executor.down()
+    await api.executor.up()
+    await api.executor.until(lambda: forgotten not in api.executor.networks)
+    assert unreadable in api.executor.networks
