@@ -8,7 +8,8 @@ from api_service.conversion.times import timestamp
 from api_service.operations.network_list import NetworkFilter, ShownNetwork
 from api_service.records.container import ContainerRecord, ObservedEndpoint
 from api_service.records.network import BRIDGE_DRIVER, GatewayMode, NetworkRecord, Subnet
-from api_service.validation.networks import IpamConfig, NetworkRequest
+from api_service.validation.ipam import IpamConfig
+from api_service.validation.networks import NetworkRequest
 
 _GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
 _GATEWAY_MODES_FROM_PROTO = {number: mode for mode, number in _GATEWAY_MODES.items()}

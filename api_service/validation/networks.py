@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from api_service.records.network import BRIDGE_DRIVER, GatewayMode, Subnet
 from api_service.validation.addresses import parse_ip
+from api_service.validation.ipam import IpamConfig, parse_subnet, validate_subnet, validate_within
 from api_service.validation.network_mode import CONTAINER_PREFIX, DEFAULT, PREDEFINED
 from common.errors import Violation
 
 _IPAM_DRIVER = "default"
-_SMALLEST = {4: 30, 6: 126}  # bits of prefix, by version: a gateway and one container
-_MAX_AUX = 1000
-
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpamConfig:
-    """As a request gives it."""
-
-    subnet: str = ""
-    ip_range: str = ""
-    gateway: str = ""
-    aux_addresses: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +95,7 @@ def _validate_ipam(config: IpamConfig, request: NetworkRequest, path: str, versi
     if not config.subnet:
         why = "a range, a gateway and auxiliary addresses need a subnet; give it, or leave the entry out"
         return [Violation(field=f"{path}.subnet", description=why)]
-    subnet = _parse_subnet(config.subnet)
+    subnet = parse_subnet(config.subnet)
     if subnet is None:
         why = f"{config.subnet[:64]!r} is not a subnet like 172.20.0.0/24, with all bits behind the prefix zero"
         return [Violation(field=f"{path}.subnet", description=why)]
@@ -121,40 +107,4 @@ def _validate_ipam(config: IpamConfig, request: NetworkRequest, path: str, versi
         why = f"{subnet} is given though enable_ipv{subnet.version} is false; leave one of them out"
         found.append(Violation(field=f"{path}.subnet", description=why))
     versions.add(subnet.version)
-    if subnet.prefixlen > _SMALLEST[subnet.version]:
-        why = f"{subnet} has no room for a gateway and a container; give a /{_SMALLEST[subnet.version]} or larger"
-        found.append(Violation(field=f"{path}.subnet", description=why))
-    if config.ip_range:
-        found += _validate_range(config.ip_range, subnet, f"{path}.ip_range")
-    if config.gateway:
-        found += _validate_inside(config.gateway, subnet, f"{path}.gateway")
-    if len(config.aux_addresses) > _MAX_AUX:
-        found.append(Violation(field=f"{path}.aux_addresses", description=f"holds at most {_MAX_AUX} addresses"))
-    for name, address in config.aux_addresses.items():
-        found += _validate_inside(address, subnet, f"{path}.aux_addresses[{json.dumps(name)}]")
-    return found
-
-
-def _parse_subnet(text: str) -> IpNetwork | None:
-    if "%" in text or "/" not in text:
-        return None
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        return None
-
-
-def _validate_range(text: str, subnet: IpNetwork, field: str) -> list[Violation]:
-    part = _parse_subnet(text)
-    if part is not None and part.version == subnet.version and part.subnet_of(subnet):  # type: ignore[arg-type]  # one family
-        return []
-    return [Violation(field=field, description=f"{text[:64]!r} is not a part of {subnet}, in CIDR notation")]
-
-
-def _validate_inside(text: str, subnet: IpNetwork, field: str) -> list[Violation]:
-    address = parse_ip(text)
-    taken = {subnet.network_address} | ({subnet.broadcast_address} if subnet.version == 4 else set())
-    if address is not None and address in subnet and address not in taken:
-        return []
-    why = f"{text[:64]!r} is not an address of {subnet} that can be given to somebody"
-    return [Violation(field=field, description=why)]
+    return [*found, *validate_subnet(subnet, f"{path}.subnet"), *validate_within(config, subnet, path)]

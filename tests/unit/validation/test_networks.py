@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from api_service.validation.networks import IpamConfig, NetworkRequest, subnets, validate_network
+from api_service.validation.ipam import IpamConfig
+from api_service.validation.networks import NetworkRequest, subnets, validate_network
 
 _V4 = IpamConfig(subnet="10.77.0.0/24")
 
@@ -51,3 +52,64 @@ def test_the_families_of_a_request() -> None:
     assert (ipv4.subnet, ipv4.configured) == ("10.77.0.0/24", True)
     assert (ipv6.subnet, ipv6.configured) == ("", False)
     assert subnets(NetworkRequest(name="back", enable_ipv6=False))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("subnet", "purpose"),
+    [
+        ("127.9.0.0/24", "127.0.0.0/8, which is set apart for loopback"),
+        ("169.254.7.0/24", "169.254.0.0/16, which is set apart for link-local addresses"),
+        ("224.1.0.0/16", "224.0.0.0/4, which is set apart for multicast"),
+        ("240.0.0.0/24", "240.0.0.0/4, which is set apart for no use yet and broadcast"),
+        ("0.1.0.0/16", "0.0.0.0/8, which is set apart for this host"),
+        ("::/64", "::/127, which is set apart for loopback and no address"),
+        ("::ffff:10.0.0.0/120", "::ffff:0:0/96, which is set apart for IPv4 addresses written as IPv6"),
+        ("fe80::/64", "fe80::/10, which is set apart for link-local addresses"),
+        ("ff05::/64", "ff00::/8, which is set apart for multicast"),
+    ],
+)
+def test_subnets_that_are_set_apart(subnet: str, purpose: str) -> None:
+    [violation, *_] = validate_network(NetworkRequest(name="back", ipam=[IpamConfig(subnet=subnet)]))
+    assert violation.field == "ipam.config[0].subnet"
+    assert f"overlaps {purpose}; use one of 10.0.0.0/8" in violation.description
+
+
+def test_a_subnet_over_everything_is_told_all_that_it_covers() -> None:
+    violations = validate_network(NetworkRequest(name="back", ipam=[IpamConfig(subnet="0.0.0.0/0")]))
+    assert [violation.field for violation in violations] == ["ipam.config[0].subnet"] * 5
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "sentence"),
+    [
+        ({"gateway": "10.77.0.0"}, "gateway", "is the address of 10.77.0.0/24 itself"),
+        ({"gateway": "10.77.0.255"}, "gateway", "is the broadcast address of 10.77.0.0/24"),
+        ({"gateway": "10.78.0.1"}, "gateway", "is not an address of 10.77.0.0/24"),
+        ({"gateway": "fd00::1"}, "gateway", "is not an address of 10.77.0.0/24"),
+        ({"gateway": "10.77.0.1/24"}, "gateway", "without a prefix length"),
+        ({"aux_addresses": {"x": "10.77.0.0"}}, 'aux_addresses["x"]', "is the address of 10.77.0.0/24 itself"),
+        ({"aux_addresses": {"x": "10.77.0.255"}}, 'aux_addresses["x"]', "is the broadcast address"),
+        (
+            {"gateway": "10.77.0.9", "aux_addresses": {"x": "10.77.0.9"}},
+            'aux_addresses["x"]',
+            "10.77.0.9 is the gateway already",
+        ),
+        (
+            {"aux_addresses": {"y": "10.77.0.9", "x": "10.77.0.9"}},
+            'aux_addresses["y"]',
+            '10.77.0.9 is the auxiliary address "x" already',
+        ),
+        ({"ip_range": "10.77.0.0/16"}, "ip_range", "is not a part of 10.77.0.0/24"),
+        ({"ip_range": "fd00::/120"}, "ip_range", "is not a part of 10.77.0.0/24"),
+    ],
+)
+def test_what_a_subnet_cannot_give(config: dict[str, Any], field: str, sentence: str) -> None:
+    asked = IpamConfig(subnet="10.77.0.0/24", **config)
+    [violation] = validate_network(NetworkRequest(name="back", ipam=[asked]))
+    assert violation.field == f"ipam.config[0].{field}"
+    assert sentence in violation.description
+
+
+def test_the_last_address_of_an_ipv6_subnet_is_like_any_other() -> None:
+    asked = IpamConfig(subnet="fd00:7::/64", gateway="fd00:7::ffff:ffff:ffff:ffff")
+    assert validate_network(NetworkRequest(name="back", ipam=[asked])) == []
