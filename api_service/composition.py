@@ -26,6 +26,7 @@ from api_service.records.image_repository import ImageRepository
 from api_service.records.network_repository import NetworkRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.records.volume_repository import VolumeRepository
+from api_service.registries.endpoints import Registries
 from api_service.store.store import Store
 from common.request_rules import RequestRules
 
@@ -40,6 +41,7 @@ class Plan:
     executor: str
     grace: float = 10.0
     max_events: int = 100_000
+    registries: Registries = field(default_factory=Registries)
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -81,6 +83,7 @@ async def open_engine(
             jobs=jobs,
             clock=clock,
             image_rules=image_rules(rules),
+            registries=plan.registries,
         )
         observer.on_ended = lambda record: auto_remove(engine, record)
         stack.push_async_callback(_end, asyncio.create_task(events.trim_forever(), name="trim events"))

@@ -31,6 +31,9 @@ class Settings(ServiceSettings):
         "local", description="name of the executor's node"
     )
     user: str = Field("", description="who to become when started as root; empty: slipway, else uid 65532")
+    insecure_registries: list[Annotated[str, Field(pattern=r"^[a-zA-Z0-9.:\[\]-]{1,260}$")]] = Field(
+        [], description="registries, host or host:port, that speak HTTP; those on the loopback interface do"
+    )
     max_events: Annotated[int, Field(ge=100, le=10_000_000)] = Field(100_000, description="events kept")
     max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000, description="calls served at the same time; more are refused with RESOURCE_EXHAUSTED"

@@ -11,6 +11,7 @@ import structlog
 
 from api_service.composition import Plan, open_engine
 from api_service.config import Settings
+from api_service.registries.endpoints import Registries
 from api_service.server import request_rules, serve
 from api_service.store.sqlite_store import SqliteStore
 
@@ -23,7 +24,13 @@ async def run_service(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     rules = request_rules()
-    plan = Plan(node=settings.node, executor=settings.executor, grace=settings.grace, max_events=settings.max_events)
+    plan = Plan(
+        node=settings.node,
+        executor=settings.executor,
+        grace=settings.grace,
+        max_events=settings.max_events,
+        registries=Registries(insecure=frozenset(settings.insecure_registries)),
+    )
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
         engine = await stack.enter_async_context(open_engine(store, plan, rules))

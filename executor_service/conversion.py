@@ -29,11 +29,14 @@ from executor_service.logs.reader import LogQuery
 from executor_service.logs.record import LogRecord, Stream
 from executor_service.network.sandbox import Endpoint
 from executor_service.operations.container_list import NodeSnapshot
+from executor_service.operations.image_pull import WantedImage
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.ports import BoundPort, PortProtocol
 from executor_service.records import ContainerRecord, Phase
+from executor_service.registry import source as registry
 from executor_service.stats import ContainerStats, ProcessInfo
-from executor_service.storage.images import Image
+from executor_service.storage.images import Image, PulledImage
+from executor_service.storage.layer_pull import LayerPhase, LayerProgress
 from executor_service.user_mapping import UserMapping
 
 _PHASES = {
@@ -53,6 +56,13 @@ _PROTOCOLS = {
     PortProtocol.TCP: container_spec_pb2.PORT_PROTOCOL_TCP,
     PortProtocol.UDP: container_spec_pb2.PORT_PROTOCOL_UDP,
     PortProtocol.SCTP: container_spec_pb2.PORT_PROTOCOL_SCTP,
+}
+_LAYER_PHASES = {
+    LayerPhase.WAITING: image_store_service_pb2.LAYER_PHASE_WAITING,
+    LayerPhase.DOWNLOADING: image_store_service_pb2.LAYER_PHASE_DOWNLOADING,
+    LayerPhase.UNPACKING: image_store_service_pb2.LAYER_PHASE_UNPACKING,
+    LayerPhase.EXISTS: image_store_service_pb2.LAYER_PHASE_EXISTS,
+    LayerPhase.DONE: image_store_service_pb2.LAYER_PHASE_DONE,
 }
 _STREAMS = {
     Stream.STDOUT: runtime_service_pb2.LOG_STREAM_STDOUT,
@@ -264,6 +274,41 @@ def image_to_proto(image: Image) -> image_store_service_pb2.StoredImage:
     return image_store_service_pb2.StoredImage(
         id=image.id, config=image.config, layers=image.layers, size=image.size, names=image.names
     )
+
+
+def wanted_image_from_proto(message: image_store_service_pb2.PullImageRequest) -> WantedImage:
+    shown = message.credentials
+    return WantedImage(
+        endpoints=tuple(
+            registry.Endpoint(host=each.host, repository=each.repository, plain_http=each.plain_http)
+            for each in message.endpoints
+        ),
+        reference=message.reference,
+        platform=registry.Platform(
+            os=message.platform.os, architecture=message.platform.architecture, variant=message.platform.variant
+        ),
+        credentials=registry.Credentials(
+            username=shown.username,
+            password=shown.password,
+            identity_token=shown.identity_token,
+            registry_token=shown.registry_token,
+        ),
+        name=message.name,
+    )
+
+
+def pull_answer_to_proto(answer: LayerProgress | PulledImage) -> image_store_service_pb2.PullImageResponse:
+    if isinstance(answer, PulledImage):
+        pulled = image_store_service_pb2.PulledImage(image=image_to_proto(answer.image), digest=answer.digest)
+        return image_store_service_pb2.PullImageResponse(image=pulled)
+    progress = image_store_service_pb2.LayerProgress(
+        digest=answer.digest,
+        phase=_LAYER_PHASES[answer.phase],
+        done=answer.done,
+        total=answer.total,
+        retries=answer.retries,
+    )
+    return image_store_service_pb2.PullImageResponse(progress=progress)
 
 
 def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:

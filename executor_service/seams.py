@@ -14,6 +14,7 @@ from executor_service.network.port_publisher import PortPublisher
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.oci.runtime import ContainerRuntime
+from executor_service.registry.source import OpenRegistry
 from executor_service.storage.images import ImageStore
 from executor_service.storage.snapshots import Snapshotter
 from executor_service.storage.volumes import VolumeStore
@@ -23,6 +24,7 @@ from executor_service.storage.volumes import VolumeStore
 class Seams:
     database: Database
     images: ImageStore
+    registries: OpenRegistry
     snapshots: Snapshotter
     volumes: VolumeStore
     mounts: MountStager

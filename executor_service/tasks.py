@@ -31,18 +31,22 @@ class Operations:
 
     async def run(self, operation: Coroutine[Any, Any, T], *, abandoned: Literal["finish", "cancel"]) -> T:
         """Raises ResourceExhausted when too much is under way already, Unavailable when the service is stopping."""
-        try:
-            self._admit()
-        except BaseException:
-            operation.close()
-            raise
-        task = self.start(operation)
+        task = self.begin(operation)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if abandoned == "cancel":
                 task.cancel()
             raise
+
+    def begin(self, operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run an operation whose callers come and go. Raises as `run` does."""
+        try:
+            self._admit()
+        except BaseException:
+            operation.close()
+            raise
+        return self.start(operation)
 
     def start(self, operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that nobody waits for."""

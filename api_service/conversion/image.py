@@ -8,12 +8,22 @@ from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.conversion.times import optional_timestamp
+from api_service.nodes.images import LayerPhase, LayerProgress, RegistryCredentials
 from api_service.operations.image_list import ImageFilter
+from api_service.operations.image_pull import PulledRecord, PullRequest
 from api_service.operations.image_remove import RemovedImage
 from api_service.records.config import ImageConfig
 from api_service.records.image import ImageRecord
 from common.errors import Violation
 from common.request_rules import RequestRules
+
+_PHASES = {
+    LayerPhase.WAITING: image_pb2.LAYER_PHASE_WAITING,
+    LayerPhase.DOWNLOADING: image_pb2.LAYER_PHASE_DOWNLOADING,
+    LayerPhase.UNPACKING: image_pb2.LAYER_PHASE_UNPACKING,
+    LayerPhase.EXISTS: image_pb2.LAYER_PHASE_EXISTS,
+    LayerPhase.DONE: image_pb2.LAYER_PHASE_DONE,
+}
 
 
 def image_to_proto(image: ImageRecord) -> image_pb2.Image:
@@ -78,6 +88,35 @@ def image_filter_from_proto(message: image_pb2.ListImagesRequest) -> ImageFilter
         labels=tuple(message.label),
         dangling=message.dangling if message.HasField("dangling") else None,
     )
+
+
+def pull_from_proto(message: image_pb2.PullImageRequest) -> PullRequest:
+    shown = message.credentials
+    return PullRequest(
+        reference=message.reference,
+        platform=message.platform,
+        credentials=RegistryCredentials(
+            username=shown.username,
+            password=shown.password,
+            identity_token=shown.identity_token,
+            registry_token=shown.registry_token,
+        ),
+        node=message.node,
+    )
+
+
+def pull_answer_to_proto(answer: LayerProgress | PulledRecord) -> image_pb2.PullImageResponse:
+    if isinstance(answer, PulledRecord):
+        pulled = image_pb2.PulledImage(image=image_to_proto(answer.image), digest=answer.digest)
+        return image_pb2.PullImageResponse(image=pulled)
+    progress = image_pb2.LayerProgress(
+        digest=answer.digest,
+        phase=_PHASES[answer.phase],
+        done=answer.done,
+        total=answer.total,
+        retries=answer.retries,
+    )
+    return image_pb2.PullImageResponse(progress=progress)
 
 
 def removed_to_proto(removed: RemovedImage) -> image_pb2.RemoveImageResponse:

@@ -14,6 +14,7 @@ from typing import Protocol
 from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
+from api_service.nodes.images import LayerProgress, PullSpec
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -285,6 +286,14 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """`digest` is the manifest's."""
+
+    image: StoredImage
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserMapping:
     """`count` ids of a container, 0 and up, are these on the node."""
 
@@ -407,6 +416,10 @@ class ExecutorClient(Protocol):
         """Raises InvalidArgument (`CORRUPT_IMAGE`) and ResourceExhausted."""
 
     async def import_image(self, config: bytes, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage: ...
+
+    def pull_image(self, spec: PullSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PulledImage]:
+        """The layers' progress, then the image. Closing the answers ends the pull, unless another one is the same.
+        Raises NotFound, PermissionDenied, InvalidArgument, ResourceExhausted, Unavailable (`REGISTRY_UNAVAILABLE`)."""
 
     async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]: ...
 

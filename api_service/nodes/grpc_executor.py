@@ -28,6 +28,7 @@ from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_grpc
 
 from api_service.conversion import executor as conversion
 from api_service.conversion import files as file_conversion
+from api_service.conversion import node_images as image_conversion
 from api_service.conversion import node_networks as networks
 from api_service.conversion import node_streams as streams
 from api_service.conversion.container_spec import (
@@ -51,12 +52,14 @@ from api_service.nodes.executor import (
     LogQuery,
     NodeFacts,
     NodeSnapshot,
+    PulledImage,
     StoredImage,
     StoredVolume,
     StreamInput,
     StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
+from api_service.nodes.images import LayerProgress, PullSpec
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -228,6 +231,13 @@ class GrpcExecutor:
         answer = await self._upload(self._images.ImportImage(timeout=deadline.remaining), requests())
         return conversion.stored_image_from_proto(answer.image)
 
+    async def pull_image(self, spec: PullSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PulledImage]:
+        call = self._images.PullImage(image_conversion.pull_to_proto(spec), timeout=deadline.remaining)
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield image_conversion.pull_answer_from_proto(message)
+
     async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]:
         answer = await self._answer(self._images.ListImages(image_pb2.ListImagesRequest(), timeout=deadline.remaining))
         return [conversion.stored_image_from_proto(image) for image in answer.images]
@@ -344,7 +354,7 @@ class GrpcExecutor:
             yield
         except grpc.aio.AioRpcError as error:
             known = error_from(error)
-            if type(known) is not Unavailable:
+            if type(known) is not Unavailable or known.reason == "REGISTRY_UNAVAILABLE":
                 raise known from error
             raise self._unavailable(known) from error
 

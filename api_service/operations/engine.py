@@ -17,6 +17,7 @@ from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
 from api_service.records.network_repository import NetworkRepository
 from api_service.records.volume_repository import VolumeRepository
+from api_service.registries.endpoints import Registries
 from common.errors import Violation
 
 ImageRules = Callable[[ImageConfig], Sequence[Violation]]
@@ -40,6 +41,7 @@ class Engine:
     jobs: Jobs
     clock: Callable[[], int]
     image_rules: ImageRules
+    registries: Registries = field(default_factory=Registries)
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
     starting_execs: set[str] = field(default_factory=set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api_service.nodes.images import Platform
 from api_service.records.image import ImageRecord
 from common.errors import InvalidArgument, Violation
 
@@ -26,6 +27,19 @@ def check_platform(asked: str, image: ImageRecord, *, node_platform: str) -> str
     if os != node_os:
         raise _mismatch(f"the node runs {node_os}, it cannot run programs for {os}")
     return f"{os}/{architecture}"
+
+
+def parse_pull_platform(text: str) -> Platform:
+    """`os[/architecture[/variant]]`; empty: the node's. Raises InvalidArgument."""
+    parts = text.strip().lower().split("/")
+    if not text:
+        return Platform()
+    if len(parts) > 3 or not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts):
+        raise _mismatch(f"{text[:64]!r} is not os, os/architecture or os/architecture/variant, like 'linux/arm64/v8'")
+    os, architecture, variant = (*parts, "", "")[:3]
+    if os != "linux":
+        raise _mismatch(f"{text[:64]!r} is not for linux, which all nodes run; pull the image for linux")
+    return Platform(os=os, architecture=_ARCHITECTURES.get(architecture, architecture), variant=variant)
 
 
 def _parse(text: str) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from slipway.v1 import image_service_pb2 as pb2
 from slipway.v1 import image_service_pb2_grpc as pb2_grpc
@@ -13,6 +14,7 @@ from api_service.operations.image_import import import_image
 from api_service.operations.image_inspect import inspect_image
 from api_service.operations.image_list import list_images
 from api_service.operations.image_load import load_image
+from api_service.operations.image_pull import pull_image
 from api_service.operations.image_remove import remove_image
 from api_service.operations.image_tag import tag_image
 from api_service.servicers.call import UPLOAD_DEADLINE, Context, deadline_of
@@ -39,6 +41,13 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
             self._engine, header.reference, config, chunks_after(requests, "header"), deadline=deadline
         )
         return pb2.ImportImageResponse(image=conversion.image_to_proto(image))
+
+    async def PullImage(self, request: pb2.PullImageRequest, context: Context) -> AsyncGenerator[pb2.PullImageResponse]:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        pulling = pull_image(self._engine, conversion.pull_from_proto(request), deadline=deadline)
+        async with aclosing(pulling) as answers:
+            async for answer in answers:
+                yield conversion.pull_answer_to_proto(answer)
 
     async def ListImages(self, request: pb2.ListImagesRequest, context: Context) -> pb2.ListImagesResponse:
         images = await list_images(self._engine, conversion.image_filter_from_proto(request))

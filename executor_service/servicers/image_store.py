@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -11,10 +12,12 @@ from slipway.executor.v1 import image_store_service_pb2 as pb
 from slipway.executor.v1 import image_store_service_pb2_grpc
 
 from common.errors import InvalidArgument, Violation
-from executor_service.conversion import image_to_proto
+from executor_service.conversion import image_to_proto, pull_answer_to_proto, wanted_image_from_proto
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
+from executor_service.operations.image_pull import check_wanted_image, image_pull
 from executor_service.operations.image_remove import image_remove
+from executor_service.pulls import Pulls
 from executor_service.tasks import Operations
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,6 +27,7 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
     def __init__(self, node: Node, operations: Operations) -> None:
         self._node = node
         self._operations = operations
+        self._pulls = Pulls(operations)
 
     async def LoadImage(
         self, request_iterator: AsyncIterator[pb.LoadImageRequest], context: _Context
@@ -46,6 +50,14 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
             importing = self._node.seams.images.import_rootfs(archive, config=config)
             image = await self._operations.run(importing, abandoned="cancel")
         return pb.ImportImageResponse(image=image_to_proto(image))
+
+    async def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncGenerator[pb.PullImageResponse]:
+        wanted = wanted_image_from_proto(request)
+        check_wanted_image(wanted)
+        pulling = self._pulls.follow(wanted, lambda report: image_pull(self._node, wanted, report))
+        async with aclosing(pulling) as answers:
+            async for answer in answers:
+                yield pull_answer_to_proto(answer)
 
     async def ListImages(self, request: pb.ListImagesRequest, context: _Context) -> pb.ListImagesResponse:
         images = await self._node.seams.images.list()

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from executor_service.registry.source import ImageSource, Platform
+from executor_service.storage.layer_pull import Report
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
@@ -24,6 +27,14 @@ class Image:
     names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """`digest` is the manifest's."""
+
+    image: Image
+    digest: str
+
+
 class ImageStore(Protocol):
     """Content-addressed images. Nothing of a refused archive stays; a stored image survives SIGKILL and power loss."""
 
@@ -33,6 +44,16 @@ class ImageStore(Protocol):
         Idempotent: an image that is here already is returned again. Raises InvalidArgument (reason
         `CORRUPT_IMAGE`) when the archive is malformed, a digest differs or an entry is hostile, ResourceExhausted
         when a cap or the disk is hit.
+        """
+
+    async def pull(
+        self, source: ImageSource, reference: str, platform: Platform, *, name: str, report: Report
+    ) -> PulledImage:
+        """Take in the image that `reference`, a tag or digest, means for `platform` (its architecture may be empty:
+        this node's); `name`, unless empty, is kept with it.
+
+        Idempotent; what is here is not downloaded again, and what an interrupted pull has downloaded neither. Raises
+        InvalidArgument (`CORRUPT_IMAGE`), ResourceExhausted, and what the source raises.
         """
 
     async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:

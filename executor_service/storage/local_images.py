@@ -11,6 +11,7 @@ import builtins
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,17 +22,21 @@ from typing import BinaryIO, Self
 import structlog
 
 from common.errors import NotFound
+from executor_service.registry.source import ImageSource, Platform
 from executor_service.storage.archive import Archive
+from executor_service.storage.content import ContentStore, read_small
 from executor_service.storage.durable import private_directory, sync_directory, write_durably
 from executor_service.storage.image_archive import ArchivedImage, images_in
 from executor_service.storage.image_config import (
     DIGEST,
+    MAX_JSON,
     config_of_rootfs,
     host_architecture,
     parse_config,
 )
-from executor_service.storage.images import Image, ImageStore
+from executor_service.storage.images import Image, ImageStore, PulledImage
 from executor_service.storage.init_layer import init_layer_name
+from executor_service.storage.layer_pull import LayerPuller, Report
 from executor_service.storage.layers import LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image, disk_errors
 from executor_service.storage.spool import size_of, spooled
@@ -39,6 +44,8 @@ from executor_service.storage.threads import finish
 from executor_service.storage.unpack import Blob, Unpacker
 
 _log = structlog.get_logger(__name__)
+
+_RESOLVE = 120.0  # seconds for a registry to say what a reference means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,8 @@ class LocalImages:
         *,
         layers: LayerStore,
         unpacker: Unpacker,
+        content: ContentStore,
+        puller: LayerPuller,
         limits: ArchiveLimits,
         architecture: str | None = None,
     ) -> None:
@@ -64,6 +73,8 @@ class LocalImages:
         self._staging = root / "staging"
         self._layers = layers
         self._unpacker = unpacker
+        self._content = content
+        self._puller = puller
         self._limits = limits
         self._architecture = architecture or host_architecture()
         self._images: dict[str, Image] = {}
@@ -89,6 +100,26 @@ class LocalImages:
                 for image in found:
                     await self._take_layers(image)
                 return await self._record([self._image(image) for image in found])
+
+    async def pull(
+        self, source: ImageSource, reference: str, platform: Platform, *, name: str, report: Report
+    ) -> PulledImage:
+        architecture = platform.architecture or self._architecture
+        platform = replace(platform, architecture=architecture)
+        manifest = await source.resolve(reference, platform, time.monotonic() + _RESOLVE)
+        config = parse_config(await read_small(source, manifest.config, limit=MAX_JSON), architecture=architecture)
+        if len(config.diff_ids) != len(manifest.layers):
+            raise corrupt_image(
+                f"image {config.id}: its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}"
+            )
+        with disk_errors("image: it cannot be stored"):
+            async with self._taking() as owner:
+                self._layers.hold(owner, map(layer_name, config.diff_ids))
+                await self._puller.pull(source, dict(zip(config.diff_ids, manifest.layers, strict=True)), report)
+                found = ArchivedImage(config=config, layers=(), names=(name,) if name else ())
+                (image,) = await self._record([self._image(found)])
+            await self._content.discard(layer.digest for layer in manifest.layers)
+        return PulledImage(image=image, digest=manifest.descriptor.digest)
 
     async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
         with disk_errors("image: it cannot be stored"):

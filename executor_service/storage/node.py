@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import FailedPrecondition
+from executor_service.storage.content import ContentLimits, ContentStore
 from executor_service.storage.durable import private_directory
 from executor_service.storage.images import ImageStore
+from executor_service.storage.layer_pull import LayerPuller, PullLimits
 from executor_service.storage.layers import LayerStore
 from executor_service.storage.local_images import ArchiveLimits, LocalImages
 from executor_service.storage.mapped_trees import MappedTrees
@@ -26,6 +28,8 @@ from executor_service.storage.unpack import Unpacker, UnpackLimits
 class StorageLimits:
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     unpack: UnpackLimits = field(default_factory=UnpackLimits)
+    content: ContentLimits = field(default_factory=ContentLimits)
+    pull: PullLimits = field(default_factory=PullLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,15 @@ async def _opened(
         Trash(root / "trash") as trash,
         LayerStore(root, trash=trash) as layers,
         Unpacker(limits=limits.unpack) as unpacker,
-        LocalImages(root, layers=layers, unpacker=unpacker, limits=limits.archive) as images,
+        ContentStore(root, limits=limits.content) as content,
+        LocalImages(
+            root,
+            layers=layers,
+            unpacker=unpacker,
+            content=content,
+            puller=LayerPuller(layers=layers, unpacker=unpacker, content=content, limits=limits.pull),
+            limits=limits.archive,
+        ) as images,
         OverlaySnapshots(root, images=images, layers=layers, trash=trash, mapped=mapped, roots=roots) as snapshots,
     ):
         await layers.collect()

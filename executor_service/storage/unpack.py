@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,8 +86,9 @@ class Unpacker:
     ) -> None:
         self._pool.shutdown(wait=False)
 
-    async def unpack(self, blob: Blob, directory: Path) -> Unpacked:
+    async def unpack(self, blob: Blob, directory: Path, *, room: Callable[[], None] | None = None) -> Unpacked:
         """Unpack `blob` into the empty `directory`. On any error the directory's content is to be thrown away.
+        `room`, called in a thread every few bytes, stops it by raising.
 
         Raises InvalidArgument (CORRUPT_IMAGE), ResourceExhausted (a limit or the disk), Internal (tar failed).
         """
@@ -96,7 +98,9 @@ class Unpacker:
                 fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             stop = threading.Event()
             tar = asyncio.create_task(self._tar(read_end, directory))
-            filtering = asyncio.get_running_loop().run_in_executor(self._pool, self._filter, blob, write_end, stop)
+            filtering = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._filter, blob, write_end, stop, room
+            )
             both: set[asyncio.Future[Any]] = {tar, filtering}
             try:
                 await asyncio.wait(both)
@@ -120,10 +124,14 @@ class Unpacker:
             # Ours is the last read end once tar is gone: the filter's next write fails, and it ends.
             os.close(read_end)
 
-    def _filter(self, blob: Blob, write_end: int, stop: threading.Event) -> tuple[Unpacked, Filtered]:
+    def _filter(
+        self, blob: Blob, write_end: int, stop: threading.Event, room: Callable[[], None] | None
+    ) -> tuple[Unpacked, Filtered]:
         def check() -> None:
             if stop.is_set():
                 raise _Stopped
+            if room is not None:
+                room()
 
         algorithm, _, stated = (blob.digest or "").partition(":")
         window = Window(blob.file, offset=blob.offset, size=blob.size, algorithm=algorithm or None)

@@ -36,6 +36,7 @@ def _contents(root: Path) -> dict[str, list[str]]:
 
 
 EMPTY: dict[str, list[str]] = {name: [] for name in ("containers", "images", "layers", "staging", "trash")}
+EMPTY["content"] = ["blobs", "partial"]
 
 
 def _gzip(data: bytes) -> bytes:

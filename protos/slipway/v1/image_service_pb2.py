@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eslipway/v1/image_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\trepo_tags\x18\x02 \x03(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\n\n\x02os\x18\x06 \x01(\t\x12\'\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\x12\x0e\n\x06layers\x18\x08 \x03(\t\"\xff\x01\n\x0bImageConfig\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0b\n\x03\x65nv\x18\x02 \x03(\t\x12\x12\n\nentrypoint\x18\x03 \x03(\t\x12\x0b\n\x03\x63md\x18\x04 \x03(\t\x12\x13\n\x0bworking_dir\x18\x05 \x01(\t\x12\x33\n\x06labels\x18\x06 \x03(\x0b\x32#.slipway.v1.ImageConfig.LabelsEntry\x12\x15\n\rexposed_ports\x18\x07 \x03(\t\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x0f\n\x07volumes\x18\t \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x10LoadImageRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"6\n\x11LoadImageResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"O\n\x11ImportImageHeader\x12\x11\n\treference\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\"h\n\x12ImportImageRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.slipway.v1.ImportImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"7\n\x13ImportImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"Y\n\x11ListImagesRequest\x12\x11\n\treference\x18\x01 \x03(\t\x12\r\n\x05label\x18\x02 \x03(\t\x12\x15\n\x08\x64\x61ngling\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_dangling\"7\n\x12ListImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"0\n\x13InspectImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"8\n\x14InspectImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"H\n\x0fTagImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1a\n\x06target\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"\x12\n\x10TagImageResponse\">\n\x12RemoveImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"8\n\x13RemoveImageResponse\x12\x10\n\x08untagged\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t2\xe3\x03\n\x0cImageService\x12J\n\tLoadImage\x12\x1c.slipway.v1.LoadImageRequest\x1a\x1d.slipway.v1.LoadImageResponse(\x01\x12P\n\x0bImportImage\x12\x1e.slipway.v1.ImportImageRequest\x1a\x1f.slipway.v1.ImportImageResponse(\x01\x12K\n\nListImages\x12\x1d.slipway.v1.ListImagesRequest\x1a\x1e.slipway.v1.ListImagesResponse\x12Q\n\x0cInspectImage\x12\x1f.slipway.v1.InspectImageRequest\x1a .slipway.v1.InspectImageResponse\x12\x45\n\x08TagImage\x12\x1b.slipway.v1.TagImageRequest\x1a\x1c.slipway.v1.TagImageResponse\x12N\n\x0bRemoveImage\x12\x1e.slipway.v1.RemoveImageRequest\x1a\x1f.slipway.v1.RemoveImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eslipway/v1/image_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\trepo_tags\x18\x02 \x03(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\n\n\x02os\x18\x06 \x01(\t\x12\'\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\x12\x0e\n\x06layers\x18\x08 \x03(\t\"\xff\x01\n\x0bImageConfig\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0b\n\x03\x65nv\x18\x02 \x03(\t\x12\x12\n\nentrypoint\x18\x03 \x03(\t\x12\x0b\n\x03\x63md\x18\x04 \x03(\t\x12\x13\n\x0bworking_dir\x18\x05 \x01(\t\x12\x33\n\x06labels\x18\x06 \x03(\x0b\x32#.slipway.v1.ImageConfig.LabelsEntry\x12\x15\n\rexposed_ports\x18\x07 \x03(\t\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x0f\n\x07volumes\x18\t \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x10LoadImageRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"6\n\x11LoadImageResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"O\n\x11ImportImageHeader\x12\x11\n\treference\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.slipway.v1.ImageConfig\"h\n\x12ImportImageRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.slipway.v1.ImportImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"7\n\x13ImportImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"\x9d\x01\n\x13RegistryCredentials\x12\x1a\n\x08username\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1e\n\x08password\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80\x04\x12$\n\x0eidentity_token\x18\x03 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80\x04\x12$\n\x0eregistry_token\x18\x04 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80\x04\"\x9a\x01\n\x10PullImageRequest\x12\x1d\n\treference\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1a\n\x08platform\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x34\n\x0b\x63redentials\x18\x03 \x01(\x0b\x32\x1f.slipway.v1.RegistryCredentials\x12\x15\n\x04node\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18?\"t\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12%\n\x05phase\x18\x02 \x01(\x0e\x32\x16.slipway.v1.LayerPhase\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x0f\n\x07retries\x18\x05 \x01(\x05\"?\n\x0bPulledImage\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"w\n\x11PullImageResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.slipway.v1.LayerProgressH\x00\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x17.slipway.v1.PulledImageH\x00\x42\t\n\x07payload\"Y\n\x11ListImagesRequest\x12\x11\n\treference\x18\x01 \x03(\t\x12\r\n\x05label\x18\x02 \x03(\t\x12\x15\n\x08\x64\x61ngling\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_dangling\"7\n\x12ListImagesResponse\x12!\n\x06images\x18\x01 \x03(\x0b\x32\x11.slipway.v1.Image\"0\n\x13InspectImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"8\n\x14InspectImageResponse\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.slipway.v1.Image\"H\n\x0fTagImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x1a\n\x06target\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\"\x12\n\x10TagImageResponse\">\n\x12RemoveImageRequest\x12\x19\n\x05image\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"8\n\x13RemoveImageResponse\x12\x10\n\x08untagged\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t*\xa8\x01\n\nLayerPhase\x12\x1b\n\x17LAYER_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LAYER_PHASE_WAITING\x10\x01\x12\x1b\n\x17LAYER_PHASE_DOWNLOADING\x10\x02\x12\x19\n\x15LAYER_PHASE_UNPACKING\x10\x03\x12\x16\n\x12LAYER_PHASE_EXISTS\x10\x04\x12\x14\n\x10LAYER_PHASE_DONE\x10\x05\x32\xaf\x04\n\x0cImageService\x12J\n\tLoadImage\x12\x1c.slipway.v1.LoadImageRequest\x1a\x1d.slipway.v1.LoadImageResponse(\x01\x12P\n\x0bImportImage\x12\x1e.slipway.v1.ImportImageRequest\x1a\x1f.slipway.v1.ImportImageResponse(\x01\x12J\n\tPullImage\x12\x1c.slipway.v1.PullImageRequest\x1a\x1d.slipway.v1.PullImageResponse0\x01\x12K\n\nListImages\x12\x1d.slipway.v1.ListImagesRequest\x1a\x1e.slipway.v1.ListImagesResponse\x12Q\n\x0cInspectImage\x12\x1f.slipway.v1.InspectImageRequest\x1a .slipway.v1.InspectImageResponse\x12\x45\n\x08TagImage\x12\x1b.slipway.v1.TagImageRequest\x1a\x1c.slipway.v1.TagImageResponse\x12N\n\x0bRemoveImage\x12\x1e.slipway.v1.RemoveImageRequest\x1a\x1f.slipway.v1.RemoveImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGECONFIG_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_IMPORTIMAGEREQUEST'].oneofs_by_name['payload']._loaded_options = None
   _globals['_IMPORTIMAGEREQUEST'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['username']._loaded_options = None
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['username']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['password']._loaded_options = None
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['password']._serialized_options = b'\200\001\001\272H\006r\004(\200\200\004'
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['identity_token']._loaded_options = None
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['identity_token']._serialized_options = b'\200\001\001\272H\006r\004(\200\200\004'
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['registry_token']._loaded_options = None
+  _globals['_REGISTRYCREDENTIALS'].fields_by_name['registry_token']._serialized_options = b'\200\001\001\272H\006r\004(\200\200\004'
+  _globals['_PULLIMAGEREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_PULLIMAGEREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\007r\005\020\001\030\200\010'
+  _globals['_PULLIMAGEREQUEST'].fields_by_name['platform']._loaded_options = None
+  _globals['_PULLIMAGEREQUEST'].fields_by_name['platform']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_PULLIMAGEREQUEST'].fields_by_name['node']._loaded_options = None
+  _globals['_PULLIMAGEREQUEST'].fields_by_name['node']._serialized_options = b'\272H\004r\002\030?'
   _globals['_INSPECTIMAGEREQUEST'].fields_by_name['image']._loaded_options = None
   _globals['_INSPECTIMAGEREQUEST'].fields_by_name['image']._serialized_options = b'\272H\007r\005\020\001\030\200\010'
   _globals['_TAGIMAGEREQUEST'].fields_by_name['image']._loaded_options = None
@@ -45,6 +59,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAGIMAGEREQUEST'].fields_by_name['target']._serialized_options = b'\272H\007r\005\020\001\030\200\010'
   _globals['_REMOVEIMAGEREQUEST'].fields_by_name['image']._loaded_options = None
   _globals['_REMOVEIMAGEREQUEST'].fields_by_name['image']._serialized_options = b'\272H\007r\005\020\001\030\200\010'
+  _globals['_LAYERPHASE']._serialized_start=1989
+  _globals['_LAYERPHASE']._serialized_end=2157
   _globals['_IMAGE']._serialized_start=109
   _globals['_IMAGE']._serialized_end=300
   _globals['_IMAGECONFIG']._serialized_start=303
@@ -61,22 +77,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTIMAGEREQUEST']._serialized_end=836
   _globals['_IMPORTIMAGERESPONSE']._serialized_start=838
   _globals['_IMPORTIMAGERESPONSE']._serialized_end=893
-  _globals['_LISTIMAGESREQUEST']._serialized_start=895
-  _globals['_LISTIMAGESREQUEST']._serialized_end=984
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=986
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1041
-  _globals['_INSPECTIMAGEREQUEST']._serialized_start=1043
-  _globals['_INSPECTIMAGEREQUEST']._serialized_end=1091
-  _globals['_INSPECTIMAGERESPONSE']._serialized_start=1093
-  _globals['_INSPECTIMAGERESPONSE']._serialized_end=1149
-  _globals['_TAGIMAGEREQUEST']._serialized_start=1151
-  _globals['_TAGIMAGEREQUEST']._serialized_end=1223
-  _globals['_TAGIMAGERESPONSE']._serialized_start=1225
-  _globals['_TAGIMAGERESPONSE']._serialized_end=1243
-  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1245
-  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1307
-  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1309
-  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1365
-  _globals['_IMAGESERVICE']._serialized_start=1368
-  _globals['_IMAGESERVICE']._serialized_end=1851
+  _globals['_REGISTRYCREDENTIALS']._serialized_start=896
+  _globals['_REGISTRYCREDENTIALS']._serialized_end=1053
+  _globals['_PULLIMAGEREQUEST']._serialized_start=1056
+  _globals['_PULLIMAGEREQUEST']._serialized_end=1210
+  _globals['_LAYERPROGRESS']._serialized_start=1212
+  _globals['_LAYERPROGRESS']._serialized_end=1328
+  _globals['_PULLEDIMAGE']._serialized_start=1330
+  _globals['_PULLEDIMAGE']._serialized_end=1393
+  _globals['_PULLIMAGERESPONSE']._serialized_start=1395
+  _globals['_PULLIMAGERESPONSE']._serialized_end=1514
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1516
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1605
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1607
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1662
+  _globals['_INSPECTIMAGEREQUEST']._serialized_start=1664
+  _globals['_INSPECTIMAGEREQUEST']._serialized_end=1712
+  _globals['_INSPECTIMAGERESPONSE']._serialized_start=1714
+  _globals['_INSPECTIMAGERESPONSE']._serialized_end=1770
+  _globals['_TAGIMAGEREQUEST']._serialized_start=1772
+  _globals['_TAGIMAGEREQUEST']._serialized_end=1844
+  _globals['_TAGIMAGERESPONSE']._serialized_start=1846
+  _globals['_TAGIMAGERESPONSE']._serialized_end=1864
+  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1866
+  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1928
+  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1930
+  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1986
+  _globals['_IMAGESERVICE']._serialized_start=2160
+  _globals['_IMAGESERVICE']._serialized_end=2719
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LayerPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayerPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayerPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYER_PHASE_UNSPECIFIED: _LayerPhase.ValueType  # 0
+    """Never sent."""
+    LAYER_PHASE_WAITING: _LayerPhase.ValueType  # 1
+    """For its turn."""
+    LAYER_PHASE_DOWNLOADING: _LayerPhase.ValueType  # 2
+    """`done` of `total` bytes."""
+    LAYER_PHASE_UNPACKING: _LayerPhase.ValueType  # 3
+    """All bytes are there and verified."""
+    LAYER_PHASE_EXISTS: _LayerPhase.ValueType  # 4
+    """The node had it already."""
+    LAYER_PHASE_DONE: _LayerPhase.ValueType  # 5
+    """The node has it now."""
+
+class LayerPhase(_LayerPhase, metaclass=_LayerPhaseEnumTypeWrapper):
+    """Where a layer is on its way."""
+
+LAYER_PHASE_UNSPECIFIED: LayerPhase.ValueType  # 0
+"""Never sent."""
+LAYER_PHASE_WAITING: LayerPhase.ValueType  # 1
+"""For its turn."""
+LAYER_PHASE_DOWNLOADING: LayerPhase.ValueType  # 2
+"""`done` of `total` bytes."""
+LAYER_PHASE_UNPACKING: LayerPhase.ValueType  # 3
+"""All bytes are there and verified."""
+LAYER_PHASE_EXISTS: LayerPhase.ValueType  # 4
+"""The node had it already."""
+LAYER_PHASE_DONE: LayerPhase.ValueType  # 5
+"""The node has it now."""
+Global___LayerPhase: _TypeAlias = LayerPhase  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
@@ -290,6 +327,174 @@ class ImportImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportImageResponse: _TypeAlias = ImportImageResponse  # noqa: Y015
+
+@_typing.final
+class RegistryCredentials(_message.Message):
+    """What a registry is shown; used for this call and never kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    IDENTITY_TOKEN_FIELD_NUMBER: _builtins.int
+    REGISTRY_TOKEN_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    """With `password`."""
+    password: _builtins.str
+    """With `username`."""
+    identity_token: _builtins.str
+    """A refresh token, instead of a password."""
+    registry_token: _builtins.str
+    """A bearer token that is sent as it is."""
+    def __init__(
+        self,
+        *,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+        identity_token: _builtins.str = ...,
+        registry_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_token", b"identity_token", "password", b"password", "registry_token", b"registry_token", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryCredentials: _TypeAlias = RegistryCredentials  # noqa: Y015
+
+@_typing.final
+class PullImageRequest(_message.Message):
+    """Which image to take, and where from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """`[host[:port]/]repository[:tag][@digest]`; the tag defaults to `latest`, the host to Docker's registry. Required."""
+    platform: _builtins.str
+    """`os/architecture[/variant]`, `linux/amd64`. Default: the node's."""
+    node: _builtins.str
+    """Which node is to have it. Default: the service chooses."""
+    @_builtins.property
+    def credentials(self) -> Global___RegistryCredentials:
+        """Default: none."""
+
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        credentials: Global___RegistryCredentials | None = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "node", b"node", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullImageRequest: _TypeAlias = PullImageRequest  # noqa: Y015
+
+@_typing.final
+class LayerProgress(_message.Message):
+    """The state of one layer; the next of the same digest replaces it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest of the compressed layer."""
+    phase: Global___LayerPhase.ValueType
+    """Where it is on its way."""
+    done: _builtins.int
+    """Bytes that are there."""
+    total: _builtins.int
+    """Bytes of the compressed layer."""
+    retries: _builtins.int
+    """Connections that broke and were made again."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        phase: Global___LayerPhase.ValueType = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        retries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "done", b"done", "phase", b"phase", "retries", b"retries", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerProgress: _TypeAlias = LayerProgress  # noqa: Y015
+
+@_typing.final
+class PulledImage(_message.Message):
+    """The image that was pulled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest of its manifest, by which the same image can be pulled again."""
+    @_builtins.property
+    def image(self) -> Global___Image:
+        """The image, with all its names."""
+
+    def __init__(
+        self,
+        *,
+        image: Global___Image | None = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulledImage: _TypeAlias = PulledImage  # noqa: Y015
+
+@_typing.final
+class PullImageResponse(_message.Message):
+    """Progress, then the image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___LayerProgress:
+        """Of one layer."""
+
+    @_builtins.property
+    def image(self) -> Global___PulledImage:
+        """It is there."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___LayerProgress | None = ...,
+        image: Global___PulledImage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["progress", "image"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___PullImageResponse: _TypeAlias = PullImageResponse  # noqa: Y015
 
 @_typing.final
 class ListImagesRequest(_message.Message):

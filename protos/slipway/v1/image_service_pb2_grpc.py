@@ -48,6 +48,11 @@ class ImageServiceStub:
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.ImportImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_v1_dot_image__service__pb2.ImportImageResponse.FromString,
                 _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/slipway.v1.ImageService/PullImage',
+                request_serializer=slipway_dot_v1_dot_image__service__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_image__service__pb2.PullImageResponse.FromString,
+                _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/slipway.v1.ImageService/ListImages',
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.ListImagesRequest.SerializeToString,
@@ -87,6 +92,14 @@ class ImageServiceServicer:
 
     def ImportImage(self, request_iterator, context):
         """Make an image of one layer from a tar of a root filesystem. The first message is the header, the others carry the tar.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullImage(self, request, context):
+        """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
+        stopped when it is asked for again. Equal pulls at the same time are one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +146,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.ImportImage,
                     request_deserializer=slipway_dot_v1_dot_image__service__pb2.ImportImageRequest.FromString,
                     response_serializer=slipway_dot_v1_dot_image__service__pb2.ImportImageResponse.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=slipway_dot_v1_dot_image__service__pb2.PullImageRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_image__service__pb2.PullImageResponse.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
@@ -213,6 +231,33 @@ class ImageService:
             '/slipway.v1.ImageService/ImportImage',
             slipway_dot_v1_dot_image__service__pb2.ImportImageRequest.SerializeToString,
             slipway_dot_v1_dot_image__service__pb2.ImportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.v1.ImageService/PullImage',
+            slipway_dot_v1_dot_image__service__pb2.PullImageRequest.SerializeToString,
+            slipway_dot_v1_dot_image__service__pb2.PullImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

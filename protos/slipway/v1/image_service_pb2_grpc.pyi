@@ -26,6 +26,10 @@ class ImageServiceStub:
     """
     ImportImage: _aio.StreamUnaryMultiCallable[_image_service_pb2.ImportImageRequest, _image_service_pb2.ImportImageResponse]
     """Make an image of one layer from a tar of a root filesystem. The first message is the header, the others carry the tar."""
+    PullImage: _aio.UnaryStreamMultiCallable[_image_service_pb2.PullImageRequest, _image_service_pb2.PullImageResponse]
+    """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
+    stopped when it is asked for again. Equal pulls at the same time are one.
+    """
     ListImages: _aio.UnaryUnaryMultiCallable[_image_service_pb2.ListImagesRequest, _image_service_pb2.ListImagesResponse]
     """Images, newest first."""
     InspectImage: _aio.UnaryUnaryMultiCallable[_image_service_pb2.InspectImageRequest, _image_service_pb2.InspectImageResponse]
@@ -61,6 +65,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_image_service_pb2.ImportImageRequest], _abc.Awaitable[_image_service_pb2.ImportImageResponse]],
     ) -> _abc.Awaitable[_image_service_pb2.ImportImageResponse]:
         """Make an image of one layer from a tar of a root filesystem. The first message is the header, the others carry the tar."""
+
+    @_abc_1.abstractmethod
+    def PullImage(
+        self,
+        request: _image_service_pb2.PullImageRequest,
+        context: _aio.ServicerContext[_image_service_pb2.PullImageRequest, _abc.AsyncIterator[_image_service_pb2.PullImageResponse]],
+    ) -> _abc.AsyncIterator[_image_service_pb2.PullImageResponse]:
+        """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
+        stopped when it is asked for again. Equal pulls at the same time are one.
+        """
 
     @_abc_1.abstractmethod
     def ListImages(

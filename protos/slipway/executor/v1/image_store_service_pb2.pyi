@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LayerPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayerPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayerPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYER_PHASE_UNSPECIFIED: _LayerPhase.ValueType  # 0
+    """Never sent."""
+    LAYER_PHASE_WAITING: _LayerPhase.ValueType  # 1
+    """For its turn."""
+    LAYER_PHASE_DOWNLOADING: _LayerPhase.ValueType  # 2
+    """`done` of `total` bytes."""
+    LAYER_PHASE_UNPACKING: _LayerPhase.ValueType  # 3
+    """All bytes are here and verified."""
+    LAYER_PHASE_EXISTS: _LayerPhase.ValueType  # 4
+    """It was here already."""
+    LAYER_PHASE_DONE: _LayerPhase.ValueType  # 5
+    """It is here now."""
+
+class LayerPhase(_LayerPhase, metaclass=_LayerPhaseEnumTypeWrapper):
+    """Where a layer is on its way."""
+
+LAYER_PHASE_UNSPECIFIED: LayerPhase.ValueType  # 0
+"""Never sent."""
+LAYER_PHASE_WAITING: LayerPhase.ValueType  # 1
+"""For its turn."""
+LAYER_PHASE_DOWNLOADING: LayerPhase.ValueType  # 2
+"""`done` of `total` bytes."""
+LAYER_PHASE_UNPACKING: LayerPhase.ValueType  # 3
+"""All bytes are here and verified."""
+LAYER_PHASE_EXISTS: LayerPhase.ValueType  # 4
+"""It was here already."""
+LAYER_PHASE_DONE: LayerPhase.ValueType  # 5
+"""It is here now."""
+Global___LayerPhase: _TypeAlias = LayerPhase  # noqa: Y015
 
 @_typing.final
 class StoredImage(_message.Message):
@@ -157,6 +194,242 @@ class ImportImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportImageResponse: _TypeAlias = ImportImageResponse  # noqa: Y015
+
+@_typing.final
+class RegistryEndpoint(_message.Message):
+    """A repository on a registry, or on a mirror of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FIELD_NUMBER: _builtins.int
+    PLAIN_HTTP_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """`registry.example` or `registry.example:5000`."""
+    repository: _builtins.str
+    """`library/busybox`."""
+    plain_http: _builtins.bool
+    """HTTP instead of HTTPS."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        repository: _builtins.str = ...,
+        plain_http: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "plain_http", b"plain_http", "repository", b"repository"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryEndpoint: _TypeAlias = RegistryEndpoint  # noqa: Y015
+
+@_typing.final
+class RegistryCredentials(_message.Message):
+    """What a registry is shown; used for this call and never kept. Empty: nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    IDENTITY_TOKEN_FIELD_NUMBER: _builtins.int
+    REGISTRY_TOKEN_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    """With `password`."""
+    password: _builtins.str
+    """With `username`."""
+    identity_token: _builtins.str
+    """A refresh token, instead of a password."""
+    registry_token: _builtins.str
+    """A bearer token that is sent as it is."""
+    def __init__(
+        self,
+        *,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+        identity_token: _builtins.str = ...,
+        registry_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_token", b"identity_token", "password", b"password", "registry_token", b"registry_token", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryCredentials: _TypeAlias = RegistryCredentials  # noqa: Y015
+
+@_typing.final
+class ImagePlatform(_message.Message):
+    """What an image is built for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OS_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    os: _builtins.str
+    """`linux`."""
+    architecture: _builtins.str
+    """Go's name, `amd64`. Empty: the node's."""
+    variant: _builtins.str
+    """`v8`, or empty."""
+    def __init__(
+        self,
+        *,
+        os: _builtins.str = ...,
+        architecture: _builtins.str = ...,
+        variant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "os", b"os", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagePlatform: _TypeAlias = ImagePlatform  # noqa: Y015
+
+@_typing.final
+class PullImageRequest(_message.Message):
+    """Which image to take in, and where from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """A tag, or a manifest's digest."""
+    name: _builtins.str
+    """The reference to keep with the image, as an archive's is. May be empty."""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryEndpoint]:
+        """Tried in this order. At least one."""
+
+    @_builtins.property
+    def platform(self) -> Global___ImagePlatform:
+        """Which of several images of that name."""
+
+    @_builtins.property
+    def credentials(self) -> Global___RegistryCredentials:
+        """For all endpoints."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: _abc.Iterable[Global___RegistryEndpoint] | None = ...,
+        reference: _builtins.str = ...,
+        platform: Global___ImagePlatform | None = ...,
+        credentials: Global___RegistryCredentials | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "platform", b"platform"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "endpoints", b"endpoints", "name", b"name", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullImageRequest: _TypeAlias = PullImageRequest  # noqa: Y015
+
+@_typing.final
+class LayerProgress(_message.Message):
+    """The state of one layer; the next of the same digest replaces it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest of the compressed layer."""
+    phase: Global___LayerPhase.ValueType
+    """Where it is on its way."""
+    done: _builtins.int
+    """Bytes that are here."""
+    total: _builtins.int
+    """Bytes of the compressed layer."""
+    retries: _builtins.int
+    """Connections that broke and were made again."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        phase: Global___LayerPhase.ValueType = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        retries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "done", b"done", "phase", b"phase", "retries", b"retries", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerProgress: _TypeAlias = LayerProgress  # noqa: Y015
+
+@_typing.final
+class PulledImage(_message.Message):
+    """The image that was pulled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest of its manifest."""
+    @_builtins.property
+    def image(self) -> Global___StoredImage:
+        """The image."""
+
+    def __init__(
+        self,
+        *,
+        image: Global___StoredImage | None = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulledImage: _TypeAlias = PulledImage  # noqa: Y015
+
+@_typing.final
+class PullImageResponse(_message.Message):
+    """Progress, then the image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___LayerProgress:
+        """Of one layer."""
+
+    @_builtins.property
+    def image(self) -> Global___PulledImage:
+        """It is here."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___LayerProgress | None = ...,
+        image: Global___PulledImage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["progress", "image"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___PullImageResponse: _TypeAlias = PullImageResponse  # noqa: Y015
 
 @_typing.final
 class ListImagesRequest(_message.Message):

@@ -45,6 +45,11 @@ class ImageStoreServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ImportImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ImportImageResponse.FromString,
                 _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/slipway.executor.v1.ImageStoreService/PullImage',
+                request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
+                _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/slipway.executor.v1.ImageStoreService/ListImages',
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ListImagesRequest.SerializeToString,
@@ -70,6 +75,14 @@ class ImageStoreServiceServicer:
 
     def ImportImage(self, request_iterator, context):
         """Make a one-layer image of a root filesystem tar.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullImage(self, request, context):
+        """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
+        time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +114,11 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
                     servicer.ImportImage,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ImportImageRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ImportImageResponse.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
@@ -168,6 +186,33 @@ class ImageStoreService:
             '/slipway.executor.v1.ImageStoreService/ImportImage',
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ImportImageRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ImportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.executor.v1.ImageStoreService/PullImage',
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,10 @@ class ImageStoreServiceStub:
     """Take in an archive; idempotent. INVALID_ARGUMENT (CORRUPT_IMAGE) refuses it whole, RESOURCE_EXHAUSTED when a cap or the disk is hit."""
     ImportImage: _aio.StreamUnaryMultiCallable[_image_store_service_pb2.ImportImageRequest, _image_store_service_pb2.ImportImageResponse]
     """Make a one-layer image of a root filesystem tar."""
+    PullImage: _aio.UnaryStreamMultiCallable[_image_store_service_pb2.PullImageRequest, _image_store_service_pb2.PullImageResponse]
+    """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
+    time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
+    """
     ListImages: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.ListImagesRequest, _image_store_service_pb2.ListImagesResponse]
     """Every image, ordered by id."""
     RemoveImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.RemoveImageRequest, _image_store_service_pb2.RemoveImageResponse]
@@ -43,6 +47,16 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_image_store_service_pb2.ImportImageRequest], _abc.Awaitable[_image_store_service_pb2.ImportImageResponse]],
     ) -> _abc.Awaitable[_image_store_service_pb2.ImportImageResponse]:
         """Make a one-layer image of a root filesystem tar."""
+
+    @_abc_1.abstractmethod
+    def PullImage(
+        self,
+        request: _image_store_service_pb2.PullImageRequest,
+        context: _aio.ServicerContext[_image_store_service_pb2.PullImageRequest, _abc.AsyncIterator[_image_store_service_pb2.PullImageResponse]],
+    ) -> _abc.AsyncIterator[_image_store_service_pb2.PullImageResponse]:
+        """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
+        time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
+        """
 
     @_abc_1.abstractmethod
     def ListImages(

@@ -1,0 +1,49 @@
+"""Between the executor's messages about pulls and this service's words."""
+
+from __future__ import annotations
+
+from slipway.executor.v1 import image_store_service_pb2 as pb2
+
+from api_service.conversion.executor import stored_image_from_proto
+from api_service.nodes.executor import PulledImage
+from api_service.nodes.images import LayerPhase, LayerProgress, PullSpec
+
+_PHASES = {
+    pb2.LAYER_PHASE_WAITING: LayerPhase.WAITING,
+    pb2.LAYER_PHASE_DOWNLOADING: LayerPhase.DOWNLOADING,
+    pb2.LAYER_PHASE_UNPACKING: LayerPhase.UNPACKING,
+    pb2.LAYER_PHASE_EXISTS: LayerPhase.EXISTS,
+    pb2.LAYER_PHASE_DONE: LayerPhase.DONE,
+}
+
+
+def pull_to_proto(spec: PullSpec) -> pb2.PullImageRequest:
+    platform, shown = spec.platform, spec.credentials
+    return pb2.PullImageRequest(
+        endpoints=[
+            pb2.RegistryEndpoint(host=each.host, repository=each.repository, plain_http=each.plain_http)
+            for each in spec.endpoints
+        ],
+        reference=spec.reference,
+        platform=pb2.ImagePlatform(os=platform.os, architecture=platform.architecture, variant=platform.variant),
+        credentials=pb2.RegistryCredentials(
+            username=shown.username,
+            password=shown.password,
+            identity_token=shown.identity_token,
+            registry_token=shown.registry_token,
+        ),
+        name=spec.name,
+    )
+
+
+def pull_answer_from_proto(message: pb2.PullImageResponse) -> LayerProgress | PulledImage:
+    if message.HasField("image"):
+        return PulledImage(image=stored_image_from_proto(message.image.image), digest=message.image.digest)
+    progress = message.progress
+    return LayerProgress(
+        digest=progress.digest,
+        phase=_PHASES[progress.phase],
+        done=progress.done,
+        total=progress.total,
+        retries=progress.retries,
+    )

@@ -1,0 +1,64 @@
+"""Pulls as a node is asked for them, and what it tells of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryEndpoint:
+    """`host` with its port, if any; `repository` is `library/busybox`."""
+
+    host: str
+    repository: str
+    plain_http: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryCredentials:
+    """A name and password, a refresh token, or a bearer token; all empty: nothing is shown."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """Go's names; an empty `architecture` is the node's."""
+
+    os: str = "linux"
+    architecture: str = ""
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullSpec:
+    """`reference` is a tag or a manifest's digest; `name` is kept with the image on the node, unless it is empty."""
+
+    endpoints: tuple[RegistryEndpoint, ...]
+    reference: str
+    platform: Platform
+    credentials: RegistryCredentials
+    name: str
+
+
+class LayerPhase(StrEnum):
+    WAITING = "waiting"
+    DOWNLOADING = "downloading"
+    UNPACKING = "unpacking"
+    EXISTS = "exists"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProgress:
+    """`digest` is the compressed layer's, `done` and `total` are its bytes; `retries` counts broken connections."""
+
+    digest: str
+    phase: LayerPhase
+    done: int
+    total: int
+    retries: int = 0

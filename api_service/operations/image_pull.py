@@ -1,0 +1,79 @@
+"""Take an image from a registry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import PulledImage, StoredImage
+from api_service.nodes.images import LayerProgress, PullSpec, RegistryCredentials
+from api_service.nodes.registry import Node
+from api_service.operations.engine import Engine
+from api_service.operations.image_name import refuse_more_names
+from api_service.operations.image_record import image_record
+from api_service.operations.platform import parse_pull_platform
+from api_service.records.event_shapes import image_event
+from api_service.records.image import ImageRecord
+from api_service.validation.references import ImageReference, InvalidReference, normalise_reference
+from common.errors import InvalidArgument, Violation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """`platform` and `node` may be empty."""
+
+    reference: str
+    platform: str = ""
+    credentials: RegistryCredentials = field(default_factory=RegistryCredentials)
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledRecord:
+    """The image with all its names; `digest` is the manifest's."""
+
+    image: ImageRecord
+    digest: str
+
+
+async def pull_image(
+    engine: Engine, request: PullRequest, *, deadline: Deadline
+) -> AsyncGenerator[LayerProgress | PulledRecord]:
+    """The layers' progress, then the image, which has the reference as a name unless that has a digest. Raises what
+    the node raises."""
+    reference = _reference(request.reference)
+    node = engine.nodes.get(request.node) if request.node else engine.nodes.place()
+    spec = PullSpec(
+        endpoints=engine.registries.endpoints_of(reference),
+        reference=reference.digest or reference.tag,
+        platform=parse_pull_platform(request.platform),
+        credentials=request.credentials,
+        name="" if reference.digest else reference.familiar,
+    )
+    async with aclosing(node.executor.pull_image(spec, deadline=deadline)) as answers:
+        async for answer in answers:
+            if isinstance(answer, PulledImage):
+                # The node has it: whether or not the client is still there, it is recorded.
+                recording = _record(engine, node, answer.image, reference)
+                record = await engine.jobs.finish(recording, name=f"record {answer.image.id}")
+                yield PulledRecord(image=record, digest=answer.digest)
+            else:
+                yield answer
+
+
+def _reference(text: str) -> ImageReference:
+    try:
+        return normalise_reference(text)
+    except InvalidReference as error:
+        raise InvalidArgument(violations=[Violation(field="reference", description=str(error))]) from error
+
+
+async def _record(engine: Engine, node: Node, stored: StoredImage, reference: ImageReference) -> ImageRecord:
+    record = image_record(stored, node=node.name)
+    async with engine.image_changes:
+        held = await engine.images.get(record.id)
+        refuse_more_names(record.id, len({*record.names, *(held.names if held else ())}))
+        event = image_event(record, "pull", engine.clock(), name=reference.familiar)
+        return await engine.images.add(record, [event])

@@ -1,0 +1,1 @@
+"""Which registries images come from."""

@@ -1,0 +1,64 @@
+"""Take an image in from a registry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from common.errors import InvalidArgument, Violation
+from executor_service.host_errors import host_errors
+from executor_service.node import Node
+from executor_service.registry.source import Credentials, Endpoint, Platform
+from executor_service.storage.images import PulledImage
+from executor_service.storage.layer_pull import Report
+
+# They become parts of a URL; https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+_HOST = re.compile(r"([a-zA-Z0-9.-]{1,253}|\[[a-fA-F0-9:]{2,45}\])(:[0-9]{1,5})?")
+_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
+_REFERENCE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}|sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_MAX_REPOSITORY = 255  # characters
+_MAX_NAME = 512  # characters
+_MAX_ENDPOINTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedImage:
+    """`reference` is a tag or a manifest's digest; `name` is kept with the image, unless it is empty."""
+
+    endpoints: tuple[Endpoint, ...]
+    reference: str
+    platform: Platform
+    credentials: Credentials
+    name: str
+
+
+def check_wanted_image(wanted: WantedImage) -> None:
+    """Raises InvalidArgument."""
+    if broken := list(_violations(wanted)):
+        raise InvalidArgument(violations=broken)
+
+
+async def image_pull(node: Node, wanted: WantedImage, report: Report) -> PulledImage:
+    """Idempotent. Raises what the registry and the image store raise."""
+    with host_errors("image"):
+        async with node.seams.registries(wanted.endpoints, wanted.credentials) as source:
+            return await node.seams.images.pull(
+                source, wanted.reference, wanted.platform, name=wanted.name, report=report
+            )
+
+
+def _violations(wanted: WantedImage) -> Iterator[Violation]:
+    if not 0 < len(wanted.endpoints) <= _MAX_ENDPOINTS:
+        yield Violation(field="endpoints", description=f"there must be 1 to {_MAX_ENDPOINTS}")
+    for index, endpoint in enumerate(wanted.endpoints):
+        if not _HOST.fullmatch(endpoint.host):
+            yield Violation(field=f"endpoints[{index}].host", description="must be a host name, with a port if any")
+        if len(endpoint.repository) > _MAX_REPOSITORY or not _REPOSITORY.fullmatch(endpoint.repository):
+            yield Violation(field=f"endpoints[{index}].repository", description="must be a repository's name")
+    if not _REFERENCE.fullmatch(wanted.reference):
+        yield Violation(field="reference", description="must be a tag, sha256:<64 hex> or sha512:<128 hex>")
+    if wanted.platform.os != "linux":
+        yield Violation(field="platform.os", description="must be linux")
+    if len(wanted.name) > _MAX_NAME:
+        yield Violation(field="name", description=f"must have at most {_MAX_NAME} characters")

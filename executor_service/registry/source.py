@@ -1,0 +1,88 @@
+"""Where images come from and go to: what the storage knows of a registry.
+
+Sources: OCI distribution spec, OCI image spec "descriptor.md", "manifest.md".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """`size` bytes with the `digest` (`sha256:<hex>`)."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """Go's names, `linux`, `amd64`; `variant` may be empty."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """A name and password, a refresh token, or a bearer token; all empty: nothing is shown."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """`host` with its port, if any; `repository` is `library/busybox`."""
+
+    host: str
+    repository: str
+    plain_http: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """An image's manifest, verified: `content` has the digest and size of `descriptor`; `layers` lowest first."""
+
+    descriptor: Descriptor
+    content: bytes
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """The `attempt`-th connection follows after `delay` seconds, because of `reason`."""
+
+    attempt: int
+    delay: float
+    reason: str
+
+
+def unheard(_: Retry) -> None:
+    """Nobody wants to know."""
+
+
+class ImageSource(Protocol):
+    """One repository to read from. Every method raises the errors of `common.errors`."""
+
+    async def resolve(self, reference: str, platform: Platform, deadline: float) -> Manifest:
+        """The manifest of a tag or digest, of an index the one for `platform`. `deadline` in seconds of
+        `time.monotonic()`."""
+
+    def blob(
+        self, descriptor: Descriptor, offset: int = 0, on_retry: Callable[[Retry], None] = unheard
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `offset` on, whatever they hash to: the caller verifies. A broken connection is made again."""
+
+
+OpenRegistry = Callable[[Sequence[Endpoint], Credentials], AbstractAsyncContextManager[ImageSource]]
+"""Makes a source of one repository, reached through any of the endpoints."""

@@ -1,0 +1,135 @@
+"""Layers out of a registry: downloaded side by side, each unpacked while others are still coming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from common.errors import InvalidArgument, ResourceExhausted
+from executor_service.registry.source import Descriptor, ImageSource, Retry
+from executor_service.storage.content import ContentStore
+from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.refusals import corrupt_image
+from executor_service.storage.unpack import Blob, Unpacker
+from executor_service.tasks import together
+
+
+class LayerPhase(Enum):
+    WAITING = auto()
+    DOWNLOADING = auto()
+    UNPACKING = auto()
+    EXISTS = auto()
+    DONE = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProgress:
+    """`digest` is the compressed layer's, `done` and `total` are its bytes; `retries` counts broken connections."""
+
+    digest: str
+    phase: LayerPhase
+    done: int
+    total: int
+    retries: int = 0
+
+
+Report = Callable[[LayerProgress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullLimits:
+    """Bytes: of one compressed layer, of all of an image, and of all its layers unpacked."""
+
+    layer: int = 16 << 30
+    image: int = 32 << 30
+    unpacked: int = 64 << 30
+
+
+class LayerPuller:
+    """Brings layers into the layer store, each once, whoever wants it."""
+
+    def __init__(self, *, layers: LayerStore, unpacker: Unpacker, content: ContentStore, limits: PullLimits) -> None:
+        self._layers = layers
+        self._unpacker = unpacker
+        self._content = content
+        self._limits = limits
+
+    async def pull(self, source: ImageSource, wanted: Mapping[str, Descriptor], report: Report) -> None:
+        """All layers of one image, by diff id; the caller holds them. The first failure stops the others.
+
+        Raises InvalidArgument (CORRUPT_IMAGE), ResourceExhausted, and what the source raises.
+        """
+        self._check(wanted)
+        here = self._layers.names()
+        missing = [descriptor for diff_id, descriptor in wanted.items() if layer_name(diff_id) not in here]
+        # No layer is smaller unpacked than it was compressed; by how much it is larger, nobody says beforehand.
+        unpacked = sum(descriptor.size for descriptor in missing)
+        await self._content.require(await self._content.missing(missing) + unpacked)
+        await together(*(self._take(source, diff_id, each, report) for diff_id, each in wanted.items()))
+        if sum(self._layers.size(layer_name(diff_id)) for diff_id in wanted) > self._limits.unpacked:
+            raise _too_large("its unpacked layers", self._limits.unpacked)
+
+    def _check(self, wanted: Mapping[str, Descriptor]) -> None:
+        for descriptor in wanted.values():
+            if descriptor.size < 0:
+                raise corrupt_image(f"manifest: the layer {descriptor.digest} has a size of {descriptor.size} bytes")
+            if descriptor.size > self._limits.layer:
+                raise _too_large(f"its layer {descriptor.digest}", self._limits.layer)
+        if sum(descriptor.size for descriptor in wanted.values()) > self._limits.image:
+            raise _too_large("the image", self._limits.image)
+
+    async def _take(self, source: ImageSource, diff_id: str, descriptor: Descriptor, report: Report) -> None:
+        name = layer_name(diff_id)
+        watch = _Watch(descriptor, report)
+        async with self._layers.making(name) as missing:
+            if not missing:
+                watch.enter(LayerPhase.EXISTS)
+                return
+            try:
+                await self._make(source, diff_id, descriptor, watch)
+            except InvalidArgument:
+                await self._content.discard([descriptor.digest])
+                raise
+        watch.enter(LayerPhase.DONE)
+
+    async def _make(self, source: ImageSource, diff_id: str, descriptor: Descriptor, watch: _Watch) -> None:
+        async with self._content.opened(source, descriptor, watch) as file, self._layers.staged() as staged:
+            watch.enter(LayerPhase.UNPACKING)
+            blob = Blob(file=file, offset=0, size=descriptor.size)
+            unpacked = await self._unpacker.unpack(blob, staged / "fs", room=self._content.check_room)
+            if unpacked.diff_id != diff_id:
+                raise corrupt_image(
+                    f"layer {descriptor.digest}: its diff id is {unpacked.diff_id}, the image's config says {diff_id}"
+                )
+            await self._layers.publish(staged, layer_name(diff_id), size=unpacked.size)
+
+
+class _Watch:
+    """Turns what happens to one layer into its progress."""
+
+    def __init__(self, descriptor: Descriptor, report: Report) -> None:
+        self._report = report
+        self._now = LayerProgress(
+            digest=descriptor.digest, phase=LayerPhase.WAITING, done=0, total=descriptor.size, retries=0
+        )
+        report(self._now)
+
+    def received(self, total: int) -> None:
+        self._say(replace(self._now, phase=LayerPhase.DOWNLOADING, done=total))
+
+    def retried(self, retry: Retry) -> None:
+        self._say(replace(self._now, retries=self._now.retries + 1))
+
+    def enter(self, phase: LayerPhase) -> None:
+        self._say(replace(self._now, phase=phase, done=self._now.total))
+
+    def _say(self, progress: LayerProgress) -> None:
+        self._now = progress
+        self._report(progress)
+
+
+def _too_large(what: str, limit: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"image: {what} has more than {limit} bytes, the limit of this node", reason="IMAGE_TOO_LARGE"
+    )

@@ -1,0 +1,175 @@
+"""Images from a real registry, through both services on the real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from slipway.v1 import container_pb2
+from slipway.v1 import container_service_pb2 as container_pb
+from slipway.v1 import image_service_pb2 as pb
+
+from tests.fixtures.busybox import busybox_image
+from tests.fixtures.images import BuiltImage, directory, member, tar
+from tests.fixtures.registry import Registry, registry
+from tests.fixtures.slipway import Slipway, installed
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not (shutil.which("docker-registry") and shutil.which("skopeo")), reason="no registry here"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(240),
+]
+
+KILLS = 20
+
+
+def layer(name: str, size: int) -> bytes:
+    return tar([directory("pulled"), member(f"pulled/{name}", random.Random(name).randbytes(size))])
+
+
+BIG = [layer(str(number), 3 << 20) for number in range(5)]
+
+
+def image(*layers: bytes) -> BuiltImage:
+    return BuiltImage(layers=[*busybox_image().layers, *layers], config={"Cmd": ["ls", "/pulled"]})
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pull")
+
+
+@pytest.fixture(scope="module")
+async def source(scratch: Path) -> AsyncIterator[Registry]:
+    async with registry(scratch / "registry") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def engine(scratch: Path) -> AsyncIterator[Slipway]:
+    async with installed(scratch) as made:
+        yield made
+
+
+async def pull(engine: Slipway, reference: str, **fields: str) -> list[pb.PullImageResponse]:
+    request = pb.PullImageRequest(reference=reference, **fields)  # type: ignore[arg-type]  # any field
+    return [answer async for answer in engine.images.PullImage(request, timeout=60)]
+
+
+async def remove(engine: Slipway, name: str) -> None:
+    await engine.images.RemoveImage(pb.RemoveImageRequest(image=name, force=True), timeout=30)
+
+
+async def output(engine: Slipway, name: str) -> str:
+    request = container_pb.CreateContainerRequest(config=container_pb2.ContainerConfig(image=name))
+    box = (await engine.containers.CreateContainer(request, timeout=30)).id
+    await engine.start(box)
+    await engine.wait(box)
+    written = (await engine.logs(box)).decode()
+    await engine.remove(box)
+    return written
+
+
+async def test_pulled_image_runs_and_shared_layers_come_once(engine: Slipway, source: Registry) -> None:
+    await source.push(image(layer("a", 1 << 20)), "team/box:1")
+    await source.push(image(layer("a", 1 << 20), layer("b", 1000)), "team/box:2")
+    name = f"{source.host}/team/box:1"
+    *progress, last = await pull(engine, name)
+    layers = await source.layers("team/box:1")
+    assert {each.progress.digest for each in progress} == set(layers)
+    phases = {each.progress.digest: each.progress.phase for each in progress}
+    # Busybox was loaded from an archive, and is the same layer.
+    assert [phases[each] for each in layers] == [pb.LAYER_PHASE_EXISTS, pb.LAYER_PHASE_DONE]
+    assert list(last.image.image.repo_tags) == [name]
+    assert await output(engine, name) == "a\n"
+    place = source.log.stat().st_size
+    await pull(engine, f"{source.host}/team/box:2")
+    top = (await source.layers("team/box:2"))[-1]
+    asked = source.blob_requests(after=place)
+    assert asked[top] == 1
+    assert not set(layers) & set(asked)
+    assert await output(engine, f"{source.host}/team/box:2") == "a\nb\n"
+    by_digest = await pull(engine, f"{source.host}/team/box@{last.image.digest}", platform="linux")
+    assert by_digest[-1].image.image.id == last.image.image.id
+    for tag in "12":
+        await remove(engine, f"{source.host}/team/box:{tag}")
+
+
+async def test_what_is_not_there_is_told(engine: Slipway, source: Registry) -> None:
+    for reference, code in (
+        (f"{source.host}/team/none:1", grpc.StatusCode.NOT_FOUND),
+        ("127.0.0.1:1/team/box:1", grpc.StatusCode.UNAVAILABLE),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await pull(engine, reference)
+        assert refused.value.code() is code
+        assert "registry 127.0.0.1" in (refused.value.details() or "")
+
+
+async def test_equal_pulls_are_one(engine: Slipway, source: Registry) -> None:
+    await source.push(image(*BIG), "team/big:1")
+    name, place = f"{source.host}/team/big:1", source.log.stat().st_size
+    leaving = engine.images.PullImage(pb.PullImageRequest(reference=name))
+    await leaving.read()
+    both = asyncio.gather(pull(engine, name), pull(engine, name))
+    leaving.cancel()
+    for answers in await both:
+        assert answers[-1].HasField("image")
+        assert len(answers) > 2
+    digests = set(await source.layers("team/big:1"))
+    asked = source.blob_requests(after=place)
+    assert {asked[each] for each in digests & set(asked)} == {1}
+    await remove(engine, name)
+
+
+async def test_pull_survives_kills_of_the_executor(engine: Slipway, source: Registry) -> None:
+    await source.push(image(*BIG), "team/killed:1")
+    name = f"{source.host}/team/killed:1"
+    begun = time.monotonic()
+    await pull(engine, name)
+    took = time.monotonic() - begun
+    await remove(engine, name)
+    chance = random.Random(7)
+    interrupted = 0
+    for _ in range(KILLS):
+        downloaded: set[str] = set()
+
+        async def watch(seen: set[str]) -> None:
+            async for answer in engine.images.PullImage(pb.PullImageRequest(reference=name), timeout=60):
+                if answer.progress.phase in (pb.LAYER_PHASE_UNPACKING, pb.LAYER_PHASE_DONE):
+                    seen.add(answer.progress.digest)
+
+        pulling = asyncio.create_task(watch(downloaded))
+        await asyncio.wait([pulling], timeout=chance.uniform(0.0, took))
+        await engine.executor.kill()
+        await asyncio.wait([pulling])
+        interrupted += pulling.exception() is not None
+        place = source.log.stat().st_size
+        await engine.executor.start()
+        await engine.node_back()
+        assert (await pull(engine, name))[-1].HasField("image")
+        assert not downloaded & set(source.blob_requests(after=place))
+        await remove(engine, name)
+    assert interrupted > KILLS // 2
+    await pull(engine, name)
+    assert await output(engine, name) == "0\n1\n2\n3\n4\n"
+
+
+async def test_pull_survives_a_kill_of_the_api(engine: Slipway, source: Registry) -> None:
+    await source.push(image(*BIG, layer("more", 4 << 20)), "team/api:1")
+    name = f"{source.host}/team/api:1"
+    call = engine.images.PullImage(pb.PullImageRequest(reference=name), timeout=60)
+    await call.read()
+    await engine.api.kill()
+    await engine.api.start()
+    await engine.node_back()
+    assert (await pull(engine, name))[-1].image.image.repo_tags == [name]
+    assert "more" in await output(engine, name)

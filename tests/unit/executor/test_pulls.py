@@ -1,0 +1,81 @@
+"""Equal pulls are one, and each of those who want it may leave."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from common.errors import Unavailable
+from executor_service.pulls import Pulls
+from executor_service.storage.images import Image, PulledImage
+from executor_service.storage.layer_pull import LayerPhase, LayerProgress, Report
+from executor_service.tasks import Operations
+
+IMAGE = PulledImage(image=Image(id="sha256:1", config=b"", layers=(), size=1, created_at=""), digest="sha256:2")
+
+
+class Work:
+    """One pull that goes on when told."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, report: Report) -> PulledImage:
+        self.begun += 1
+        report(progress(LayerPhase.WAITING))
+        report(progress(LayerPhase.DOWNLOADING))
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        report(progress(LayerPhase.DONE))
+        return IMAGE
+
+
+def progress(phase: LayerPhase) -> LayerProgress:
+    return LayerProgress(digest="sha256:3", phase=phase, done=1, total=2)
+
+
+async def test_two_share_one_pull_and_one_may_leave() -> None:
+    work, pulls = Work(), Pulls(Operations())
+    first, second = pulls.follow("key", work), pulls.follow("key", work)
+    assert await anext(first) == await anext(second) == progress(LayerPhase.DOWNLOADING)
+    await first.aclose()
+    work.go.set()
+    assert [each async for each in second] == [progress(LayerPhase.DONE), IMAGE]
+    assert work.begun == 1
+    assert not work.cancelled.is_set()
+    assert [each async for each in pulls.follow("key", work)][-1] == IMAGE
+    assert work.begun == 2
+
+
+async def test_the_last_to_leave_stops_it() -> None:
+    work, pulls = Work(), Pulls(Operations())
+    first, second = pulls.follow("key", work), pulls.follow("key", work)
+    await anext(first)
+    await anext(second)
+    await first.aclose()
+    assert not work.cancelled.is_set()
+    await second.aclose()
+    await asyncio.wait_for(work.cancelled.wait(), 5)
+    work.go.set()
+    assert [each async for each in pulls.follow("key", work)][-1] == IMAGE
+
+
+async def test_others_are_others_and_a_stop_is_told() -> None:
+    work, operations = Work(), Operations()
+    pulls = Pulls(operations)
+    first, second = pulls.follow("a", work), pulls.follow("b", work)
+    await anext(first)
+    await anext(second)
+    assert work.begun == 2
+    await operations.drain(timeout=0)
+    with pytest.raises(Unavailable, match="goes on where it stopped"):
+        await anext(first)
+    with pytest.raises(Unavailable):
+        await anext(pulls.follow("c", work))
+    await second.aclose()
