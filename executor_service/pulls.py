@@ -42,7 +42,8 @@ class Pulls:
     async def follow(self, key: Hashable, work: Work) -> AsyncGenerator[LayerProgress | PulledImage]:
         """The state of each layer whenever it changed, as often as the caller takes it; then the image. `work` begins
         unless a pull with the same `key` runs. Raises what it raises."""
-        pull, task = self._running.get(key) or self._begin(key, work)
+        found = self._running.get(key)
+        pull, task = found if found is not None and not found[1].done() else self._begin(key, work)
         pull.followers += 1
         seen: dict[str, LayerProgress] = {}
         try:

@@ -53,7 +53,7 @@ class Access:
                 f"registry {self._endpoint.host}: its token server {realm[:100]!r} is not https",
                 reason="INSECURE_REALM",
             )
-        query = {name: parameters[name] for name in ("service", "scope") if name in parameters}
+        query: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         try:
             if self._credentials.identity_token:
                 form = {**query, "grant_type": "refresh_token", "client_id": "slipway"}

@@ -17,13 +17,13 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from common.errors import ResourceExhausted, Unavailable
+from common.errors import InvalidArgument, ResourceExhausted, Unavailable
 from executor_service.registry.source import Descriptor, ImageSource, Retry
 from executor_service.storage.durable import private_directory, sync_directory
 from executor_service.storage.keyed_locks import KeyedLocks
@@ -92,11 +92,8 @@ class ContentStore:
             if not await finish(path.exists):
                 async with self._slots:
                     await self._download(source, descriptor, watch)
-            file = await finish(lambda: path.open("rb"))
-            try:
-                yield file
-            finally:
-                file.close()
+            with ExitStack() as stack:
+                yield await finish(lambda: stack.enter_context(path.open("rb")))
 
     async def discard(self, digests: Iterable[str]) -> None:
         """Delete blobs and what is there of them."""
@@ -118,25 +115,40 @@ class ContentStore:
         require_room(self._blobs, self._limits.reserve)
 
     async def _download(self, source: ImageSource, descriptor: Descriptor, watch: Download) -> None:
+        """Twice when the first time went on from something that was spoilt."""
+        if not await self._published(source, descriptor, watch):
+            await self._published(source, descriptor, watch)
+
+    async def _published(self, source: ImageSource, descriptor: Descriptor, watch: Download) -> bool:
+        """False when what an earlier download left was wrong; it is deleted then."""
         name = _name(descriptor.digest)
-        algorithm = descriptor.digest.partition(":")[0]
-        while True:
-            partial = await finish(lambda: _Partial.open(self._partials / name, algorithm, self._limits.reserve))
+        async with self._partial(name, descriptor.digest.partition(":")[0]) as partial:
+            resumed = partial.size > 0
             try:
-                resumed = partial.size > 0
                 if partial.size <= descriptor.size:
                     await _receive(source, descriptor, partial, watch)
-                    if partial.digest == descriptor.digest:
-                        await finish(lambda partial=partial: partial.publish(self._blobs / name))  # type: ignore[misc]
-                        return
-            finally:
-                partial.close()
-            await finish(lambda: (self._partials / name).unlink(missing_ok=True))
-            if not resumed:
-                raise corrupt_image(
-                    f"layer {descriptor.digest}: the registry sent {descriptor.size} bytes with the digest "
-                    f"{partial.digest}; push the image again"
-                )
+            except InvalidArgument:
+                await finish(lambda: self._delete(name))
+                raise
+            if partial.digest == descriptor.digest:
+                await finish(lambda: partial.publish(self._blobs / name))
+                return True
+        await finish(lambda: self._delete(name))
+        if not resumed:
+            raise corrupt_image(
+                f"layer {descriptor.digest}: the registry sent something with the digest {partial.digest}; "
+                "push the image again"
+            )
+        return False
+
+    @asynccontextmanager
+    async def _partial(self, name: str, algorithm: str) -> AsyncIterator[_Partial]:
+        path = self._partials / name
+        with ExitStack() as stack:
+            # Entered in the thread: a cancel meanwhile must not lose the descriptor.
+            yield await finish(
+                lambda: stack.enter_context(closing(_Partial.open(path, algorithm, self._limits.reserve)))
+            )
 
     def _open(self) -> None:
         private_directory(self._partials.parent)

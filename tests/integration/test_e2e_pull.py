@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as container_pb
 from slipway.v1 import image_service_pb2 as pb
@@ -47,13 +48,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pull")
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def source(scratch: Path) -> AsyncIterator[Registry]:
     async with registry(scratch / "registry") as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def engine(scratch: Path) -> AsyncIterator[Slipway]:
     async with installed(scratch) as made:
         yield made

@@ -178,7 +178,7 @@ async def test_canceled_pull_leaves_what_it_can_go_on_from(tmp_path: Path) -> No
         with pytest.raises(asyncio.CancelledError):
             await pulling
         await storage.trash.emptied()
-        assert os.listdir(tmp_path / "staging") == []
+        assert list((tmp_path / "staging").iterdir()) == []
         assert content(tmp_path)["partial"] == [middle.digest.replace(":", "-")]
         again = MemorySource(IMAGE)
         await pull(storage, again)
@@ -195,7 +195,9 @@ async def test_image_removed_while_another_with_its_layers_is_pulled(tmp_path: P
         await storage.images.remove(other.id)
         source.go.set()
         image = await pulling
-        assert {layer.removeprefix("sha256:") for layer in image.layers} <= set(os.listdir(tmp_path / "layers"))
+        assert {layer.removeprefix("sha256:") for layer in image.layers} <= {
+            each.name for each in (tmp_path / "layers").iterdir()
+        }
         assert source.layers[0].digest not in source.sent
 
 

@@ -71,7 +71,9 @@ async def test_unknown_node(api: Api) -> None:
 
 async def test_client_that_leaves_ends_the_pull(api: Api) -> None:
     call = api.images.PullImage(pb2.PullImageRequest(reference="me/slow"))
-    assert (await asyncio.wait_for(call.read(), 10)).HasField("progress")
+    first = await asyncio.wait_for(call.read(), 10)
+    assert isinstance(first, pb2.PullImageResponse)
+    assert first.HasField("progress")
     await api.executor.until(lambda: api.executor.streams == 1)
     call.cancel()
     await api.executor.until(lambda: api.executor.streams == 0)
