@@ -117,8 +117,9 @@ def _connected(record: ContainerRecord, event: NetworkConnected, time: int) -> t
     if event.network_name in asked:  # it was told a new name
         return _attached(record, asked, event.endpoints), []
     asked[event.network_name] = settings_from_spec(record, event.spec)
-    connected = network_event(record, "connect", time, network_id=event.spec.network_id, name=event.network_name)
-    return _attached(record, asked, event.endpoints), [connected]
+    attached = _attached(record, asked, event.endpoints)
+    joined = [one for one in attached.network.endpoints if one.network_id == event.spec.network_id]
+    return attached, _network_events(record, "connect", time, joined)
 
 
 def _disconnected(
@@ -129,8 +130,8 @@ def _disconnected(
         for name, settings in record.networking_config.endpoints.items()
         if settings.network_id != event.network_id
     }
-    gone = network_event(record, "disconnect", time, network_id=event.network_id, name=event.network_name)
-    return _attached(record, asked, event.endpoints), [gone]
+    left = [one for one in record.network.endpoints if one.network_id == event.network_id]
+    return _attached(record, asked, event.endpoints), _network_events(record, "disconnect", time, left)
 
 
 def _attached(

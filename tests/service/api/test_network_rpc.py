@@ -282,3 +282,13 @@ async def test_a_network_whose_record_cannot_be_read_stays_on_its_node(api: Api)
     await sweep_networks(api.engine, api.engine.nodes.get("local"))
     assert unreadable in api.executor.networks
     assert forgotten not in api.executor.networks
+
+
+async def test_what_does_not_run_is_connected_on_record_and_told_when_it_is_attached(api: Api) -> None:
+    await api.load()
+    await make(api, "back")
+    stopped = await api.create()
+    await connect(api, "back", stopped)
+    assert "back" in await endpoints(api, stopped)
+    await disconnect(api, "back", stopped)
+    assert await network_events(api) == [("create", "back", "")]
