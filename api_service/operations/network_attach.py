@@ -10,9 +10,10 @@ from api_service.operations.engine import Engine
 from api_service.records.config import EndpointSettings, NetworkingConfig
 from api_service.records.network import DEFAULT_NETWORK, NetworkPhase, NetworkRecord, Subnet
 from api_service.validation.network_mode import has_networks
-from common.errors import FailedPrecondition, InvalidArgument, Violation
+from common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 
 _FIELD = "networking_config.endpoints_config"
+_MAX_SHOWN = 10
 
 
 async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConfig) -> tuple[str, NetworkingConfig]:
@@ -21,7 +22,10 @@ async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConf
     if not has_networks(mode):
         return mode, networking
     asked = {mode: EndpointSettings(), **networking.endpoints}
-    found = {reference: await _usable(engine, reference) for reference in asked}
+    found = {
+        reference: await _usable(engine, reference, _field(reference, given=reference in networking.endpoints))
+        for reference in asked
+    }
     violations: list[Violation] = []
     endpoints: dict[str, EndpointSettings] = {}
     for reference, settings in asked.items():
@@ -48,10 +52,24 @@ def network_violations(settings: EndpointSettings, network: NetworkRecord, path:
     ]
 
 
-async def _usable(engine: Engine, reference: str) -> NetworkRecord:
+def _field(reference: str, *, given: bool) -> str:
+    return f"{_FIELD}[{json.dumps(reference)}]" if given else "host_config.network_mode"
+
+
+async def _usable(engine: Engine, reference: str, field: str) -> NetworkRecord:
     if reference == DEFAULT_NETWORK:
         return NetworkRecord(id=DEFAULT_NETWORK, name=DEFAULT_NETWORK, created_at=0, node="")
-    network = await engine.networks.find(reference)
+    try:
+        network = await engine.networks.find(reference)
+    except NotFound as error:
+        known = [DEFAULT_NETWORK, *(one.name for one in await engine.networks.all())]
+        more = f" and {len(known) - _MAX_SHOWN} more" if len(known) > _MAX_SHOWN else ""
+        raise NotFound(
+            f"{error.message} ({field}); there are {', '.join(known[:_MAX_SHOWN])}{more}",
+            resource_type="network",
+            resource_name=reference,
+            reason="NETWORK_NOT_FOUND",
+        ) from error
     require_usable(network)
     return network
 

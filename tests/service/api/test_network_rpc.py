@@ -292,3 +292,14 @@ async def test_what_does_not_run_is_connected_on_record_and_told_when_it_is_atta
     assert "back" in await endpoints(api, stopped)
     await disconnect(api, "back", stopped)
     assert await network_events(api) == [("create", "back", "")]
+
+
+async def test_a_network_that_is_not_there_is_told_with_its_field_and_those_that_are(api: Api) -> None:
+    await api.load()
+    await make(api, "back")
+    mode = await refused(create_on(api, "bakc"))
+    further = await refused(create_on(api, "back", "frnt"))
+    for refusal, field in ((mode, "host_config.network_mode"), (further, 'endpoints_config["frnt"]')):
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "NETWORK_NOT_FOUND")
+        assert field in refusal.message
+        assert "there are bridge, back" in refusal.message
