@@ -33,6 +33,7 @@ from executor_service.storage.refusals import corrupt_image
 
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)  # seconds without a byte
 _ATTEMPTS = 6  # connections in a row that bring nothing
+_RESOLVE_ATTEMPTS = 4  # of one manifest: somebody waits, and there may be another endpoint
 _BACKOFF = 0.2  # seconds before the second one, doubled each time
 _MAX_BACKOFF = 10.0  # seconds
 _MAX_REDIRECTS = 5
@@ -89,14 +90,14 @@ class RegistryClient:
         return parse_manifest(content, media_type)
 
     async def _manifest(self, reference: str) -> tuple[bytes, str]:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, _RESOLVE_ATTEMPTS + 1):
             try:
                 async with self._get(f"manifests/{reference}", {"Accept": ", ".join(ACCEPTED)}) as response:
                     content = await _bounded(response)
                     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 break
             except httpx.TransportError as error:
-                await self._wait(attempt, repr(error), unheard)
+                await self._wait(attempt, repr(error), unheard, attempts=_RESOLVE_ATTEMPTS)
         _check_digest(reference, content)
         return content, media_type
 
@@ -124,8 +125,10 @@ class RegistryClient:
             await self._wait(attempt, reason, on_retry)
             attempt += 1
 
-    async def _wait(self, attempt: int, reason: str, on_retry: Callable[[Retry], None]) -> None:
-        if attempt >= _ATTEMPTS:
+    async def _wait(
+        self, attempt: int, reason: str, on_retry: Callable[[Retry], None], *, attempts: int = _ATTEMPTS
+    ) -> None:
+        if attempt >= attempts:
             raise unreachable(self._current, reason)
         delay = min(_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF)
         on_retry(Retry(attempt=attempt + 1, delay=delay, reason=reason))

@@ -240,15 +240,18 @@ async def _receive(source: ImageSource, descriptor: Descriptor, partial: _Partia
         watch.received(partial.size)
 
     async with source.blob(descriptor, partial.size, watch.retried) as chunks:
-        async for chunk in chunks:
-            batch += chunk
-            if partial.size + len(batch) > descriptor.size:
-                raise corrupt_image(
-                    f"layer {descriptor.digest}: the registry sends more than the manifest's {descriptor.size} bytes"
-                )
-            if len(batch) >= _BATCH:
+        try:
+            async for chunk in chunks:
+                batch += chunk
+                if partial.size + len(batch) > descriptor.size:
+                    raise corrupt_image(
+                        f"layer {descriptor.digest}: the registry sends more than the manifest's {descriptor.size} bytes"
+                    )
+                if len(batch) >= _BATCH:
+                    await write()
+        finally:
+            if batch:
                 await write()
-    await write()
     if partial.size < descriptor.size:
         raise Unavailable(
             f"layer {descriptor.digest}: the registry sent {partial.size} of {descriptor.size} bytes; repeat the pull, "
