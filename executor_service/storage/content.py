@@ -245,7 +245,7 @@ async def _receive(source: ImageSource, descriptor: Descriptor, partial: _Partia
                 batch += chunk
                 if partial.size + len(batch) > descriptor.size:
                     raise corrupt_image(
-                        f"layer {descriptor.digest}: the registry sends more than the manifest's {descriptor.size} bytes"
+                        f"layer {descriptor.digest}: the registry sends more than {descriptor.size} bytes"
                     )
                 if len(batch) >= _BATCH:
                     await write()

@@ -79,6 +79,11 @@ async def output(engine: Slipway, name: str) -> str:
     return written
 
 
+def peak_memory(pid: int) -> int:
+    """In MiB."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
+
+
 async def test_pulled_image_runs_and_shared_layers_come_once(engine: Slipway, source: Registry) -> None:
     await source.push(image(layer("a", 1 << 20)), "team/box:1")
     await source.push(image(layer("a", 1 << 20), layer("b", 1000)), "team/box:2")
@@ -118,6 +123,7 @@ async def test_what_is_not_there_is_told(engine: Slipway, source: Registry) -> N
 async def test_equal_pulls_are_one(engine: Slipway, source: Registry) -> None:
     await source.push(image(*BIG, layer("large", 40 << 20)), "team/big:1")
     name, place = f"{source.host}/team/big:1", source.log.stat().st_size
+    idle = peak_memory(engine.executor.pid)
     leaving, *staying = [engine.images.PullImage(pb.PullImageRequest(reference=name)) for _ in range(3)]
     for call in (leaving, *staying):
         assert isinstance(first := await call.read(), pb.PullImageResponse)
@@ -131,9 +137,8 @@ async def test_equal_pulls_are_one(engine: Slipway, source: Registry) -> None:
     digests = set(await source.layers("team/big:1"))
     asked = source.blob_requests(after=place)
     assert {asked[each] for each in digests & set(asked)} == {1}
-    status = Path(f"/proc/{engine.executor.pid}/status").read_text()
-    peak = int(status.partition("VmHWM:")[2].split()[0]) >> 10
-    assert peak < 150, f"{peak} MiB at most"
+    # Of what one pull costs; the layer alone has 40 MiB, and other tests run in the same executor.
+    assert peak_memory(engine.executor.pid) - idle < 60
     await remove(engine, name)
 
 

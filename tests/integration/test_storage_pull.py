@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 import random
 from pathlib import Path
@@ -17,7 +16,7 @@ from executor_service.storage.content import ContentLimits, ContentStore
 from executor_service.storage.images import Image
 from executor_service.storage.layer_pull import LayerPhase, LayerProgress, PullLimits
 from executor_service.storage.node import Storage, StorageLimits, open_storage
-from tests.fixtures.image_source import MemorySource
+from tests.fixtures.image_source import MemorySource, gzipped
 from tests.fixtures.images import BuiltImage, digest, directory, hardlink, member, symlink, tar
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="unpacks layers with their owners: needs root")
@@ -41,10 +40,10 @@ def content(root: Path) -> dict[str, list[str]]:
 
 def estargz(data: bytes) -> bytes:
     """Several gzip members, one after the other."""
-    return b"".join(gzip.compress(data[at : at + 70_000]) for at in range(0, len(data), 70_000))
+    return b"".join(gzipped(data[at : at + 70_000]) for at in range(0, len(data), 70_000))
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress, estargz, bytes])
+@pytest.mark.parametrize("pack", [gzipped, zstandard.ZstdCompressor().compress, estargz, bytes])
 async def test_image_is_pulled_and_unpacked(tmp_path: Path, pack: object) -> None:
     source = MemorySource(IMAGE, pack=pack)  # type: ignore[arg-type]  # one of those above
     seen: list[LayerProgress] = []
@@ -91,7 +90,7 @@ async def test_download_goes_on_where_it_broke(tmp_path: Path) -> None:
         with pytest.raises(Unavailable):
             await pull(storage, source)
         assert await storage.images.list() == []
-    assert content(tmp_path)["partial"] == [middle.digest.replace(":", "-")]
+    assert middle.digest.replace(":", "-") in content(tmp_path)["partial"]
     async with open_storage(tmp_path) as storage:
         assert [path.name for path in (tmp_path / "layers").iterdir()] == []
         again = MemorySource(IMAGE)
@@ -179,7 +178,7 @@ async def test_canceled_pull_leaves_what_it_can_go_on_from(tmp_path: Path) -> No
             await pulling
         await storage.trash.emptied()
         assert list((tmp_path / "staging").iterdir()) == []
-        assert content(tmp_path)["partial"] == [middle.digest.replace(":", "-")]
+        assert middle.digest.replace(":", "-") in content(tmp_path)["partial"]
         again = MemorySource(IMAGE)
         await pull(storage, again)
         assert again.sent[middle.digest] < middle.size
