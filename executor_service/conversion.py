@@ -277,23 +277,28 @@ def image_to_proto(image: Image) -> image_store_service_pb2.StoredImage:
 
 
 def wanted_image_from_proto(message: image_store_service_pb2.PullImageRequest) -> WantedImage:
-    shown = message.credentials
     return WantedImage(
-        endpoints=tuple(
-            registry.Endpoint(host=each.host, repository=each.repository, plain_http=each.plain_http)
-            for each in message.endpoints
-        ),
+        endpoints=tuple(_endpoint_from_proto(each) for each in message.endpoints),
         reference=message.reference,
         platform=registry.Platform(
             os=message.platform.os, architecture=message.platform.architecture, variant=message.platform.variant
         ),
+        name=message.name,
+    )
+
+
+def _endpoint_from_proto(message: image_store_service_pb2.RegistryEndpoint) -> registry.Endpoint:
+    shown = message.credentials
+    return registry.Endpoint(
+        host=message.host,
+        repository=message.repository,
+        plain_http=message.plain_http,
         credentials=registry.Credentials(
             username=shown.username,
             password=shown.password,
             identity_token=shown.identity_token,
             registry_token=shown.registry_token,
         ),
-        name=message.name,
     )
 
 

@@ -6,7 +6,7 @@ from slipway.executor.v1 import image_store_service_pb2 as pb2
 
 from api_service.conversion.executor import stored_image_from_proto
 from api_service.nodes.executor import PulledImage
-from api_service.nodes.images import LayerPhase, LayerProgress, PullSpec
+from api_service.nodes.images import LayerPhase, LayerProgress, PullSpec, RegistryEndpoint
 
 _PHASES = {
     pb2.LAYER_PHASE_WAITING: LayerPhase.WAITING,
@@ -18,21 +18,27 @@ _PHASES = {
 
 
 def pull_to_proto(spec: PullSpec) -> pb2.PullImageRequest:
-    platform, shown = spec.platform, spec.credentials
+    platform = spec.platform
     return pb2.PullImageRequest(
-        endpoints=[
-            pb2.RegistryEndpoint(host=each.host, repository=each.repository, plain_http=each.plain_http)
-            for each in spec.endpoints
-        ],
+        endpoints=[_endpoint_to_proto(each) for each in spec.endpoints],
         reference=spec.reference,
         platform=pb2.ImagePlatform(os=platform.os, architecture=platform.architecture, variant=platform.variant),
+        name=spec.name,
+    )
+
+
+def _endpoint_to_proto(endpoint: RegistryEndpoint) -> pb2.RegistryEndpoint:
+    shown = endpoint.credentials
+    return pb2.RegistryEndpoint(
+        host=endpoint.host,
+        repository=endpoint.repository,
+        plain_http=endpoint.plain_http,
         credentials=pb2.RegistryCredentials(
             username=shown.username,
             password=shown.password,
             identity_token=shown.identity_token,
             registry_token=shown.registry_token,
         ),
-        name=spec.name,
     )
 
 

@@ -7,15 +7,6 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryEndpoint:
-    """`host` with its port, if any; `repository` is `library/busybox`."""
-
-    host: str
-    repository: str
-    plain_http: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryCredentials:
     """A name and password, a refresh token, or a bearer token; all empty: nothing is shown."""
 
@@ -23,6 +14,16 @@ class RegistryCredentials:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryEndpoint:
+    """`host` with its port, if any; `repository` is `library/busybox`; `credentials` are for nobody else."""
+
+    host: str
+    repository: str
+    plain_http: bool = False
+    credentials: RegistryCredentials = field(default_factory=RegistryCredentials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,6 @@ class PullSpec:
     endpoints: tuple[RegistryEndpoint, ...]
     reference: str
     platform: Platform
-    credentials: RegistryCredentials
     name: str
 
 

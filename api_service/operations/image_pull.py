@@ -46,10 +46,9 @@ async def pull_image(
     reference = _reference(request.reference)
     node = engine.nodes.get(request.node) if request.node else engine.nodes.place()
     spec = PullSpec(
-        endpoints=engine.registries.endpoints_of(reference),
+        endpoints=engine.registries.endpoints_of(reference, request.credentials),
         reference=reference.digest or reference.tag,
         platform=parse_pull_platform(request.platform),
-        credentials=request.credentials,
         name="" if reference.digest else reference.familiar,
     )
     async with aclosing(node.executor.pull_image(spec, deadline=deadline)) as answers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from api_service.nodes.images import RegistryEndpoint
+from api_service.nodes.images import RegistryCredentials, RegistryEndpoint
 from api_service.validation.references import DEFAULT_DOMAIN, ImageReference
 
 _DEFAULT_HOST = "registry-1.docker.io"
@@ -21,11 +21,11 @@ class Registries:
 
     insecure: frozenset[str] = frozenset()
 
-    def endpoints_of(self, reference: ImageReference) -> tuple[RegistryEndpoint, ...]:
-        """In the order to try them."""
+    def endpoints_of(self, reference: ImageReference, shown: RegistryCredentials) -> tuple[RegistryEndpoint, ...]:
+        """In the order to try them; `shown`: what the request brought for the registry."""
         host = _DEFAULT_HOST if reference.domain == DEFAULT_DOMAIN else reference.domain
         plain = reference.domain in self.insecure or _is_loopback(host)
-        return (RegistryEndpoint(host=host, repository=reference.path, plain_http=plain),)
+        return (RegistryEndpoint(host=host, repository=reference.path, plain_http=plain, credentials=shown),)
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from common.errors import InvalidArgument, Violation
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
-from executor_service.registry.source import Credentials, Endpoint, Platform
+from executor_service.registry.source import Endpoint, Platform
 from executor_service.storage.images import PulledImage
 from executor_service.storage.layer_pull import Report
 
@@ -29,7 +29,6 @@ class WantedImage:
     endpoints: tuple[Endpoint, ...]
     reference: str
     platform: Platform
-    credentials: Credentials
     name: str
 
 
@@ -42,7 +41,7 @@ def check_wanted_image(wanted: WantedImage) -> None:
 async def image_pull(node: Node, wanted: WantedImage, report: Report) -> PulledImage:
     """Idempotent. Raises what the registry and the image store raise."""
     with host_errors("image"):
-        async with node.seams.registries(wanted.endpoints, wanted.credentials) as source:
+        async with node.seams.registries(wanted.endpoints) as source:
             return await node.seams.images.pull(
                 source, wanted.reference, wanted.platform, name=wanted.name, report=report
             )

@@ -13,7 +13,7 @@ import httpx
 
 from common.errors import PermissionDenied
 from executor_service.registry.answers import refused, unreachable
-from executor_service.registry.source import Credentials, Endpoint
+from executor_service.registry.source import Endpoint
 
 _PARAMETER = re.compile(r'([a-zA-Z]+)="([^"]*)"')
 
@@ -21,13 +21,13 @@ _PARAMETER = re.compile(r'([a-zA-Z]+)="([^"]*)"')
 class Access:
     """Of one endpoint. `headers` go with every request to it."""
 
-    def __init__(self, http: httpx.AsyncClient, endpoint: Endpoint, credentials: Credentials) -> None:
+    def __init__(self, http: httpx.AsyncClient, endpoint: Endpoint) -> None:
         self._http = http
         self._endpoint = endpoint
-        self._credentials = credentials
+        self._credentials = endpoint.credentials
         self.headers: dict[str, str] = {}
-        if credentials.registry_token:
-            self.headers = {"Authorization": f"Bearer {credentials.registry_token}"}
+        if token := endpoint.credentials.registry_token:
+            self.headers = {"Authorization": f"Bearer {token}"}
 
     async def answer(self, challenges: Sequence[str]) -> None:
         """Get what the registry asks for. Raises PermissionDenied, Unavailable."""

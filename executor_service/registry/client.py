@@ -19,7 +19,6 @@ from executor_service.registry.access import Access
 from executor_service.registry.answers import refused, unreachable
 from executor_service.registry.manifests import ACCEPTED, MAX_MANIFEST, chosen, is_index, parse_manifest
 from executor_service.registry.source import (
-    Credentials,
     Descriptor,
     Endpoint,
     ImageSource,
@@ -42,21 +41,20 @@ _CHUNK = 1 << 16  # bytes
 
 
 @asynccontextmanager
-async def registry_client(endpoints: Sequence[Endpoint], credentials: Credentials) -> AsyncIterator[RegistryClient]:
-    """`credentials` are shown to these endpoints and to their token servers, never to where they redirect to."""
+async def registry_client(endpoints: Sequence[Endpoint]) -> AsyncIterator[RegistryClient]:
+    """The credentials of an endpoint are shown to that and to its token server, never to where they redirect to."""
     async with httpx.AsyncClient(
         timeout=_TIMEOUT, follow_redirects=True, max_redirects=_MAX_REDIRECTS, trust_env=False
     ) as http:
-        yield RegistryClient(http, endpoints, credentials)
+        yield RegistryClient(http, endpoints)
 
 
 class RegistryClient:
     """`ImageSource` over HTTP."""
 
-    def __init__(self, http: httpx.AsyncClient, endpoints: Sequence[Endpoint], credentials: Credentials) -> None:
+    def __init__(self, http: httpx.AsyncClient, endpoints: Sequence[Endpoint]) -> None:
         self._http = http
         self._endpoints = endpoints
-        self._credentials = credentials
         self._current = endpoints[0]
         self._accesses: dict[Endpoint, Access] = {}
 
@@ -138,7 +136,7 @@ class RegistryClient:
     async def _get(self, below: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
         """A good answer. Raises httpx.TransportError for one that may be better the next time."""
         endpoint = self._current
-        access = self._accesses.setdefault(endpoint, Access(self._http, endpoint, self._credentials))
+        access = self._accesses.setdefault(endpoint, Access(self._http, endpoint))
         scheme = "http" if endpoint.plain_http else "https"
         url = f"{scheme}://{endpoint.host}/v2/{endpoint.repository}/{below}"
         for asked in (False, True):

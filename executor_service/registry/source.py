@@ -41,11 +41,12 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """`host` with its port, if any; `repository` is `library/busybox`."""
+    """`host` with its port, if any; `repository` is `library/busybox`; `credentials` are for nobody else."""
 
     host: str
     repository: str
     plain_http: bool = False
+    credentials: Credentials = field(default_factory=Credentials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,5 +85,5 @@ class ImageSource(Protocol):
         """The bytes from `offset` on, whatever they hash to: the caller verifies. A broken connection is made again."""
 
 
-OpenRegistry = Callable[[Sequence[Endpoint], Credentials], AbstractAsyncContextManager[ImageSource]]
+OpenRegistry = Callable[[Sequence[Endpoint]], AbstractAsyncContextManager[ImageSource]]
 """Makes a source of one repository, reached through any of the endpoints."""

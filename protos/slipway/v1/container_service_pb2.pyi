@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from slipway.v1 import container_pb2 as _container_pb2
 from slipway.v1 import health_pb2 as _health_pb2
+from slipway.v1 import image_service_pb2 as _image_service_pb2
 from slipway.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -22,6 +23,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PullPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PullPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PullPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PULL_POLICY_UNSPECIFIED: _PullPolicy.ValueType  # 0
+    """MISSING where a registry is configured for the name, else NEVER."""
+    PULL_POLICY_MISSING: _PullPolicy.ValueType  # 1
+    """When there is no image of that name, or none for the `platform` asked for."""
+    PULL_POLICY_ALWAYS: _PullPolicy.ValueType  # 2
+    """Each time; what the node has already is not downloaded again."""
+    PULL_POLICY_NEVER: _PullPolicy.ValueType  # 3
+    """Not at all: NOT_FOUND when there is no image of that name."""
+
+class PullPolicy(_PullPolicy, metaclass=_PullPolicyEnumTypeWrapper):
+    """When a create takes its image from a registry."""
+
+PULL_POLICY_UNSPECIFIED: PullPolicy.ValueType  # 0
+"""MISSING where a registry is configured for the name, else NEVER."""
+PULL_POLICY_MISSING: PullPolicy.ValueType  # 1
+"""When there is no image of that name, or none for the `platform` asked for."""
+PULL_POLICY_ALWAYS: PullPolicy.ValueType  # 2
+"""Each time; what the node has already is not downloaded again."""
+PULL_POLICY_NEVER: PullPolicy.ValueType  # 3
+"""Not at all: NOT_FOUND when there is no image of that name."""
+Global___PullPolicy: _TypeAlias = PullPolicy  # noqa: Y015
 
 class _WaitCondition:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -139,6 +168,8 @@ class CreateContainerRequest(_message.Message):
     NETWORKING_CONFIG_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PULL_POLICY_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: a letter or digit, then letters, digits, `_`, `.` or `-`; at least 2 characters; one leading slash is dropped.
     Default: a generated one, `adjective_surname`.
@@ -148,6 +179,10 @@ class CreateContainerRequest(_message.Message):
     request_id: _builtins.str
     """A key of the client's choice that makes a retry safe: the same key returns the same container. At most 128 characters.
     Default: none, every call creates.
+    """
+    pull_policy: Global___PullPolicy.ValueType
+    """Whether the image is taken from its registry first. Default: PULL_POLICY_MISSING where a registry is configured for the image's
+    name (it names a host of its own, or the service has a `default_registry`), else PULL_POLICY_NEVER.
     """
     @_builtins.property
     def config(self) -> _container_pb2.ContainerConfig:
@@ -161,6 +196,10 @@ class CreateContainerRequest(_message.Message):
     def networking_config(self) -> _container_pb2.NetworkingConfig:
         """The networks. Default: the one of `host_config.network_mode`."""
 
+    @_builtins.property
+    def credentials(self) -> _image_service_pb2.RegistryCredentials:
+        """What the registry is shown when the image is pulled; used for this call and never kept. Default: the service's own, if any."""
+
     def __init__(
         self,
         *,
@@ -170,10 +209,12 @@ class CreateContainerRequest(_message.Message):
         networking_config: _container_pb2.NetworkingConfig | None = ...,
         platform: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        pull_policy: Global___PullPolicy.ValueType = ...,
+        credentials: _image_service_pb2.RegistryCredentials | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "host_config", b"host_config", "networking_config", b"networking_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "credentials", b"credentials", "host_config", b"host_config", "networking_config", b"networking_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "host_config", b"host_config", "name", b"name", "networking_config", b"networking_config", "platform", b"platform", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "credentials", b"credentials", "host_config", b"host_config", "name", b"name", "networking_config", b"networking_config", "platform", b"platform", "pull_policy", b"pull_policy", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

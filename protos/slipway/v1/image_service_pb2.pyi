@@ -70,6 +70,7 @@ class Image(_message.Message):
     OS_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
+    REPO_DIGESTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`sha256:<hex>`, the digest of its configuration."""
     size: _builtins.int
@@ -94,6 +95,10 @@ class Image(_message.Message):
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of the unpacked layers, lowest first."""
 
+    @_builtins.property
+    def repo_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it was pulled as, `repository@sha256:<hex>`: by these the same image can be pulled again, and is named."""
+
     def __init__(
         self,
         *,
@@ -105,10 +110,11 @@ class Image(_message.Message):
         os: _builtins.str = ...,
         config: Global___ImageConfig | None = ...,
         layers: _abc.Iterable[_builtins.str] | None = ...,
+        repo_digests: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "config", b"config", "created_at", b"created_at", "id", b"id", "layers", b"layers", "os", b"os", "repo_tags", b"repo_tags", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "config", b"config", "created_at", b"created_at", "id", b"id", "layers", b"layers", "os", b"os", "repo_digests", b"repo_digests", "repo_tags", b"repo_tags", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,7 +32,7 @@ async def test_pull_is_recorded_named_and_told(api: Api) -> None:
     assert (endpoint.host, endpoint.repository, endpoint.plain_http) == ("registry-1.docker.io", "library/app", False)
     assert (asked.reference, asked.name) == ("2", "app:2")
     assert (asked.platform.os, asked.platform.architecture, asked.platform.variant) == ("linux", "arm64", "v8")
-    given = asked.credentials
+    given = endpoint.credentials
     assert (given.username, given.password, given.identity_token, given.registry_token) == ("u", "p", "i", "r")
     inspected = await api.images.InspectImage(pb2.InspectImageRequest(image="app:2"))
     assert inspected.image == last.image.image

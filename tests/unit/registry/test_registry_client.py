@@ -30,7 +30,8 @@ async def streamed(data: bytes) -> AsyncIterator[bytes]:
 
 def client(answer: Callable[[httpx.Request], httpx.Response], **shown: str) -> RegistryClient:
     http = httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True)
-    return RegistryClient(http, [Endpoint(host="reg.test", repository="a/b")], Credentials(**shown))
+    endpoint = Endpoint(host="reg.test", repository="a/b", credentials=Credentials(**shown))
+    return RegistryClient(http, [endpoint])
 
 
 async def read(registry: RegistryClient, offset: int = 0, retries: list[Retry] | None = None) -> bytes:

@@ -204,22 +204,28 @@ class RegistryEndpoint(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     REPOSITORY_FIELD_NUMBER: _builtins.int
     PLAIN_HTTP_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """`registry.example` or `registry.example:5000`."""
     repository: _builtins.str
     """`library/busybox`."""
     plain_http: _builtins.bool
     """HTTP instead of HTTPS."""
+    @_builtins.property
+    def credentials(self) -> Global___RegistryCredentials:
+        """For this endpoint alone."""
+
     def __init__(
         self,
         *,
         host: _builtins.str = ...,
         repository: _builtins.str = ...,
         plain_http: _builtins.bool = ...,
+        credentials: Global___RegistryCredentials | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "plain_http", b"plain_http", "repository", b"repository"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "host", b"host", "plain_http", b"plain_http", "repository", b"repository"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,7 +304,6 @@ class PullImageRequest(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
-    CREDENTIALS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """A tag, or a manifest's digest."""
@@ -312,22 +317,17 @@ class PullImageRequest(_message.Message):
     def platform(self) -> Global___ImagePlatform:
         """Which of several images of that name."""
 
-    @_builtins.property
-    def credentials(self) -> Global___RegistryCredentials:
-        """For all endpoints."""
-
     def __init__(
         self,
         *,
         endpoints: _abc.Iterable[Global___RegistryEndpoint] | None = ...,
         reference: _builtins.str = ...,
         platform: Global___ImagePlatform | None = ...,
-        credentials: Global___RegistryCredentials | None = ...,
         name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "platform", b"platform"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "endpoints", b"endpoints", "name", b"name", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
