@@ -18,11 +18,13 @@ from api_service.conversion.container_config import (
     resources_from_proto,
     restart_policy_from_proto,
 )
+from api_service.conversion.image import credentials_from_proto
 from api_service.conversion.ports import ports_as_listed, ports_by_name
 from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.endpoints import dns_names
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
 from api_service.operations.container_create import CreateRequest
+from api_service.operations.container_image import PullPolicy
 from api_service.operations.container_list import ContainerFilter, Page, health_of
 from api_service.operations.container_prune import PruneFilter
 from api_service.operations.container_status_text import status_text
@@ -60,6 +62,12 @@ _LOG_STREAMS = {
     LogStream.STDOUT: service_pb2.LOG_STREAM_STDOUT,
     LogStream.STDERR: service_pb2.LOG_STREAM_STDERR,
 }
+_PULL_POLICIES = {
+    service_pb2.PULL_POLICY_UNSPECIFIED: PullPolicy.DEFAULT,
+    service_pb2.PULL_POLICY_MISSING: PullPolicy.MISSING,
+    service_pb2.PULL_POLICY_ALWAYS: PullPolicy.ALWAYS,
+    service_pb2.PULL_POLICY_NEVER: PullPolicy.NEVER,
+}
 
 
 def create_request_from_proto(
@@ -71,6 +79,8 @@ def create_request_from_proto(
         host_config=host_config_from_proto(message.host_config),
         networking_config=networking_from_proto(message.networking_config),
         platform=message.platform,
+        pull_policy=_PULL_POLICIES.get(message.pull_policy, PullPolicy.NEVER),
+        credentials=credentials_from_proto(message.credentials),
         request_id=message.request_id,
         violations=violations,
     )

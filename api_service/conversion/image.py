@@ -91,17 +91,20 @@ def image_filter_from_proto(message: image_pb2.ListImagesRequest) -> ImageFilter
 
 
 def pull_from_proto(message: image_pb2.PullImageRequest) -> PullRequest:
-    shown = message.credentials
     return PullRequest(
         reference=message.reference,
         platform=message.platform,
-        credentials=RegistryCredentials(
-            username=shown.username,
-            password=shown.password,
-            identity_token=shown.identity_token,
-            registry_token=shown.registry_token,
-        ),
+        credentials=credentials_from_proto(message.credentials),
         node=message.node,
+    )
+
+
+def credentials_from_proto(shown: image_pb2.RegistryCredentials) -> RegistryCredentials:
+    return RegistryCredentials(
+        username=shown.username,
+        password=shown.password,
+        identity_token=shown.identity_token,
+        registry_token=shown.registry_token,
     )
 
 

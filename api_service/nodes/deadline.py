@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from common.errors import DeadlineExceeded
 
+DEFAULT_DEADLINE = 120.0  # seconds, for a client that gave none
+UPLOAD_DEADLINE = 3600.0  # seconds, for images and archives, from a client that gave none
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:

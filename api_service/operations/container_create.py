@@ -9,11 +9,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from api_service.nodes.deadline import Deadline
+from api_service.nodes.deadline import DEFAULT_DEADLINE, UPLOAD_DEADLINE, Deadline
 from api_service.nodes.executor import NodeFacts
+from api_service.nodes.images import RegistryCredentials
 from api_service.nodes.registry import Node
+from api_service.operations.container_image import (
+    ImageWish,
+    PullPolicy,
+    is_lost,
+    lost_again,
+    obtain_image,
+    validate_pull,
+)
 from api_service.operations.container_join import resolve_joined
 from api_service.operations.container_replay import replayed
 from api_service.operations.container_spec import container_spec
@@ -26,7 +35,6 @@ from api_service.operations.image_config_merge import (
     merge_image_config,
     validate_command,
 )
-from api_service.operations.image_resolve import resolve_image
 from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
 from api_service.operations.mount_plan import MountPlan, plan_mounts
@@ -52,11 +60,13 @@ from common.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     Unavailable,
     Violation,
 )
 
 _USERS_CHANGED = "USERS_CHANGED"  # the executor's reason: its settings are others since it was asked
+_IMAGE_ATTEMPTS = 3  # each failure means that somebody removed the image
 _CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
 
 
@@ -69,8 +79,16 @@ class CreateRequest:
     host_config: HostConfig
     networking_config: NetworkingConfig
     platform: str = ""
+    pull_policy: PullPolicy = PullPolicy.DEFAULT
+    credentials: RegistryCredentials = field(default_factory=RegistryCredentials)
     request_id: str = ""
     violations: Sequence[Violation] = ()
+
+    @property
+    def image(self) -> ImageWish:
+        return ImageWish(
+            text=self.config.image, platform=self.platform, policy=self.pull_policy, credentials=self.credentials
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,34 +99,64 @@ class Created:
     warnings: Sequence[str]
 
 
-async def create_container(engine: Engine, request: CreateRequest, *, deadline: Deadline) -> Created:
-    """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable."""
+class _ImageLostError(Exception):
+    """It was removed between the decision for it and the create on the node."""
+
+
+async def create_container(engine: Engine, request: CreateRequest, *, deadline: Deadline | None) -> Created:
+    """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable, and
+    what the pull of an image raises. `deadline` None: the pull may take its time, and the rest has the usual."""
     node = engine.nodes.place()
-    facts = await _facts(node, request, deadline)
+    facts = await _facts(node, request, deadline or Deadline.after(DEFAULT_DEADLINE))
     host = host_facts(facts)
     asked = (request.config, request.host_config, request.networking_config, host)
-    violations = [*request.violations, *validate_create(*asked)]
+    violations = [*request.violations, *validate_create(*asked), *validate_pull(request.image)]
     if violations:
         raise InvalidArgument(violations=violations)
     creation = normalise(request.name, *asked)
-    async with deadline.enforced("create the container"):
-        while True:
+    lost: ImageRecord | None = None
+    for _ in range(_IMAGE_ATTEMPTS):
+        async with (deadline or Deadline.after(DEFAULT_DEADLINE)).enforced("create the container"):
             if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
                 return Created(id=known, warnings=warnings(creation, host))
-            depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
-            image = await resolve_image(engine, request.config.image)
-            joining = await resolve_joined(engine, creation.host_config, host, name=creation.name)
-            mode, networking = await resolve_networks(engine, joining.network_mode, creation.networking_config)
-            creation = dataclasses.replace(
-                creation, host_config=dataclasses.replace(joining, network_mode=mode), networking_config=networking
-            )
-            draft, plan = await _draft(engine, request, creation, image, facts, node)
-            draft = dataclasses.replace(
-                draft, host_config=dataclasses.replace(draft.host_config, depends_on=depends_on)
-            )
-            remapped = is_remapped(draft.host_config, host)
-            if await _create(engine, draft, plan, node, name=creation.name, remapped=remapped, deadline=deadline):
-                return Created(id=draft.id, warnings=warnings(creation, host))
+        pull_deadline = deadline or Deadline.after(UPLOAD_DEADLINE)
+        image = await obtain_image(engine, request.image, node, lost=lost, deadline=pull_deadline)
+        limit = deadline or Deadline.after(DEFAULT_DEADLINE)
+        try:
+            async with limit.enforced("create the container"):
+                created = await _create(engine, request, creation, image, facts, node, limit)
+        except _ImageLostError:
+            lost = image
+            continue
+        return Created(id=created, warnings=warnings(creation, host))
+    raise lost_again(request.image)
+
+
+async def _create(
+    engine: Engine,
+    request: CreateRequest,
+    creation: Creation,
+    image: ImageRecord,
+    facts: NodeFacts,
+    node: Node,
+    deadline: Deadline,
+) -> str:
+    """The container's id, also when another create holds the request id. Raises _ImageLostError."""
+    host = host_facts(facts)
+    while True:
+        depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
+        joining = await resolve_joined(engine, creation.host_config, host, name=creation.name)
+        mode, networking = await resolve_networks(engine, joining.network_mode, creation.networking_config)
+        resolved = dataclasses.replace(
+            creation, host_config=dataclasses.replace(joining, network_mode=mode), networking_config=networking
+        )
+        draft, plan = await _draft(engine, request, resolved, image, facts, node)
+        draft = dataclasses.replace(draft, host_config=dataclasses.replace(draft.host_config, depends_on=depends_on))
+        remapped = is_remapped(draft.host_config, host)
+        if await _lay_out(engine, draft, plan, node, name=creation.name, remapped=remapped, deadline=deadline):
+            return draft.id
+        if (known := await replayed(engine, request.request_id)) is not None:
+            return known
 
 
 async def _facts(node: Node, request: CreateRequest, deadline: Deadline) -> NodeFacts:
@@ -169,7 +217,7 @@ async def _named(
     return dataclasses.replace(config, hostname=names.hostname, domainname=names.domainname)
 
 
-async def _create(
+async def _lay_out(
     engine: Engine,
     draft: ContainerRecord,
     plan: MountPlan,
@@ -179,7 +227,7 @@ async def _create(
     remapped: bool,
     deadline: Deadline,
 ) -> bool:
-    """False when another create holds the request id."""
+    """False when another create holds the request id. Raises _ImageLostError."""
     async with AsyncExitStack() as undo:
         engine.creating.add(draft.id)
         undo.callback(engine.creating.discard, draft.id)
@@ -195,9 +243,11 @@ async def _create(
             await node.executor.create(container_spec(record, remapped=remapped), deadline=deadline)
         except InvalidArgument as error:
             raise as_asked(error, record) from error
-        except FailedPrecondition as error:
+        except (FailedPrecondition, NotFound) as error:
             if error.reason == _USERS_CHANGED:
                 node.forget_facts()
+            if is_lost(error, record.image_id):
+                raise _ImageLostError from error
             raise
         await whole(_make_ready(engine, record, undo))
     engine.creating.discard(draft.id)

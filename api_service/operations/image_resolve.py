@@ -40,10 +40,11 @@ async def _named(engine: Engine, text: str) -> ImageRecord | None:
         return None
 
 
-def no_such_image(text: str) -> NotFound:
+def no_such_image(text: str, why: str = "pull it first (ImageService.PullImage)") -> NotFound:
+    """`why`: what to do to have it."""
     return NotFound(
-        f"No such image: {text}; load it first (ImageService.LoadImage takes what `docker save` or skopeo writes), "
-        "or look at ImageService.ListImages",
+        f"No such image: {text}; {why}, load it (ImageService.LoadImage takes what `docker save` or skopeo writes), or "
+        "look at ImageService.ListImages",
         resource_type="image",
         resource_name=text,
         reason="IMAGE_NOT_FOUND",

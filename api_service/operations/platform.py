@@ -29,6 +29,12 @@ def check_platform(asked: str, image: ImageRecord, *, node_platform: str) -> str
     return f"{os}/{architecture}"
 
 
+def is_for(asked: str, image: ImageRecord) -> bool:
+    """Whether `check_platform` would take the image for the platform asked for. Raises InvalidArgument."""
+    os, architecture = _parse(asked)
+    return image.os in ("", os) and (not architecture or image.architecture in ("", architecture))
+
+
 def parse_pull_platform(text: str) -> Platform:
     """`os[/architecture[/variant]]`; empty: the node's. Raises InvalidArgument."""
     parts = text.strip().lower().split("/")

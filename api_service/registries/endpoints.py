@@ -20,6 +20,11 @@ class Registries:
     """`insecure`: hosts, with their port if any, that speak HTTP."""
 
     insecure: frozenset[str] = frozenset()
+    default_registry: str = ""
+
+    def is_configured(self, reference: ImageReference) -> bool:
+        """Whether it is clear where to take the image from without being told to."""
+        return reference.domain != DEFAULT_DOMAIN or bool(self.default_registry)
 
     def endpoints_of(self, reference: ImageReference, shown: RegistryCredentials) -> tuple[RegistryEndpoint, ...]:
         """In the order to try them; `shown`: what the request brought for the registry."""

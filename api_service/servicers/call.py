@@ -7,10 +7,7 @@ from typing import Any
 
 import grpc
 
-from api_service.nodes.deadline import Deadline
-
-DEFAULT_DEADLINE = 120.0  # seconds, for a client that gave none
-UPLOAD_DEADLINE = 3600.0  # seconds, for an archive from a client that gave none
+from api_service.nodes.deadline import DEFAULT_DEADLINE, Deadline
 
 _UNBOUNDED = 10 * 365 * 24 * 3600.0  # gRPC reports no deadline as centuries
 

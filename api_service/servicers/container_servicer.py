@@ -14,6 +14,7 @@ from api_service.conversion import files as file_conversion
 from api_service.conversion import streams as stream_conversion
 from api_service.conversion.container_config import size_from_proto
 from api_service.conversion.stats import process_to_proto, sample_to_proto
+from api_service.nodes.deadline import UPLOAD_DEADLINE
 from api_service.operations.container_attach import attach_container
 from api_service.operations.container_changes import list_changes
 from api_service.operations.container_copy import copy_from_container, copy_to_container
@@ -36,7 +37,7 @@ from api_service.operations.container_update import update_container
 from api_service.operations.container_wait import wait_container
 from api_service.operations.engine import Engine
 from api_service.operations.terminal_resize import resize_container
-from api_service.servicers.call import UPLOAD_DEADLINE, Context, client_deadline, deadline_of, send_headers
+from api_service.servicers.call import Context, client_deadline, deadline_of, send_headers
 from api_service.servicers.long_calls import LongCalls
 from api_service.servicers.streams import chunks_after, first_message, first_with
 from common.request_rules import RequestRules
@@ -54,7 +55,7 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
         self, request: pb2.CreateContainerRequest, context: Context
     ) -> pb2.CreateContainerResponse:
         asked = conversion.create_request_from_proto(request, self._rules.violations(request))
-        created = await create_container(self._engine, asked, deadline=deadline_of(context))
+        created = await create_container(self._engine, asked, deadline=client_deadline(context))
         return pb2.CreateContainerResponse(id=created.id, warnings=created.warnings)
 
     async def StartContainer(self, request: pb2.StartContainerRequest, context: Context) -> pb2.StartContainerResponse:

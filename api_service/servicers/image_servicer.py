@@ -9,6 +9,7 @@ from slipway.v1 import image_service_pb2 as pb2
 from slipway.v1 import image_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import image as conversion
+from api_service.nodes.deadline import UPLOAD_DEADLINE
 from api_service.operations.engine import Engine
 from api_service.operations.image_import import import_image
 from api_service.operations.image_inspect import inspect_image
@@ -17,7 +18,7 @@ from api_service.operations.image_load import load_image
 from api_service.operations.image_pull import pull_image
 from api_service.operations.image_remove import remove_image
 from api_service.operations.image_tag import tag_image
-from api_service.servicers.call import UPLOAD_DEADLINE, Context, deadline_of
+from api_service.servicers.call import Context, deadline_of
 from api_service.servicers.streams import chunks_after, first_message
 
 

@@ -61,7 +61,7 @@ async def test_no_config(api: Api) -> None:
 async def test_image_that_is_not_there(api: Api) -> None:
     refusal = await refused(api.create(name="web", image="nginx:1"))
     assert refusal.code == grpc.StatusCode.NOT_FOUND
-    assert refusal.message.startswith("No such image: nginx:1; load it")
+    assert refusal.message.startswith("No such image: nginx:1; it was not pulled because the name has no registry")
     assert refusal.resource is not None
     assert (refusal.resource.resource_type, refusal.resource.resource_name) == ("image", "nginx:1")
 
