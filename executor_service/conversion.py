@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import container_spec_pb2, image_store_service_pb2, node_service_pb2, runtime_service_pb2
@@ -261,13 +261,17 @@ def log_query_from_proto(message: runtime_service_pb2.ReadLogsRequest) -> LogQue
     )
 
 
-def log_record_to_proto(record: LogRecord) -> runtime_service_pb2.ReadLogsResponse:
-    return runtime_service_pb2.ReadLogsResponse(
-        stream=_STREAMS[record.stream],
-        timestamp=_timestamp(record.timestamp),
-        data=record.data,
-        dropped=record.dropped,
+def log_records_to_proto(records: Iterable[LogRecord]) -> runtime_service_pb2.ReadLogsResponse:
+    lines = (
+        runtime_service_pb2.LogLine(
+            stream=_STREAMS[record.stream],
+            timestamp=_timestamp(record.timestamp),
+            data=record.data,
+            dropped=record.dropped,
+        )
+        for record in records
     )
+    return runtime_service_pb2.ReadLogsResponse(lines=lines)
 
 
 def image_to_proto(image: Image) -> image_store_service_pb2.StoredImage:

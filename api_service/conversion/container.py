@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from slipway.v1 import container_pb2 as container_pb2
 from slipway.v1 import container_service_pb2 as service_pb2
@@ -265,10 +265,15 @@ def log_query_from_proto(message: service_pb2.StreamLogsRequest) -> LogQuery:
     )
 
 
-def log_line_to_proto(line: LogLine) -> service_pb2.StreamLogsResponse:
+def log_lines_to_proto(lines: Iterable[LogLine]) -> service_pb2.StreamLogsResponse:
     return service_pb2.StreamLogsResponse(
-        stream=_LOG_STREAMS[line.stream],
-        timestamp=timestamp(line.time),
-        data=line.data,
-        dropped=line.dropped,
+        lines=(
+            service_pb2.LogLine(
+                stream=_LOG_STREAMS[line.stream],
+                timestamp=timestamp(line.time),
+                data=line.data,
+                dropped=line.dropped,
+            )
+            for line in lines
+        )
     )

@@ -230,7 +230,7 @@ def log_query_to_proto(query: LogQuery) -> runtime_pb2.ReadLogsRequest:
     return request
 
 
-def log_line_from_proto(message: runtime_pb2.ReadLogsResponse) -> LogLine:
+def log_line_from_proto(message: runtime_pb2.LogLine) -> LogLine:
     stream = _LOG_STREAMS.get(message.stream, LogStream.STDOUT)
     return LogLine(
         stream=stream,

@@ -406,8 +406,8 @@ class ExecutorClient(Protocol):
     async def resize_exec(self, exec_id: str, size: ConsoleSize, *, deadline: Deadline) -> None:
         """Raises FailedPrecondition when it does not run or has no terminal."""
 
-    def read_logs(self, query: LogQuery) -> AsyncGenerator[LogLine]:
-        """Oldest first; with `follow` until the container ends."""
+    def read_logs(self, query: LogQuery) -> AsyncGenerator[Sequence[LogLine]]:
+        """Oldest first, as many at once as came together, never none; with `follow` until the container ends."""
 
     def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
         """Transitions after a position, without end. Raises OutOfRange when the journal does not know the position."""

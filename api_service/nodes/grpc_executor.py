@@ -201,12 +201,12 @@ class GrpcExecutor:
         streams.set_size(request, size)
         await self._answer(self._runtime.ResizeExecTerminal(request, timeout=deadline.remaining))
 
-    async def read_logs(self, query: LogQuery) -> AsyncGenerator[LogLine]:
+    async def read_logs(self, query: LogQuery) -> AsyncGenerator[Sequence[LogLine]]:
         call = self._runtime.ReadLogs(conversion.log_query_to_proto(query))
         with self._errors(), contextlib.ExitStack() as stack:
             stack.callback(call.cancel)
             async for message in call:
-                yield conversion.log_line_from_proto(message)
+                yield [conversion.log_line_from_proto(line) for line in message.lines]
 
     async def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
         call = self._runtime.FollowJournal(

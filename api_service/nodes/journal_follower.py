@@ -111,17 +111,20 @@ class JournalFollower:
     async def follow_forever(self) -> None:
         stored = await self._cursors.get(self._node)
         self._position = self._saved = stored or JournalPosition()
+        lost = False
         delay = self._backoff.first
         try:
             while True:
                 try:
-                    if not self._position.journal_id:
+                    if lost:
                         await self._resynchronise()
+                        lost = False
                     async for _ in self._follow():
                         delay = self._backoff.first
                 except OutOfRange as error:
                     _log.warning("journal position unknown, taking a snapshot", node=self._node, error=error.message)
                     self._position = JournalPosition()
+                    lost = True
                 except SlipwayError as error:
                     _log.info("node not followed", node=self._node, error=error.message, retry_in=delay)
                 except Exception as error:
@@ -135,12 +138,17 @@ class JournalFollower:
             await self._save()
 
     async def _follow(self) -> AsyncIterator[None]:
-        """Yields whenever something came."""
+        """Yields whenever something came. At the first contact ever the journal is read from its beginning: a snapshot
+        would not tell of a process that has ended again."""
         position = self._position
         answers = self._executor.follow_journal(journal_id=position.journal_id, after=position.sequence)
         async with contextlib.aclosing(_batches(answers)) as batches:
             async for batch in batches:
-                if batch[0].journal_id != position.journal_id:
+                if not position.journal_id:
+                    position = JournalPosition(journal_id=batch[0].journal_id)
+                    self._move_to(position)
+                    await self._save()
+                elif batch[0].journal_id != position.journal_id:
                     raise OutOfRange(f"the node has another journal, {batch[0].journal_id!r}", reason="JOURNAL_CHANGED")
                 await self._apply([answer.entry for answer in batch if answer.entry is not None])
                 if not self._connected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from api_service.nodes.executor import LogLine, LogQuery
@@ -11,8 +11,8 @@ from api_service.operations.engine import Engine
 from api_service.validation.log_options import NOWHERE
 
 
-async def stream_logs(engine: Engine, container: str, query: LogQuery) -> AsyncGenerator[LogLine]:
-    """`query` names no container yet. Raises NotFound, FailedPrecondition, Unavailable."""
+async def stream_logs(engine: Engine, container: str, query: LogQuery) -> AsyncGenerator[Sequence[LogLine]]:
+    """Lines as they come, those that came together at once. `query` names no container yet. Raises NotFound, FailedPrecondition, Unavailable."""
     record = await engine.containers.find(container)
     refuse_when_going(record, "read the logs of")
     if record.host_config.log_config.type == NOWHERE:
@@ -28,6 +28,6 @@ async def stream_logs(engine: Engine, container: str, query: LogQuery) -> AsyncG
         until=query.until,
         tail=query.tail,
     )
-    async with aclosing(engine.nodes.get(record.node).executor.read_logs(asked)) as lines:
-        async for line in lines:
-            yield line
+    async with aclosing(engine.nodes.get(record.node).executor.read_logs(asked)) as batches:
+        async for lines in batches:
+            yield lines

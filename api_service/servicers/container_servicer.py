@@ -163,9 +163,9 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
         self, request: pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[pb2.StreamLogsResponse]:
         query = conversion.log_query_from_proto(request)
-        async with self._long_calls.stream(stream_logs(self._engine, request.container, query)) as lines:
-            async for line in lines:
-                yield conversion.log_line_to_proto(line)
+        async with self._long_calls.stream(stream_logs(self._engine, request.container, query)) as batches:
+            async for lines in batches:
+                yield conversion.log_lines_to_proto(lines)
 
     async def ListChanges(self, request: pb2.ListChangesRequest, context: Context) -> pb2.ListChangesResponse:
         changes = await list_changes(self._engine, request.container, deadline=deadline_of(context))

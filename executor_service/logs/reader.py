@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -39,11 +40,15 @@ class LogQuery:
         chosen = ((Stream.STDOUT, self.stdout), (Stream.STDERR, self.stderr))
         return frozenset(stream for stream, wanted in chosen if wanted)
 
+    def not_later(self, record: LogRecord) -> bool:
+        return self.until is None or record.timestamp <= self.until
+
 
 async def read_log(
     log: Path, query: LogQuery, *, watcher: LogWatcher, ended: asyncio.Event
-) -> AsyncIterator[LogRecord]:
-    """Yield the records in the order they were written. A log that does not exist is empty.
+) -> AsyncIterator[list[LogRecord]]:
+    """Yield the records in the order they were written, as many at once as were read together, never none.
+    A log that does not exist is empty.
 
     With `follow` this goes on until `ended` is set (the container's monitor has gone, so nothing more can come) and all
     is read; otherwise it ends at what was there at first, however fast the log grows. Holds one descriptor and at most
@@ -59,13 +64,13 @@ async def read_log(
             # Asked before reading: what was written before the end is read in this round.
             last_round = ended.is_set() or not query.follow
             while batch := await _in_thread(cursor.read):
-                for record in batch.records:
-                    if query.until is not None and record.timestamp > query.until:
-                        return
-                    yield record
+                if records := list(takewhile(query.not_later, batch.records)):
+                    yield records
+                if len(records) < len(batch.records):
+                    return
             if last_round:
-                for record in cursor.flush():
-                    yield record
+                if records := cursor.flush():
+                    yield records
                 return
             await _either(grown, ended)
 

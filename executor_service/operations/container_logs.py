@@ -13,9 +13,9 @@ from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations
 
 
-async def container_logs(node: Node, *, container_id: str, query: LogQuery) -> AsyncIterator[LogRecord]:
-    """Lines in the order they were written. With `follow` until the container's process ends; one that does not run has
-    nothing to follow. Raises NotFound and InvalidArgument before the first line."""
+async def container_logs(node: Node, *, container_id: str, query: LogQuery) -> AsyncIterator[list[LogRecord]]:
+    """Lines in the order they were written, those read together at once. With `follow` until the container's process
+    ends; one that does not run has nothing to follow. Raises NotFound and InvalidArgument before the first line."""
     broken = id_violations(container_id)
     if not query.streams:
         broken.append(Violation(field="stdout", description="choose at least one of stdout and stderr"))
@@ -37,8 +37,8 @@ async def container_logs(node: Node, *, container_id: str, query: LogQuery) -> A
     else:
         watch.ended.add_done_callback(end)
     try:
-        async for record in read_log(node.paths.log(container_id), query, watcher=node.log_watcher, ended=ended):
-            yield record
+        async for records in read_log(node.paths.log(container_id), query, watcher=node.log_watcher, ended=ended):
+            yield records
     finally:
         if watch is not None:
             watch.ended.remove_done_callback(end)

@@ -13,7 +13,7 @@ from slipway.executor.v1 import runtime_service_pb2_grpc
 from executor_service.conversion import (
     entry_to_proto,
     log_query_from_proto,
-    log_record_to_proto,
+    log_records_to_proto,
     process_to_proto,
     snapshot_to_proto,
     stats_to_proto,
@@ -141,8 +141,8 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: _Context) -> AsyncIterator[pb.ReadLogsResponse]:
         query = log_query_from_proto(request)
-        async for record in container_logs(self._node, container_id=request.container_id, query=query):
-            yield log_record_to_proto(record)
+        async for records in container_logs(self._node, container_id=request.container_id, query=query):
+            yield log_records_to_proto(records)
 
     async def FollowJournal(
         self, request: pb.FollowJournalRequest, context: _Context

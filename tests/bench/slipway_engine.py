@@ -145,7 +145,7 @@ class SlipwayEngine:
     def tail(self, container: str, lines: int) -> int:
         request = containers.StreamLogsRequest(container=container, tail=lines)
         with self._client.read("ContainerService/StreamLogs", request, containers.StreamLogsResponse) as answers:
-            return sum(1 for _ in answers)
+            return sum(len(answer.lines) for answer in answers)
 
     @contextlib.contextmanager
     def stats(self, containers_: Sequence[str]) -> Iterator[None]:

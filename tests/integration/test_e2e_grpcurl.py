@@ -70,7 +70,7 @@ async def test_a_containers_whole_life(engine: Slipway) -> None:
     assert shown["container"]["state"]["status"] == "CONTAINER_STATUS_RUNNING"
     await call(engine, "ContainerService/StopContainer", {"container": "web", "timeout": 0})
     assert (await call(engine, "ContainerService/WaitContainer", {"container": "web"})) == {"exit_code": 137}
-    line = await call(engine, "ContainerService/StreamLogs", {"container": "web"})
+    [line] = (await call(engine, "ContainerService/StreamLogs", {"container": "web"}))["lines"]
     assert base64.b64decode(line["data"]) == b"ready\n"
     await call(engine, "ContainerService/RemoveContainer", {"container": "web"})
     assert await call(engine, "ContainerService/ListContainers", {"all": True}) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -54,11 +55,10 @@ async def last_cursor(engine: Slipway, *, after: tuple[str, str]) -> str:
 
 
 async def ready(engine: Slipway, container: str) -> None:
-    call = engine.containers.StreamLogs(pb.StreamLogsRequest(container=container, follow=True), timeout=30)
-    async for record in call:
-        if record.data == b"ready\n":
-            break
-    call.cancel()
+    async with contextlib.aclosing(engine.log_lines(container, follow=True)) as lines:
+        async for line in lines:
+            if line.data == b"ready\n":
+                break
 
 
 async def processes(engine: Slipway, containers: list[str]) -> dict[str, int]:

@@ -109,7 +109,7 @@ async def test_a_container_does_not_see_the_others(executor: ExecutorProcess) ->
     await executor.run(box)
     request = pb.ReadLogsRequest(container_id=box, stdout=True, follow=True)
     lines = aiter(executor.runtime.ReadLogs(request, timeout=10))
-    processes = int((await anext(lines)).data)
+    processes = int((await anext(lines)).lines[0].data)
     assert processes <= 4, "sh, ls, grep, and nobody else's"
 
 

@@ -44,7 +44,8 @@ def containers(tmp_path: Path) -> Iterator[Containers]:
 
 async def follow(container: Container, watcher: LogWatcher, ended: asyncio.Event) -> list[LogRecord]:
     query = LogQuery(follow=True)
-    return [record async for record in read_log(container.bundle.log_path, query, watcher=watcher, ended=ended)]
+    batches = read_log(container.bundle.log_path, query, watcher=watcher, ended=ended)
+    return [record async for batch in batches for record in batch]
 
 
 async def end(containers: Containers, container: Container, created: CreatedProcess, ended: asyncio.Event) -> None:
@@ -68,7 +69,8 @@ async def test_a_flood_is_followed_across_rotations_without_losing_or_doubling_a
         records = await following
         # Whatever followed, the files themselves hold every line too.
         query = LogQuery()
-        read = [record async for record in read_log(container.bundle.log_path, query, watcher=watcher, ended=ended)]
+        batches = read_log(container.bundle.log_path, query, watcher=watcher, ended=ended)
+        read = [record async for batch in batches for record in batch]
     assert rotations > 3
     assert [int(record.data) for record in records] == list(range(1, LINES + 1))
     assert read == records
@@ -109,7 +111,8 @@ async def test_lines_longer_than_a_chunk_come_whole_and_streams_stay_apart(conta
     container, _ = await containers.run("sh", "-c", script)
     async with LogWatcher.open() as watcher:
         log = container.bundle.log_path
-        records = [record async for record in read_log(log, LogQuery(), watcher=watcher, ended=asyncio.Event())]
+        batches = read_log(log, LogQuery(), watcher=watcher, ended=asyncio.Event())
+        records = [record async for batch in batches for record in batch]
     out = [record.data for record in records if record.stream is Stream.STDOUT]
     assert out[0] == b"a" * 100_000 + b"\n"
     assert b"".join(out[1:]).rstrip(b"\n") == b"unended"

@@ -52,7 +52,7 @@ async def test_logs(api: Api) -> None:
     api.executor.write(container_id, b"one\n")
     api.executor.write(container_id, b"two\n", stderr=True)
     call = api.containers.StreamLogs(pb2.StreamLogsRequest(container=container_id))
-    assert [(line.stream, line.data) async for line in call] == [
+    assert [(line.stream, line.data) async for answer in call for line in answer.lines] == [
         (pb2.LOG_STREAM_STDOUT, b"one\n"),
         (pb2.LOG_STREAM_STDERR, b"two\n"),
     ]

@@ -195,8 +195,8 @@ async def test_logs_follow_until_the_end(api: Api) -> None:
     api.executor.write(container_id, b"one\n")
     call = api.containers.StreamLogs(pb2.StreamLogsRequest(container="web", follow=True))
     received = []
-    async for line in call:
-        received.append(line.data)
+    async for answer in call:
+        received += [line.data for line in answer.lines]
         if len(received) == 1:
             api.executor.write(container_id, b"two\n")
         else:
@@ -234,7 +234,7 @@ async def test_which_streams_and_how_many(api: Api) -> None:
 
     async def read(**options: object) -> list[bytes]:
         request = pb2.StreamLogsRequest(container="web", **options)  # type: ignore[arg-type]  # any option
-        return [line.data async for line in api.containers.StreamLogs(request)]
+        return [line.data async for answer in api.containers.StreamLogs(request) for line in answer.lines]
 
     assert await read(stdout=False) == [b"1", b"3"]
     assert await read(stderr=False) == [b"0", b"2"]

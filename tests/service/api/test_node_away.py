@@ -26,6 +26,7 @@ async def lonely(tmp_path: Path, executor: FakeExecutor) -> AsyncIterator[Api]:
         await api.run(name="web")
         await api.create(name="db")
         await executor.down()
+        await api.away()
         yield api
 
 

@@ -267,15 +267,16 @@ async def test_logs_are_read_and_followed_to_the_end(client: Client, host: FakeH
     log.write_text("2026-01-02T03:04:05.000000006Z stdout F one\n2026-01-02T03:04:06Z stderr F two\n")
     request = pb.ReadLogsRequest(container_id=box, stdout=True, stderr=True, follow=True)
     lines = aiter(client.runtime.ReadLogs(request, timeout=10))
-    assert (await anext(lines)).data == b"one\n"
-    assert (await anext(lines)).stream == pb.LOG_STREAM_STDERR
+    one, two = (await anext(lines)).lines
+    assert (one.data, two.stream) == (b"one\n", pb.LOG_STREAM_STDERR)
     with log.open("a") as file:
         file.write("2026-01-02T03:04:07Z stdout F three\n")
-    assert (await anext(lines)).data == b"three\n"
+    assert [line.data for line in (await anext(lines)).lines] == [b"three\n"]
     host.runtime.end(box, code=0)
     assert [line async for line in lines] == []
     only = pb.ReadLogsRequest(container_id=box, stdout=True, tail=1)
-    assert [line.data async for line in client.runtime.ReadLogs(only, timeout=10)] == [b"three\n"]
+    answers = client.runtime.ReadLogs(only, timeout=10)
+    assert [line.data async for answer in answers for line in answer.lines] == [b"three\n"]
 
 
 async def test_logs_of_no_stream_are_refused(client: Client) -> None:

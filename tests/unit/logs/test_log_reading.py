@@ -38,9 +38,18 @@ async def watcher() -> AsyncIterator[LogWatcher]:
         yield opened
 
 
+async def each_record(
+    log: Path, query: LogQuery, *, watcher: LogWatcher, ended: asyncio.Event
+) -> AsyncIterator[LogRecord]:
+    async for records in read_log(log, query, watcher=watcher, ended=ended):
+        assert records
+        for record in records:
+            yield record
+
+
 async def read(log: Path, watcher: LogWatcher, query: LogQuery | None = None) -> list[LogRecord]:
     ended = asyncio.Event()
-    return [record async for record in read_log(log, query or LogQuery(), watcher=watcher, ended=ended)]
+    return [record async for record in each_record(log, query or LogQuery(), watcher=watcher, ended=ended)]
 
 
 def texts(records: list[LogRecord]) -> list[str]:
@@ -169,10 +178,16 @@ async def test_the_tail_of_a_large_log_reads_only_its_end(log: Path, watcher: Lo
     assert read_after - read_before < 1024 * 1024
 
 
+async def test_lines_that_were_read_together_come_together(log: Path, watcher: LogWatcher) -> None:
+    log.write_bytes(b"".join(line(n, str(n)) for n in range(1000)))
+    batches = read_log(log, LogQuery(tail=900), watcher=watcher, ended=asyncio.Event())
+    assert [len(records) async for records in batches] == [900]
+
+
 async def test_without_following_it_ends_at_what_was_there_when_asked(log: Path, watcher: LogWatcher) -> None:
     log.write_bytes(line(1, "one") + line(2, "two"))
     found = []
-    async for record in read_log(log, LogQuery(), watcher=watcher, ended=asyncio.Event()):
+    async for record in each_record(log, LogQuery(), watcher=watcher, ended=asyncio.Event()):
         found.append(record)
         with log.open("ab") as file:
             file.write(line(3, "a flood"))
@@ -185,7 +200,7 @@ async def test_following_ends_when_the_container_has_ended_and_all_is_read(log: 
     ended, seen, first = asyncio.Event(), [], asyncio.Event()
 
     async def follow() -> None:
-        async for record in read_log(log, LogQuery(follow=True), watcher=watcher, ended=ended):
+        async for record in each_record(log, LogQuery(follow=True), watcher=watcher, ended=ended):
             seen.append(record.data)
             first.set()
 
@@ -205,7 +220,7 @@ async def test_a_line_written_in_two_halves_is_one(log: Path, watcher: LogWatche
     ended = asyncio.Event()
     halves = line(1, "whole")
     log.write_bytes(line(0, "first") + halves[:20])
-    records = read_log(log, LogQuery(follow=True), watcher=watcher, ended=ended)
+    records = each_record(log, LogQuery(follow=True), watcher=watcher, ended=ended)
     async with asyncio.timeout(DEADLINE):
         assert (await anext(records)).data == b"first\n"
         with log.open("ab") as file:
@@ -219,7 +234,7 @@ async def test_following_across_a_rotation(log: Path, watcher: LogWatcher) -> No
     """The old file still gets a line after it was given its second name: the monitor has not reopened yet."""
     ended = asyncio.Event()
     log.write_bytes(line(1, "1"))
-    records = read_log(log, LogQuery(follow=True), watcher=watcher, ended=ended)
+    records = each_record(log, LogQuery(follow=True), watcher=watcher, ended=ended)
     async with asyncio.timeout(DEADLINE):
         assert (await anext(records)).data == b"1\n"
         os.link(log, log.with_name("log.1"))
@@ -238,7 +253,7 @@ async def test_abandoned_followers_leave_no_descriptor_and_no_watch(log: Path, w
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     async def follow() -> None:
-        async for _ in read_log(log, LogQuery(follow=True), watcher=watcher, ended=asyncio.Event()):
+        async for _ in each_record(log, LogQuery(follow=True), watcher=watcher, ended=asyncio.Event()):
             pass
 
     tasks = [asyncio.create_task(follow()) for _ in range(100)]

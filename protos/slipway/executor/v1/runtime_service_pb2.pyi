@@ -510,6 +510,30 @@ Global___ReadLogsRequest: _TypeAlias = ReadLogsRequest  # noqa: Y015
 
 @_typing.final
 class ReadLogsResponse(_message.Message):
+    """Lines that follow each other in the log; one message for many, as each message costs far more than a line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
+        """At least one, in the order they were written."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___LogLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadLogsResponse: _TypeAlias = ReadLogsResponse  # noqa: Y015
+
+@_typing.final
+class LogLine(_message.Message):
     """One line."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -542,7 +566,7 @@ class ReadLogsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReadLogsResponse: _TypeAlias = ReadLogsResponse  # noqa: Y015
+Global___LogLine: _TypeAlias = LogLine  # noqa: Y015
 
 @_typing.final
 class FollowJournalRequest(_message.Message):
