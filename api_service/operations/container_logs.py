@@ -12,7 +12,9 @@ from api_service.validation.log_options import NOWHERE
 
 
 async def stream_logs(engine: Engine, container: str, query: LogQuery) -> AsyncGenerator[Sequence[LogLine]]:
-    """Lines as they come, those that came together at once. `query` names no container yet. Raises NotFound, FailedPrecondition, Unavailable."""
+    """Lines as they come, those that came together at once. `query` names no container yet.
+
+    Raises NotFound, FailedPrecondition, Unavailable."""
     record = await engine.containers.find(container)
     refuse_when_going(record, "read the logs of")
     if record.host_config.log_config.type == NOWHERE:

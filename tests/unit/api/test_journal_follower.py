@@ -17,7 +17,7 @@ from api_service.nodes.registry import Node
 from api_service.records.container import JournalPosition
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.memory_store import MemoryStore
-from common.errors import ResourceExhausted
+from common.errors import OutOfRange, ResourceExhausted
 
 
 class Journal:
@@ -26,16 +26,20 @@ class Journal:
     def __init__(self) -> None:
         self.answers: asyncio.Queue[JournalAnswer] = asyncio.Queue()
         self.asked: list[tuple[str, int]] = []
+        self.oldest = 0
 
     def tell(self, *entries: JournalEntry) -> None:
         for each in entries:
             self.answers.put_nowait(JournalAnswer(journal_id="j", entry=each))
 
     async def snapshot(self, *, deadline: object) -> NodeSnapshot:
-        return NodeSnapshot(containers=[], journal_id="j", sequence=0)
+        self.asked.append(("snapshot", self.oldest))
+        return NodeSnapshot(containers=[], journal_id="j", sequence=self.oldest)
 
     async def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
         self.asked.append((journal_id, after))
+        if after < self.oldest:
+            raise OutOfRange("trimmed", reason="TRIMMED")
         yield JournalAnswer(journal_id="j", entry=None)
         while True:
             yield await self.answers.get()
@@ -90,6 +94,27 @@ async def test_entries_are_applied_in_order() -> None:
         assert records.seen == list(range(1, 40))
 
 
+async def test_the_first_contact_is_told_everything_that_is_kept() -> None:
+    """A snapshot would hide a process that has ended, and its events."""
+    journal, records = Journal(), Records()
+    journal.tell(entry(1), entry(2))
+    async with following(journal, records) as follower:
+        assert await follower.reached(2, patience=5)
+        assert journal.asked == [("", 0)]
+        assert records.seen == [1, 2]
+
+
+async def test_a_journal_whose_beginning_is_gone_is_followed_from_a_snapshot() -> None:
+    journal, records = Journal(), Records()
+    journal.oldest = 7
+    with capture_logs():
+        async with following(journal, records) as follower:
+            journal.tell(entry(8))
+            assert await follower.reached(8, patience=5)
+    assert journal.asked == [("", 0), ("snapshot", 7), ("j", 7)]
+    assert records.seen == [8]
+
+
 @pytest.mark.parametrize("fault", [ResourceExhausted("the disk is full"), KeyError("a bug")])
 async def test_entry_that_could_not_be_written_is_not_lost(fault: Exception) -> None:
     journal, records = Journal(), Records()
@@ -99,7 +124,7 @@ async def test_entry_that_could_not_be_written_is_not_lost(fault: Exception) -> 
             journal.tell(entry(1))
             while len(journal.asked) < 2:
                 await follower.changed()
-            assert journal.asked == [("j", 0), ("j", 0)]
+            assert journal.asked == [("", 0), ("j", 0)]
             journal.tell(entry(1))
             assert await follower.reached(1, patience=5)
     assert records.seen == [1]
