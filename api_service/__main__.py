@@ -21,7 +21,7 @@ _EXIT_USAGE = 2
 
 
 def main() -> int:
-    # gRPC's handlers around fork(2) cost time at each, and this service never forks.
+    # gRPC's handlers around fork(2) cost time at each, and this service forks for no more than credential helpers.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     try:
         settings = load_settings(Settings, sys.argv[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -9,6 +11,9 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from api_service.registries.docker_config import DockerConfig
+from api_service.registries.endpoints import Registries
+from api_service.registries.locations import MAX_MIRRORS, parse_location, parse_repository
 from common.settings import ServiceSettings, instance_suffix
 
 
@@ -34,10 +39,38 @@ class Settings(ServiceSettings):
     insecure_registries: list[Annotated[str, Field(pattern=r"^[a-zA-Z0-9.:\[\]-]{1,260}$")]] = Field(
         [], description="registries, host or host:port, that speak HTTP; those on the loopback interface do"
     )
+    default_registry: str = Field(
+        "",
+        description="host[:port][/path] that serves names without a host, and lets creates pull them; empty: PullImage "
+        "takes them from docker.io, creates do not pull them by themselves",
+    )
+    registry_mirrors: dict[str, Annotated[list[str], Field(max_length=MAX_MIRRORS)]] = Field(
+        {}, description="for a registry's host the mirrors, host[:port][/path], that are tried before it, in order"
+    )
+    image_aliases: dict[str, str] = Field(
+        {}, description="for a repository's name the one, with its host, that it is taken from instead"
+    )
+    docker_config: Path = Field(
+        Path(), description="Docker's config.json; empty: .docker/config.json of the user that the service runs as"
+    )
     max_events: Annotated[int, Field(ge=100, le=10_000_000)] = Field(100_000, description="events kept")
     max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000, description="calls served at the same time; more are refused with RESOURCE_EXHAUSTED"
     )
+
+    @property
+    def registries(self) -> Registries:
+        """Raises ValueError."""
+        return Registries(
+            insecure=frozenset(host.lower() for host in self.insecure_registries),
+            default=parse_location(self.default_registry) if self.default_registry else None,
+            mirrors={
+                parse_location(host).domain: tuple(map(parse_location, mirrors))
+                for host, mirrors in self.registry_mirrors.items()
+            },
+            aliases={parse_repository(name): parse_repository(other) for name, other in self.image_aliases.items()},
+            docker_config=DockerConfig(path=self.docker_config if self.docker_config != Path() else _own_config()),
+        )
 
     @classmethod
     def _instance_defaults(cls, instance: str) -> Mapping[str, object]:
@@ -52,6 +85,11 @@ class Settings(ServiceSettings):
         }
 
     @model_validator(mode="after")
+    def _known_registries(self) -> Self:
+        assert self.registries
+        return self
+
+    @model_validator(mode="after")
     def _known_addresses(self) -> Self:
         for address in (*self.listen, self.executor):
             path = address.removeprefix("unix://") if address.startswith("unix:") else None
@@ -60,3 +98,11 @@ class Settings(ServiceSettings):
             if path is None and not address.rpartition(":")[2].isdigit():
                 raise ValueError(f"{address!r}: write an address as host:port or unix:///absolute/path")
         return self
+
+
+def _own_config() -> Path | None:
+    """Of the user that the service has become; the environment may be that of who started it."""
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir) / ".docker/config.json"
+    except KeyError:
+        return None

@@ -11,7 +11,6 @@ import structlog
 
 from api_service.composition import Plan, open_engine
 from api_service.config import Settings
-from api_service.registries.endpoints import Registries
 from api_service.server import request_rules, serve
 from api_service.store.sqlite_store import SqliteStore
 
@@ -29,7 +28,7 @@ async def run_service(settings: Settings) -> None:
         executor=settings.executor,
         grace=settings.grace,
         max_events=settings.max_events,
-        registries=Registries(insecure=frozenset(settings.insecure_registries)),
+        registries=settings.registries,
     )
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))

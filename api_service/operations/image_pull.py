@@ -46,7 +46,7 @@ async def pull_image(
     reference = _reference(request.reference)
     node = engine.nodes.get(request.node) if request.node else engine.nodes.place()
     spec = PullSpec(
-        endpoints=engine.registries.endpoints_of(reference, request.credentials),
+        endpoints=await engine.registries.endpoints_of(reference, request.credentials),
         reference=reference.digest or reference.tag,
         platform=parse_pull_platform(request.platform),
         name="" if reference.digest else reference.familiar,

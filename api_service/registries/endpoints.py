@@ -1,36 +1,64 @@
-"""Where an image's repository is reached.
+"""Where an image's repository is reached, and what is shown there.
 
-Source: Docker's registry of short names is `docker.io`, served by `registry-1.docker.io`; a registry on the loopback
-interface is spoken to over HTTP, as Docker does.
+What an image is named never depends on this: `busybox` is Docker's `docker.io/library/busybox` whichever place it is
+taken from. Source: Docker's registry of short names is `docker.io`, served by `registry-1.docker.io`; a registry on the
+loopback interface is spoken to over HTTP, as Docker does.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from api_service.nodes.images import RegistryCredentials, RegistryEndpoint
+from api_service.registries.docker_config import DockerConfig
+from api_service.registries.locations import Location
 from api_service.validation.references import DEFAULT_DOMAIN, ImageReference
-
-_DEFAULT_HOST = "registry-1.docker.io"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registries:
-    """`insecure`: hosts, with their port if any, that speak HTTP."""
+    """`insecure`: hosts, with their port if any, that speak HTTP. `default`: what serves short names; None: Docker's,
+    when it is asked for. `mirrors`: what is tried before the registry of that domain. `aliases`: repositories that are
+    taken from elsewhere."""
 
     insecure: frozenset[str] = frozenset()
-    default_registry: str = ""
+    default: Location | None = None
+    mirrors: Mapping[str, tuple[Location, ...]] = field(default_factory=dict)
+    aliases: Mapping[Location, Location] = field(default_factory=dict)
+    docker_config: DockerConfig = field(default_factory=DockerConfig)
 
     def is_configured(self, reference: ImageReference) -> bool:
         """Whether it is clear where to take the image from without being told to."""
-        return reference.domain != DEFAULT_DOMAIN or bool(self.default_registry)
+        named = Location(domain=reference.domain.lower(), path=reference.path)
+        return named.domain != DEFAULT_DOMAIN or self.default is not None or named in self.aliases
 
-    def endpoints_of(self, reference: ImageReference, shown: RegistryCredentials) -> tuple[RegistryEndpoint, ...]:
-        """In the order to try them; `shown`: what the request brought for the registry."""
-        host = _DEFAULT_HOST if reference.domain == DEFAULT_DOMAIN else reference.domain
-        plain = reference.domain in self.insecure or _is_loopback(host)
-        return (RegistryEndpoint(host=host, repository=reference.path, plain_http=plain, credentials=shown),)
+    async def endpoints_of(self, reference: ImageReference, shown: RegistryCredentials) -> tuple[RegistryEndpoint, ...]:
+        """Mirrors in their order, then the registry. `shown`: what the request brought, which is for the registry
+        alone; empty: what Docker's config.json has. Raises FailedPrecondition."""
+        place = self._place(reference)
+        mirrors = [mirror.below(place.path) for mirror in self.mirrors.get(place.domain, ())]
+        found = [await self._endpoint(mirror, RegistryCredentials()) for mirror in mirrors]
+        return (*found, await self._endpoint(place, shown))
+
+    def _place(self, reference: ImageReference) -> Location:
+        named = Location(domain=reference.domain.lower(), path=reference.path)
+        if (alias := self.aliases.get(named)) is not None:
+            return alias
+        if named.domain == DEFAULT_DOMAIN and self.default is not None:
+            return self.default.below(named.path)
+        return named
+
+    async def _endpoint(self, place: Location, shown: RegistryCredentials) -> RegistryEndpoint:
+        if shown == RegistryCredentials():
+            shown = await self.docker_config.credentials_for(place.host)
+        return RegistryEndpoint(
+            host=place.host,
+            repository=place.path,
+            plain_http=place.domain in self.insecure or _is_loopback(place.host),
+            credentials=shown,
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -119,6 +119,16 @@ def validate_image(text: str, field: str) -> list[Violation]:
     return []
 
 
+def is_host(text: str) -> bool:
+    """With its port, if any."""
+    return len(text) <= _MAX_NAME and bool(_DOMAIN.fullmatch(text))
+
+
+def is_path(text: str) -> bool:
+    """Of a repository, or what repositories lie below."""
+    return len(text) <= _MAX_NAME and bool(_PATH.fullmatch(text))
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     # An upper-case letter cannot stand in a path, so such a component is meant as a host.

@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import httpx
 
-from common.errors import NotFound, SlipwayError, Unavailable
+from common.errors import NotFound, PermissionDenied, SlipwayError, Unavailable
 from executor_service.registry.access import Access
 from executor_service.registry.answers import refused, unreachable
 from executor_service.registry.manifests import ACCEPTED, MAX_MANIFEST, chosen, is_index, parse_manifest
@@ -67,7 +67,7 @@ class RegistryClient:
                     return await self._resolve(reference, platform)
             except TimeoutError:
                 failures.append(unreachable(endpoint, "it did not answer in time"))
-            except (NotFound, Unavailable) as error:
+            except (NotFound, PermissionDenied, Unavailable) as error:
                 failures.append(error)
         raise failures[-1]
 

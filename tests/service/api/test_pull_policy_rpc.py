@@ -12,6 +12,7 @@ from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.registries.endpoints import Registries
+from api_service.registries.locations import Location
 from tests.fixtures.api import Api, refused, running_api
 from tests.fixtures.fake_executor import FakeExecutor, archive, image_config
 
@@ -76,7 +77,7 @@ async def test_absent_image_that_is_not_pulled(
 
 
 async def test_default_registry_configures_short_names(executor: FakeExecutor, tmp_path: Path) -> None:
-    async with running_api(tmp_path, executor, registries=Registries(default_registry="docker.io")) as api:
+    async with running_api(tmp_path, executor, registries=Registries(default=Location(domain="docker.io"))) as api:
         await api.containers.CreateContainer(request("short"))
     assert len(executor.pulls) == 1
 
