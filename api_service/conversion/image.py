@@ -30,6 +30,7 @@ def image_to_proto(image: ImageRecord) -> image_pb2.Image:
     return image_pb2.Image(
         id=image.id,
         repo_tags=image.names,
+        repo_digests=image.digests,
         created_at=optional_timestamp(image.created),
         size=image.size,
         architecture=image.architecture,

@@ -32,7 +32,9 @@ async def list_images(engine: Engine, wanted: ImageFilter) -> Sequence[ImageReco
 def _matches(image: ImageRecord, wanted: ImageFilter) -> bool:
     if wanted.dangling is not None and wanted.dangling == bool(image.names):
         return False
-    if wanted.references and not any(_is_named(name, pattern) for name in image.names for pattern in wanted.references):
+    if wanted.references and not any(
+        _is_named(name, pattern) for name in image.references for pattern in wanted.references
+    ):
         return False
     return has_labels(image.config.labels, wanted.labels)
 
@@ -40,7 +42,7 @@ def _matches(image: ImageRecord, wanted: ImageFilter) -> bool:
 def _is_named(name: str, pattern: str) -> bool:
     """A pattern without a tag means the repository with any."""
     with contextlib.suppress(InvalidReference):
-        if name == normalise_reference(pattern).familiar:
+        if name == normalise_reference(pattern).lookup:
             return True
-    repository = name.rpartition(":")[0]
+    repository = name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(repository, pattern)

@@ -20,11 +20,11 @@ def image_name(text: str, *, field: str) -> str:
     return reference.familiar
 
 
-def refuse_more_names(image_id: str, count: int) -> None:
-    """Raises FailedPrecondition (`TOO_MANY_NAMES`) when an image is to have `count` names and may not."""
+def refuse_more_names(image_id: str, count: int, *, kind: str = "names") -> None:
+    """Raises FailedPrecondition (`TOO_MANY_NAMES`) when an image is to have `count` names, or digests, and may not."""
     if count > MAX_NAMES:
         raise FailedPrecondition(
-            f"image {image_id}: would have {count} names, at most {MAX_NAMES} are possible; remove some first",
+            f"image {image_id}: would have {count} {kind}, at most {MAX_NAMES} are possible; remove some first",
             resource_type="image",
             resource_name=image_id,
             reason="TOO_MANY_NAMES",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import PulledImage, StoredImage
+from api_service.nodes.executor import PulledImage
 from api_service.nodes.images import LayerProgress, PullSpec, RegistryCredentials
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
@@ -41,8 +42,8 @@ class PulledRecord:
 async def pull_image(
     engine: Engine, request: PullRequest, *, deadline: Deadline
 ) -> AsyncGenerator[LayerProgress | PulledRecord]:
-    """The layers' progress, then the image, which has the reference as a name unless that has a digest. Raises what
-    the node raises."""
+    """The layers' progress, then the image, which has the reference as a name unless that has a digest, and is found
+    by its digests. Raises what the node raises."""
     reference = _reference(request.reference)
     node = engine.nodes.get(request.node) if request.node else engine.nodes.place()
     spec = PullSpec(
@@ -55,7 +56,7 @@ async def pull_image(
         async for answer in answers:
             if isinstance(answer, PulledImage):
                 # The node has it: whether or not the client is still there, it is recorded.
-                recording = _record(engine, node, answer.image, reference)
+                recording = _record(engine, node, answer, reference)
                 record = await engine.jobs.finish(recording, name=f"record {answer.image.id}")
                 yield PulledRecord(image=record, digest=answer.digest)
             else:
@@ -69,10 +70,18 @@ def _reference(text: str) -> ImageReference:
         raise InvalidArgument(violations=[Violation(field="reference", description=str(error))]) from error
 
 
-async def _record(engine: Engine, node: Node, stored: StoredImage, reference: ImageReference) -> ImageRecord:
-    record = image_record(stored, node=node.name)
+async def _record(engine: Engine, node: Node, pulled: PulledImage, reference: ImageReference) -> ImageRecord:
+    """It is found by the digest that was asked for, which may be that of an index, and by its manifest's."""
+    found = image_record(pulled.image, node=node.name)
+    asked = [
+        dataclasses.replace(reference, tag="", digest=each).familiar
+        for each in (pulled.digest, reference.digest)
+        if each
+    ]
+    record = dataclasses.replace(found, digests=tuple(dict.fromkeys(asked)))
     async with engine.image_changes:
         held = await engine.images.get(record.id)
         refuse_more_names(record.id, len({*record.names, *(held.names if held else ())}))
+        refuse_more_names(record.id, len({*record.digests, *(held.digests if held else ())}), kind="digests")
         event = image_event(record, "pull", engine.clock(), name=reference.familiar)
         return await engine.images.add(record, [event])

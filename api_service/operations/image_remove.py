@@ -16,7 +16,7 @@ from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
 from api_service.records.mount import MountType
-from api_service.validation.references import InvalidReference, normalise_reference
+from api_service.validation.references import InvalidReference, normalise_reference, parse_reference
 from common.errors import FailedPrecondition
 
 _DELETE_TIME = 60.0  # seconds
@@ -34,15 +34,17 @@ async def remove_image(engine: Engine, image: str, *, force: bool, deadline: Dea
     async with engine.image_changes:
         record = await resolve_image(engine, image)
         name = _name_meant(record, image)
-        if name is not None and len(record.names) > 1 and not force:
-            await engine.images.untag(record.id, name, image_event(record, "untag", engine.clock(), name=name))
-            return RemovedImage(untagged=[name], deleted=[])
+        going = _going(record, name) if name is not None and not force else frozenset(record.references)
+        if len(going) < len(record.references):
+            events = [image_event(record, "untag", engine.clock(), name=each) for each in sorted(going)]
+            await engine.images.untag(record.id, going, events)
+            return RemovedImage(untagged=[each for each in record.references if each in going], deleted=[])
         if name is None and len(record.names) > 1 and not force:
             why = f"it has several names ({', '.join(record.names)}); remove those, or use force"
             raise _refused(record, why, "IMAGE_HAS_NAMES")
         _refuse_used(record, await _users(engine, record.id), force=force)
         await _delete(engine, record, deadline)
-        return RemovedImage(untagged=record.names, deleted=[record.id])
+        return RemovedImage(untagged=record.references, deleted=[record.id])
 
 
 async def delete_condemned(engine: Engine, image_id: str) -> None:
@@ -58,7 +60,7 @@ async def delete_condemned(engine: Engine, image_id: str) -> None:
 
 
 async def _delete(engine: Engine, record: ImageRecord, deadline: Deadline) -> None:
-    events = [image_event(record, "untag", engine.clock(), name=name) for name in record.names]
+    events = [image_event(record, "untag", engine.clock(), name=name) for name in record.references]
     events.append(image_event(record, "delete", engine.clock()))
     if await _users(engine, record.id):
         await engine.images.condemn(record.id, events)
@@ -98,12 +100,20 @@ def _shown(users: Sequence[ContainerRecord]) -> str:
 
 
 def _name_meant(image: ImageRecord, text: str) -> str | None:
-    """The name the request gave; None when it gave an id."""
+    """The name or digest the request gave; None when it gave an id."""
     try:
-        name = normalise_reference(text).familiar
+        name = normalise_reference(text).lookup
     except InvalidReference:
         return None
-    return name if name in image.names else None
+    return name if name in image.references else None
+
+
+def _going(image: ImageRecord, name: str) -> frozenset[str]:
+    """With the last tag of a repository its digests go as well, as Docker has it."""
+    repository = parse_reference(name).familiar_name
+    alike = {each for each in image.references if parse_reference(each).familiar_name == repository}
+    tags = alike & set(image.names)
+    return frozenset(alike if tags == {name} else {name})
 
 
 def _refused(image: ImageRecord, why: str, reason: str) -> FailedPrecondition:

@@ -35,7 +35,7 @@ async def _find(engine: Engine, text: str) -> ImageRecord | None:
 
 async def _named(engine: Engine, text: str) -> ImageRecord | None:
     try:
-        return await engine.images.named(normalise_reference(text).familiar)
+        return await engine.images.named(normalise_reference(text).lookup)
     except InvalidReference:
         return None
 

@@ -17,5 +17,5 @@ async def tag_image(engine: Engine, image: str, target: str) -> None:
         record = await resolve_image(engine, image)
         if name not in record.names:
             refuse_more_names(record.id, len(record.names) + 1)
-            named = dataclasses.replace(record, names=(name,))
+            named = dataclasses.replace(record, names=(name,), digests=())
             await engine.images.add(named, [image_event(record, "tag", engine.clock(), name=name)])

@@ -9,8 +9,9 @@ from api_service.records.config import ImageConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
-    """`id` is `sha256:<hex>`; `created` is in nanoseconds since the epoch, None when the image does not say; `size` in
-    bytes, unpacked; `layers` are diff ids, lowest first; `nodes` are those that hold the image.
+    """`id` is `sha256:<hex>`; `digests`, `repository@sha256:<hex>`, are the manifests it was pulled by; `created` is in
+    nanoseconds since the epoch, None when the image does not say; `size` in bytes, unpacked; `layers` are diff ids,
+    lowest first; `nodes` are those that hold the image.
 
     A `condemned` image was removed while a stopped container still needs its layers: nobody sees it, and it goes with
     its last container."""
@@ -25,3 +26,9 @@ class ImageRecord:
     layers: tuple[str, ...]
     nodes: tuple[str, ...]
     condemned: bool = False
+    digests: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All that means this image, but for its id."""
+        return (*self.names, *self.digests)

@@ -1,4 +1,4 @@
-"""The images in the store: `images/<hex id>`, and `image-names/<repository:tag>` to an id.
+"""The images in the store: `images/<hex id>`, and `image-names/<repository:tag or @digest>` to an id.
 
 A name means one image at a time; both sides of that are written in one commit.
 """
@@ -6,7 +6,7 @@ A name means one image at a time; both sides of that are written in one commit.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from api_service.records.codec import Codec
 from api_service.records.event import Event
@@ -33,7 +33,7 @@ class ImageRepository:
         return self._codec.decode(entry).record if entry is not None else None
 
     async def named(self, name: str) -> ImageRecord | None:
-        """By one of its names, `repository:tag`."""
+        """By one of its names, `repository:tag`, or digests, `repository@sha256:<hex>`."""
         entry = await self._store.get(_name_key(name))
         return await self.get(entry.value.decode()) if entry is not None else None
 
@@ -53,8 +53,8 @@ class ImageRepository:
         return self._codec.readable(await self._store.list("images/"))
 
     async def add(self, image: ImageRecord, events: Sequence[Event]) -> ImageRecord:
-        """Write the image; one that is there keeps its names and nodes and gets these as well. Its new names leave the
-        images that had them. Returns the record as written."""
+        """Write the image; one that is there keeps its names, digests and nodes and gets these as well. What
+        it is newly named by leaves the images that had it. Returns the record as written."""
         for _ in range(_MAX_ATTEMPTS):
             entry = await self._store.get(_key(image.id))
             held = self._codec.decode(entry).record if entry is not None else None
@@ -65,7 +65,7 @@ class ImageRepository:
                     value=self._codec.encode(merged),
                     expected_revision=entry.revision if entry is not None else 0,
                 ),
-                *await self._move_names(image.names, image.id),
+                *await self._move_names(image.references, image.id),
             ]
             if await self._committed(*operations, *self._events.puts(events)):
                 return merged
@@ -96,40 +96,43 @@ class ImageRepository:
                 return
         raise _contended(image_id)
 
-    async def untag(self, image_id: str, name: str, event: Event) -> None:
-        """Take the name from the image; the image stays."""
+    async def untag(self, image_id: str, references: Collection[str], events: Sequence[Event]) -> None:
+        """Take names and digests from the image; the image stays."""
         for _ in range(_MAX_ATTEMPTS):
             entry = await self._store.get(_key(image_id))
             if entry is None:
                 return
             record = self._codec.decode(entry).record
-            left = dataclasses.replace(record, names=tuple(held for held in record.names if held != name))
             if await self._committed(
-                Put(key=entry.key, value=self._codec.encode(left), expected_revision=entry.revision),
-                Delete(key=_name_key(name)),
-                *self._events.puts([event]),
+                Put(
+                    key=entry.key,
+                    value=self._codec.encode(_without(record, references)),
+                    expected_revision=entry.revision,
+                ),
+                *(Delete(key=_name_key(name)) for name in record.references if name in references),
+                *self._events.puts(events),
             ):
                 return
         raise _contended(image_id)
 
     async def condemn(self, image_id: str, events: Sequence[Event]) -> None:
-        """Take all names from the image and hide it."""
+        """Take all names and digests from the image and hide it."""
         for _ in range(_MAX_ATTEMPTS):
             entry = await self._store.get(_key(image_id))
             if entry is None:
                 return
             record = self._codec.decode(entry).record
-            hidden = dataclasses.replace(record, names=(), condemned=True)
+            hidden = dataclasses.replace(record, names=(), digests=(), condemned=True)
             if await self._committed(
                 Put(key=entry.key, value=self._codec.encode(hidden), expected_revision=entry.revision),
-                *(Delete(key=_name_key(name)) for name in record.names),
+                *(Delete(key=_name_key(name)) for name in record.references),
                 *self._events.puts(events),
             ):
                 return
         raise _contended(image_id)
 
     async def delete(self, image_id: str, events: Sequence[Event]) -> None:
-        """Remove the image with all its names."""
+        """Remove the image with all its names and digests."""
         for _ in range(_MAX_ATTEMPTS):
             entry = await self._store.get(_key(image_id))
             if entry is None:
@@ -137,7 +140,7 @@ class ImageRepository:
             record = self._codec.decode(entry).record
             if await self._committed(
                 Delete(key=entry.key, expected_revision=entry.revision),
-                *(Delete(key=_name_key(name)) for name in record.names),
+                *(Delete(key=_name_key(name)) for name in record.references),
                 *self._events.puts(events),
             ):
                 return
@@ -158,8 +161,13 @@ class ImageRepository:
             entry = await self._store.get(_key(owner))
             if entry is not None:
                 record = self._codec.decode(entry).record
-                left = dataclasses.replace(record, names=tuple(name for name in record.names if name not in lost))
-                operations.append(Put(key=entry.key, value=self._codec.encode(left), expected_revision=entry.revision))
+                operations.append(
+                    Put(
+                        key=entry.key,
+                        value=self._codec.encode(_without(record, lost)),
+                        expected_revision=entry.revision,
+                    )
+                )
         return operations
 
     async def _committed(self, *operations: Put | Delete) -> bool:
@@ -172,8 +180,17 @@ class ImageRepository:
 
 def _merged(held: ImageRecord, new: ImageRecord) -> ImageRecord:
     names = dict.fromkeys((*held.names, *new.names))
+    digests = dict.fromkeys((*held.digests, *new.digests))
     nodes = dict.fromkeys((*held.nodes, *new.nodes))
-    return dataclasses.replace(held, names=tuple(names), nodes=tuple(nodes), condemned=False)
+    return dataclasses.replace(held, names=tuple(names), digests=tuple(digests), nodes=tuple(nodes), condemned=False)
+
+
+def _without(image: ImageRecord, references: Collection[str]) -> ImageRecord:
+    return dataclasses.replace(
+        image,
+        names=tuple(name for name in image.names if name not in references),
+        digests=tuple(digest for digest in image.digests if digest not in references),
+    )
 
 
 def _contended(image_id: str) -> Aborted:

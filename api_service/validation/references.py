@@ -66,6 +66,11 @@ class ImageReference:
         return short if _split_domain(short) == (self.domain, self.path) else f"{self.domain}/{self.path}"
 
     @property
+    def lookup(self) -> str:
+        """What an image is found by, `busybox:latest` or `busybox@sha256:…`: a digest says all that a tag could."""
+        return replace(self, tag="").familiar if self.digest else self.familiar
+
+    @property
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 

@@ -120,8 +120,14 @@ async def test_missing_always_and_never(engine: Slipway, source: Registry) -> No
     assert [await says(engine, box) for box in both] == ["one", "one"]
     await source.push(image("two"), "team/app:1")
     assert await says(engine, await create(engine, name, MISSING)) == "one"
+    (digest,) = (await engine.images.InspectImage(image_pb.InspectImageRequest(image=name))).image.repo_digests
     assert await says(engine, await create(engine, name, ALWAYS)) == "two"
     assert await says(engine, await create(engine, name, NEVER)) == "two"
+    # The name has moved on, the digest means what it meant.
+    assert await says(engine, await create(engine, digest, NEVER)) == "one"
+    for text in (digest, name):
+        await engine.images.RemoveImage(image_pb.RemoveImageRequest(image=text), timeout=30)
+    assert await says(engine, await create(engine, digest)) == "one"
 
 
 async def test_short_name_from_the_default_registry_after_its_mirrors(

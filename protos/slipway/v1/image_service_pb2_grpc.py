@@ -28,8 +28,8 @@ if _version_not_supported:
 class ImageServiceStub:
     """Images: brought in as archives, named, and removed.
 
-    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`), an id (`sha256:<hex>`) or a unique prefix of
-    the id's hex. Unknown: NOT_FOUND.
+    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`, `busybox@sha256:<hex>`), an id
+    (`sha256:<hex>`) or a unique prefix of the id's hex. Unknown: NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -78,8 +78,8 @@ class ImageServiceStub:
 class ImageServiceServicer:
     """Images: brought in as archives, named, and removed.
 
-    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`), an id (`sha256:<hex>`) or a unique prefix of
-    the id's hex. Unknown: NOT_FOUND.
+    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`, `busybox@sha256:<hex>`), an id
+    (`sha256:<hex>`) or a unique prefix of the id's hex. Unknown: NOT_FOUND.
     """
 
     def LoadImage(self, request_iterator, context):
@@ -127,8 +127,8 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveImage(self, request, context):
-        """Take a name from an image, and the image itself when it was the last. FAILED_PRECONDITION while a container uses it,
-        or, by id, while it has several names, unless `force`.
+        """Take a name or digest from an image, and the image itself when it was the last; with the last tag of a repository its
+        digests go as well. FAILED_PRECONDITION while a container uses it, or, by id, while it has several names, unless `force`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,8 +183,8 @@ def add_ImageServiceServicer_to_server(servicer, server):
 class ImageService:
     """Images: brought in as archives, named, and removed.
 
-    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`), an id (`sha256:<hex>`) or a unique prefix of
-    the id's hex. Unknown: NOT_FOUND.
+    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`, `busybox@sha256:<hex>`), an id
+    (`sha256:<hex>`) or a unique prefix of the id's hex. Unknown: NOT_FOUND.
     """
 
     @staticmethod

@@ -15,8 +15,8 @@ GRPC_VERSION: str
 class ImageServiceStub:
     """Images: brought in as archives, named, and removed.
 
-    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`), an id (`sha256:<hex>`) or a unique prefix of
-    the id's hex. Unknown: NOT_FOUND.
+    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`, `busybox@sha256:<hex>`), an id
+    (`sha256:<hex>`) or a unique prefix of the id's hex. Unknown: NOT_FOUND.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -37,15 +37,15 @@ class ImageServiceStub:
     TagImage: _aio.UnaryUnaryMultiCallable[_image_service_pb2.TagImageRequest, _image_service_pb2.TagImageResponse]
     """Give an image a further name; a name that meant another image moves."""
     RemoveImage: _aio.UnaryUnaryMultiCallable[_image_service_pb2.RemoveImageRequest, _image_service_pb2.RemoveImageResponse]
-    """Take a name from an image, and the image itself when it was the last. FAILED_PRECONDITION while a container uses it,
-    or, by id, while it has several names, unless `force`.
+    """Take a name or digest from an image, and the image itself when it was the last; with the last tag of a repository its
+    digests go as well. FAILED_PRECONDITION while a container uses it, or, by id, while it has several names, unless `force`.
     """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Images: brought in as archives, named, and removed.
 
-    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`), an id (`sha256:<hex>`) or a unique prefix of
-    the id's hex. Unknown: NOT_FOUND.
+    A request names its image in `image`: a reference (`busybox`, `busybox:1.36`, `busybox@sha256:<hex>`), an id
+    (`sha256:<hex>`) or a unique prefix of the id's hex. Unknown: NOT_FOUND.
     """
 
     @_abc_1.abstractmethod
@@ -106,8 +106,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_service_pb2.RemoveImageRequest,
         context: _aio.ServicerContext[_image_service_pb2.RemoveImageRequest, _abc.Awaitable[_image_service_pb2.RemoveImageResponse]],
     ) -> _abc.Awaitable[_image_service_pb2.RemoveImageResponse]:
-        """Take a name from an image, and the image itself when it was the last. FAILED_PRECONDITION while a container uses it,
-        or, by id, while it has several names, unless `force`.
+        """Take a name or digest from an image, and the image itself when it was the last; with the last tag of a repository its
+        digests go as well. FAILED_PRECONDITION while a container uses it, or, by id, while it has several names, unless `force`.
         """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _aio.Server) -> None: ...
