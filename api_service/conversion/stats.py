@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from slipway.v1 import container_service_pb2 as pb2
 
 from api_service.conversion.times import timestamp
@@ -9,9 +11,13 @@ from api_service.nodes.stats import InterfaceStats, Process
 from api_service.operations.container_stats import Sample
 
 
-def sample_to_proto(sample: Sample) -> pb2.StreamStatsResponse:
+def samples_to_proto(samples: Iterable[Sample]) -> pb2.StreamStatsResponse:
+    return pb2.StreamStatsResponse(containers=map(_sample_to_proto, samples))
+
+
+def _sample_to_proto(sample: Sample) -> pb2.ContainerStats:
     stats = sample.stats
-    return pb2.StreamStatsResponse(
+    return pb2.ContainerStats(
         id=stats.container_id,
         name=sample.name,
         time=timestamp(stats.time),

@@ -32,9 +32,12 @@ class Sample:
     memory_limit: int
 
 
-async def stream_stats(engine: Engine, containers: Sequence[str], *, once: bool) -> AsyncGenerator[Sample]:
-    """Without `containers` all that run. Ends when all that were named are removed. Raises NotFound, FailedPrecondition
-    for a named one that does not run when it is asked for once, Unavailable."""
+async def stream_stats(engine: Engine, containers: Sequence[str], *, once: bool) -> AsyncGenerator[Sequence[Sample]]:
+    """What was measured together, never nothing; without `containers` of all that run. Ends when all that were named
+    are removed.
+
+    Raises NotFound, FailedPrecondition for a named one that does not run when it is asked for once, Unavailable.
+    """
     named = await _named(engine, containers, once=once)
     before: dict[str, ContainerStats] = {}
     due = time.monotonic()
@@ -45,10 +48,9 @@ async def stream_stats(engine: Engine, containers: Sequence[str], *, once: bool)
         found: dict[str, ContainerStats] = {}
         for node in engine.nodes.all():
             ids = named.get(node.name, ())
-            if ids or not containers:
-                async for sample in _read(node, ids, names, before):
-                    found[sample.stats.container_id] = sample.stats
-                    yield sample
+            if (ids or not containers) and (samples := await _read(node, ids, names, before)):
+                found |= {sample.stats.container_id: sample.stats for sample in samples}
+                yield samples
         if once:
             return
         before = found
@@ -70,20 +72,20 @@ async def _named(engine: Engine, containers: Sequence[str], *, once: bool) -> Ma
 
 async def _read(
     node: Node, ids: Sequence[str], names: Mapping[str, str], before: Mapping[str, ContainerStats]
-) -> AsyncGenerator[Sample]:
+) -> list[Sample]:
     deadline = Deadline.after(_READ_TIME)
     facts = await node.facts(deadline)
-    for stats in await node.executor.read_stats(ids, deadline=deadline):
-        name = names.get(stats.container_id)
-        if name is None:
-            continue
-        yield Sample(
+    return [
+        Sample(
             stats=stats,
-            name=name,
+            name=names[stats.container_id],
             online_cpus=facts.cpus,
             cpu_percent=cpu_percent(before.get(stats.container_id), stats),
             memory_limit=min(stats.memory_limit or facts.memory, facts.memory),
         )
+        for stats in await node.executor.read_stats(ids, deadline=deadline)
+        if stats.container_id in names
+    ]
 
 
 def cpu_percent(before: ContainerStats | None, now: ContainerStats) -> float:

@@ -13,7 +13,7 @@ from api_service.conversion import container as conversion
 from api_service.conversion import files as file_conversion
 from api_service.conversion import streams as stream_conversion
 from api_service.conversion.container_config import size_from_proto
-from api_service.conversion.stats import process_to_proto, sample_to_proto
+from api_service.conversion.stats import process_to_proto, samples_to_proto
 from api_service.nodes.deadline import UPLOAD_DEADLINE
 from api_service.operations.container_attach import attach_container
 from api_service.operations.container_changes import list_changes
@@ -149,11 +149,9 @@ class ContainerServicer(pb2_grpc.ContainerServiceServicer):
     async def StreamStats(
         self, request: pb2.StreamStatsRequest, context: Context
     ) -> AsyncIterator[pb2.StreamStatsResponse]:
-        async with self._long_calls.stream(
-            stream_stats(self._engine, request.containers, once=request.once)
-        ) as samples:
-            async for sample in samples:
-                yield sample_to_proto(sample)
+        async with self._long_calls.stream(stream_stats(self._engine, request.containers, once=request.once)) as rounds:
+            async for samples in rounds:
+                yield samples_to_proto(samples)
 
     async def ListProcesses(self, request: pb2.ListProcessesRequest, context: Context) -> pb2.ListProcessesResponse:
         found = await list_processes(self._engine, request.container, deadline=deadline_of(context))

@@ -175,10 +175,11 @@ async def test_statistics_of_one_that_works_and_one_that_sleeps(engine: Slipway)
     limits = resources_pb2.Resources(memory=64 * MIB, pids_limit=30)
     busy = await engine.run("sh", "-c", "while :; do :; done", name="busy", resources=limits, init=False)
     idle = await engine.run("sh", "-c", "head -c 1m /dev/zero > /x; sleep 300", name="idle", network_mode="none")
-    seen: dict[str, list[pb.StreamStatsResponse]] = {busy: [], idle: []}
+    seen: dict[str, list[pb.ContainerStats]] = {busy: [], idle: []}
     call = engine.containers.StreamStats(pb.StreamStatsRequest(), timeout=30)
-    async for sample in call:
-        seen[sample.id].append(sample)
+    async for answer in call:
+        for sample in answer.containers:
+            seen[sample.id].append(sample)
         if all(len(samples) >= 3 for samples in seen.values()):
             break
     call.cancel()
@@ -198,7 +199,9 @@ async def test_statistics_of_one_that_works_and_one_that_sleeps(engine: Slipway)
     assert dict(quiet.networks) == {}
 
     request = pb.StreamStatsRequest(containers=["busy"], once=True)
-    assert [sample.id async for sample in engine.containers.StreamStats(request)] == [busy]
+    assert [sample.id async for answer in engine.containers.StreamStats(request) for sample in answer.containers] == [
+        busy
+    ]
     await engine.kill(busy)
     with pytest.raises(grpc.aio.AioRpcError, match="is not running"):
         await engine.containers.StreamStats(request).read()

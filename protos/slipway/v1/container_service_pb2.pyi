@@ -1309,6 +1309,30 @@ Global___StreamStatsRequest: _TypeAlias = StreamStatsRequest  # noqa: Y015
 
 @_typing.final
 class StreamStatsResponse(_message.Message):
+    """What containers of one node have used, measured together; every second one such message for each node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerStats]:
+        """At least one, ordered by id."""
+
+    def __init__(
+        self,
+        *,
+        containers: _abc.Iterable[Global___ContainerStats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStatsResponse: _TypeAlias = StreamStatsResponse  # noqa: Y015
+
+@_typing.final
+class ContainerStats(_message.Message):
     """What one container has used."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1416,7 +1440,7 @@ class StreamStatsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StreamStatsResponse: _TypeAlias = StreamStatsResponse  # noqa: Y015
+Global___ContainerStats: _TypeAlias = ContainerStats  # noqa: Y015
 
 @_typing.final
 class InterfaceStats(_message.Message):

@@ -163,9 +163,9 @@ async def test_statistics_of_all_that_run(api: Api) -> None:
     first = await api.run(name="first")
     await api.create(name="created")
     call = api.containers.StreamStats(pb2.StreamStatsRequest(), timeout=10)
-    samples: list[pb2.StreamStatsResponse] = []
-    async for sample in call:
-        samples.append(sample)
+    samples: list[pb2.ContainerStats] = []
+    async for answer in call:
+        samples += answer.containers
         if len(samples) == 2:
             call.cancel()
             break
@@ -175,11 +175,17 @@ async def test_statistics_of_all_that_run(api: Api) -> None:
     assert (samples[0].online_cpus, samples[0].memory_limit) == (2, 1 << 32)
 
 
+async def test_statistics_measured_together_are_told_together(api: Api) -> None:
+    ids = [await api.run() for _ in range(3)]
+    answer = await anext(aiter(api.containers.StreamStats(pb2.StreamStatsRequest(), timeout=10)))
+    assert [sample.id for sample in answer.containers] == sorted(ids)
+
+
 async def test_statistics_once(api: Api) -> None:
     await api.run(name="web")
     await api.create(name="idle")
     once = pb2.StreamStatsRequest(containers=["web"], once=True)
-    assert [sample.name async for sample in api.containers.StreamStats(once)] == ["web"]
+    assert [sample.name async for answer in api.containers.StreamStats(once) for sample in answer.containers] == ["web"]
     refusal = await refused(
         api.containers.StreamStats(pb2.StreamStatsRequest(containers=["web", "idle"], once=True)).read()
     )

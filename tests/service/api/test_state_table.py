@@ -139,7 +139,11 @@ async def top(api: Api) -> object:
 
 async def stats(api: Api) -> object:
     request = pb2.StreamStatsRequest(containers=[NAME], once=True)
-    return [sample.name async for sample in api.containers.StreamStats(request, timeout=PATIENCE)]
+    return [
+        sample.name
+        async for answer in api.containers.StreamStats(request, timeout=PATIENCE)
+        for sample in answer.containers
+    ]
 
 
 async def changes(api: Api) -> object:
