@@ -44,6 +44,8 @@ table inet {table} {{
     }}
     chain from_containers {{
         ct state established,related accept
+        iifname . ip saddr != @subnets4 drop comment "forged source address"
+        ip6 saddr != {{ ::, fe80::/10 }} iifname . ip6 saddr != @subnets6 drop
         iifname . ip daddr @own_gateways4 accept
         iifname . ip6 daddr @own_gateways6 accept
         ip daddr @gateways4 drop comment "another network's gateway"
