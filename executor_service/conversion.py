@@ -107,10 +107,12 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
             message.network_connected.network_name = event.network_name
             message.network_connected.spec.CopyFrom(_endpoint_spec(event.spec))
             message.network_connected.endpoints.extend(_endpoint(endpoint) for endpoint in event.endpoints)
+            message.network_connected.ports.extend(_bound_port(port) for port in event.ports)
         case NetworkDisconnected() as event:
             message.network_disconnected.network_id = event.network_id
             message.network_disconnected.network_name = event.network_name
             message.network_disconnected.endpoints.extend(_endpoint(endpoint) for endpoint in event.endpoints)
+            message.network_disconnected.ports.extend(_bound_port(port) for port in event.ports)
         case ExecExited() as event:
             message.exec_exited.exec_id = event.exec_id
             message.exec_exited.error = event.error

@@ -140,21 +140,25 @@ class ExecExited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConnected:
-    """It was attached to a network. `endpoints`: the ones it has now; empty unless it runs."""
+    """It was attached to a network. `endpoints`: the ones it has now, `ports`: where it is published now;
+    empty unless it runs."""
 
     spec: EndpointSpec
     network_name: str
     endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[BoundPort, ...] = ()
     kind: Literal["network_connected"] = "network_connected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkDisconnected:
-    """It was detached from a network. `endpoints`: the ones that are left; empty unless it runs."""
+    """It was detached from a network. `endpoints`: the ones that are left, `ports`: where it is still published;
+    empty unless it runs."""
 
     network_id: str
     network_name: str
     endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[BoundPort, ...] = ()
     kind: Literal["network_disconnected"] = "network_disconnected"
 
 

@@ -125,6 +125,7 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
                 spec=_endpoint_spec_from_proto(connected.spec),
                 network_name=connected.network_name,
                 endpoints=tuple(_endpoint_from_proto(endpoint) for endpoint in connected.endpoints),
+                ports=tuple(_bound_port(port) for port in connected.ports),
             )
         case "network_disconnected":
             disconnected = message.network_disconnected
@@ -132,6 +133,7 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
                 network_id=disconnected.network_id,
                 network_name=disconnected.network_name,
                 endpoints=tuple(_endpoint_from_proto(endpoint) for endpoint in disconnected.endpoints),
+                ports=tuple(_bound_port(port) for port in disconnected.ports),
             )
         case "exec_exited":
             ended = message.exec_exited

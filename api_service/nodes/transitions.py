@@ -115,9 +115,9 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
 def _connected(record: ContainerRecord, event: NetworkConnected, time: int) -> tuple[ContainerRecord, list[Event]]:
     asked = dict(record.networking_config.endpoints)
     if event.network_name in asked:  # it was told a new name
-        return _attached(record, asked, event.endpoints), []
+        return _attached(record, asked, event), []
     asked[event.network_name] = settings_from_spec(record, event.spec)
-    attached = _attached(record, asked, event.endpoints)
+    attached = _attached(record, asked, event)
     joined = [one for one in attached.network.endpoints if one.network_id == event.spec.network_id]
     return attached, _network_events(record, "connect", time, joined)
 
@@ -131,13 +131,14 @@ def _disconnected(
         if settings.network_id != event.network_id
     }
     left = [one for one in record.network.endpoints if one.network_id == event.network_id]
-    return _attached(record, asked, event.endpoints), _network_events(record, "disconnect", time, left)
+    return _attached(record, asked, event), _network_events(record, "disconnect", time, left)
 
 
 def _attached(
-    record: ContainerRecord, asked: Mapping[str, EndpointSettings], endpoints: Sequence[Endpoint]
+    record: ContainerRecord, asked: Mapping[str, EndpointSettings], event: NetworkConnected | NetworkDisconnected
 ) -> ContainerRecord:
-    network = dataclasses.replace(record.network, endpoints=tuple(_endpoint(endpoint) for endpoint in endpoints))
+    endpoints = tuple(_endpoint(endpoint) for endpoint in event.endpoints)
+    network = dataclasses.replace(record.network, endpoints=endpoints, ports=event.ports)
     return dataclasses.replace(record, networking_config=NetworkingConfig(endpoints=asked), network=network)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import structlog
+
 from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.container import ContainerSpec, EndpointSpec, NetworkMode
 from executor_service.host_errors import host_errors
@@ -12,15 +14,18 @@ from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
 from executor_service.operations.port_targets import port_targets
+from executor_service.ports import BoundPort
 from executor_service.records import ContainerRecord
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
 
+_log = structlog.get_logger(__name__)
+
 
 async def network_connect(node: Node, *, container_id: str, endpoint: EndpointSpec) -> JournalEntry | None:
     """The `network_connected` entry; None when it was attached so already. Raises NotFound, InvalidArgument,
-    FailedPrecondition when its mode has no networks or there is none such, AlreadyExists for an address in use,
-    ResourceExhausted; everything is as it was then."""
+    FailedPrecondition when its mode has no networks or there is none such, AlreadyExists for an address in use or a
+    published port that is somebody else's by now, ResourceExhausted; everything is as it was then."""
     broken = [*id_violations(container_id), *endpoint_violations(endpoint, field="endpoint")]
     if broken:
         raise InvalidArgument(violations=broken)
@@ -65,13 +70,15 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
     sandbox = await network.connect(old.id, endpoint) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
     try:
-        event = NetworkConnected(spec=endpoint, network_name=joined.name, endpoints=endpoints)
+        ports = await _lead(node, new, sandbox) if sandbox is not None else ()
+        event = NetworkConnected(spec=endpoint, network_name=joined.name, endpoints=endpoints, ports=ports)
         entry = await node.records.transition(new.id, event, spec=new)
     except SlipwayError:
-        if record.phase.has_process and not known:
+        if before is not None and not known:
             await bounded(
                 "network", lambda: network.disconnect(old.id, endpoint.network_id), timeout=10, container=old.id
             )
+            await bounded("ports", lambda: _lead(node, old, before), timeout=10, container=old.id)
         raise
     if sandbox is not None:
         await _follow(node, new, before or sandbox, sandbox)
@@ -86,24 +93,32 @@ async def _sandbox(node: Node, record: ContainerRecord) -> Sandbox | None:
 
 
 async def _follow(node: Node, spec: ContainerSpec, before: Sandbox, after: Sandbox) -> None:
-    """What is done is done: names that cannot be answered, or ports that lead nowhere, are the log's business, not a
-    reason to go back."""
+    """What is done is done: names that cannot be answered are the log's business, not a reason to go back."""
     names, bundles = node.seams.names, node.seams.bundles
     await bounded("names", lambda: names.follow(spec, after), timeout=10, container=spec.id)
     await bounded(
         "name files", lambda: bundles.update_names(spec, before=before, after=after), timeout=10, container=spec.id
     )
-    if spec.published_ports:
-        await bounded("ports", lambda: _lead(node, spec, after), timeout=10, container=spec.id)
 
 
-async def _lead(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> None:
-    """Its gateway may be another now."""
+async def _lead(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> tuple[BoundPort, ...]:
+    """Its gateway may be another now, or be there again; without one it has no port."""
     targets = port_targets(node, spec, sandbox)
-    if targets.ipv4 or targets.ipv6:
-        await node.seams.ports.publish(spec.id, spec.published_ports, targets=targets)
-    else:
-        await node.seams.ports.withdraw(spec.id)
+    if spec.published_ports and (targets.ipv4 or targets.ipv6):
+        return tuple(await node.seams.ports.publish(spec.id, spec.published_ports, targets=targets))
+    await node.seams.ports.withdraw(spec.id)
+    return ()
+
+
+async def _lead_on(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> tuple[BoundPort, ...]:
+    """It is detached already: what cannot be led to where it still is (an address of a family that it has no more) is
+    published no more, and so are its other ports."""
+    try:
+        return await _lead(node, spec, sandbox)
+    except SlipwayError as error:
+        _log.warning("ports are withdrawn", container=spec.id, error=error.message)
+        await bounded("ports", lambda: node.seams.ports.withdraw(spec.id), timeout=10, container=spec.id)
+        return ()
 
 
 async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:
@@ -112,7 +127,8 @@ async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, n
     endpoints = sandbox.endpoints if sandbox is not None else ()
     known = node.seams.networks.find(network_id)
     name = known.name if known is not None else ""
-    event = NetworkDisconnected(network_id=network_id, network_name=name, endpoints=endpoints)
+    ports = await _lead_on(node, new, sandbox) if sandbox is not None else ()
+    event = NetworkDisconnected(network_id=network_id, network_name=name, endpoints=endpoints, ports=ports)
     entry = await node.records.transition(new.id, event, spec=new)
     if sandbox is not None:
         await _follow(node, new, before or sandbox, sandbox)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ import pytest
 import pytest_asyncio
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
+from slipway.v1 import network_service_pb2 as network_pb
 
+from tests.fixtures.frames import send_datagram
 from tests.fixtures.netns import Namespace, command, new_namespace, open_namespace
 from tests.fixtures.slipway import Slipway, installed
 
@@ -176,21 +177,6 @@ async def test_a_port_of_one_address_is_reached_there_only(world: World) -> None
     await engine.remove(box)
 
 
-def inject(sender: Namespace, interface: str, *, source: str, router: str, port: int) -> None:
-    """Send a datagram for 127.0.0.1 over the wire, which no honest machine does. udp(7), packet(7)"""
-    payload = b"intruder"
-    datagram = struct.pack("!HHHH", 4000, port, 8 + len(payload), 0) + payload
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 1, 0, 64, socket.IPPROTO_UDP, 0)
-    head += socket.inet_aton(source) + socket.inet_aton("127.0.0.1")
-    total = sum(struct.unpack("!10H", head))
-    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    head = head[:10] + struct.pack("!H", checksum) + head[12:]
-    with sender.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind((interface, 0))
-        own = wire.getsockname()[4]
-        wire.send(bytes.fromhex(router.replace(":", "")) + own + b"\x08\x00" + head + datagram)
-
-
 async def test_nobody_outside_reaches_loopback_or_a_container_directly(world: World) -> None:
     engine, outside = world.engine, world.outside
     box = await published(engine, {"80": [("127.0.0.1", "8083")], "80/udp": [("127.0.0.1", "8083")]})
@@ -212,8 +198,11 @@ async def test_nobody_outside_reaches_loopback_or_a_container_directly(world: Wo
         service.bind(("127.0.0.1", 8085))
         service.settimeout(0.3)
         for port in (8083, 8085):
-            inject(outside, "outside", source=OUTSIDE_V4, router=routers["uplink"], port=port)
-            inject(itself, "eth0", source=settings.ip_address, router=routers[bridge], port=port)
+            for sender, interface, source, router in (
+                (outside, "outside", OUTSIDE_V4, routers["uplink"]),
+                (itself, "eth0", settings.ip_address, routers[bridge]),
+            ):
+                send_datagram(sender, interface, source=source, destination="127.0.0.1", port=port, router=router)
         for reached in (service, published_service):
             with pytest.raises(TimeoutError):
                 reached.recvfrom(64)
@@ -296,6 +285,33 @@ async def test_datagrams_follow_the_port_to_another_container(world: World) -> N
                 client.sendto(b"%d" % number, (HOST_V4, 8094))
                 assert server.recvfrom(64) == (b"%d" % number, (OUTSIDE_V4, 5353))
             await engine.remove(box)
+
+
+async def test_ports_are_shown_and_held_only_while_there_is_a_way_to_them(world: World) -> None:
+    engine = world.engine
+    await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name="inner", internal=True), timeout=30)
+    box = await published(engine, {"80": [("", "8105")], "81": [("", "")]})
+    before = await ports_of(engine, box)
+    inner = network_pb.ConnectContainerRequest(network="inner", container=box)
+    await engine.networks.ConnectContainer(inner, timeout=30)
+    assert await ports_of(engine, box) == before
+    await engine.networks.DisconnectContainer(
+        network_pb.DisconnectContainerRequest(network="bridge", container=box), timeout=30
+    )
+    assert await ports_of(engine, box) == {}
+    again = network_pb.ConnectContainerRequest(network="bridge", container=box)
+    other = await published(engine, {"80": [("", "8105")]})
+    with pytest.raises(grpc.aio.AioRpcError, match="port is already allocated by container") as caught:
+        await engine.networks.ConnectContainer(again, timeout=30)
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert set((await engine.inspect(box)).network_settings.networks) == {"inner"}
+    assert await seen_by(world, other, world.outside, HOST_V4, 8105) == OUTSIDE_V4
+    await engine.remove(other)
+    await engine.networks.ConnectContainer(again, timeout=30)
+    assert await ports_of(engine, box) == before
+    assert await seen_by(world, box, world.outside, HOST_V6, 8105) == OUTSIDE_V6
+    await engine.remove(box)
+    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="inner"), timeout=30)
 
 
 async def test_the_rules_are_right_after_the_executor_was_killed(world: World) -> None:

@@ -1045,6 +1045,7 @@ class NetworkConnected(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     NETWORK_NAME_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     network_name: _builtins.str
     """Name of the network."""
     @_builtins.property
@@ -1055,16 +1056,21 @@ class NetworkConnected(_message.Message):
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """The attachments it has now, in the order of their interfaces; empty unless it runs."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundPort]:
+        """Its published ports that lead to it now, once for each address of the node; empty unless it runs."""
+
     def __init__(
         self,
         *,
         spec: _container_spec_pb2.EndpointSpec | None = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         network_name: _builtins.str = ...,
+        ports: _abc.Iterable[Global___BoundPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_name", b"network_name", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_name", b"network_name", "ports", b"ports", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1079,6 +1085,7 @@ class NetworkDisconnected(_message.Message):
     NETWORK_ID_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     NETWORK_NAME_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     """Id of the network."""
     network_name: _builtins.str
@@ -1087,16 +1094,21 @@ class NetworkDisconnected(_message.Message):
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """The attachments that are left, in the order of their interfaces; empty unless it runs."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundPort]:
+        """Its published ports that lead to it now, once for each address of the node; empty unless it runs."""
+
     def __init__(
         self,
         *,
         network_id: _builtins.str = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         network_name: _builtins.str = ...,
+        ports: _abc.Iterable[Global___BoundPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_id", b"network_id", "network_name", b"network_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
