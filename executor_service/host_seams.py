@@ -13,8 +13,8 @@ from executor_service.dns.service import NameServer
 from executor_service.mount_staging import HostMounts
 from executor_service.network import port_leases
 from executor_service.network import records as network_records
-from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.network.port_publisher import HostPorts
+from executor_service.network.sandboxes import Sandboxes
 from executor_service.network.table_watch import TableWatch
 from executor_service.node_bundles import NodeBundles
 from executor_service.node_cgroups import NodeCgroups
@@ -58,7 +58,7 @@ async def open_seams(
         Database(paths.database, schema=SCHEMA) as database,
         open_storage(paths.storage, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
-        BridgeNetwork(bridge, database, mapping) as network,
+        Sandboxes(bridge, database, mapping) as network,
         TableWatch(bridge.table, network.networks.restore_rules),
         NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,

@@ -18,7 +18,7 @@ from executor_service.config import ResetSettings
 from executor_service.host_seams import SCHEMA
 from executor_service.instance_lock import instance_lock
 from executor_service.mount_staging import remove_staged
-from executor_service.network.bridge_network import BridgeNetwork
+from executor_service.network.sandboxes import Sandboxes
 from executor_service.node_bundles import container_ids
 from executor_service.oci.cgroup_parents import remove_all_parents
 from executor_service.oci.cgroups import CgroupTree
@@ -66,7 +66,7 @@ async def _remove_network(settings: ResetSettings) -> None:
     paths = settings.paths
     try:
         async with Database(paths.database, schema=SCHEMA) as database:
-            await BridgeNetwork(settings.bridge_config, database).teardown()
+            await Sandboxes(settings.bridge_config, database).teardown()
     except SlipwayError as error:
         if error.reason != "DATABASE_CORRUPT":
             raise
@@ -74,7 +74,7 @@ async def _remove_network(settings: ResetSettings) -> None:
         for suffix in ("", "-wal", "-shm"):
             paths.database.with_name(f"{paths.database.name}{suffix}").unlink(missing_ok=True)
         async with Database(paths.database, schema=SCHEMA) as database:
-            await BridgeNetwork(settings.bridge_config, database).teardown()
+            await Sandboxes(settings.bridge_config, database).teardown()
 
 
 def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:

@@ -134,6 +134,8 @@ def _filled(network: Network) -> list[tuple[str, list[str]]]:
 
 
 def _elements(network: Network) -> dict[str, list[str]]:
+    if not network.through_host:
+        return {}
     bridge = f'"{network.bridge}"'
     found = {
         "bridges": [bridge],

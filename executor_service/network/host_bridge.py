@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from socket import AF_INET, AF_INET6
@@ -18,6 +17,7 @@ from typing import Any
 from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the package ships no types
 
 from common.errors import FailedPrecondition
+from executor_service.network.driver import HostLink
 from executor_service.network.network import Network
 
 _DEFAULT_MTU = 1500
@@ -29,16 +29,7 @@ _LONGEST_DEFAULT_ROUTE = 1  # a VPN's 0.0.0.0/1 and 128.0.0.0/1 are its way to s
 Message = Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bridge:
-    """The bridge as it stands: its interface index and MTU (bytes); `created` when this call made it."""
-
-    index: int
-    mtu: int
-    created: bool
-
-
-def ensure_bridge(network: Network, owner: Path) -> Bridge:
+def ensure_bridge(network: Network, owner: Path) -> HostLink:
     """Make or adopt the bridge, with the gateways' addresses, and bring it up. Idempotent; undone when it fails.
 
     Raises FailedPrecondition when the name is somebody else's or a subnet is in use elsewhere on the host."""
@@ -58,7 +49,7 @@ def ensure_bridge(network: Network, owner: Path) -> Bridge:
             if existing is None:
                 kernel.link("del", index=index)
             raise
-        return Bridge(index=index, mtu=mtu, created=existing is None)
+        return HostLink(index=index, mtu=mtu, created=existing is None)
 
 
 def delete_bridge(network: Network, owner: Path) -> None:

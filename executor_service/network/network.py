@@ -12,6 +12,10 @@ from executor_service.network.ipam import AddressPool
 DEFAULT_NETWORK = "bridge"  # id and name of the one that the executor makes itself
 
 
+class Driver(StrEnum):
+    BRIDGE = "bridge"
+
+
 class GatewayMode(StrEnum):
     NAT = "nat"
     ROUTED = "routed"
@@ -34,6 +38,7 @@ class NetworkSpec:
 
     id: str
     name: str
+    driver: Driver = Driver.BRIDGE
     ipv4: SubnetSpec | None = None
     ipv6: SubnetSpec | None = None
     bridge: str = ""
@@ -65,6 +70,7 @@ class Network:
     id: str
     name: str
     bridge: str
+    driver: Driver = Driver.BRIDGE
     ipv4: Subnet | None = None
     ipv6: Subnet | None = None
     mtu: int = 0
@@ -75,10 +81,15 @@ class Network:
     def subnets(self) -> tuple[Subnet, ...]:
         return tuple(subnet for subnet in (self.ipv4, self.ipv6) if subnet is not None)
 
+    @property
+    def through_host(self) -> bool:
+        """Whether its packets pass the host's own network stack: rules and published ports are for those alone."""
+        return self.driver is Driver.BRIDGE
+
     def fits(self, spec: NetworkSpec) -> bool:
         """Whether it is what the specification asks for, whatever was chosen for what that leaves open."""
         return (
-            (self.name, self.internal, self.icc) == (spec.name, spec.internal, spec.icc)
+            (self.driver, self.name, self.internal, self.icc) == (spec.driver, spec.name, spec.internal, spec.icc)
             and spec.bridge in {"", self.bridge}
             and spec.mtu in {0, self.mtu}
             and _fits(self.ipv4, spec.ipv4)

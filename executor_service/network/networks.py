@@ -1,14 +1,13 @@
-"""The node's networks: the default one and those that are asked for, each a bridge with its addresses and rules.
+"""The node's networks: the default one and those that are asked for, with their addresses and rules.
 
-A network is on record before its bridge is made, and until after it is gone: whatever a crash leaves is made good by
-the next set-up, which makes every bridge that is on record, or by the removal that is asked for again.
+A network is on record before its driver has made anything, and until after that is gone: whatever a crash leaves is
+made good by the next set-up, which makes everything that is on record, or by the removal that is asked for again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -19,10 +18,22 @@ import structlog
 from common.errors import FailedPrecondition, ResourceExhausted
 from common.sqlite import Database
 from executor_service.network import firewall, forwarding, host_bridge, port_leases, records
+from executor_service.network.bridge_driver import BridgeDriver
 from executor_service.network.config import NETWORK_PREFIX, BridgeConfig
+from executor_service.network.driver import HostLink, NetworkDriver
 from executor_service.network.ipam import free_subnet
-from executor_service.network.network import DEFAULT_NETWORK, Network, NetworkSpec, Subnet, SubnetSpec, resolve_subnet
+from executor_service.network.network import (
+    DEFAULT_NETWORK,
+    Driver,
+    Network,
+    NetworkSpec,
+    Subnet,
+    SubnetSpec,
+    resolve_subnet,
+)
 from executor_service.network.port_leases import Lease
+from executor_service.network.sandbox import Endpoint
+from executor_service.network.wiring import Attachment
 from executor_service.network.worker import to_the_end
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +66,8 @@ class Networks:
         self._config = config
         self._database = database
         self._networks: dict[str, Network] = {}
-        self._bridges: dict[str, host_bridge.Bridge] = {}
+        self._links: dict[str, HostLink] = {}
+        self._drivers: Mapping[Driver, NetworkDriver] = {Driver.BRIDGE: BridgeDriver(config.run_directory)}
         self._changing = asyncio.Lock()
 
     async def set_up(self) -> None:
@@ -64,14 +76,14 @@ class Networks:
         stored = await self._database.read(records.networks)
         ports = await self._database.read(port_leases.active)
         default = self._config.default_network
-        self._bridges[default.id] = await to_the_end(asyncio.to_thread(self._set_up, default, stored, ports))
+        self._links[default.id] = await to_the_end(asyncio.to_thread(self._set_up, default, stored, ports))
         self._networks = {network.id: network for network in (default, *stored)}
         for network in stored:
             try:
-                self._bridges[network.id] = await to_the_end(asyncio.to_thread(self._ensure, network))
+                self._links[network.id] = await to_the_end(asyncio.to_thread(self._driver(network).ensure, network))
             except (FailedPrecondition, OSError) as error:
                 _log.error("network cannot be set up", network=network.name, error=str(error))
-        _log.info("networks ready", networks=len(self._networks), mtu=self._bridges[default.id].mtu)
+        _log.info("networks ready", networks=len(self._networks), mtu=self._links[default.id].mtu)
 
     async def create(self, spec: NetworkSpec) -> Network:
         async with self._changing:
@@ -79,7 +91,7 @@ class Networks:
             if existing is not None and not existing.fits(spec):
                 raise _refused(spec.id, f"network '{spec.name}' is there with other settings", reason="NETWORK_DIFFERS")
             network = existing or await self._record(spec)
-            if network.id not in self._bridges:
+            if network.id not in self._links:
                 await to_the_end(self._realise(network))
             return network
 
@@ -113,23 +125,31 @@ class Networks:
     def find(self, network_id: str) -> Network | None:
         return self._networks.get(network_id)
 
-    def get(self, network_id: str) -> tuple[Network, host_bridge.Bridge]:
-        """The network with its bridge. Raises FailedPrecondition."""
-        network, bridge = self._networks.get(network_id), self._bridges.get(network_id)
+    def get(self, network_id: str) -> tuple[Network, HostLink]:
+        """The network with what it stands on. Raises FailedPrecondition."""
+        network, link = self._networks.get(network_id), self._links.get(network_id)
         if network is None:
             raise _refused(network_id, f"there is no network {network_id!r} on this node", reason="NO_SUCH_NETWORK")
-        if bridge is None:
+        if link is None:
             why = f"network '{network.name}' could not be set up; the executor's log says why, at its last start"
             raise _refused(network_id, why, reason="BRIDGE_UNAVAILABLE")
-        return network, bridge
+        return network, link
 
-    def stands(self, network_id: str) -> bool:
-        """Whether the network's bridge is there, and the one that was made."""
-        network, bridge = self._networks.get(network_id), self._bridges.get(network_id)
-        try:
-            return network is not None and bridge is not None and socket.if_nametoindex(network.bridge) == bridge.index
-        except OSError:
-            return False
+    def attachment(self, endpoint: Endpoint, *, name: str) -> Attachment:
+        """The endpoint's interface; of a network that cannot be had, one that can only be deleted."""
+        network = self._networks[endpoint.network_id]
+        link = self._links.get(network.id)
+        return self._driver(network).attachment(network, link, name=name, endpoint=endpoint)
+
+    def gone(self, network_id: str) -> str:
+        """What is to be said when what the network stood on is there no more; empty while it is."""
+        network, link = self._networks.get(network_id), self._links.get(network_id)
+        if network is None or link is None or self._driver(network).stands(network, link):
+            return ""
+        return self._driver(network).gone(network)
+
+    def _driver(self, network: Network) -> NetworkDriver:
+        return self._drivers[network.driver]
 
     async def teardown(self) -> None:
         """Remove every network, the default one and the table included. Idempotent."""
@@ -137,9 +157,9 @@ class Networks:
         for network in stored:
             await to_the_end(self._delete(network))
         await to_the_end(asyncio.to_thread(self._take_down))
-        self._networks, self._bridges = {}, {}
+        self._networks, self._links = {}, {}
 
-    def _set_up(self, default: Network, stored: Sequence[Network], ports: Sequence[Lease]) -> host_bridge.Bridge:
+    def _set_up(self, default: Network, stored: Sequence[Network], ports: Sequence[Lease]) -> HostLink:
         try:
             with ExitStack() as undo:
                 forwarding.enable_forwarding()
@@ -161,11 +181,6 @@ class Networks:
         firewall.remove_table(self._config.table)
         host_bridge.delete_bridge(self._config.default_network, self._config.run_directory)
 
-    def _ensure(self, network: Network) -> host_bridge.Bridge:
-        bridge = host_bridge.ensure_bridge(network, self._config.run_directory)
-        forwarding.route_localnet(network.bridge)
-        return bridge
-
     async def _record(self, spec: NetworkSpec) -> Network:
         network = await asyncio.to_thread(self._resolve, spec)
         self._check_ours(network)
@@ -175,7 +190,7 @@ class Networks:
     async def _realise(self, network: Network) -> None:
         self._networks[network.id] = network
         try:
-            bridge = await asyncio.to_thread(self._ensure, network)
+            link = await asyncio.to_thread(self._driver(network).ensure, network)
             await asyncio.to_thread(firewall.add_network, self._config.table, network)
         except OSError as error:
             await self._remove(network)
@@ -183,15 +198,15 @@ class Networks:
         except BaseException:
             await self._remove(network)
             raise
-        self._bridges[network.id] = bridge
+        self._links[network.id] = link
 
     async def _remove(self, network: Network) -> None:
-        self._bridges.pop(network.id, None)
+        self._links.pop(network.id, None)
         await self._delete(network)
         self._networks.pop(network.id, None)
 
     async def _delete(self, network: Network) -> None:
-        await asyncio.to_thread(host_bridge.delete_bridge, network, self._config.run_directory)
+        await asyncio.to_thread(self._driver(network).delete, network)
         if self._networks:
             await asyncio.to_thread(firewall.remove_network, self._config.table, network)
         await self._database.write(partial(records.delete_network, network_id=network.id))
@@ -202,6 +217,7 @@ class Networks:
         return Network(
             id=spec.id,
             name=spec.name,
+            driver=spec.driver,
             bridge=spec.bridge or f"{_BRIDGE_PREFIX}{spec.id[:_BRIDGE_ID_LENGTH]}",
             ipv4=self._subnet(spec.ipv4, self._config.ipv4_base, used),
             ipv6=self._subnet(spec.ipv6, self._config.ipv6_base, used),

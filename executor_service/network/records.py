@@ -7,17 +7,16 @@ sandbox was finished is not written down: its pin says so (see pins).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from functools import partial
 
 from pydantic import TypeAdapter
 
-from common.errors import AlreadyExists, InvalidArgument, ResourceExhausted, Violation
 from executor_service.container import EndpointSpec, NetworkMode
-from executor_service.network.ipam import next_free
+from executor_service.network.address_leases import leased_address
 from executor_service.network.mac import checked_mac, random_mac
-from executor_service.network.network import Network, Subnet
+from executor_service.network.network import Network
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS networks (
@@ -195,10 +194,11 @@ def add_endpoint(
         "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, '', '', ?)",
         (token, record.token, network.id, endpoint.interface, endpoint.mac_address, endpoint.gateway_priority),
     )
+    lease = partial(leased_address, connection, network, endpoint=token)
     endpoint = replace(
         endpoint,
-        ipv4_address=_address(connection, network, network.ipv4, endpoint=token, wanted=spec.ipv4_address, version=4),
-        ipv6_address=_address(connection, network, network.ipv6, endpoint=token, wanted=spec.ipv6_address, version=6),
+        ipv4_address=lease(network.ipv4, wanted=spec.ipv4_address, version=4),
+        ipv6_address=lease(network.ipv6, wanted=spec.ipv6_address, version=6),
     )
     connection.execute(
         "UPDATE network_endpoints SET ipv4_address = ?, ipv6_address = ? WHERE token = ?",
@@ -211,90 +211,6 @@ def add_endpoint(
 def delete_endpoint(connection: sqlite3.Connection, token: str) -> None:
     """Remove the endpoint and free its addresses."""
     connection.execute("DELETE FROM network_endpoints WHERE token = ?", (token,))
-
-
-def _address(
-    connection: sqlite3.Connection,
-    network: Network,
-    subnet: Subnet | None,
-    *,
-    endpoint: str,
-    wanted: str,
-    version: int,
-) -> str:
-    field = f"ipv{version}_address"
-    if subnet is None:
-        if wanted:
-            raise _unfit(field, f"{wanted} cannot be had: network '{network.name}' has no IPv{version} addresses")
-        return ""
-    if wanted:
-        return _lease_fixed(connection, network, subnet, endpoint=endpoint, wanted=wanted, field=field)
-    return _lease_next(connection, network, subnet, endpoint=endpoint)
-
-
-def _lease_fixed(
-    connection: sqlite3.Connection, network: Network, subnet: Subnet, *, endpoint: str, wanted: str, field: str
-) -> str:
-    try:
-        address = ip_address(wanted)
-    except ValueError as error:
-        raise _unfit(field, f"{wanted!a} is no IP address") from error
-    if not subnet.pool.gives(address):
-        raise _unfit(
-            field,
-            f"{wanted} is not for containers of network '{network.name}': give an address of {subnet.subnet} that is "
-            f"neither its first nor last, nor the gateway {subnet.gateway}, nor reserved",
-        )
-    packed = address.packed
-    held = (
-        "SELECT sandbox_id FROM network_leases JOIN network_endpoints ON endpoint = network_endpoints.token "
-        "JOIN network_sandboxes ON sandbox = network_sandboxes.token "
-        "WHERE network_leases.network = ? AND address = ?"
-    )
-    row = connection.execute(held, (network.id, packed)).fetchone()
-    if row is not None:
-        holder = f"container '{row[0]}'" if row[0] is not None else "a sandbox that was prepared ahead"
-        raise AlreadyExists(
-            f"network '{network.name}': address {wanted} is in use by {holder}; choose another one, or end that",
-            resource_type="address",
-            resource_name=wanted,
-            reason="ADDRESS_IN_USE",
-            metadata={"network": network.name, "holder": row[0] or ""},
-        )
-    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
-    return str(address)
-
-
-def _lease_next(connection: sqlite3.Connection, network: Network, subnet: Subnet, *, endpoint: str) -> str:
-    pool, version = subnet.pool, subnet.subnet.version
-    cursor = connection.execute(
-        "SELECT address FROM network_cursors WHERE network = ? AND version = ?", (network.id, version)
-    ).fetchone()
-
-    def taken_from(low: int) -> Iterator[int]:
-        statement = "SELECT address FROM network_leases WHERE network = ? AND address BETWEEN ? AND ? ORDER BY address"
-        for (address,) in connection.execute(statement, (network.id, pool.pack(low), pool.pack(pool.last))):
-            # Blobs compare byte by byte, so the other family's addresses fall in between.
-            if len(address) == subnet.subnet.max_prefixlen // 8:
-                yield int.from_bytes(address, "big")
-
-    after = None if cursor is None else int.from_bytes(cursor[0], "big")
-    free = next_free(pool, after=after, taken_from=taken_from)
-    if free is None:
-        raise ResourceExhausted(
-            f"network '{network.name}': no address of {subnet.ip_range} is free, all {pool.capacity} are leased; "
-            "remove containers that are no longer needed, or use a network with a larger subnet",
-            reason="ADDRESSES_EXHAUSTED",
-            metadata={"network": network.name, "subnet": str(subnet.subnet), "leased": str(pool.capacity)},
-        )
-    packed = pool.pack(free)
-    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
-    connection.execute("INSERT OR REPLACE INTO network_cursors VALUES (?, ?, ?)", (network.id, version, packed))
-    return str(ip_address(packed))
-
-
-def _unfit(field: str, description: str) -> InvalidArgument:
-    return InvalidArgument(violations=[Violation(field=field, description=description)])
 
 
 def _free_interface(taken: set[str]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from executor_service.network import syscalls
 from executor_service.network.pins import PinDirectory
@@ -22,30 +23,27 @@ from executor_service.network.rtnetlink import (
     Request,
     add_address,
     bring_up,
-    create_veth,
     delete_default_route,
-    delete_link,
-    set_bridge_port,
     set_default_route,
 )
 from executor_service.network.sandbox import Endpoint
 from executor_service.user_namespaces import Owner, network_namespace
 
 _LOOPBACK = 1
-_GONE = frozenset({errno.ENODEV})
 _NO_ROUTE = frozenset({errno.ESRCH})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
-    """Where the sandbox is plugged in: the bridge's index, the name of the veth's end on the host, bytes of MTU.
-    `isolated`: the bridge passes nothing between it and its like."""
+class Attachment(Protocol):
+    """An interface of a sandbox, as its network's driver makes it."""
 
-    bridge: int
-    host_interface: str
-    mtu: int
-    endpoint: Endpoint
-    isolated: bool = False
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    def create(self, namespace: int) -> Sequence[Request]:
+        """To be sent from the host's namespace: the interface is born inside `namespace` (a descriptor), and down."""
+
+    def delete(self, host: Channel, inside: Channel) -> None:
+        """Idempotent. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,17 +89,17 @@ def attach(pins: PinDirectory, token: str, attachment: Attachment, gateways: Gat
             _plug(host, inside, namespace, attachment)
             _route(inside, gateways, replace=True)
         except OSError:
-            host.send([delete_link(attachment.host_interface)], tolerate=_GONE)
+            attachment.delete(host, inside)
             raise
 
 
-def detach(pins: PinDirectory, token: str, host_interface: str, gateways: Gateways) -> None:
+def detach(pins: PinDirectory, token: str, attachment: Attachment, gateways: Gateways) -> None:
     """Idempotent. Raises OSError."""
     with ExitStack() as stack:
         host = stack.enter_context(Channel())
         syscalls.enter_network(_opened(stack, pins.of(token)))
         inside = stack.enter_context(Channel())
-        host.send([delete_link(host_interface)], tolerate=_GONE)
+        attachment.delete(host, inside)
         _route(inside, gateways, replace=True)
 
 
@@ -116,19 +114,7 @@ def _plug(host: Channel, inside: Channel, namespace: int, attachment: Attachment
     # The gateway is given; a router advertisement, from whichever container, must not change it.
     Path("/proc/sys/net/ipv6/conf/default/accept_ra").write_bytes(b"0")
     Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_bytes(b"0" if endpoint.ipv6_address else b"1")
-    host.send(
-        [
-            create_veth(
-                name=attachment.host_interface,
-                bridge=attachment.bridge,
-                mtu=attachment.mtu,
-                peer=endpoint.interface,
-                peer_mac=endpoint.mac_address,
-                namespace=namespace,
-            ),
-            set_bridge_port(attachment.host_interface, isolated=attachment.isolated),
-        ]
-    )
+    host.send(attachment.create(namespace))
     index = socket.if_nametoindex(endpoint.interface)
     inside.send([*_addresses(endpoint, index), bring_up(index)])
 

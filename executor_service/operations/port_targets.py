@@ -11,7 +11,8 @@ from executor_service.node import Node
 
 
 def port_targets(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> Targets:
-    """Empty for a family in which it has no gateway: only internal networks, or none."""
+    """Empty for a family in which it has no gateway: only internal networks, or none; and for one in which what it
+    answers would not pass the host."""
     priorities = {endpoint.network_id: endpoint.gateway_priority for endpoint in spec.endpoints}
     endpoints = {endpoint.network_id: endpoint for endpoint in sandbox.endpoints}
     order = gateway_order(
@@ -19,8 +20,9 @@ def port_targets(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> Targets:
         for network_id in endpoints
         if (network := node.seams.networks.find(network_id)) is not None
     )
-    found = [endpoints[network.id] for network in order]
+    ipv4 = next((network for network in order if network.ipv4 is not None), None)
+    ipv6 = next((network for network in order if network.ipv6 is not None), None)
     return Targets(
-        ipv4=next((endpoint.ipv4_address for endpoint in found if endpoint.ipv4_address), ""),
-        ipv6=next((endpoint.ipv6_address for endpoint in found if endpoint.ipv6_address), ""),
+        ipv4=endpoints[ipv4.id].ipv4_address if ipv4 is not None and ipv4.through_host else "",
+        ipv6=endpoints[ipv6.id].ipv6_address if ipv6 is not None and ipv6.through_host else "",
     )

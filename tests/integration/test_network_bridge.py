@@ -13,7 +13,7 @@ import pytest
 from common.errors import FailedPrecondition
 from executor_service.container import NetworkMode
 from executor_service.network import firewall
-from executor_service.network.bridge_network import BridgeNetwork
+from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, interfaces, node_state
 from tests.fixtures.netns import command
 
@@ -60,7 +60,7 @@ async def test_entering_again_adopts_the_bridge_and_keeps_other_tables(tmp_path:
             ruleset = command("nft", "list", "ruleset")
             index = command("ip", "-o", "link", "show", "swtest0").split(":")[0]
             sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
-            async with BridgeNetwork(config, database) as again:
+            async with Sandboxes(config, database) as again:
                 assert await again.list() == [sandbox]
             assert command("ip", "-o", "link", "show", "swtest0").split(":")[0] == index
             assert command("nft", "list", "ruleset") == ruleset
@@ -86,7 +86,7 @@ async def test_our_bridge_with_another_subnet_is_refused(tmp_path: Path) -> None
         await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         other = replace(config, ipv4_subnet=IPv4Network("172.31.0.0/24"))
         with pytest.raises(FailedPrecondition, match=r"carries the address 172\.30\.0\.1"):
-            async with BridgeNetwork(other, database):
+            async with Sandboxes(other, database):
                 pytest.fail("must not come up")
 
 
@@ -127,7 +127,7 @@ async def test_a_bridge_made_by_a_failing_start_is_removed_again(
     before = _traces()
     monkeypatch.setattr(firewall, "install_table", refuse)
     async with node_state(tmp_path) as database:
-        network = BridgeNetwork(bridge_config(tmp_path), database)
+        network = Sandboxes(bridge_config(tmp_path), database)
         with pytest.raises(FailedPrecondition, match="no nftables today"):
             await network.__aenter__()
         assert _traces() == before

@@ -15,7 +15,7 @@ import pytest
 from common.errors import FailedPrecondition, Internal, ResourceExhausted
 from executor_service.container import NetworkMode
 from executor_service.network import pins, rtnetlink, syscalls
-from executor_service.network.bridge_network import BridgeNetwork
+from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, interfaces, network_descriptors, node_state
 from tests.fixtures.netns import command, open_namespace
 
@@ -30,7 +30,7 @@ STEPS = [
 
 
 @pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[BridgeNetwork]:
+async def network(tmp_path: Path) -> AsyncIterator[Sandboxes]:
     async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database) as made:
         yield made
 
@@ -52,7 +52,7 @@ def _intercept(
     monkeypatch.setattr(owner, name, intercepted)
 
 
-async def _assert_nothing_left(network: BridgeNetwork, tmp_path: Path, before: set[str], descriptors: int) -> None:
+async def _assert_nothing_left(network: Sandboxes, tmp_path: Path, before: set[str], descriptors: int) -> None:
     assert await network.list() == []
     assert list((tmp_path / "netns").iterdir()) == []
     with sqlite3.connect(tmp_path / "state.db") as connection:
@@ -66,7 +66,7 @@ async def _assert_nothing_left(network: BridgeNetwork, tmp_path: Path, before: s
 
 @pytest.mark.parametrize(("owner", "name", "after"), STEPS)
 async def test_a_failure_at_any_step_leaves_nothing_and_a_repeat_succeeds(
-    network: BridgeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: int
+    network: Sandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: int
 ) -> None:
     def fail() -> None:
         raise OSError(errno.EIO, "the disk of the network is broken")
@@ -82,7 +82,7 @@ async def test_a_failure_at_any_step_leaves_nothing_and_a_repeat_succeeds(
 
 @pytest.mark.parametrize(("owner", "name", "after"), STEPS)
 async def test_a_cancel_at_any_step_leaves_nothing(
-    network: BridgeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: int
+    network: Sandboxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: int
 ) -> None:
     loop = asyncio.get_running_loop()
     reached, release = asyncio.Event(), threading.Event()
@@ -105,7 +105,7 @@ async def test_a_cancel_at_any_step_leaves_nothing(
     await _assert_nothing_left(network, tmp_path, before, descriptors)
 
 
-async def test_a_cancel_while_the_record_is_written_leaves_nothing(network: BridgeNetwork, tmp_path: Path) -> None:
+async def test_a_cancel_while_the_record_is_written_leaves_nothing(network: Sandboxes, tmp_path: Path) -> None:
     before, descriptors = interfaces(), network_descriptors()
     creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN))
     await asyncio.sleep(0)  # it has queued its write, and the write has not been answered
@@ -120,7 +120,7 @@ async def test_a_cancel_while_the_record_is_written_leaves_nothing(network: Brid
     [(errno.EXFULL, ResourceExhausted), (errno.ENOSPC, ResourceExhausted), (errno.EPERM, FailedPrecondition)],
 )
 async def test_the_kernels_refusal_keeps_its_meaning(
-    network: BridgeNetwork, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
+    network: Sandboxes, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
 ) -> None:
     def refuse() -> None:
         raise OSError(number, "refused")
@@ -131,7 +131,7 @@ async def test_the_kernels_refusal_keeps_its_meaning(
             await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
 
 
-async def test_a_vanished_bridge_is_reported_as_such(network: BridgeNetwork) -> None:
+async def test_a_vanished_bridge_is_reported_as_such(network: Sandboxes) -> None:
     command("ip", "link", "delete", "swtest0")
     with pytest.raises(FailedPrecondition, match="bridge 'swtest0' is gone"):
         await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
@@ -146,7 +146,7 @@ async def test_after_a_crash_the_kept_sandbox_is_adopted_and_the_others_are_dest
         other = await former.create("other", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
         bare = await former.create("bare", mode=NetworkMode.NONE)
         # No exit of the former one: as if it had been killed.
-        async with BridgeNetwork(config, database) as network:
+        async with Sandboxes(config, database) as network:
             await network.reconcile({"kept": PLAIN, "never heard of": PLAIN})
             assert await network.list() == [kept]
             assert not Path(other.netns_path).exists()
@@ -158,7 +158,7 @@ async def test_after_a_crash_the_kept_sandbox_is_adopted_and_the_others_are_dest
 
 
 async def test_reconcile_sweeps_what_has_no_record_and_nothing_of_another_instance(
-    network: BridgeNetwork, tmp_path: Path
+    network: Sandboxes, tmp_path: Path
 ) -> None:
     before = interfaces()
     await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
@@ -176,7 +176,7 @@ async def test_reconcile_sweeps_what_has_no_record_and_nothing_of_another_instan
         command("ip", "link", "delete", "swffffother")
 
 
-async def test_a_veth_held_by_a_process_does_not_outlive_its_record(network: BridgeNetwork) -> None:
+async def test_a_veth_held_by_a_process_does_not_outlive_its_record(network: Sandboxes) -> None:
     """Its address will be leased again, so the interface must not stay on the bridge."""
     before = interfaces()
     sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
@@ -186,7 +186,7 @@ async def test_a_veth_held_by_a_process_does_not_outlive_its_record(network: Bri
         assert held.run(interfaces) == {"lo"}
 
 
-async def test_after_a_reboot_the_leases_are_free(network: BridgeNetwork) -> None:
+async def test_after_a_reboot_the_leases_are_free(network: Sandboxes) -> None:
     sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     syscalls.detach_mount(Path(sandbox.netns_path))
     Path(sandbox.netns_path).unlink()
@@ -194,7 +194,7 @@ async def test_after_a_reboot_the_leases_are_free(network: BridgeNetwork) -> Non
     assert await network.list() == []
 
 
-async def test_a_record_without_a_namespace_is_made_good_by_the_next_create(network: BridgeNetwork) -> None:
+async def test_a_record_without_a_namespace_is_made_good_by_the_next_create(network: Sandboxes) -> None:
     sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     syscalls.detach_mount(Path(sandbox.netns_path))
     again = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
@@ -206,7 +206,7 @@ async def test_a_record_without_a_namespace_is_made_good_by_the_next_create(netw
     assert not Path(sandbox.netns_path).exists()
 
 
-async def test_a_pin_survives_in_a_copied_mount_namespace_only_as_long_as_here(network: BridgeNetwork) -> None:
+async def test_a_pin_survives_in_a_copied_mount_namespace_only_as_long_as_here(network: Sandboxes) -> None:
     """A runtime in a mount namespace of its own sees pins made later, and does not keep removed ones alive."""
     process = await asyncio.create_subprocess_exec(
         "unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo ready; read line; exit 0",

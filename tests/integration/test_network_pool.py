@@ -13,7 +13,7 @@ import pytest
 from common.sqlite import Database
 from executor_service.container import NetworkMode
 from executor_service.network import records, syscalls, wiring
-from executor_service.network.bridge_network import BridgeNetwork
+from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, exchange, interfaces, node_state, plain
 from tests.fixtures.netns import open_namespace
 
@@ -25,7 +25,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def network(tmp_path: Path, database: Database) -> AsyncIterator[BridgeNetwork]:
+async def network(tmp_path: Path, database: Database) -> AsyncIterator[Sandboxes]:
     """Two sandboxes stand ready."""
     async with bridge_network(bridge_config(tmp_path, pool_size=2), database) as made:
         await made.reconcile({})
@@ -33,7 +33,7 @@ async def network(tmp_path: Path, database: Database) -> AsyncIterator[BridgeNet
         yield made
 
 
-async def _filled(network: BridgeNetwork) -> None:
+async def _filled(network: Sandboxes) -> None:
     async with asyncio.timeout(10):
         await network.wait_prepared()
 
@@ -50,7 +50,7 @@ def _no_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_prepared_sandbox_is_taken_without_wiring_and_works(
-    network: BridgeNetwork, monkeypatch: pytest.MonkeyPatch
+    network: Sandboxes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         _no_wiring(patch)
@@ -63,7 +63,7 @@ async def test_a_prepared_sandbox_is_taken_without_wiring_and_works(
     assert await network.list() == [one, two]
 
 
-async def test_the_pool_is_filled_again_and_never_beyond_its_size(network: BridgeNetwork, database: Database) -> None:
+async def test_the_pool_is_filled_again_and_never_beyond_its_size(network: Sandboxes, database: Database) -> None:
     first = await _prepared(database)
     assert len(first) == 2
     for number in range(3):
@@ -74,7 +74,7 @@ async def test_the_pool_is_filled_again_and_never_beyond_its_size(network: Bridg
     assert not again & first
 
 
-async def test_many_at_once_share_nothing(network: BridgeNetwork) -> None:
+async def test_many_at_once_share_nothing(network: Sandboxes) -> None:
     sandboxes = await asyncio.gather(
         *(network.create(f"s{n}", mode=NetworkMode.BRIDGE, endpoints=PLAIN) for n in range(10))
     )
@@ -82,7 +82,7 @@ async def test_many_at_once_share_nothing(network: BridgeNetwork) -> None:
     assert len({sandbox.endpoints[0].ipv4_address for sandbox in sandboxes if sandbox.endpoints}) == 10
 
 
-async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: BridgeNetwork, database: Database) -> None:
+async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: Sandboxes, database: Database) -> None:
     prepared = await _prepared(database)
     sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address="02:00:00:00:00:77"))
     assert sandbox.endpoints[0].mac_address == "02:00:00:00:00:77"
@@ -90,7 +90,7 @@ async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: BridgeNe
 
 
 async def test_a_prepared_sandbox_that_vanished_is_replaced_by_a_fresh_one(
-    network: BridgeNetwork, database: Database, tmp_path: Path
+    network: Sandboxes, database: Database, tmp_path: Path
 ) -> None:
     prepared = await _prepared(database)
     for token in prepared:
@@ -111,7 +111,7 @@ async def test_prepared_sandboxes_give_their_addresses_to_whoever_asks(tmp_path:
 
 
 async def test_a_pool_that_cannot_be_filled_hinders_nobody(
-    network: BridgeNetwork, database: Database, monkeypatch: pytest.MonkeyPatch
+    network: Sandboxes, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         _no_wiring(patch)
@@ -123,7 +123,7 @@ async def test_a_pool_that_cannot_be_filled_hinders_nobody(
     assert len(await _prepared(database)) == 2
 
 
-async def test_a_cancelled_create_leaves_nothing_of_what_it_took(network: BridgeNetwork, database: Database) -> None:
+async def test_a_cancelled_create_leaves_nothing_of_what_it_took(network: Sandboxes, database: Database) -> None:
     creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN))
     await asyncio.sleep(0)  # it has taken one and queued its write
     creating.cancel()
@@ -137,7 +137,7 @@ async def test_a_cancelled_create_leaves_nothing_of_what_it_took(network: Bridge
 async def test_leaving_discards_the_prepared_and_keeps_the_taken(tmp_path: Path, database: Database) -> None:
     config = bridge_config(tmp_path, pool_size=2)
     async with bridge_network(config, database) as outer:
-        async with BridgeNetwork(config, database) as network:
+        async with Sandboxes(config, database) as network:
             await network.reconcile({})
             await _filled(network)
             sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
@@ -147,13 +147,13 @@ async def test_leaving_discards_the_prepared_and_keeps_the_taken(tmp_path: Path,
 
 
 async def test_what_a_crashed_executor_prepared_is_removed(
-    network: BridgeNetwork, database: Database, tmp_path: Path
+    network: Sandboxes, database: Database, tmp_path: Path
 ) -> None:
     left = await _prepared(database)
     await database.write(
         partial(records.insert, record=records.SandboxRecord(token="neverwird", sandbox_id=None, mode=NetworkMode.NONE))
     )
-    async with BridgeNetwork(bridge_config(tmp_path), database) as next_one:
+    async with Sandboxes(bridge_config(tmp_path), database) as next_one:
         await next_one.reconcile({})
         assert await _prepared(database) == set()
         assert not any((tmp_path / "netns" / token).exists() for token in left)

@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from executor_service.container import NetworkMode
-from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.network.sandbox import Sandbox
+from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import (
     OUTSIDE_IPV4,
     OUTSIDE_IPV6,
@@ -30,7 +30,7 @@ from tests.fixtures.netns import Namespace, command, open_namespace
 
 
 @pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[BridgeNetwork]:
+async def network(tmp_path: Path) -> AsyncIterator[Sandboxes]:
     async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database) as made:
         yield made
 
@@ -41,12 +41,12 @@ def outside() -> Iterator[Namespace]:
         yield machine
 
 
-async def _bridged(network: BridgeNetwork, sandbox_id: str) -> tuple[Sandbox, str, str]:
+async def _bridged(network: Sandboxes, sandbox_id: str) -> tuple[Sandbox, str, str]:
     sandbox = await network.create(sandbox_id, mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     return sandbox, sandbox.endpoints[0].ipv4_address, sandbox.endpoints[0].ipv6_address
 
 
-async def test_two_sandboxes_reach_each_other_on_both_families(network: BridgeNetwork) -> None:
+async def test_two_sandboxes_reach_each_other_on_both_families(network: Sandboxes) -> None:
     one, one_ipv4, one_ipv6 = await _bridged(network, "one")
     two, two_ipv4, two_ipv6 = await _bridged(network, "two")
     with open_namespace(one.netns_path) as first, open_namespace(two.netns_path) as second:
@@ -54,21 +54,21 @@ async def test_two_sandboxes_reach_each_other_on_both_families(network: BridgeNe
         assert exchange(first, second, two_ipv6) == one_ipv6
 
 
-async def test_a_sandbox_reaches_the_gateway_on_both_families(network: BridgeNetwork) -> None:
+async def test_a_sandbox_reaches_the_gateway_on_both_families(network: Sandboxes) -> None:
     sandbox, _, _ = await _bridged(network, "one")
     with open_namespace(sandbox.netns_path) as inside:
         for option, gateway in (("-4", sandbox.endpoints[0].ipv4_gateway), ("-6", sandbox.endpoints[0].ipv6_gateway)):
             assert "1 packets received" in inside.command("busybox", "ping", option, "-c1", "-W5", gateway)
 
 
-async def test_what_leaves_the_bridge_carries_the_hosts_address(network: BridgeNetwork, outside: Namespace) -> None:
+async def test_what_leaves_the_bridge_carries_the_hosts_address(network: Sandboxes, outside: Namespace) -> None:
     sandbox, _, _ = await _bridged(network, "one")
     with open_namespace(sandbox.netns_path) as inside:
         assert exchange(inside, outside, OUTSIDE_IPV4) == ROUTER_IPV4
         assert exchange(inside, outside, OUTSIDE_IPV6) == ROUTER_IPV6
 
 
-async def test_nobody_outside_reaches_a_sandbox_unasked(network: BridgeNetwork, outside: Namespace) -> None:
+async def test_nobody_outside_reaches_a_sandbox_unasked(network: Sandboxes, outside: Namespace) -> None:
     sandbox, ipv4, ipv6 = await _bridged(network, "one")
     outside.command("ip", "route", "add", "172.30.0.0/24", "via", ROUTER_IPV4)
     outside.command("ip", "route", "add", "fd12:3456:789a::/64", "via", ROUTER_IPV6)
@@ -78,7 +78,7 @@ async def test_nobody_outside_reaches_a_sandbox_unasked(network: BridgeNetwork, 
                 exchange(outside, inside, address, timeout=0.5)
 
 
-async def test_the_interface_is_eth0_with_its_mac_and_without_router_advertisements(network: BridgeNetwork) -> None:
+async def test_the_interface_is_eth0_with_its_mac_and_without_router_advertisements(network: Sandboxes) -> None:
     sandbox = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address="02:42:AC:11:00:99"))
     assert sandbox.endpoints[0].mac_address == "02:42:ac:11:00:99"
     with open_namespace(sandbox.netns_path) as inside:
@@ -87,7 +87,7 @@ async def test_the_interface_is_eth0_with_its_mac_and_without_router_advertiseme
         assert "tentative" not in inside.command("ip", "-6", "address", "show", "dev", "eth0", "scope", "global")
 
 
-async def test_a_random_mac_is_locally_administered_and_individual(network: BridgeNetwork) -> None:
+async def test_a_random_mac_is_locally_administered_and_individual(network: Sandboxes) -> None:
     first, _, _ = await _bridged(network, "one")
     second, _, _ = await _bridged(network, "two")
     assert first.endpoints[0].mac_address != second.endpoints[0].mac_address
@@ -95,14 +95,14 @@ async def test_a_random_mac_is_locally_administered_and_individual(network: Brid
 
 
 @pytest.mark.parametrize("mac", ["01:00:5e:00:00:01", "00:00:00:00:00:00", "02:42:ac:11:00", "02-42-ac-11-00-02", "x"])
-async def test_a_mac_no_interface_can_have_is_refused(network: BridgeNetwork, mac: str) -> None:
+async def test_a_mac_no_interface_can_have_is_refused(network: Sandboxes, mac: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await network.create("one", mode=NetworkMode.BRIDGE, endpoints=plain(mac_address=mac))
     assert caught.value.violations[0].field == "mac_address"
     assert await network.list() == []
 
 
-async def test_mode_none_has_only_loopback_and_it_is_up(network: BridgeNetwork) -> None:
+async def test_mode_none_has_only_loopback_and_it_is_up(network: Sandboxes) -> None:
     sandbox = await network.create("one", mode=NetworkMode.NONE)
     assert not sandbox.endpoints
     with open_namespace(sandbox.netns_path) as inside:
@@ -110,7 +110,7 @@ async def test_mode_none_has_only_loopback_and_it_is_up(network: BridgeNetwork) 
         assert "1 packets received" in inside.command("busybox", "ping", "-c1", "-W5", "127.0.0.1")
 
 
-async def test_mode_host_makes_no_namespace(network: BridgeNetwork, tmp_path: Path) -> None:
+async def test_mode_host_makes_no_namespace(network: Sandboxes, tmp_path: Path) -> None:
     sandbox = await network.create("one", mode=NetworkMode.HOST)
     assert sandbox == Sandbox(id="one", mode=NetworkMode.HOST, netns_path="")
     assert list((tmp_path / "netns").iterdir()) == []
@@ -119,14 +119,14 @@ async def test_mode_host_makes_no_namespace(network: BridgeNetwork, tmp_path: Pa
     assert await network.list() == []
 
 
-async def test_a_hostile_id_names_no_path(network: BridgeNetwork, tmp_path: Path) -> None:
+async def test_a_hostile_id_names_no_path(network: Sandboxes, tmp_path: Path) -> None:
     sandbox = await network.create("../../escape", mode=NetworkMode.NONE)
     assert Path(sandbox.netns_path).parent == tmp_path / "netns"
     await network.leave("../../escape")
     assert list((tmp_path / "netns").iterdir()) == []
 
 
-async def test_repeating_a_create_gives_the_same_sandbox(network: BridgeNetwork) -> None:
+async def test_repeating_a_create_gives_the_same_sandbox(network: Sandboxes) -> None:
     first, second = await asyncio.gather(
         *(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN) for _ in range(2))
     )
@@ -134,7 +134,7 @@ async def test_repeating_a_create_gives_the_same_sandbox(network: BridgeNetwork)
     assert await network.list() == [first]
 
 
-async def test_a_create_that_contradicts_the_existing_sandbox_is_refused_and_harmless(network: BridgeNetwork) -> None:
+async def test_a_create_that_contradicts_the_existing_sandbox_is_refused_and_harmless(network: Sandboxes) -> None:
     sandbox, _, _ = await _bridged(network, "one")
     with pytest.raises(FailedPrecondition, match="'one' exists with mode bridge"):
         await network.create("one", mode=NetworkMode.NONE)
@@ -143,7 +143,7 @@ async def test_a_create_that_contradicts_the_existing_sandbox_is_refused_and_har
         assert inside.run(interfaces) == {"lo", "eth0"}
 
 
-async def test_twenty_at_once_have_addresses_of_their_own(network: BridgeNetwork) -> None:
+async def test_twenty_at_once_have_addresses_of_their_own(network: Sandboxes) -> None:
     sandboxes = await asyncio.gather(
         *(network.create(f"s{n}", mode=NetworkMode.BRIDGE, endpoints=PLAIN) for n in range(20))
     )
@@ -154,7 +154,7 @@ async def test_twenty_at_once_have_addresses_of_their_own(network: BridgeNetwork
         exchange(first, last, endpoints[19].ipv4_address)
 
 
-async def test_destroy_frees_namespace_interface_and_addresses(network: BridgeNetwork, tmp_path: Path) -> None:
+async def test_destroy_frees_namespace_interface_and_addresses(network: Sandboxes, tmp_path: Path) -> None:
     before = interfaces()
     sandbox, _, _ = await _bridged(network, "one")
     created = interfaces() - before
@@ -168,7 +168,7 @@ async def test_destroy_frees_namespace_interface_and_addresses(network: BridgeNe
             await asyncio.sleep(0.005)
 
 
-async def test_an_address_is_not_given_again_at_once(network: BridgeNetwork) -> None:
+async def test_an_address_is_not_given_again_at_once(network: Sandboxes) -> None:
     _, freed_ipv4, freed_ipv6 = await _bridged(network, "one")
     await network.leave("one")
     _, ipv4, ipv6 = await _bridged(network, "two")
@@ -189,7 +189,7 @@ async def test_a_full_subnet_is_reported_and_a_destroyed_sandbox_makes_room(tmp_
         assert ipv4 == "172.30.0.5"
 
 
-async def test_the_hosts_end_is_on_the_bridge_in_hairpin_mode(network: BridgeNetwork) -> None:
+async def test_the_hosts_end_is_on_the_bridge_in_hairpin_mode(network: Sandboxes) -> None:
     before = interfaces()
     await _bridged(network, "one")
     (port,) = interfaces() - before

@@ -14,9 +14,9 @@ from common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Re
 from common.sqlite import Database
 from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.network import records
-from executor_service.network.bridge_network import BridgeNetwork
 from executor_service.network.network import GatewayMode, Network, NetworkSpec, SubnetSpec
 from executor_service.network.sandbox import Sandbox
+from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import (
     OUTSIDE_IPV4,
     PLAIN,
@@ -48,14 +48,14 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def network(tmp_path: Path, database: Database) -> AsyncIterator[BridgeNetwork]:
+async def network(tmp_path: Path, database: Database) -> AsyncIterator[Sandboxes]:
     before = interfaces()
     async with bridge_network(bridge_config(tmp_path), database) as network:
         yield network
     assert interfaces() == before
 
 
-async def sandbox(network: BridgeNetwork, name: str, *endpoints: EndpointSpec) -> Sandbox:
+async def sandbox(network: Sandboxes, name: str, *endpoints: EndpointSpec) -> Sandbox:
     return await network.create(name, mode=NetworkMode.BRIDGE, endpoints=endpoints)
 
 
@@ -86,7 +86,7 @@ def pings(inside: Namespace, address: str, *, patience: int = 5) -> bool:
 
 
 async def test_a_network_is_chosen_its_addresses_and_gone_without_a_trace(
-    network: BridgeNetwork, database: Database
+    network: Sandboxes, database: Database
 ) -> None:
     before = interfaces()
     first, second = await network.networks.create(spec(FRONT)), await network.networks.create(spec(BACK, mtu=1400))
@@ -110,7 +110,7 @@ async def test_a_network_is_chosen_its_addresses_and_gone_without_a_trace(
     assert await database.read(records.networks) == []
 
 
-async def test_subnets_and_bridges_that_are_somebody_elses(network: BridgeNetwork) -> None:
+async def test_subnets_and_bridges_that_are_somebody_elses(network: Sandboxes) -> None:
     taken = SubnetSpec(subnet=IPv4Network("172.30.0.128/25"))
     with pytest.raises(FailedPrecondition, match=r"172\.30\.0\.128/25 overlaps 172\.30\.0\.0/24 of network 'bridge'"):
         await network.networks.create(spec(FRONT, ipv4=taken))
@@ -142,7 +142,7 @@ async def test_no_subnet_is_left(tmp_path: Path, database: Database) -> None:
             await network.networks.create(spec(BACK))
 
 
-async def test_endpoints_in_order_with_the_gateway_that_was_asked_for(network: BridgeNetwork) -> None:
+async def test_endpoints_in_order_with_the_gateway_that_was_asked_for(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT))
     await network.networks.create(spec(BACK, ipv6=None))
     both = await sandbox(network, "one", *on(FRONT), EndpointSpec(network_id=BACK, gateway_priority=5))
@@ -156,7 +156,7 @@ async def test_endpoints_in_order_with_the_gateway_that_was_asked_for(network: B
         assert pings(inside, "10.199.1.1")
 
 
-async def test_connecting_and_disconnecting_one_that_runs(network: BridgeNetwork) -> None:
+async def test_connecting_and_disconnecting_one_that_runs(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT))
     await network.networks.create(spec(BACK))
     one = await sandbox(network, "one", *PLAIN)
@@ -193,7 +193,7 @@ async def test_connecting_and_disconnecting_one_that_runs(network: BridgeNetwork
         assert (again.endpoints[0].interface, again.endpoints[0].ipv4_address) == ("eth0", "10.199.0.3")
 
 
-async def test_a_network_in_use_stays(network: BridgeNetwork) -> None:
+async def test_a_network_in_use_stays(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT))
     await sandbox(network, "one", *on(FRONT))
     with pytest.raises(FailedPrecondition, match="is in use by the sandbox of container 'one'"):
@@ -205,7 +205,7 @@ async def test_a_network_in_use_stays(network: BridgeNetwork) -> None:
     assert await network.list() == []
 
 
-async def test_fixed_addresses(network: BridgeNetwork) -> None:
+async def test_fixed_addresses(network: Sandboxes) -> None:
     subnet = SubnetSpec(
         subnet=IPv4Network("10.77.0.0/24"),
         gateway=ip_address("10.77.0.254"),
@@ -228,7 +228,7 @@ async def test_fixed_addresses(network: BridgeNetwork) -> None:
     assert {one.id for one in await network.list()} == {"chosen", "fixed"}
 
 
-async def test_networks_are_apart_and_so_are_their_gateways(network: BridgeNetwork) -> None:
+async def test_networks_are_apart_and_so_are_their_gateways(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT))
     await network.networks.create(spec(BACK))
     front, back, plain = (
@@ -246,7 +246,7 @@ async def test_networks_are_apart_and_so_are_their_gateways(network: BridgeNetwo
             assert not pings(inside, other.endpoints[0].ipv6_gateway, patience=1)
 
 
-async def test_without_icc_containers_reach_the_gateway_and_not_each_other(network: BridgeNetwork) -> None:
+async def test_without_icc_containers_reach_the_gateway_and_not_each_other(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT, icc=False))
     one, two = await sandbox(network, "one", *on(FRONT)), await sandbox(network, "two", *on(FRONT))
     for address in (two.endpoints[0].ipv4_address, two.endpoints[0].ipv6_address):
@@ -258,7 +258,7 @@ async def test_without_icc_containers_reach_the_gateway_and_not_each_other(netwo
     assert blocked(one, two, two.endpoints[0].ipv4_address)
 
 
-async def test_nothing_leaves_an_internal_network_and_nothing_enters(network: BridgeNetwork) -> None:
+async def test_nothing_leaves_an_internal_network_and_nothing_enters(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT, internal=True))
     await network.networks.create(spec(BACK))
     with outside_machine() as outside:
@@ -280,7 +280,7 @@ async def test_nothing_leaves_an_internal_network_and_nothing_enters(network: Br
             assert pings(inside, OUTSIDE_IPV4)
 
 
-async def test_a_routed_network_is_reached_by_its_own_addresses_and_leaves_with_them(network: BridgeNetwork) -> None:
+async def test_a_routed_network_is_reached_by_its_own_addresses_and_leaves_with_them(network: Sandboxes) -> None:
     routed = SubnetSpec(gateway_mode=GatewayMode.ROUTED)
     await network.networks.create(spec(FRONT, ipv4=routed))
     with outside_machine() as outside:
@@ -291,7 +291,7 @@ async def test_a_routed_network_is_reached_by_its_own_addresses_and_leaves_with_
             assert exchange(outside, inside, one.endpoints[0].ipv4_address) == OUTSIDE_IPV4
 
 
-async def test_a_sandbox_lives_as_long_as_a_member(network: BridgeNetwork) -> None:
+async def test_a_sandbox_lives_as_long_as_a_member(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT))
     owner = await sandbox(network, "owner", *on(FRONT))
     assert await network.join("sidecar", "owner") == owner
@@ -308,7 +308,7 @@ async def test_a_sandbox_lives_as_long_as_a_member(network: BridgeNetwork) -> No
 
 
 async def test_after_a_crash_networks_stand_and_endpoints_are_those_on_record(
-    network: BridgeNetwork, database: Database, tmp_path: Path
+    network: Sandboxes, database: Database, tmp_path: Path
 ) -> None:
     made: list[Network] = [await network.networks.create(spec(name)) for name in (FRONT, BACK)]
     await sandbox(network, "one", *on(FRONT))
@@ -316,7 +316,7 @@ async def test_after_a_crash_networks_stand_and_endpoints_are_those_on_record(
     await sandbox(network, "two", *on(FRONT, BACK))
     await network.join("sidecar", "two")
     command("ip", "link", "delete", "br-bbbbbbbbbbbb")  # as a reboot would
-    async with BridgeNetwork(bridge_config(tmp_path), database) as again:
+    async with Sandboxes(bridge_config(tmp_path), database) as again:
         assert list(again.networks.list())[1:] == sorted(made, key=lambda one: one.id)
         assert "br-bbbbbbbbbbbb" in interfaces()
         await again.reconcile({"one": on(FRONT), "sidecar": ()})

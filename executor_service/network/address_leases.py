@@ -1,0 +1,101 @@
+"""Addresses of networks, leased to endpoints: the rows of `network_leases` and `network_cursors`.
+
+On the database's thread, in a transaction of whoever adds the endpoint; a lease goes with its endpoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from common.errors import AlreadyExists, InvalidArgument, ResourceExhausted, Violation
+from executor_service.network.ipam import next_free
+from executor_service.network.network import Network, Subnet
+
+
+def leased_address(
+    connection: sqlite3.Connection,
+    network: Network,
+    subnet: Subnet | None,
+    *,
+    endpoint: str,
+    wanted: str,
+    version: int,
+) -> str:
+    """The endpoint's address of one family from now on, empty when the network has no `subnet` of it. Raises
+    ResourceExhausted, AlreadyExists for a `wanted` address that is leased, InvalidArgument for one that the network
+    does not have."""
+    field = f"ipv{version}_address"
+    if subnet is None:
+        if wanted:
+            raise _unfit(field, f"{wanted} cannot be had: network '{network.name}' has no IPv{version} addresses")
+        return ""
+    if wanted:
+        return _lease_fixed(connection, network, subnet, endpoint=endpoint, wanted=wanted, field=field)
+    return _lease_next(connection, network, subnet, endpoint=endpoint)
+
+
+def _lease_fixed(
+    connection: sqlite3.Connection, network: Network, subnet: Subnet, *, endpoint: str, wanted: str, field: str
+) -> str:
+    try:
+        address = ip_address(wanted)
+    except ValueError as error:
+        raise _unfit(field, f"{wanted!a} is no IP address") from error
+    if not subnet.pool.gives(address):
+        raise _unfit(
+            field,
+            f"{wanted} is not for containers of network '{network.name}': give an address of {subnet.subnet} that is "
+            f"neither its first nor last, nor the gateway {subnet.gateway}, nor reserved",
+        )
+    packed = address.packed
+    held = (
+        "SELECT sandbox_id FROM network_leases JOIN network_endpoints ON endpoint = network_endpoints.token "
+        "JOIN network_sandboxes ON sandbox = network_sandboxes.token "
+        "WHERE network_leases.network = ? AND address = ?"
+    )
+    row = connection.execute(held, (network.id, packed)).fetchone()
+    if row is not None:
+        holder = f"container '{row[0]}'" if row[0] is not None else "a sandbox that was prepared ahead"
+        raise AlreadyExists(
+            f"network '{network.name}': address {wanted} is in use by {holder}; choose another one, or end that",
+            resource_type="address",
+            resource_name=wanted,
+            reason="ADDRESS_IN_USE",
+            metadata={"network": network.name, "holder": row[0] or ""},
+        )
+    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
+    return str(address)
+
+
+def _lease_next(connection: sqlite3.Connection, network: Network, subnet: Subnet, *, endpoint: str) -> str:
+    pool, version = subnet.pool, subnet.subnet.version
+    cursor = connection.execute(
+        "SELECT address FROM network_cursors WHERE network = ? AND version = ?", (network.id, version)
+    ).fetchone()
+
+    def taken_from(low: int) -> Iterator[int]:
+        statement = "SELECT address FROM network_leases WHERE network = ? AND address BETWEEN ? AND ? ORDER BY address"
+        for (address,) in connection.execute(statement, (network.id, pool.pack(low), pool.pack(pool.last))):
+            # Blobs compare byte by byte, so the other family's addresses fall in between.
+            if len(address) == subnet.subnet.max_prefixlen // 8:
+                yield int.from_bytes(address, "big")
+
+    after = None if cursor is None else int.from_bytes(cursor[0], "big")
+    free = next_free(pool, after=after, taken_from=taken_from)
+    if free is None:
+        raise ResourceExhausted(
+            f"network '{network.name}': no address of {subnet.ip_range} is free, all {pool.capacity} are leased; "
+            "remove containers that are no longer needed, or use a network with a larger subnet",
+            reason="ADDRESSES_EXHAUSTED",
+            metadata={"network": network.name, "subnet": str(subnet.subnet), "leased": str(pool.capacity)},
+        )
+    packed = pool.pack(free)
+    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
+    connection.execute("INSERT OR REPLACE INTO network_cursors VALUES (?, ?, ?)", (network.id, version, packed))
+    return str(ip_address(packed))
+
+
+def _unfit(field: str, description: str) -> InvalidArgument:
+    return InvalidArgument(violations=[Violation(field=field, description=description)])

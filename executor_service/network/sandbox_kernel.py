@@ -1,0 +1,156 @@
+"""Sandboxes in the kernel: what their records ask for, made and taken down there; what is refused is said in words."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from common.errors import FailedPrecondition, Internal, ResourceExhausted, SlipwayError
+from executor_service.container import NetworkMode
+from executor_service.network import host_bridge, rtnetlink, wiring
+from executor_service.network.config import BridgeConfig
+from executor_service.network.network import gateway_order
+from executor_service.network.networks import Networks
+from executor_service.network.pins import PinDirectory
+from executor_service.network.records import EndpointRecord, SandboxRecord
+from executor_service.network.sandbox import Endpoint, Sandbox
+from executor_service.network.worker import in_own_thread, to_the_end
+from executor_service.user_namespaces import Owner
+
+# EXFULL is the bridge's answer to port 1024 (BR_MAX_PORTS), ENOSPC unshare's at user.max_net_namespaces.
+_EXHAUSTED = frozenset({errno.EXFULL, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+class SandboxKernel:
+    """Nothing is remembered here: the records and the networks are given, the pins are files."""
+
+    def __init__(self, config: BridgeConfig, networks: Networks) -> None:
+        self._networks = networks
+        self.pins = PinDirectory(config.run_directory)
+        # Two instances in one network namespace have different bridges, hence different prefixes.
+        self._prefix = f"sw{hashlib.sha256(config.bridge.encode()).hexdigest()[:4]}"
+
+    async def prepare(self) -> bool:
+        """Have the directory of the pins; returns whether that is new. Raises FailedPrecondition."""
+        try:
+            return await to_the_end(asyncio.to_thread(self.pins.prepare))
+        except OSError as error:
+            raise FailedPrecondition(
+                f"network namespaces cannot be kept in {self.pins.path}: {error}; the executor needs CAP_SYS_ADMIN",
+                reason="BRIDGE_UNAVAILABLE",
+            ) from error
+
+    async def wire(self, record: SandboxRecord, owner: Owner | None) -> None:
+        """Make the namespace with its endpoints and pin it. Raises FailedPrecondition, ResourceExhausted, Internal, as
+        do the others; nothing is left then."""
+        if record.mode is NetworkMode.HOST:
+            return
+        attachments = [self._attachment(endpoint) for endpoint in record.endpoints]
+        work = partial(wiring.wire, self.pins, record.token, attachments, self._gateways(record), owner)
+        await self._run(record, work)
+
+    async def attach(self, record: SandboxRecord, endpoint: EndpointRecord) -> None:
+        """Plug one of the record's endpoints in."""
+        attachment = self._attachment(endpoint)
+        work = partial(wiring.attach, self.pins, record.token, attachment, self._gateways(record))
+        await self._run(record, work)
+
+    async def detach(self, left: SandboxRecord, endpoint: EndpointRecord) -> None:
+        """Unplug an endpoint; `left` is the record without it. Idempotent."""
+        attachment = self._networks.attachment(self.endpoint(endpoint), name=self._prefix + endpoint.token)
+        await self._run(left, partial(wiring.detach, self.pins, left.token, attachment, self._gateways(left)))
+
+    async def unpin(self, tokens: Iterable[str]) -> None:
+        """Let namespaces go. Idempotent."""
+        await asyncio.to_thread(self._unpin, set(tokens))
+
+    async def interfaces(self) -> set[str]:
+        """Every interface of ours on the host, by name."""
+        return await asyncio.to_thread(host_bridge.interfaces_with_prefix, self._prefix)
+
+    async def delete_strays(self, interfaces: set[str], kept: Iterable[SandboxRecord]) -> set[str]:
+        """Those of `interfaces` that belong to none of the records; they are deleted."""
+        named = {self._prefix + endpoint.token for record in kept for endpoint in record.endpoints}
+        strays = interfaces - named
+        await to_the_end(asyncio.to_thread(_delete_interfaces, strays))
+        return strays
+
+    def exists(self, record: SandboxRecord) -> bool:
+        return record.mode is NetworkMode.HOST or self.pins.holds(record.token)
+
+    def sandbox(self, record: SandboxRecord) -> Sandbox:
+        assert record.sandbox_id is not None
+        return Sandbox(
+            id=record.sandbox_id,
+            mode=record.mode,
+            netns_path="" if record.mode is NetworkMode.HOST else str(self.pins.of(record.token)),
+            endpoints=tuple(self.endpoint(endpoint) for endpoint in record.endpoints),
+        )
+
+    def endpoint(self, record: EndpointRecord) -> Endpoint:
+        network = self._networks.find(record.network_id)
+        ipv4, ipv6 = (network.ipv4, network.ipv6) if network is not None else (None, None)
+        return Endpoint(
+            network_id=record.network_id,
+            network_name=network.name if network is not None else "",
+            interface=record.interface,
+            mac_address=record.mac_address,
+            ipv4_address=record.ipv4_address,
+            ipv4_prefix_length=ipv4.subnet.prefixlen if ipv4 is not None else 0,
+            ipv4_gateway=str(ipv4.gateway) if ipv4 is not None else "",
+            ipv6_address=record.ipv6_address,
+            ipv6_prefix_length=ipv6.subnet.prefixlen if ipv6 is not None else 0,
+            ipv6_gateway=str(ipv6.gateway) if ipv6 is not None else "",
+        )
+
+    async def _run(self, record: SandboxRecord, work: Callable[[], None]) -> None:
+        try:
+            await to_the_end(in_own_thread(work))
+        except OSError as error:
+            raise self._said(error, record) from error
+
+    def _said(self, error: OSError, record: SandboxRecord) -> SlipwayError:
+        message = f"sandbox '{record.sandbox_id}': {error.strerror or error}"
+        if error.errno in _EXHAUSTED:
+            return ResourceExhausted(f"{message}; a limit of the kernel is reached, remove containers or raise it")
+        if error.errno in {errno.EPERM, errno.EACCES}:
+            return FailedPrecondition(
+                f"{message}; the executor needs CAP_NET_ADMIN and CAP_SYS_ADMIN", reason="BRIDGE_UNAVAILABLE"
+            )
+        for endpoint in record.endpoints:
+            if gone := self._networks.gone(endpoint.network_id):
+                return FailedPrecondition(f"{message}; {gone}", reason="BRIDGE_UNAVAILABLE")
+        return Internal(message)
+
+    def _attachment(self, record: EndpointRecord) -> wiring.Attachment:
+        """Raises FailedPrecondition when its network cannot be had."""
+        self._networks.get(record.network_id)
+        return self._networks.attachment(self.endpoint(record), name=self._prefix + record.token)
+
+    def _gateways(self, record: SandboxRecord) -> wiring.Gateways:
+        found = {endpoint.network_id: endpoint for endpoint in record.endpoints}
+        order = gateway_order(
+            (endpoint.gateway_priority, network)
+            for endpoint in record.endpoints
+            if (network := self._networks.find(endpoint.network_id)) is not None
+        )
+        ipv4 = next((found[network.id] for network in order if network.ipv4 is not None), None)
+        ipv6 = next((found[network.id] for network in order if network.ipv6 is not None), None)
+        return wiring.Gateways(
+            ipv4=self.endpoint(ipv4) if ipv4 is not None else None,
+            ipv6=self.endpoint(ipv6) if ipv6 is not None else None,
+        )
+
+    def _unpin(self, tokens: set[str]) -> None:
+        for token in tokens:
+            self.pins.unpin(token)
+
+
+def _delete_interfaces(names: set[str]) -> None:
+    with rtnetlink.Channel() as kernel:
+        for name in names:
+            # Gone meanwhile: its namespace was being collected.
+            kernel.send([rtnetlink.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
