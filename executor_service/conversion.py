@@ -362,9 +362,9 @@ def disk_usage_to_proto(usage: DiskUsage) -> node_service_pb2.GetDiskUsageRespon
 
 
 def _timestamp(nanoseconds: int) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromNanoseconds(nanoseconds)
-    return timestamp
+    # Not FromNanoseconds(), which takes three times as long, and a log has a time in each line.
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def _nanoseconds(timestamp: Timestamp) -> int:

@@ -233,10 +233,11 @@ def log_query_to_proto(query: LogQuery) -> runtime_pb2.ReadLogsRequest:
 
 
 def log_line_from_proto(message: runtime_pb2.LogLine) -> LogLine:
-    stream = _LOG_STREAMS.get(message.stream, LogStream.STDOUT)
+    written = message.timestamp
     return LogLine(
-        stream=stream,
-        time=message.timestamp.ToNanoseconds(),
+        stream=_LOG_STREAMS.get(message.stream, LogStream.STDOUT),
+        # Not ToNanoseconds(), which costs more than the rest of the line.
+        time=written.seconds * 1_000_000_000 + written.nanos,
         data=message.data,
         dropped=message.dropped,
     )

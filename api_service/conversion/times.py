@@ -7,9 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def timestamp(nanoseconds: int) -> Timestamp:
-    message = Timestamp()
-    message.FromNanoseconds(nanoseconds)
-    return message
+    # Not FromNanoseconds(), which takes three times as long, and a log has a time in each line.
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def optional_timestamp(nanoseconds: int | None) -> Timestamp | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -76,19 +77,23 @@ class Observer:
             position = JournalPosition(journal_id=journal_id, sequence=applied[-1].sequence)
             return Changed(record=dataclasses.replace(record, observed=position), sourced=told if tell else {})
 
-        record = await self._containers.update(entries[0].container_id, change)
+        # Beside each other, for whoever waits for the end of an exec waits for both.
+        record, *_ = await asyncio.gather(
+            self._containers.update(entries[0].container_id, change),
+            *(self._finish(entry.event, entry.time) for entry in entries if isinstance(entry.event, ExecExited)),
+        )
         if record is None:
             return None
         for entry in entries:
-            if isinstance(entry.event, ExecExited):
-                ended = entry.event
-                await self._execs.finish(ended.exec_id, exit_code=ended.exit_code, error=ended.error, time=entry.time)
             if tell and entry not in applied:
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
                 await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
         if not record.state.active and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):
             self.on_ended(record)
         return record
+
+    async def _finish(self, ended: ExecExited, time: int) -> None:
+        await self._execs.finish(ended.exec_id, exit_code=ended.exit_code, error=ended.error, time=time)
 
     async def resynchronise(self, snapshot: NodeSnapshot, *, node: str) -> None:
         """Bring every container of the node to what the snapshot says; records that are ahead of it stay."""

@@ -23,7 +23,7 @@ async def create_exec(engine: Engine, container: str, config: ExecConfig) -> Exe
         raise InvalidArgument(violations=violations)
     record = await engine.containers.find(container)
     require_exec(record)
-    if len(await engine.execs.of(record.id)) >= MAX_EXECS:
+    if await engine.execs.count(record.id) >= MAX_EXECS:
         raise ResourceExhausted(
             f"container {record.name!r}: {MAX_EXECS} execs are kept already; they are forgotten five minutes after "
             "their end, and an hour after their creation when nobody starts them",

@@ -1,4 +1,4 @@
-"""Execs in the store: `exec/<id>`."""
+"""Execs in the store: `exec/<id>`, and an empty `container-exec/<container>/<id>` that finds those of a container."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from common.errors import Aborted, InvalidArgument, NotFound, SlipwayError, Viol
 _log = structlog.get_logger(__name__)
 
 _PREFIX = "exec/"
+_OF_CONTAINER = "container-exec/"
 _MAX_ATTEMPTS = 16
-_MAX_TOGETHER = 100  # deletes in one commit
+_MAX_TOGETHER = 50  # execs in one commit, which holds two deletes for each
 _KEPT = 5 * 60 * 1_000_000_000  # nanoseconds after its end
 _KEPT_UNSTARTED = 60 * 60 * 1_000_000_000  # nanoseconds after its creation, when nobody starts it
 _SWEEP = 60.0  # seconds
@@ -50,7 +51,12 @@ class ExecRepository:
 
     async def of(self, container_id: str) -> list[ExecRecord]:
         """The container's, ordered by id."""
-        return [record for record in await self._all() if record.container_id == container_id]
+        found = [await self._store.get(_key(exec_id)) for exec_id in await self._ids_of(container_id)]
+        return [self._codec.decode(entry).record for entry in found if entry is not None]
+
+    async def count(self, container_id: str) -> int:
+        """How many are kept of the container."""
+        return len(await self._ids_of(container_id))
 
     async def running(self) -> list[ExecRecord]:
         """Those that are said to run, in any container."""
@@ -58,7 +64,8 @@ class ExecRepository:
 
     async def add(self, record: ExecRecord, event: Event) -> None:
         put = Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0)
-        await self._store.commit(put, *self._events.puts([event]))
+        listed = Put(key=_listed_key(record), value=b"")
+        await self._store.commit(put, listed, *self._events.puts([event]))
 
     async def update(
         self, exec_id: str, change: Callable[[ExecRecord], ExecRecord | None], events: Sequence[Event] = ()
@@ -106,7 +113,7 @@ class ExecRepository:
 
     async def forget(self, container_id: str) -> None:
         """Those of a container that is removed."""
-        await self._delete([record for record in await self._all() if record.container_id == container_id])
+        await self._delete(await self.of(container_id))
 
     async def forget_old_forever(self) -> None:
         """Whatever fails meanwhile."""
@@ -124,7 +131,14 @@ class ExecRepository:
 
     async def _delete(self, records: Sequence[ExecRecord]) -> None:
         for at in range(0, len(records), _MAX_TOGETHER):
-            await self._store.commit(*(Delete(key=_key(record.id)) for record in records[at : at + _MAX_TOGETHER]))
+            together = records[at : at + _MAX_TOGETHER]
+            await self._store.commit(
+                *(Delete(key=key(each)) for each in together for key in (_record_key, _listed_key))
+            )
+
+    async def _ids_of(self, container_id: str) -> list[str]:
+        prefix = f"{_OF_CONTAINER}{container_id}/"
+        return [entry.key.removeprefix(prefix) for entry in await self._store.list(prefix)]
 
     async def _all(self) -> list[ExecRecord]:
         return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
@@ -138,3 +152,11 @@ def _is_old(record: ExecRecord, now: int) -> bool:
 
 def _key(exec_id: str) -> str:
     return f"{_PREFIX}{exec_id}"
+
+
+def _record_key(record: ExecRecord) -> str:
+    return _key(record.id)
+
+
+def _listed_key(record: ExecRecord) -> str:
+    return f"{_OF_CONTAINER}{record.container_id}/{record.id}"

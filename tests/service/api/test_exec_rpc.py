@@ -381,10 +381,12 @@ async def test_execs_are_forgotten_in_time(
         monkeypatch.setattr(api.engine.execs, "_clock", lambda past=past: now + past)
         await api.engine.execs.forget_old()
         assert {each.id for each in await api.engine.execs.of(box)} == kept
+        assert await api.engine.execs.count(box) == len(kept)
     api.executor.exit(box)
     await api.followed()
     await api.remove("box")
     assert (await refused(show(execs, running))).reason == "EXEC_NOT_FOUND"
+    assert await api.engine.execs.count(box) == 0
 
 
 async def test_a_container_has_no_more_execs_than_can_be_kept(
