@@ -74,8 +74,18 @@ class DockerEngine:
         if "errorDetail" in json.dumps(answer):
             raise RuntimeError(f"dockerd did not load {archive}: {answer}")
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
-        asked: dict[str, object] = {"Image": IMAGE, "Cmd": kind.value, "OpenStdin": kind is Kind.ECHO}
+    def pull(self, reference: str) -> None:
+        name, _, tag = reference.rpartition(":")
+        connection = self._connection("pull")
+        connection.request("POST", f"/images/create?{urlencode({'fromImage': name, 'tag': tag})}")
+        if b"errorDetail" in (said := connection.getresponse().read()):
+            raise RuntimeError(f"dockerd did not pull {reference}: {said[-300:]!r}")
+
+    def remove_image(self, reference: str) -> None:
+        self._call("DELETE", f"/images/{quote(reference, safe='')}")
+
+    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
+        asked: dict[str, object] = {"Image": image, "Cmd": kind.value, "OpenStdin": kind is Kind.ECHO}
         if kind is Kind.LOADED:
             asked["HostConfig"] = _LOADED
         return str(self._call("POST", f"/containers/create?{urlencode({'name': name})}", asked)["Id"])

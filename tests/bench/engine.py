@@ -47,8 +47,14 @@ class Engine(Protocol):
     def load_image(self, archive: Path) -> None:
         """Take in a `docker save` archive that carries IMAGE."""
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
-        """Create a container of IMAGE on the default bridge; returns its id."""
+    def pull(self, reference: str) -> None:
+        """Take an image from a registry; return when containers can be made of it."""
+
+    def remove_image(self, reference: str) -> None:
+        """Of which no container is left."""
+
+    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
+        """Create a container of the image on the default bridge; returns its id."""
 
     def start(self, container: str) -> None:
         """Return when the engine says that the process runs."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import grpc
 from slipway.v1 import container_service_pb2 as containers
 from slipway.v1 import exec_service_pb2 as execs
+from slipway.v1 import image_service_pb2 as images
 from slipway.v1 import resources_pb2
 from slipway.v1 import system_service_pb2 as system
 from slipway.v1.container_pb2 import ContainerConfig, HostConfig
@@ -86,10 +87,21 @@ class SlipwayEngine:
         if not any(IMAGE in image.repo_tags for image in loaded.images):
             raise RuntimeError(f"{archive} does not carry {IMAGE}: {loaded}")
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
+    def pull(self, reference: str) -> None:
+        request = images.PullImageRequest(reference=reference)
+        with self._client.read("ImageService/PullImage", request, images.PullImageResponse) as answers:
+            *_, last = answers
+        if not last.HasField("image"):
+            raise RuntimeError(f"the pull of {reference} ended with {last}")
+
+    def remove_image(self, reference: str) -> None:
+        request = images.RemoveImageRequest(image=reference)
+        self._client.call("ImageService/RemoveImage", request, images.RemoveImageResponse)
+
+    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
         request = containers.CreateContainerRequest(
             name=name,
-            config=ContainerConfig(image=IMAGE, cmd=kind.value, open_stdin=kind is Kind.ECHO),
+            config=ContainerConfig(image=image, cmd=kind.value, open_stdin=kind is Kind.ECHO),
             host_config=_LOADED if kind is Kind.LOADED else None,
         )
         return self._client.call("ContainerService/CreateContainer", request, containers.CreateContainerResponse).id

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.engine import Engine, Kind
+from tests.bench.engine import IMAGE, Engine, Kind
 from tests.bench.measure import STEPS, Plan, measure
 from tests.bench.network_namespace import NetworkNamespace
 from tests.bench.slipway_engine import read_start_steps
@@ -30,7 +30,13 @@ class RecordingEngine:
     def load_image(self, archive: Path) -> None:
         self._note("load")
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN) -> str:
+    def pull(self, reference: str) -> None:
+        raise NotImplementedError
+
+    def remove_image(self, reference: str) -> None:
+        raise NotImplementedError
+
+    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
         self._note("create" if kind is Kind.PLAIN else f"create {kind.name.lower()}")
         return f"{self.name}-{name}"
 
