@@ -338,14 +338,20 @@ class GrpcExecutor:
         self, call: grpc.aio.StreamUnaryCall[RequestT, ResponseT], requests: AsyncIterator[RequestT]
     ) -> ResponseT:
         """Each write waits until the node has room, so the caller is read no faster than the node takes it in."""
+        sending = asyncio.create_task(_send(call, requests))
+
+        def end_sending(_: object) -> None:
+            sending.cancel()
+
         with self._errors(), contextlib.ExitStack() as stack:
             stack.callback(call.cancel)
-            try:
-                async for request in requests:
-                    await call.write(request)
-                await call.done_writing()
-            except asyncio.InvalidStateError:
-                pass  # the node answered before the end; its answer says why
+            stack.callback(sending.cancel)
+            # A node may answer before the end. grpc.aio lets a write that fails then overwrite the answer's status with
+            # one of its own, so none may be under way any more when the status comes.
+            call.add_done_callback(end_sending)
+            await asyncio.wait({sending})
+            if not sending.cancelled():
+                sending.result()
             return await call
 
     @contextlib.contextmanager
@@ -366,6 +372,17 @@ class GrpcExecutor:
             reason="NODE_UNAVAILABLE",
             metadata={"node": self._node, "address": self._address},
         )
+
+
+async def _send(call: grpc.aio.StreamUnaryCall[RequestT, ResponseT], requests: AsyncIterator[RequestT]) -> None:
+    """To the end, or until the node takes no more; its answer says why."""
+    async for request in requests:
+        try:
+            await call.write(request)
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            return
+    with contextlib.suppress(asyncio.InvalidStateError):
+        await call.done_writing()
 
 
 _: type[ExecutorClient] = GrpcExecutor

@@ -54,6 +54,7 @@ from api_service.validation.host_facts import any_host
 from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
 from api_service.validation.network_mode import HOST, joined_network
 from api_service.validation.remapped_users import is_remapped
+from api_service.validation.restart_policy import validate_unhealthy
 from common.errors import (
     Aborted,
     AlreadyExists,
@@ -177,7 +178,12 @@ async def _draft(
     """The record as it will be, but for its name. Raises InvalidArgument for what request and image make together."""
     check_image_config(engine, image.config, field="config.image")
     config = merge_image_config(creation.config, image.config)
-    if broken := [*validate_command(config), *validate_published_ports(config, creation.host_config)]:
+    broken = [
+        *validate_command(config),
+        *validate_unhealthy(creation.host_config.restart_policy, config.healthcheck, "host_config.restart_policy"),
+        *validate_published_ports(config, creation.host_config),
+    ]
+    if broken:
         raise InvalidArgument(violations=broken)
     platform = check_platform(request.platform, image, node_platform=f"{facts.os}/{facts.architecture}")
     container_id = generate_id()

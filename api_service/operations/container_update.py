@@ -26,7 +26,7 @@ from api_service.records.event_shapes import container_event
 from api_service.records.resources import Resources
 from api_service.validation.host_facts import HostFacts
 from api_service.validation.resources import fit_resources, validate_resources
-from api_service.validation.restart_policy import normalise_restart_policy, validate_restart_policy
+from api_service.validation.restart_policy import normalise_restart_policy, validate_restart_policy, validate_unhealthy
 from common.errors import DeadlineExceeded, InvalidArgument, NotFound, SlipwayError, Unavailable
 
 _TAKE_BACK_TIME = 60.0  # seconds
@@ -55,7 +55,7 @@ async def _update(engine: Engine, container_id: str, request: UpdateRequest, dea
         record = await current(engine, container_id)
         refuse_when_going(record, "update")
         facts = host_facts(await engine.nodes.get(record.node).facts(deadline))
-        wanted, warnings = _changed(record.host_config, request, facts)
+        wanted, warnings = _changed(record, request, facts)
         await _mark(engine, record.id, unsettled=True)
         try:
             entry = await _tell_node(engine, record, wanted, deadline)
@@ -82,13 +82,15 @@ async def settle_update(engine: Engine, container_id: str) -> None:
         await _mark(engine, container_id, unsettled=False)
 
 
-def _changed(host: HostConfig, request: UpdateRequest, facts: HostFacts) -> tuple[HostConfig, Sequence[str]]:
+def _changed(record: ContainerRecord, request: UpdateRequest, facts: HostFacts) -> tuple[HostConfig, Sequence[str]]:
+    host = record.host_config
     merged = merge_resources(host.resources, request.resources)
     violations = validate_resources(merged, facts, "resources", current=host.resources)
     policy = host.restart_policy
     if request.restart_policy is not None:
         policy = request.restart_policy
         violations += validate_restart_policy(policy, "restart_policy", auto_remove=host.auto_remove)
+        violations += validate_unhealthy(policy, record.config.healthcheck, "restart_policy")
     if violations:
         raise InvalidArgument(violations=violations)
     fitted = fit_resources(merged, facts, "resources")

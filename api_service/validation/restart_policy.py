@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api_service.records.config import RestartPolicy
+from api_service.records.health import NO_CHECK, HealthConfig
 from api_service.validation.lengths_of_time import MILLISECOND, SECOND, validate_length
 from common.errors import Violation
 
@@ -41,6 +42,14 @@ def validate_restart_policy(policy: RestartPolicy, field: str, *, auto_remove: b
         why = f"{given.name!r} cannot be had together with auto_remove: a container that restarts never ends; drop one"
         found.append(Violation(field=f"{field}.name", description=why))
     return found
+
+
+def validate_unhealthy(policy: RestartPolicy, check: HealthConfig | None, field: str) -> list[Violation]:
+    """`check` as it is after the merge with the image's."""
+    if not policy.on_unhealthy or (check is not None and check.test[:1] != (NO_CHECK,)):
+        return []
+    why = "needs a health check, and neither the container nor its image has one; give config.healthcheck"
+    return [Violation(field=f"{field}.on_unhealthy", description=why)]
 
 
 def normalise_restart_policy(policy: RestartPolicy) -> RestartPolicy:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from slipway.executor.v1 import container_spec_pb2 as spec_pb2
-from slipway.v1 import container_pb2
+from slipway.v1 import container_pb2, health_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
 from tests.fixtures.api import Api, refused
@@ -50,10 +50,31 @@ async def test_policy_of_ones_own(api: Api) -> None:
         multiplier=1.5,
         reset_after=Duration(seconds=3),
     )
-    sent = api.executor.containers[await api.create(restart_policy=policy)].spec.restart_policy
+    check = health_pb2.HealthConfig(test=["CMD", "true"])
+    sent = api.executor.containers[await _checked(api, policy, check)].spec.restart_policy
     assert sent.condition == spec_pb2.RESTART_CONDITION_ON_FAILURE
     assert (sent.maximum_retry_count, sent.on_unhealthy, sent.multiplier) == (4, True, 1.5)
     assert (sent.initial_delay.nanos, sent.max_delay.seconds, sent.reset_after.seconds) == (5_000_000, 2, 3)
+
+
+@pytest.mark.parametrize("check", [None, health_pb2.HealthConfig(test=["NONE"])])
+async def test_who_is_never_unhealthy_cannot_be_restarted_for_it(
+    api: Api, check: health_pb2.HealthConfig | None
+) -> None:
+    policy = container_pb2.RestartPolicy(name="always", on_unhealthy=True)
+    refusal = await refused(_checked(api, policy, check))
+    assert "needs a health check" in refusal.violations["host_config.restart_policy.on_unhealthy"]
+    container_id = await api.create()
+    update = api.containers.UpdateContainer(pb2.UpdateContainerRequest(container=container_id, restart_policy=policy))
+    assert "needs a health check" in (await refused(update)).violations["restart_policy.on_unhealthy"]
+
+
+async def _checked(api: Api, policy: container_pb2.RestartPolicy, check: health_pb2.HealthConfig | None) -> str:
+    request = pb2.CreateContainerRequest(
+        config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"], healthcheck=check),
+        host_config=container_pb2.HostConfig(restart_policy=policy),
+    )
+    return (await api.containers.CreateContainer(request)).id
 
 
 async def test_what_a_restart_looks_like(api: Api) -> None:
