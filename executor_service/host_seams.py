@@ -13,9 +13,10 @@ from executor_service.dns.service import NameServer
 from executor_service.mount_staging import HostMounts
 from executor_service.network import port_leases
 from executor_service.network import records as network_records
+from executor_service.network.bridge_watch import watch_bridges
 from executor_service.network.port_publisher import HostPorts
 from executor_service.network.sandboxes import Sandboxes
-from executor_service.network.table_watch import TableWatch
+from executor_service.network.table_watch import watch_table
 from executor_service.node_bundles import NodeBundles
 from executor_service.node_cgroups import NodeCgroups
 from executor_service.oci.cgroups import CgroupTree
@@ -59,7 +60,8 @@ async def open_seams(
         open_storage(paths.storage, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
         Sandboxes(bridge, database, mapping) as network,
-        TableWatch(bridge.table, network.networks.restore_rules),
+        watch_table(bridge.table, network.networks.restore_rules),
+        watch_bridges(network.networks.has_bridge, network.restore_bridges),
         NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 from executor_service.network import forwarding, host_bridge
 from executor_service.network.driver import HostLink, NetworkDriver
 from executor_service.network.network import Network
-from executor_service.network.rtnetlink import Channel, Request, create_veth, delete_link, set_bridge_port
+from executor_service.network.rtnetlink import Channel, Request, create_veth, delete_link, enslave, set_bridge_port
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
 
@@ -42,6 +42,17 @@ class BridgeAttachment:
             set_bridge_port(self.host_interface, isolated=self.isolated),
         )
 
+    def plug_in(self) -> None:
+        """Put the host's end back on the bridge, which was made anew. Idempotent. Raises OSError."""
+        assert self.link is not None
+        with Channel() as host:
+            host.send(
+                [
+                    enslave(self.host_interface, bridge=self.link.index),
+                    set_bridge_port(self.host_interface, isolated=self.isolated),
+                ]
+            )
+
     def delete(self, host: Channel, inside: Channel) -> None:
         host.send([delete_link(self.host_interface)], tolerate=_GONE)
 
@@ -67,7 +78,7 @@ class BridgeDriver:
             return False
 
     def gone(self, network: Network) -> str:
-        return f"bridge '{network.bridge}' is gone, restart the executor to have it made again"
+        return f"bridge '{network.bridge}' is gone; it is being made again, repeat the request"
 
     def attachment(self, network: Network, link: HostLink | None, *, name: str, endpoint: Endpoint) -> Attachment:
         return BridgeAttachment(link=link, host_interface=name, endpoint=endpoint, isolated=not network.icc)

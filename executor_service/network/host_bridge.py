@@ -72,6 +72,13 @@ def interfaces_with_prefix(prefix: str) -> set[str]:
         return {name for link in kernel.get_links() if (name := str(link.get("ifname"))).startswith(prefix)}
 
 
+def masters_by_prefix(prefix: str) -> dict[str, int]:
+    """The index of the bridge, 0 for none, of each of the host's interfaces whose name begins so."""
+    with IPRoute() as kernel:
+        links = {str(link.get("ifname")): link.get("master") for link in kernel.get_links()}
+        return {name: int(master or 0) for name, master in links.items() if name.startswith(prefix)}
+
+
 def _mac(network: Network, owner: Path) -> str:
     digest = hashlib.sha256(f"{owner} {network.id}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))

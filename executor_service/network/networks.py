@@ -119,6 +119,27 @@ class Networks:
             await to_the_end(asyncio.to_thread(firewall.install_table, self._config.table, networks, ports))
             _log.warning("nftables table was deleted by somebody and is put back", table=self._config.table)
 
+    async def restore_bridges(self) -> None:
+        """Make the bridges again that somebody deleted. Raises FailedPrecondition when one is not to be had any more,
+        OSError."""
+        async with self._changing:
+            for network in tuple(self._networks.values()):
+                link = self._links.get(network.id)
+                if network.driver is not Driver.BRIDGE or link is None or self._driver(network).stands(network, link):
+                    continue
+                self._links[network.id] = await to_the_end(asyncio.to_thread(self._driver(network).ensure, network))
+                _log.warning("bridge was deleted by somebody and is made again", bridge=network.bridge)
+
+    def bridge(self, network_id: str) -> HostLink | None:
+        """None for a network that is none, or that could not be set up."""
+        network = self._networks.get(network_id)
+        bridged = network is not None and network.driver is Driver.BRIDGE
+        return self._links.get(network_id) if bridged else None
+
+    def has_bridge(self, name: str) -> bool:
+        """Whether an interface of the host is a network's bridge."""
+        return any(one.bridge == name and one.driver is Driver.BRIDGE for one in self._networks.values())
+
     def list(self) -> Sequence[Network]:
         return tuple(self._networks.values())
 

@@ -82,6 +82,15 @@ def set_bridge_port(name: str, *, isolated: bool) -> Request:
     return Request(_RTM_NEWLINK, 0, body, f"set up {name} as a bridge port")
 
 
+def enslave(name: str, *, bridge: int) -> Request:
+    body = (
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + _attribute(_IFLA_MASTER, struct.pack("=I", bridge))
+    )
+    return Request(_RTM_NEWLINK, 0, body, f"plug {name} into the bridge")
+
+
 def bring_up(index: int) -> Request:
     return Request(_RTM_NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP), f"bring interface {index} up")
 

@@ -8,9 +8,12 @@ import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import structlog
+
 from common.errors import FailedPrecondition, Internal, ResourceExhausted, SlipwayError
 from executor_service.container import NetworkMode
 from executor_service.network import host_bridge, rtnetlink, wiring
+from executor_service.network.bridge_driver import BridgeAttachment
 from executor_service.network.config import BridgeConfig
 from executor_service.network.network import gateway_order
 from executor_service.network.networks import Networks
@@ -19,6 +22,8 @@ from executor_service.network.records import EndpointRecord, SandboxRecord
 from executor_service.network.sandbox import Endpoint, Sandbox
 from executor_service.network.worker import in_own_thread, to_the_end
 from executor_service.user_namespaces import Owner
+
+_log = structlog.get_logger(__name__)
 
 # EXFULL is the bridge's answer to port 1024 (BR_MAX_PORTS), ENOSPC unshare's at user.max_net_namespaces.
 _EXHAUSTED = frozenset({errno.EXFULL, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -62,6 +67,35 @@ class SandboxKernel:
         """Unplug an endpoint; `left` is the record without it. Idempotent."""
         attachment = self._networks.attachment(self.endpoint(endpoint), name=self._prefix + endpoint.token)
         await self._run(left, partial(wiring.detach, self.pins, left.token, attachment, self._gateways(left)))
+
+    async def restore_interfaces(self, record: SandboxRecord) -> None:
+        """Make those anew that are gone from their bridges, with the addresses that they have. At start-up alone,
+        while nobody else attaches."""
+        there = await self.interfaces()
+        for endpoint in record.endpoints:
+            if self._networks.bridge(endpoint.network_id) and self._prefix + endpoint.token not in there:
+                await self.attach(record, endpoint)
+                _log.warning("interface was deleted by somebody and is made again", sandbox=record.sandbox_id)
+
+    async def plug_in_again(self, sandboxes: Iterable[SandboxRecord]) -> None:
+        """What is on no bridge, or on another than its network's."""
+        masters = await asyncio.to_thread(host_bridge.masters_by_prefix, self._prefix)
+        for record in sandboxes:
+            for endpoint in record.endpoints:
+                bridge = self._networks.bridge(endpoint.network_id)
+                name = self._prefix + endpoint.token
+                if bridge is not None and masters.get(name, bridge.index) != bridge.index:
+                    await self._plug_in(record, endpoint)
+
+    async def _plug_in(self, record: SandboxRecord, endpoint: EndpointRecord) -> None:
+        """Its container may be ending just now: then there is nothing to plug in."""
+        attachment = self._attachment(endpoint)
+        assert isinstance(attachment, BridgeAttachment)
+        try:
+            await self._run(record, attachment.plug_in)
+            _log.warning("interface is plugged in again", sandbox=record.sandbox_id)
+        except SlipwayError as error:
+            _log.warning("interface cannot be plugged in", sandbox=record.sandbox_id, error=error.message)
 
     async def unpin(self, tokens: Iterable[str]) -> None:
         """Let namespaces go. Idempotent."""

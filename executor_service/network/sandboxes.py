@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -34,9 +33,6 @@ from executor_service.user_namespaces import Owner
 _log = structlog.get_logger(__name__)
 
 _PLAIN = EndpointSpec(network_id=DEFAULT_NETWORK)
-_TOKEN_LENGTH = 9  # of base 32: 45 bits; with the prefix exactly the 15 characters of an interface's name
-# EXFULL is the bridge's answer to port 1024 (BR_MAX_PORTS), ENOSPC unshare's at user.max_net_namespaces.
-_EXHAUSTED = frozenset({errno.EXFULL, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class Sandboxes:
@@ -140,10 +136,20 @@ class Sandboxes:
             if (endpoints := keep.get(str(record.sandbox_id))) is None:
                 continue
             try:
+                await self._kernel.restore_interfaces(record)
                 await self._converge(record, endpoints)
             except SlipwayError as error:
                 _log.error("endpoints cannot be put right", sandbox=record.sandbox_id, error=error.message)
+        await self._kernel.plug_in_again(await self._database.read(records.everything))
         self._pool.start()
+
+    async def restore_bridges(self) -> None:
+        """Make bridges again that somebody deleted, and plug in what was on them. Raises FailedPrecondition, OSError
+        when one is not to be had."""
+        try:
+            await self.networks.restore_bridges()
+        finally:
+            await self._kernel.plug_in_again(await self._database.read(records.everything))
 
     async def wait_prepared(self) -> None:
         """Return once as many sandboxes stand ready as are to be had."""
