@@ -310,7 +310,9 @@ def _endpoint_from_proto(message: image_store_service_pb2.RegistryEndpoint) -> r
 
 def pull_answer_to_proto(answer: LayerProgress | PulledImage) -> image_store_service_pb2.PullImageResponse:
     if isinstance(answer, PulledImage):
-        pulled = image_store_service_pb2.PulledImage(image=image_to_proto(answer.image), digest=answer.digest)
+        pulled = image_store_service_pb2.PulledImage(
+            image=image_to_proto(answer.image), digest=answer.digest, index_digest=answer.index_digest
+        )
         return image_store_service_pb2.PullImageResponse(image=pulled)
     progress = image_store_service_pb2.LayerProgress(
         digest=answer.digest,

@@ -44,7 +44,9 @@ def _endpoint_to_proto(endpoint: RegistryEndpoint) -> pb2.RegistryEndpoint:
 
 def pull_answer_from_proto(message: pb2.PullImageResponse) -> LayerProgress | PulledImage:
     if message.HasField("image"):
-        return PulledImage(image=stored_image_from_proto(message.image.image), digest=message.image.digest)
+        pulled = message.image
+        image = stored_image_from_proto(pulled.image)
+        return PulledImage(image=image, digest=pulled.digest, index_digest=pulled.index_digest)
     progress = message.progress
     return LayerProgress(
         digest=progress.digest,

@@ -290,10 +290,11 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledImage:
-    """`digest` is the manifest's."""
+    """`digest` is the manifest's, `index_digest` that of the index it was chosen from, if any."""
 
     image: StoredImage
     digest: str
+    index_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

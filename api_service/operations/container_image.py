@@ -5,6 +5,7 @@ Source: Docker's clients, which pull an image that the daemon does not have (`do
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -111,9 +112,10 @@ def _missing(engine: Engine, wish: ImageWish) -> NotFound:
 async def _pulled(engine: Engine, wish: ImageWish, node: Node, deadline: Deadline) -> ImageRecord:
     request = PullRequest(reference=wish.text, platform=wish.platform, credentials=wish.credentials, node=node.name)
     found: ImageRecord | None = None
-    async for answer in pull_image(engine, request, deadline=deadline):
-        if isinstance(answer, PulledRecord):
-            found = answer.image
+    async with aclosing(pull_image(engine, request, deadline=deadline)) as answers:
+        async for answer in answers:
+            if isinstance(answer, PulledRecord):
+                found = answer.image
     assert found is not None
     return found
 

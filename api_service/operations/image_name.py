@@ -5,7 +5,8 @@ from __future__ import annotations
 from api_service.validation.references import InvalidReference, normalise_reference
 from common.errors import FailedPrecondition, InvalidArgument, Violation
 
-MAX_NAMES = 32  # of one image: removing it and all of them is one commit
+MAX_NAMES = 32  # of one image: removing it and all of them is one commit, and so of its
+MAX_DIGESTS = 16
 
 
 def image_name(text: str, *, field: str) -> str:
@@ -20,11 +21,20 @@ def image_name(text: str, *, field: str) -> str:
     return reference.familiar
 
 
-def refuse_more_names(image_id: str, count: int, *, kind: str = "names") -> None:
-    """Raises FailedPrecondition (`TOO_MANY_NAMES`) when an image is to have `count` names, or digests, and may not."""
-    if count > MAX_NAMES:
+def refuse_more_names(image_id: str, count: int) -> None:
+    """Raises FailedPrecondition (`TOO_MANY_NAMES`) when an image is to have `count` names and may not."""
+    _refuse_more(image_id, count, MAX_NAMES, "names")
+
+
+def refuse_more_digests(image_id: str, count: int) -> None:
+    """As `refuse_more_names`."""
+    _refuse_more(image_id, count, MAX_DIGESTS, "digests")
+
+
+def _refuse_more(image_id: str, count: int, limit: int, kind: str) -> None:
+    if count > limit:
         raise FailedPrecondition(
-            f"image {image_id}: would have {count} {kind}, at most {MAX_NAMES} are possible; remove some first",
+            f"image {image_id}: would have {count} {kind}, at most {limit} are possible; remove some first",
             resource_type="image",
             resource_name=image_id,
             reason="TOO_MANY_NAMES",

@@ -12,7 +12,7 @@ from api_service.nodes.executor import PulledImage
 from api_service.nodes.images import LayerProgress, PullSpec, RegistryCredentials
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
-from api_service.operations.image_name import refuse_more_names
+from api_service.operations.image_name import refuse_more_digests, refuse_more_names
 from api_service.operations.image_record import image_record
 from api_service.operations.platform import parse_pull_platform
 from api_service.records.event_shapes import image_event
@@ -71,17 +71,17 @@ def _reference(text: str) -> ImageReference:
 
 
 async def _record(engine: Engine, node: Node, pulled: PulledImage, reference: ImageReference) -> ImageRecord:
-    """It is found by the digest that was asked for, which may be that of an index, and by its manifest's."""
+    """It is found by its manifest's digest, that of the index, if any, and the one that was asked for."""
     found = image_record(pulled.image, node=node.name)
     asked = [
         dataclasses.replace(reference, tag="", digest=each).familiar
-        for each in (pulled.digest, reference.digest)
+        for each in (pulled.index_digest, pulled.digest, reference.digest)
         if each
     ]
     record = dataclasses.replace(found, digests=tuple(dict.fromkeys(asked)))
     async with engine.image_changes:
         held = await engine.images.get(record.id)
         refuse_more_names(record.id, len({*record.names, *(held.names if held else ())}))
-        refuse_more_names(record.id, len({*record.digests, *(held.digests if held else ())}), kind="digests")
+        refuse_more_digests(record.id, len({*record.digests, *(held.digests if held else ())}))
         event = image_event(record, "pull", engine.clock(), name=reference.familiar)
         return await engine.images.add(record, [event])

@@ -66,7 +66,7 @@ class _Answer(asyncio.SubprocessProtocol):
 
 
 async def _run(program: str, server: str) -> tuple[int, bytes]:
-    """Its status and what it wrote. Nothing of it lives on."""
+    """Its status and what it wrote. It does not outlive the call."""
     transport, answer = await asyncio.get_running_loop().subprocess_exec(
         _Answer,
         program,

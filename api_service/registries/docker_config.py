@@ -6,6 +6,7 @@ https://docs.docker.com/reference/cli/docker/login/ (auths, credsStore, credHelp
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -34,8 +35,7 @@ class DockerConfig:
     async def credentials_for(self, host: str) -> RegistryCredentials:
         """`host` with its port, if any. Empty credentials when nothing is known of it. Raises FailedPrecondition
         (`DOCKER_CONFIG_UNREADABLE`, `CREDENTIAL_HELPER_FAILED`)."""
-        # As small as /etc/hosts, which is read on this thread as well; a thread of its own takes longer.
-        config = self._read()
+        config = await asyncio.to_thread(self._read)
         if config is None:
             return RegistryCredentials()
         names = _HUB if host in _HUB else (host,)

@@ -1,12 +1,14 @@
 """One repository of a registry over HTTP: manifests and blobs.
 
-Endpoints are tried in their order when a reference is resolved; blobs come from the one that knew it. Sources: OCI
-distribution spec, https://distribution.github.io/distribution/spec/auth/token/, RFC 9110 (Range).
+Endpoints are tried in their order when a reference is resolved; blobs come from the one that knew it, or
+those behind it. Sources: OCI distribution spec, https://distribution.github.io/distribution/spec/auth/token/, RFC 9110
+(Range).
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -80,33 +82,53 @@ class RegistryClient:
 
     async def _resolve(self, reference: str, platform: Platform) -> Manifest:
         content, media_type = await self._manifest(reference)
+        index_digest = ""
         if is_index(content, media_type):
+            index_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
             inner = chosen(content, platform)
             content, media_type = await self._manifest(inner.digest)
             if len(content) != inner.size:
                 raise corrupt_image(f"manifest {inner.digest}: {len(content)} bytes, the index says {inner.size}")
-        return parse_manifest(content, media_type)
+        return dataclasses.replace(parse_manifest(content, media_type), index_digest=index_digest)
 
     async def _manifest(self, reference: str) -> tuple[bytes, str]:
         for attempt in range(1, _RESOLVE_ATTEMPTS + 1):
             try:
-                async with self._get(f"manifests/{reference}", {"Accept": ", ".join(ACCEPTED)}) as response:
+                async with self._get(
+                    self._current, f"manifests/{reference}", {"Accept": ", ".join(ACCEPTED)}
+                ) as response:
                     content = await _bounded(response)
                     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 break
             except httpx.TransportError as error:
-                await self._wait(attempt, repr(error), unheard, attempts=_RESOLVE_ATTEMPTS)
+                await self._wait(self._current, attempt, repr(error), unheard, attempts=_RESOLVE_ATTEMPTS)
         _check_digest(reference, content)
         return content, media_type
 
     async def _chunks(
         self, descriptor: Descriptor, offset: int, on_retry: Callable[[Retry], None]
     ) -> AsyncGenerator[bytes]:
+        """From the endpoint that knew the manifest, and from those behind it when it fails: what has come stays."""
+        places = self._endpoints[self._endpoints.index(self._current) :]
+        for place in places:
+            try:
+                async with aclosing(self._chunks_of(place, descriptor, offset, on_retry)) as chunks:
+                    async for chunk in chunks:
+                        offset += len(chunk)
+                        yield chunk
+                return
+            except (NotFound, PermissionDenied, Unavailable):
+                if place is places[-1]:
+                    raise
+
+    async def _chunks_of(
+        self, endpoint: Endpoint, descriptor: Descriptor, offset: int, on_retry: Callable[[Retry], None]
+    ) -> AsyncGenerator[bytes]:
         attempt = 1
         while offset < descriptor.size:
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
             try:
-                async with self._get(f"blobs/{descriptor.digest}", headers) as response:
+                async with self._get(endpoint, f"blobs/{descriptor.digest}", headers) as response:
                     skip = offset if response.status_code == httpx.codes.OK else 0
                     async for chunk in response.aiter_raw(_CHUNK):
                         fresh = chunk[skip:]
@@ -120,22 +142,27 @@ class RegistryClient:
                 reason = "the connection ended early"
             except httpx.TransportError as error:
                 reason = repr(error)
-            await self._wait(attempt, reason, on_retry)
+            await self._wait(endpoint, attempt, reason, on_retry)
             attempt += 1
 
     async def _wait(
-        self, attempt: int, reason: str, on_retry: Callable[[Retry], None], *, attempts: int = _ATTEMPTS
+        self,
+        endpoint: Endpoint,
+        attempt: int,
+        reason: str,
+        on_retry: Callable[[Retry], None],
+        *,
+        attempts: int = _ATTEMPTS,
     ) -> None:
         if attempt >= attempts:
-            raise unreachable(self._current, reason)
+            raise unreachable(endpoint, reason)
         delay = min(_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF)
         on_retry(Retry(attempt=attempt + 1, delay=delay, reason=reason))
         await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _get(self, below: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _get(self, endpoint: Endpoint, below: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
         """A good answer. Raises httpx.TransportError for one that may be better the next time."""
-        endpoint = self._current
         access = self._accesses.setdefault(endpoint, Access(self._http, endpoint))
         scheme = "http" if endpoint.plain_http else "https"
         url = f"{scheme}://{endpoint.host}/v2/{endpoint.repository}/{below}"

@@ -51,12 +51,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """An image's manifest, verified: `content` has the digest and size of `descriptor`; `layers` lowest first."""
+    """An image's manifest, verified: `content` has the digest and size of `descriptor`; `layers` lowest first.
+    `index_digest`: of the index it was chosen from, empty when there was none."""
 
     descriptor: Descriptor
     content: bytes
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    index_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,11 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledImage:
-    """`digest` is the manifest's."""
+    """`digest` is the manifest's, `index_digest` that of the index it was chosen from, if any."""
 
     image: Image
     digest: str
+    index_digest: str = ""
 
 
 class ImageStore(Protocol):

@@ -119,7 +119,7 @@ class LocalImages:
                 found = ArchivedImage(config=config, layers=(), names=(name,) if name else ())
                 (image,) = await self._record([self._image(found)])
             await self._content.discard(layer.digest for layer in manifest.layers)
-        return PulledImage(image=image, digest=manifest.descriptor.digest)
+        return PulledImage(image=image, digest=manifest.descriptor.digest, index_digest=manifest.index_digest)
 
     async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
         with disk_errors("image: it cannot be stored"):

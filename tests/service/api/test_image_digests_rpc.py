@@ -48,6 +48,11 @@ async def test_pulled_by_the_digest_of_an_index(api: Api) -> None:
     assert (list(gone.untagged), list(gone.deleted)) == ([BY_MANIFEST], [image.id])
 
 
+async def test_pulled_by_a_tag_that_means_an_index(api: Api) -> None:
+    image = await pull(api, "me/multi:1")
+    assert list(image.repo_digests) == ["me/multi@sha256:" + "b" * 64, f"me/multi@{MANIFEST}"]
+
+
 async def test_last_tag_takes_its_digests_along(api: Api) -> None:
     image = await pull(api, f"{REPOSITORY}:1")
     for name in (f"{REPOSITORY}:2", "other:1"):
@@ -74,3 +79,16 @@ async def test_digest_stays_when_the_name_moves_and_goes_by_id(api: Api) -> None
     gone = await remove(api, image.id)
     assert (list(gone.untagged), list(gone.deleted)) == ([BY_MANIFEST], [image.id])
     assert (await refused(remove(api, BY_MANIFEST))).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_image_has_so_many_digests_and_no_more(api: Api) -> None:
+    image = await pull(api, f"{REPOSITORY}:1")
+    for number in range(15):
+        await pull(api, f"{REPOSITORY}@sha256:{number:064x}")
+    refusal = await refused(pull(api, BY_INDEX))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOO_MANY_NAMES")
+    for number in range(31):
+        await api.images.TagImage(pb2.TagImageRequest(image=image.id, target=f"name{number}"))
+    # All of them are gone in one commit.
+    gone = await remove(api, image.id, force=True)
+    assert (len(gone.untagged), list(gone.deleted)) == (32 + 16, [image.id])

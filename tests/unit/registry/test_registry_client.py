@@ -102,12 +102,49 @@ async def test_index_is_followed_by_platform_and_every_byte_is_checked() -> None
     bodies = {"latest": json.dumps(index).encode(), arm.digest: manifest}
     registry = client(lambda request: httpx.Response(200, content=bodies[request.url.path.rpartition("/")[2]]))
     found = await registry.resolve("latest", ARM, time.monotonic() + 5)
+    assert found.index_digest == descriptor(bodies["latest"]).digest
     assert (found.descriptor, found.config, found.layers, found.content) == (arm, config, (layer,), manifest)
     with pytest.raises(InvalidArgument, match="linux/s390x; it is there for linux/amd64, linux/arm64"):
         await registry.resolve("latest", Platform(os="linux", architecture="s390x"), time.monotonic() + 5)
     bodies[arm.digest] = manifest + b" "
     with pytest.raises(InvalidArgument, match="another digest"):
         await registry.resolve("latest", ARM, time.monotonic() + 5)
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+async def test_mirror_that_fails_is_left_for_the_registry(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the manifest, and in the middle of a blob; what had come of that is not asked for again."""
+    monkeypatch.setattr("executor_service.registry.client._BACKOFF", 0.0)
+    asked: list[tuple[str, str]] = []
+    shown: set[tuple[str, str]] = set()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        place = request.url.host
+        asked.append((place, request.headers.get("Range", "")))
+        shown.add((place, request.headers.get("Authorization", "")))
+        start = int(asked[-1][1][6:-1] or 0)
+        if place == "gone.test":
+            return httpx.Response(status)
+        if "/manifests/" in request.url.path:
+            config = {"mediaType": "c", "digest": descriptor(b"{}").digest, "size": 2}
+            return httpx.Response(200, json={"mediaType": KIND, "config": config, "layers": []})
+        if place == "half.test":
+            return httpx.Response(status) if start else httpx.Response(200, content=streamed(DATA[:9000]))
+        return httpx.Response(206, content=streamed(DATA[start:]))
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    hosts = ("gone.test", "half.test", "reg.test")
+    endpoints = [
+        Endpoint(host=host, repository="a/b", credentials=Credentials(registry_token=host.partition(".")[0]))
+        for host in hosts
+    ]
+    registry = RegistryClient(http, endpoints)
+    await registry.resolve("1", ARM, time.monotonic() + 5)
+    asked.clear()
+    assert await read(registry) == DATA
+    assert (asked[0], asked[-1]) == (("half.test", ""), ("reg.test", "bytes=9000-"))
+    assert {place for place, _ in asked} == {"half.test", "reg.test"}
+    assert shown == {(host, f"Bearer {host.partition('.')[0]}") for host in hosts}
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, NotFound), (403, PermissionDenied), (401, PermissionDenied)])

@@ -379,8 +379,11 @@ class PulledImage(_message.Message):
 
     IMAGE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    INDEX_DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """The digest of its manifest."""
+    index_digest: _builtins.str
+    """The digest of the index that the manifest was chosen from. Empty: there was none."""
     @_builtins.property
     def image(self) -> Global___StoredImage:
         """The image."""
@@ -390,10 +393,11 @@ class PulledImage(_message.Message):
         *,
         image: Global___StoredImage | None = ...,
         digest: _builtins.str = ...,
+        index_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "image", b"image", "index_digest", b"index_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
