@@ -9,11 +9,26 @@ from typing import TypeVar
 from slipway.executor.v1 import network_store_service_pb2 as pb
 
 from common.errors import InvalidArgument, Violation
-from executor_service.network.network import GatewayMode, Network, NetworkSpec, Subnet, SubnetSpec
+from executor_service.network.network import (
+    GatewayMode,
+    MacvlanLink,
+    MacvlanMode,
+    Network,
+    NetworkSpec,
+    Subnet,
+    SubnetSpec,
+)
 
 T = TypeVar("T")
 
 _GATEWAY_MODES = {pb.GATEWAY_MODE_NAT: GatewayMode.NAT, pb.GATEWAY_MODE_ROUTED: GatewayMode.ROUTED}
+_MACVLAN_MODES = {
+    pb.MACVLAN_MODE_BRIDGE: MacvlanMode.BRIDGE,
+    pb.MACVLAN_MODE_VEPA: MacvlanMode.VEPA,
+    pb.MACVLAN_MODE_PRIVATE: MacvlanMode.PRIVATE,
+    pb.MACVLAN_MODE_PASSTHRU: MacvlanMode.PASSTHRU,
+}
+_MACVLAN_MODES_TO_PROTO = {mode: number for number, mode in _MACVLAN_MODES.items()}
 _GATEWAY_MODES_TO_PROTO = {mode: number for number, mode in _GATEWAY_MODES.items()}
 
 
@@ -23,6 +38,7 @@ def spec_from_proto(message: pb.NetworkSpec) -> NetworkSpec:
     spec = NetworkSpec(
         id=message.id,
         name=message.name,
+        macvlan=_macvlan(message.macvlan, broken) if message.HasField("macvlan") else None,
         ipv4=_subnet(message.ipv4, "spec.ipv4", broken) if message.HasField("ipv4") else None,
         ipv6=_subnet(message.ipv6, "spec.ipv6", broken) if message.HasField("ipv6") else None,
         bridge=message.bridge,
@@ -33,6 +49,12 @@ def spec_from_proto(message: pb.NetworkSpec) -> NetworkSpec:
     if broken:
         raise InvalidArgument(violations=broken)
     return spec
+
+
+def _macvlan(message: pb.MacvlanLink, broken: list[Violation]) -> MacvlanLink:
+    if message.mode not in _MACVLAN_MODES:
+        broken.append(Violation(field="spec.macvlan.mode", description=f"{message.mode} is not known"))
+    return MacvlanLink(parent=message.parent, mode=_MACVLAN_MODES.get(message.mode, MacvlanMode.BRIDGE))
 
 
 def _subnet(message: pb.NetworkSubnet, field: str, broken: list[Violation]) -> SubnetSpec:
@@ -61,6 +83,7 @@ def network_to_proto(network: Network) -> pb.StoredNetwork:
         spec=pb.NetworkSpec(
             id=network.id,
             name=network.name,
+            macvlan=_macvlan_to_proto(network.macvlan) if network.macvlan is not None else None,
             ipv4=_subnet_to_proto(network.ipv4) if network.ipv4 is not None else None,
             ipv6=_subnet_to_proto(network.ipv6) if network.ipv6 is not None else None,
             bridge=network.bridge,
@@ -69,6 +92,10 @@ def network_to_proto(network: Network) -> pb.StoredNetwork:
             icc=network.icc,
         )
     )
+
+
+def _macvlan_to_proto(link: MacvlanLink) -> pb.MacvlanLink:
+    return pb.MacvlanLink(parent=link.parent, mode=_MACVLAN_MODES_TO_PROTO[link.mode])
 
 
 def _subnet_to_proto(subnet: Subnet) -> pb.NetworkSubnet:

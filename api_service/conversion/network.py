@@ -7,11 +7,26 @@ from slipway.v1 import network_service_pb2 as pb2
 from api_service.conversion.times import timestamp
 from api_service.operations.network_list import NetworkFilter, ShownNetwork
 from api_service.records.container import ContainerRecord, ObservedEndpoint
-from api_service.records.network import BRIDGE_DRIVER, GatewayMode, NetworkRecord, Subnet
+from api_service.records.network import (
+    BRIDGE_DRIVER,
+    MACVLAN_DRIVER,
+    GatewayMode,
+    Macvlan,
+    MacvlanMode,
+    NetworkRecord,
+    Subnet,
+)
 from api_service.validation.ipam import IpamConfig
 from api_service.validation.networks import NetworkRequest
 
 _GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
+_MACVLAN_MODES = {
+    MacvlanMode.BRIDGE: pb2.MACVLAN_MODE_BRIDGE,
+    MacvlanMode.VEPA: pb2.MACVLAN_MODE_VEPA,
+    MacvlanMode.PRIVATE: pb2.MACVLAN_MODE_PRIVATE,
+    MacvlanMode.PASSTHRU: pb2.MACVLAN_MODE_PASSTHRU,
+}
+_MACVLAN_MODES_FROM_PROTO = {number: mode for mode, number in _MACVLAN_MODES.items()}
 _GATEWAY_MODES_FROM_PROTO = {number: mode for mode, number in _GATEWAY_MODES.items()}
 
 
@@ -22,7 +37,7 @@ def network_request_from_proto(message: pb2.CreateNetworkRequest) -> NetworkRequ
         driver=message.driver,
         internal=message.internal,
         enable_ipv4=message.enable_ipv4 if message.HasField("enable_ipv4") else True,
-        enable_ipv6=message.enable_ipv6 if message.HasField("enable_ipv6") else True,
+        enable_ipv6=message.enable_ipv6 if message.HasField("enable_ipv6") else _has_ipv6(message),
         ipam_driver=message.ipam.driver,
         ipam=[
             IpamConfig(
@@ -33,14 +48,26 @@ def network_request_from_proto(message: pb2.CreateNetworkRequest) -> NetworkRequ
             )
             for config in message.ipam.config
         ],
+        bridge_given=message.HasField("bridge"),
         bridge_name=bridge.name,
         icc=bridge.enable_icc if bridge.HasField("enable_icc") else True,
         mtu=bridge.mtu,
         host_binding_ipv4=bridge.host_binding_ipv4,
         gateway_mode_ipv4=_GATEWAY_MODES_FROM_PROTO.get(bridge.gateway_mode_ipv4, GatewayMode.NAT),
         gateway_mode_ipv6=_GATEWAY_MODES_FROM_PROTO.get(bridge.gateway_mode_ipv6, GatewayMode.NAT),
+        macvlan=_macvlan_from_proto(message.macvlan) if message.HasField("macvlan") else None,
         labels=dict(message.labels),
     )
+
+
+def _has_ipv6(message: pb2.CreateNetworkRequest) -> bool:
+    """What the protocol says of a field that is not given."""
+    return message.driver != MACVLAN_DRIVER or any(":" in config.subnet for config in message.ipam.config)
+
+
+def _macvlan_from_proto(message: pb2.MacvlanOptions) -> Macvlan:
+    mode = _MACVLAN_MODES_FROM_PROTO.get(message.mode, MacvlanMode.BRIDGE)
+    return Macvlan(parent=message.parent, mode=mode)
 
 
 def network_filter_from_proto(message: pb2.ListNetworksRequest) -> NetworkFilter:
@@ -75,6 +102,7 @@ def network_to_proto(network: NetworkRecord) -> pb2.Network:
         enable_ipv6=network.ipv6 is not None,
         ipam=pb2.Ipam(driver="default", config=[_ipam_to_proto(subnet) for subnet in subnets]) if subnets else None,
         bridge=_bridge_to_proto(network) if network.driver == BRIDGE_DRIVER else None,
+        macvlan=_macvlan_to_proto(network.macvlan) if network.macvlan is not None else None,
         labels=dict(network.labels),
     )
 
@@ -98,6 +126,10 @@ def _bridge_to_proto(network: NetworkRecord) -> pb2.BridgeOptions:
         gateway_mode_ipv4=_GATEWAY_MODES[ipv4.gateway_mode],
         gateway_mode_ipv6=_GATEWAY_MODES[ipv6.gateway_mode],
     )
+
+
+def _macvlan_to_proto(macvlan: Macvlan) -> pb2.MacvlanOptions:
+    return pb2.MacvlanOptions(parent=macvlan.parent, mode=_MACVLAN_MODES[macvlan.mode])
 
 
 def _endpoint_to_proto(record: ContainerRecord, endpoint: ObservedEndpoint) -> pb2.NetworkEndpoint:

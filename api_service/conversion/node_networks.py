@@ -5,9 +5,16 @@ from __future__ import annotations
 from slipway.executor.v1 import network_store_service_pb2 as pb2
 
 from api_service.nodes.network import StoredNetwork
-from api_service.records.network import GatewayMode, Subnet
+from api_service.records.network import GatewayMode, Macvlan, MacvlanMode, Subnet
 
 _GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
+_MACVLAN_MODES = {
+    MacvlanMode.BRIDGE: pb2.MACVLAN_MODE_BRIDGE,
+    MacvlanMode.VEPA: pb2.MACVLAN_MODE_VEPA,
+    MacvlanMode.PRIVATE: pb2.MACVLAN_MODE_PRIVATE,
+    MacvlanMode.PASSTHRU: pb2.MACVLAN_MODE_PASSTHRU,
+}
+_MACVLAN_MODES_FROM_PROTO = {number: mode for mode, number in _MACVLAN_MODES.items()}
 _GATEWAY_MODES_FROM_PROTO = {number: mode for mode, number in _GATEWAY_MODES.items()}
 
 
@@ -21,6 +28,7 @@ def network_to_proto(network: StoredNetwork) -> pb2.NetworkSpec:
         mtu=network.mtu,
         internal=network.internal,
         icc=network.icc,
+        macvlan=_macvlan_to_proto(network.macvlan) if network.macvlan is not None else None,
     )
 
 
@@ -35,7 +43,17 @@ def network_from_proto(message: pb2.StoredNetwork) -> StoredNetwork:
         mtu=spec.mtu,
         internal=spec.internal,
         icc=spec.icc,
+        macvlan=_macvlan_from_proto(spec.macvlan) if spec.HasField("macvlan") else None,
     )
+
+
+def _macvlan_to_proto(macvlan: Macvlan) -> pb2.MacvlanLink:
+    return pb2.MacvlanLink(parent=macvlan.parent, mode=_MACVLAN_MODES[macvlan.mode])
+
+
+def _macvlan_from_proto(message: pb2.MacvlanLink) -> Macvlan:
+    mode = _MACVLAN_MODES_FROM_PROTO.get(message.mode, MacvlanMode.BRIDGE)
+    return Macvlan(parent=message.parent, mode=mode)
 
 
 def _subnet_to_proto(subnet: Subnet) -> pb2.NetworkSubnet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api_service.records.network import Subnet
+from api_service.records.network import Macvlan, Subnet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +19,4 @@ class StoredNetwork:
     mtu: int = 0
     internal: bool = False
     icc: bool = True
+    macvlan: Macvlan | None = None

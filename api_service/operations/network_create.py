@@ -19,7 +19,7 @@ from api_service.nodes.network import StoredNetwork
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.records.event_shapes import network_life_event
-from api_service.records.network import NetworkPhase, NetworkRecord, Subnet
+from api_service.records.network import BRIDGE_DRIVER, NetworkPhase, NetworkRecord, Subnet
 from api_service.validation.networks import NetworkRequest, subnets, validate_network
 from common.errors import Aborted, AlreadyExists, InvalidArgument, SlipwayError
 
@@ -82,6 +82,7 @@ def stored_network(network: NetworkRecord) -> StoredNetwork:
         mtu=network.mtu,
         internal=network.internal,
         icc=network.icc,
+        macvlan=network.macvlan,
     )
 
 
@@ -107,6 +108,7 @@ def _draft(engine: Engine, request: NetworkRequest, node: str) -> NetworkRecord:
     return NetworkRecord(
         id=secrets.token_hex(32),
         name=request.name,
+        driver=request.driver or BRIDGE_DRIVER,
         created_at=engine.clock(),
         node=node,
         ipv4=ipv4,
@@ -116,6 +118,7 @@ def _draft(engine: Engine, request: NetworkRequest, node: str) -> NetworkRecord:
         internal=request.internal,
         icc=request.icc,
         host_binding_ipv4=request.host_binding_ipv4,
+        macvlan=request.macvlan,
         labels=dict(request.labels),
         phase=NetworkPhase.CREATING,
     )

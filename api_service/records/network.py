@@ -6,13 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-BRIDGE_DRIVER = "bridge"
+BRIDGE_DRIVER, MACVLAN_DRIVER = "bridge", "macvlan"
 DEFAULT_NETWORK = "bridge"  # id and name of the one that every node has
 
 
 class GatewayMode(StrEnum):
     NAT = "nat"
     ROUTED = "routed"
+
+
+class MacvlanMode(StrEnum):
+    BRIDGE = "bridge"
+    VEPA = "vepa"
+    PRIVATE = "private"
+    PASSTHRU = "passthru"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Macvlan:
+    """The node's interface whose link the containers join, and how they reach each other there."""
+
+    parent: str
+    mode: MacvlanMode = MacvlanMode.BRIDGE
 
 
 class NetworkPhase(StrEnum):
@@ -51,5 +66,6 @@ class NetworkRecord:
     internal: bool = False
     icc: bool = True
     host_binding_ipv4: str = ""
+    macvlan: Macvlan | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     phase: NetworkPhase = NetworkPhase.READY

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from api_service.records.network import BRIDGE_DRIVER, GatewayMode, Subnet
+from api_service.records.network import BRIDGE_DRIVER, MACVLAN_DRIVER, GatewayMode, Macvlan, Subnet
 from api_service.validation.addresses import parse_ip
 from api_service.validation.ipam import IpamConfig, parse_subnet, validate_subnet, validate_within
 from api_service.validation.network_mode import CONTAINER_PREFIX, DEFAULT, PREDEFINED
 from common.errors import Violation
 
 _IPAM_DRIVER = "default"
+_PARENT = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}")  # IFNAMSIZ is 16 with the NUL: linux/if.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRequest:
-    """As a request gives it. `bridge_name` empty and `mtu` 0 are chosen by the node."""
+    """As a request gives it. `bridge_given`: it says something of a bridge. `bridge_name` empty and
+    `mtu` 0 are chosen by the node."""
 
     name: str
     driver: str = ""
@@ -26,12 +29,14 @@ class NetworkRequest:
     enable_ipv6: bool = True
     ipam_driver: str = ""
     ipam: Sequence[IpamConfig] = ()
+    bridge_given: bool = False
     bridge_name: str = ""
     icc: bool = True
     mtu: int = 0
     host_binding_ipv4: str = ""
     gateway_mode_ipv4: GatewayMode = GatewayMode.NAT
     gateway_mode_ipv6: GatewayMode = GatewayMode.NAT
+    macvlan: Macvlan | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -39,8 +44,8 @@ def validate_network(request: NetworkRequest) -> list[Violation]:
     """Every broken rule but the protocol's, in the order of the fields."""
     found = [
         *_validate_name(request.name),
-        *_validate_driver(request.driver, "driver", only=BRIDGE_DRIVER),
-        *_validate_driver(request.ipam_driver, "ipam.driver", only=_IPAM_DRIVER),
+        *_validate_driver(request.driver),
+        *_validate_ipam_driver(request.ipam_driver),
     ]
     if not request.enable_ipv4 and not request.enable_ipv6:
         why = "a network needs addresses of one family at least; enable IPv4 or IPv6"
@@ -48,6 +53,7 @@ def validate_network(request: NetworkRequest) -> list[Violation]:
     versions: set[int] = set()
     for index, config in enumerate(request.ipam):
         found += _validate_ipam(config, request, f"ipam.config[{index}]", versions)
+    found += _validate_options(request)
     if request.host_binding_ipv4 and not isinstance(parse_ip(request.host_binding_ipv4), ipaddress.IPv4Address):
         why = f"{request.host_binding_ipv4[:64]!r} is not an IPv4 address like 127.0.0.1"
         found.append(Violation(field="bridge.host_binding_ipv4", description=why))
@@ -85,10 +91,42 @@ def _validate_name(name: str) -> list[Violation]:
     return []
 
 
-def _validate_driver(driver: str, field: str, *, only: str) -> list[Violation]:
-    if driver in ("", only):
+def _validate_driver(driver: str) -> list[Violation]:
+    if driver in ("", BRIDGE_DRIVER, MACVLAN_DRIVER):
         return []
-    return [Violation(field=field, description=f"{driver[:64]!r} is not supported; use {only!r} or leave it empty")]
+    if driver == "ipvlan":
+        why = "'ipvlan' is not supported, whose containers share their parent's hardware address; use 'macvlan'"
+        return [Violation(field="driver", description=f"{why}, which gives each its own, or 'bridge'")]
+    why = f"{driver[:64]!r} is not supported; use 'bridge' or 'macvlan', or leave it empty for 'bridge'"
+    return [Violation(field="driver", description=why)]
+
+
+def _validate_ipam_driver(driver: str) -> list[Violation]:
+    if driver in ("", _IPAM_DRIVER):
+        return []
+    why = f"{driver[:64]!r} is not supported; use {_IPAM_DRIVER!r} or leave it empty"
+    return [Violation(field="ipam.driver", description=why)]
+
+
+def _validate_options(request: NetworkRequest) -> list[Violation]:
+    """Each driver has its own, and none of the other's."""
+    if request.driver != MACVLAN_DRIVER:
+        why = "is for the driver 'macvlan'; leave it out, or ask for that driver"
+        return [Violation(field="macvlan", description=why)] if request.macvlan is not None else []
+    found: list[Violation] = []
+    if request.bridge_given:
+        why = "is for the driver 'bridge'; leave it out, a macvlan network has no bridge"
+        found.append(Violation(field="bridge", description=why))
+    parent = request.macvlan.parent if request.macvlan is not None else ""
+    if not _PARENT.fullmatch(parent):
+        why = f"{parent[:64]!r} is not the name of an interface; give the node's whose link the containers join"
+        found.append(Violation(field="macvlan.parent", description=f"{why}, for example 'eth0'"))
+    given = {parsed.version for config in request.ipam if (parsed := parse_subnet(config.subnet)) is not None}
+    for version, enabled in ((4, request.enable_ipv4), (6, request.enable_ipv6)):
+        if enabled and version not in given:
+            why = f"a macvlan network needs its link's IPv{version} subnet, which the node cannot choose; give it"
+            found.append(Violation(field="ipam.config", description=f"{why}, or set enable_ipv{version} to false"))
+    return found
 
 
 def _validate_ipam(config: IpamConfig, request: NetworkRequest, path: str, versions: set[int]) -> list[Violation]:

@@ -53,6 +53,9 @@ class BridgeAttachment:
                 ]
             )
 
+    def set_up(self, index: int) -> Sequence[Request]:
+        return ()
+
     def delete(self, host: Channel, inside: Channel) -> None:
         host.send([delete_link(self.host_interface)], tolerate=_GONE)
 
@@ -70,6 +73,9 @@ class BridgeDriver:
 
     def delete(self, network: Network) -> None:
         host_bridge.delete_bridge(network, self._owner)
+
+    def found(self, network: Network) -> HostLink | None:
+        return None  # its rules and addresses would be missing
 
     def stands(self, network: Network, link: HostLink) -> bool:
         try:

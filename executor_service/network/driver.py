@@ -29,6 +29,9 @@ class NetworkDriver(Protocol):
     def delete(self, network: Network) -> None:
         """Idempotent. What was not made for this network stays. Raises OSError."""
 
+    def found(self, network: Network) -> HostLink | None:
+        """What has come later than `ensure` could find it, if it can be used as it is. Does not block."""
+
     def stands(self, network: Network, link: HostLink) -> bool:
         """Whether what `ensure` found is still there."""
 

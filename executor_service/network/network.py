@@ -14,6 +14,24 @@ DEFAULT_NETWORK = "bridge"  # id and name of the one that the executor makes its
 
 class Driver(StrEnum):
     BRIDGE = "bridge"
+    MACVLAN = "macvlan"
+
+
+class MacvlanMode(StrEnum):
+    """linux/if_link.h"""
+
+    BRIDGE = "bridge"
+    VEPA = "vepa"
+    PRIVATE = "private"
+    PASSTHRU = "passthru"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MacvlanLink:
+    """The host's interface whose link a network's containers join, each with a hardware address of its own."""
+
+    parent: str
+    mode: MacvlanMode = MacvlanMode.BRIDGE
 
 
 class GatewayMode(StrEnum):
@@ -34,11 +52,12 @@ class SubnetSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """A network as it is asked for. A family that is None gets no addresses; `bridge` empty and `mtu` 0 are chosen."""
+    """A network as it is asked for. A family that is None gets no addresses; `bridge` empty and `mtu` 0 are chosen.
+    `macvlan` None: it is a bridge."""
 
     id: str
     name: str
-    driver: Driver = Driver.BRIDGE
+    macvlan: MacvlanLink | None = None
     ipv4: SubnetSpec | None = None
     ipv6: SubnetSpec | None = None
     bridge: str = ""
@@ -65,12 +84,13 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network as it stands. `bridge` names its bridge on the host; `mtu` in bytes, 0 means the default route's."""
+    """A network as it stands. `bridge` names its bridge on the host, and is empty when it is none; `mtu` in bytes, 0
+    means the default route's."""
 
     id: str
     name: str
     bridge: str
-    driver: Driver = Driver.BRIDGE
+    macvlan: MacvlanLink | None = None
     ipv4: Subnet | None = None
     ipv6: Subnet | None = None
     mtu: int = 0
@@ -82,6 +102,10 @@ class Network:
         return tuple(subnet for subnet in (self.ipv4, self.ipv6) if subnet is not None)
 
     @property
+    def driver(self) -> Driver:
+        return Driver.BRIDGE if self.macvlan is None else Driver.MACVLAN
+
+    @property
     def through_host(self) -> bool:
         """Whether its packets pass the host's own network stack: rules and published ports are for those alone."""
         return self.driver is Driver.BRIDGE
@@ -89,7 +113,7 @@ class Network:
     def fits(self, spec: NetworkSpec) -> bool:
         """Whether it is what the specification asks for, whatever was chosen for what that leaves open."""
         return (
-            (self.driver, self.name, self.internal, self.icc) == (spec.driver, spec.name, spec.internal, spec.icc)
+            (self.name, self.internal, self.icc, self.macvlan) == (spec.name, spec.internal, spec.icc, spec.macvlan)
             and spec.bridge in {"", self.bridge}
             and spec.mtu in {0, self.mtu}
             and _fits(self.ipv4, spec.ipv4)

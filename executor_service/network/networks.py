@@ -22,9 +22,11 @@ from executor_service.network.bridge_driver import BridgeDriver
 from executor_service.network.config import NETWORK_PREFIX, BridgeConfig
 from executor_service.network.driver import HostLink, NetworkDriver
 from executor_service.network.ipam import free_subnet
+from executor_service.network.macvlan_driver import MacvlanDriver
 from executor_service.network.network import (
     DEFAULT_NETWORK,
     Driver,
+    MacvlanMode,
     Network,
     NetworkSpec,
     Subnet,
@@ -67,7 +69,10 @@ class Networks:
         self._database = database
         self._networks: dict[str, Network] = {}
         self._links: dict[str, HostLink] = {}
-        self._drivers: Mapping[Driver, NetworkDriver] = {Driver.BRIDGE: BridgeDriver(config.run_directory)}
+        self._drivers: Mapping[Driver, NetworkDriver] = {
+            Driver.BRIDGE: BridgeDriver(config.run_directory),
+            Driver.MACVLAN: MacvlanDriver(),
+        }
         self._changing = asyncio.Lock()
 
     async def set_up(self) -> None:
@@ -152,9 +157,16 @@ class Networks:
         if network is None:
             raise _refused(network_id, f"there is no network {network_id!r} on this node", reason="NO_SUCH_NETWORK")
         if link is None:
+            link = self._driver(network).found(network)
+        if link is None:
             why = f"network '{network.name}' could not be set up; the executor's log says why, at its last start"
             raise _refused(network_id, why, reason="BRIDGE_UNAVAILABLE")
         return network, link
+
+    def through_host(self, network_id: str) -> bool:
+        """See Network; that of one which is unknown does."""
+        network = self._networks.get(network_id)
+        return network is None or network.through_host
 
     def attachment(self, endpoint: Endpoint, *, name: str) -> Attachment:
         """The endpoint's interface; of a network that cannot be had, one that can only be deleted."""
@@ -238,11 +250,11 @@ class Networks:
         return Network(
             id=spec.id,
             name=spec.name,
-            driver=spec.driver,
-            bridge=spec.bridge or f"{_BRIDGE_PREFIX}{spec.id[:_BRIDGE_ID_LENGTH]}",
+            macvlan=spec.macvlan,
+            bridge="" if spec.macvlan else spec.bridge or f"{_BRIDGE_PREFIX}{spec.id[:_BRIDGE_ID_LENGTH]}",
             ipv4=self._subnet(spec.ipv4, self._config.ipv4_base, used),
             ipv6=self._subnet(spec.ipv6, self._config.ipv6_base, used),
-            mtu=spec.mtu or self._config.mtu or 0,
+            mtu=0 if spec.macvlan else spec.mtu or self._config.mtu or 0,
             internal=spec.internal,
             icc=spec.icc,
         )
@@ -270,7 +282,8 @@ class Networks:
     def _check_ours(self, network: Network) -> None:
         """What the kernel may not know of: a network whose bridge could not be made keeps its name and subnets."""
         for other in self._networks.values():
-            if other.bridge == network.bridge:
+            _check_parent(network, other)
+            if network.bridge and other.bridge == network.bridge:
                 why = f"bridge '{network.bridge}' is network '{other.name}''s; choose another name"
                 raise _refused(network.id, why, reason="BRIDGE_NOT_OURS")
             for subnet in (one.subnet for one in network.subnets):
@@ -278,6 +291,16 @@ class Networks:
                     if subnet.version == taken.version and subnet.overlaps(taken):
                         why = f"subnet {subnet} overlaps {taken} of network '{other.name}'; choose another subnet"
                         raise _refused(network.id, why, reason="SUBNET_OVERLAPS")
+
+
+def _check_parent(network: Network, other: Network) -> None:
+    """As Docker: networks share a parent, unless one of them has it to itself."""
+    wanted, taken = network.macvlan, other.macvlan
+    if wanted is None or taken is None or wanted.parent != taken.parent:
+        return
+    if MacvlanMode.PASSTHRU in {wanted.mode, taken.mode}:
+        why = f"parent '{wanted.parent}' is network '{other.name}''s, and one with mode passthru shares it with none"
+        raise _refused(network.id, f"{why}; remove that, or choose another parent or mode", reason="PARENT_IN_USE")
 
 
 def _refused(network_id: str, why: str, *, reason: str) -> FailedPrecondition:

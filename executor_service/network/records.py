@@ -136,6 +136,12 @@ def everything(connection: sqlite3.Connection) -> list[SandboxRecord]:
     return [_record(connection, row) for row in rows]
 
 
+def with_tokens(connection: sqlite3.Connection, tokens: Iterable[str]) -> list[SandboxRecord]:
+    """Those of them that are on record."""
+    statement = "SELECT token, sandbox_id, mode FROM network_sandboxes WHERE token = ?"
+    return [record for token in tokens if (record := _one(connection, statement, token)) is not None]
+
+
 def insert(connection: sqlite3.Connection, record: SandboxRecord) -> None:
     """Without its endpoints. Raises sqlite3.IntegrityError when the sandbox id has a record already."""
     connection.execute(

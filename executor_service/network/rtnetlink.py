@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from executor_service.network.network import MacvlanMode
+
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 16, 17, 20, 24, 25
 _REQUEST_ACK = 0x1 | 0x4
 _CREATE_EXCLUSIVE = 0x400 | 0x200
@@ -26,6 +28,13 @@ _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
+_IFLA_LINK, _IFLA_MACVLAN_MODE = 5, 1
+_MACVLAN_MODES = {
+    MacvlanMode.PRIVATE: 1,
+    MacvlanMode.VEPA: 2,
+    MacvlanMode.BRIDGE: 4,
+    MacvlanMode.PASSTHRU: 8,
+}
 _IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33  # the first is hairpin mode
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -69,6 +78,25 @@ def create_veth(*, name: str, bridge: int, mtu: int, peer: str, peer_mac: str, n
     return Request(_RTM_NEWLINK, _CREATE_EXCLUSIVE, body, f"create veth {name} on the bridge")
 
 
+def create_macvlan(*, parent: int, mode: MacvlanMode, index: int, name: str, mac: str, namespace: int) -> Request:
+    """An interface on the link of `parent` (an index, here), born inside `namespace` (a descriptor) with this index."""
+    data = _attribute(_IFLA_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODES[mode]))
+    body = (
+        _LINK.pack(0, 0, index, 0, 0)
+        + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + _attribute(_IFLA_LINK, struct.pack("=I", parent))
+        + _attribute(_IFLA_NET_NS_FD, struct.pack("=I", namespace))
+        + _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, b"macvlan") + _attribute(_INFO_DATA, data))
+    )
+    return Request(_RTM_NEWLINK, _CREATE_EXCLUSIVE, body, f"create {name} as macvlan of the parent, mode {mode.value}")
+
+
+def set_hardware_address(index: int, mac: str) -> Request:
+    body = _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    return Request(_RTM_NEWLINK, 0, body, f"set the hardware address {mac}")
+
+
 def set_bridge_port(name: str, *, isolated: bool) -> Request:
     """Let the bridge send a frame back out of the port it came in by, for a container that calls its own published
     port. `isolated` ports get no frames of each other's."""
@@ -98,6 +126,10 @@ def bring_up(index: int) -> Request:
 def delete_link(name: str) -> Request:
     body = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
     return Request(_RTM_DELLINK, 0, body, f"delete {name}")
+
+
+def delete_index(index: int) -> Request:
+    return Request(_RTM_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0), f"delete interface {index}")
 
 
 def add_address(index: int, address: str, prefix_length: int) -> Request:

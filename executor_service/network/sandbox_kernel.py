@@ -97,6 +97,18 @@ class SandboxKernel:
         except SlipwayError as error:
             _log.warning("interface cannot be plugged in", sandbox=record.sandbox_id, error=error.message)
 
+    async def unplug(self, record: SandboxRecord) -> None:
+        """Delete at once what would not go with an interface of the host's: its hardware address is free for the next
+        one only then. Idempotent; what fails is left to the kernel, which collects the namespace later."""
+        links = [one for one in record.endpoints if not self._networks.through_host(one.network_id)]
+        if not links:
+            return
+        attachments = [self._networks.attachment(self.endpoint(one), name=self._prefix + one.token) for one in links]
+        try:
+            await in_own_thread(partial(wiring.unplug, self.pins, record.token, attachments))
+        except OSError as error:
+            _log.warning("interfaces left to the kernel", sandbox=record.sandbox_id, error=str(error))
+
     async def unpin(self, tokens: Iterable[str]) -> None:
         """Let namespaces go. Idempotent."""
         await asyncio.to_thread(self._unpin, set(tokens))
@@ -153,6 +165,11 @@ class SandboxKernel:
         if error.errno in {errno.EPERM, errno.EACCES}:
             return FailedPrecondition(
                 f"{message}; the executor needs CAP_NET_ADMIN and CAP_SYS_ADMIN", reason="BRIDGE_UNAVAILABLE"
+            )
+        if error.errno == errno.EOPNOTSUPP:
+            return FailedPrecondition(
+                f"{message}; the kernel needs CONFIG_VETH, CONFIG_BRIDGE and, for macvlan networks, CONFIG_MACVLAN",
+                reason="BRIDGE_UNAVAILABLE",
             )
         for endpoint in record.endpoints:
             if gone := self._networks.gone(endpoint.network_id):

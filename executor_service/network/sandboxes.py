@@ -262,6 +262,9 @@ class Sandboxes:
             return
 
         async def discard() -> None:
+            if not all(network.through_host for network in self.networks.list()):
+                for record in await self._database.read(partial(records.with_tokens, tokens=tokens)):
+                    await self._kernel.unplug(record)
             await self._kernel.unpin(tokens)
             await self._database.write(partial(records.delete, tokens=tokens))
 

@@ -42,6 +42,9 @@ class Attachment(Protocol):
     def create(self, namespace: int) -> Sequence[Request]:
         """To be sent from the host's namespace: the interface is born inside `namespace` (a descriptor), and down."""
 
+    def set_up(self, index: int) -> Sequence[Request]:
+        """To be sent inside, before the interface, which has this index there, comes up."""
+
     def delete(self, host: Channel, inside: Channel) -> None:
         """Idempotent. Raises OSError."""
 
@@ -103,6 +106,19 @@ def detach(pins: PinDirectory, token: str, attachment: Attachment, gateways: Gat
         _route(inside, gateways, replace=True)
 
 
+def unplug(pins: PinDirectory, token: str, attachments: Sequence[Attachment]) -> None:
+    """Delete interfaces before their namespace goes, which the kernel collects some time later. Idempotent. Raises
+    OSError."""
+    with ExitStack() as stack:
+        host = stack.enter_context(Channel())
+        if not pins.holds(token):
+            return
+        syscalls.enter_network(_opened(stack, pins.of(token)))
+        inside = stack.enter_context(Channel())
+        for attachment in attachments:
+            attachment.delete(host, inside)
+
+
 def _opened(stack: ExitStack, path: str | Path) -> int:
     namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, namespace)
@@ -116,7 +132,7 @@ def _plug(host: Channel, inside: Channel, namespace: int, attachment: Attachment
     Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_bytes(b"0" if endpoint.ipv6_address else b"1")
     host.send(attachment.create(namespace))
     index = socket.if_nametoindex(endpoint.interface)
-    inside.send([*_addresses(endpoint, index), bring_up(index)])
+    inside.send([*attachment.set_up(index), *_addresses(endpoint, index), bring_up(index)])
 
 
 def _addresses(endpoint: Endpoint, index: int) -> list[Request]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from common.errors import InvalidArgument, Violation
 from executor_service.host_errors import host_errors
-from executor_service.network.network import Network, NetworkSpec, SubnetSpec
+from executor_service.network.network import GatewayMode, MacvlanLink, Network, NetworkSpec, SubnetSpec
 from executor_service.node import Node
 
 _ID = re.compile(r"[a-f0-9]{64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _BRIDGE = re.compile(r"[a-z][a-z0-9_-]{0,14}")  # IFNAMSIZ is 16 with the NUL: linux/if.h
+_PARENT = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}")
 _SMALLEST = {4: 30, 6: 126}  # bits of prefix, by version: a gateway and one container
 _MTU = range(1280, 65536)  # below it Linux switches IPv6 off on the link: RFC 8200 section 5
 
@@ -43,9 +44,24 @@ def _rules(spec: NetworkSpec) -> Iterator[tuple[str, str]]:
         yield "mtu", f"{spec.mtu} must be {_MTU[0]} to {_MTU[-1]} bytes, or 0"
     if spec.ipv4 is None and spec.ipv6 is None:
         yield "ipv4", "a network needs addresses of one family at least"
+    if spec.macvlan is not None:
+        yield from _macvlan(spec, spec.macvlan)
     for version, subnet in ((4, spec.ipv4), (6, spec.ipv6)):
         if subnet is not None:
             yield from _subnet(subnet, version)
+
+
+def _macvlan(spec: NetworkSpec, link: MacvlanLink) -> Iterator[tuple[str, str]]:
+    if not _PARENT.fullmatch(link.parent):
+        yield "macvlan.parent", f"{link.parent!a} must be the name of an interface, at most 15 characters"
+    if spec.bridge or spec.mtu:
+        yield "bridge", "a macvlan network has no bridge, and its parent's MTU"
+    families = ((4, spec.ipv4), (6, spec.ipv6))
+    for version, subnet in families:
+        if subnet is not None and subnet.subnet is None:
+            yield f"ipv{version}.subnet", "a macvlan network needs the subnet of its link"
+        if subnet is not None and subnet.gateway_mode is not GatewayMode.NAT:
+            yield f"ipv{version}.gateway_mode", "a macvlan network has no gateway of ours"
 
 
 def _subnet(spec: SubnetSpec, version: int) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,38 @@ GATEWAY_MODE_ROUTED: GatewayMode.ValueType  # 2
 """With the container's own address; the world must have a route to the node."""
 Global___GatewayMode: _TypeAlias = GatewayMode  # noqa: Y015
 
+class _MacvlanMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MacvlanModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MacvlanMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MACVLAN_MODE_UNSPECIFIED: _MacvlanMode.ValueType  # 0
+    """Not a mode; asks for the default, `MACVLAN_MODE_BRIDGE`."""
+    MACVLAN_MODE_BRIDGE: _MacvlanMode.ValueType  # 1
+    """At once, without leaving the node."""
+    MACVLAN_MODE_VEPA: _MacvlanMode.ValueType  # 2
+    """By the switch beyond the parent, if that sends a frame back where it came from."""
+    MACVLAN_MODE_PRIVATE: _MacvlanMode.ValueType  # 3
+    """Not at all."""
+    MACVLAN_MODE_PASSTHRU: _MacvlanMode.ValueType  # 4
+    """One container has the parent to itself, which takes its hardware address."""
+
+class MacvlanMode(_MacvlanMode, metaclass=_MacvlanModeEnumTypeWrapper):
+    """How the containers of a macvlan network reach each other; none of them and the node do."""
+
+MACVLAN_MODE_UNSPECIFIED: MacvlanMode.ValueType  # 0
+"""Not a mode; asks for the default, `MACVLAN_MODE_BRIDGE`."""
+MACVLAN_MODE_BRIDGE: MacvlanMode.ValueType  # 1
+"""At once, without leaving the node."""
+MACVLAN_MODE_VEPA: MacvlanMode.ValueType  # 2
+"""By the switch beyond the parent, if that sends a frame back where it came from."""
+MACVLAN_MODE_PRIVATE: MacvlanMode.ValueType  # 3
+"""Not at all."""
+MACVLAN_MODE_PASSTHRU: MacvlanMode.ValueType  # 4
+"""One container has the parent to itself, which takes its hardware address."""
+Global___MacvlanMode: _TypeAlias = MacvlanMode  # noqa: Y015
+
 @_typing.final
 class BridgeOptions(_message.Message):
     """What a bridge network can be told. Immutable."""
@@ -88,6 +120,32 @@ class BridgeOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enable_icc) -> _WhichOneofReturnType__enable_icc | None: ...
 
 Global___BridgeOptions: _TypeAlias = BridgeOptions  # noqa: Y015
+
+@_typing.final
+class MacvlanOptions(_message.Message):
+    """What a macvlan network can be told. Immutable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Interface of the node whose link the containers join with hardware addresses of their own. It must be there. Required."""
+    mode: Global___MacvlanMode.ValueType
+    """Default: `MACVLAN_MODE_BRIDGE`."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        mode: Global___MacvlanMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MacvlanOptions: _TypeAlias = MacvlanOptions  # noqa: Y015
 
 @_typing.final
 class IpamConfig(_message.Message):
@@ -266,12 +324,13 @@ class Network(_message.Message):
     BRIDGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CONTAINERS_FIELD_NUMBER: _builtins.int
+    MACVLAN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 hex characters; of the networks that are always there, their name."""
     name: _builtins.str
     """Its name. Never changes."""
     driver: _builtins.str
-    """`bridge`, `host` or `null`."""
+    """`bridge`, `macvlan`, `host` or `null`."""
     node: _builtins.str
     """The node it is on."""
     internal: _builtins.bool
@@ -290,7 +349,7 @@ class Network(_message.Message):
 
     @_builtins.property
     def bridge(self) -> Global___BridgeOptions:
-        """What it was told, what was chosen included."""
+        """What a bridge network was told, what was chosen included."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -299,6 +358,10 @@ class Network(_message.Message):
     @_builtins.property
     def containers(self) -> _containers.MessageMap[_builtins.str, Global___NetworkEndpoint]:
         """The running containers on it, by id."""
+
+    @_builtins.property
+    def macvlan(self) -> Global___MacvlanOptions:
+        """What a macvlan network was told."""
 
     def __init__(
         self,
@@ -315,10 +378,11 @@ class Network(_message.Message):
         bridge: Global___BridgeOptions | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         containers: _abc.Mapping[_builtins.str, Global___NetworkEndpoint] | None = ...,
+        macvlan: Global___MacvlanOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "created_at", b"created_at", "ipam", b"ipam"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "created_at", b"created_at", "ipam", b"ipam", "macvlan", b"macvlan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "containers", b"containers", "created_at", b"created_at", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "id", b"id", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "name", b"name", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "containers", b"containers", "created_at", b"created_at", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "id", b"id", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,27 +422,32 @@ class CreateNetworkRequest(_message.Message):
     IPAM_FIELD_NUMBER: _builtins.int
     BRIDGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    MACVLAN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter or digit, then letters, digits, `_`, `.` or `-`. Required."""
     driver: _builtins.str
-    """Only `bridge`. Default: `bridge`."""
+    """`bridge` or `macvlan`. Default: `bridge`."""
     internal: _builtins.bool
     """Nothing leaves it, nothing enters it. Default: false."""
     enable_ipv4: _builtins.bool
     """Give containers IPv4 addresses. Default: true."""
     enable_ipv6: _builtins.bool
-    """Give containers IPv6 addresses. Default: true."""
+    """Give containers IPv6 addresses. Default: true; with `macvlan`, whether `ipam` has a subnet of them."""
     @_builtins.property
     def ipam(self) -> Global___Ipam:
-        """Addresses. Default: chosen on the node."""
+        """Addresses. Required with `macvlan`: those of its link. Default: chosen on the node."""
 
     @_builtins.property
     def bridge(self) -> Global___BridgeOptions:
-        """What the bridge is told. Default: as its fields say."""
+        """What the bridge is told; only with the driver `bridge`. Default: as its fields say."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels. Default: none."""
+
+    @_builtins.property
+    def macvlan(self) -> Global___MacvlanOptions:
+        """What a macvlan network is told; required with that driver, and only then."""
 
     def __init__(
         self,
@@ -391,10 +460,11 @@ class CreateNetworkRequest(_message.Message):
         ipam: Global___Ipam | None = ...,
         bridge: Global___BridgeOptions | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        macvlan: Global___MacvlanOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "ipam", b"ipam"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "ipam", b"ipam", "macvlan", b"macvlan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enable_ipv4: _TypeAlias = _typing.Literal["enable_ipv4"]  # noqa: Y015
     _WhichOneofArgType__enable_ipv4: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4"]  # noqa: Y015

@@ -43,6 +43,38 @@ GATEWAY_MODE_ROUTED: GatewayMode.ValueType  # 2
 """With the container's own address; the world must have a route to the node."""
 Global___GatewayMode: _TypeAlias = GatewayMode  # noqa: Y015
 
+class _MacvlanMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MacvlanModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MacvlanMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MACVLAN_MODE_UNSPECIFIED: _MacvlanMode.ValueType  # 0
+    """Refused."""
+    MACVLAN_MODE_BRIDGE: _MacvlanMode.ValueType  # 1
+    """Containers reach each other at once."""
+    MACVLAN_MODE_VEPA: _MacvlanMode.ValueType  # 2
+    """By the switch beyond the parent."""
+    MACVLAN_MODE_PRIVATE: _MacvlanMode.ValueType  # 3
+    """Not at all."""
+    MACVLAN_MODE_PASSTHRU: _MacvlanMode.ValueType  # 4
+    """One container has the parent to itself."""
+
+class MacvlanMode(_MacvlanMode, metaclass=_MacvlanModeEnumTypeWrapper):
+    """linux/if_link.h, enum macvlan_mode."""
+
+MACVLAN_MODE_UNSPECIFIED: MacvlanMode.ValueType  # 0
+"""Refused."""
+MACVLAN_MODE_BRIDGE: MacvlanMode.ValueType  # 1
+"""Containers reach each other at once."""
+MACVLAN_MODE_VEPA: MacvlanMode.ValueType  # 2
+"""By the switch beyond the parent."""
+MACVLAN_MODE_PRIVATE: MacvlanMode.ValueType  # 3
+"""Not at all."""
+MACVLAN_MODE_PASSTHRU: MacvlanMode.ValueType  # 4
+"""One container has the parent to itself."""
+Global___MacvlanMode: _TypeAlias = MacvlanMode  # noqa: Y015
+
 @_typing.final
 class NetworkSubnet(_message.Message):
     """One family's addresses of a network. Addresses are plain, subnets in CIDR notation."""
@@ -84,6 +116,32 @@ class NetworkSubnet(_message.Message):
 Global___NetworkSubnet: _TypeAlias = NetworkSubnet  # noqa: Y015
 
 @_typing.final
+class MacvlanLink(_message.Message):
+    """Interfaces on the link of one of the host's. Both subnets must be given, as far as the families are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The host's interface. FAILED_PRECONDITION when it is not there."""
+    mode: Global___MacvlanMode.ValueType
+    """How they reach each other."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        mode: Global___MacvlanMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MacvlanLink: _TypeAlias = MacvlanLink  # noqa: Y015
+
+@_typing.final
 class NetworkSpec(_message.Message):
     """A network as it is asked for. Immutable."""
 
@@ -97,6 +155,7 @@ class NetworkSpec(_message.Message):
     MTU_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
     ICC_FIELD_NUMBER: _builtins.int
+    MACVLAN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     name: _builtins.str
@@ -117,6 +176,10 @@ class NetworkSpec(_message.Message):
     def ipv6(self) -> Global___NetworkSubnet:
         """IPv6; absent: none."""
 
+    @_builtins.property
+    def macvlan(self) -> Global___MacvlanLink:
+        """Absent: the network is a bridge. With it, `bridge` and `mtu` must be empty."""
+
     def __init__(
         self,
         *,
@@ -128,19 +191,24 @@ class NetworkSpec(_message.Message):
         mtu: _builtins.int = ...,
         internal: _builtins.bool = ...,
         icc: _builtins.bool = ...,
+        macvlan: Global___MacvlanLink | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "ipv4", b"ipv4", "ipv6", b"ipv6"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "_macvlan", b"_macvlan", "ipv4", b"ipv4", "ipv6", b"ipv6", "macvlan", b"macvlan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "bridge", b"bridge", "icc", b"icc", "id", b"id", "internal", b"internal", "ipv4", b"ipv4", "ipv6", b"ipv6", "mtu", b"mtu", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "_macvlan", b"_macvlan", "bridge", b"bridge", "icc", b"icc", "id", b"id", "internal", b"internal", "ipv4", b"ipv4", "ipv6", b"ipv6", "macvlan", b"macvlan", "mtu", b"mtu", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ipv4: _TypeAlias = _typing.Literal["ipv4"]  # noqa: Y015
     _WhichOneofArgType__ipv4: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4"]  # noqa: Y015
     _WhichOneofReturnType__ipv6: _TypeAlias = _typing.Literal["ipv6"]  # noqa: Y015
     _WhichOneofArgType__ipv6: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6"]  # noqa: Y015
+    _WhichOneofReturnType__macvlan: _TypeAlias = _typing.Literal["macvlan"]  # noqa: Y015
+    _WhichOneofArgType__macvlan: _TypeAlias = _typing.Literal["_macvlan", b"_macvlan"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv4) -> _WhichOneofReturnType__ipv4 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv6) -> _WhichOneofReturnType__ipv6 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__macvlan) -> _WhichOneofReturnType__macvlan | None: ...
 
 Global___NetworkSpec: _TypeAlias = NetworkSpec  # noqa: Y015
 
