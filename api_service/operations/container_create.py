@@ -38,7 +38,7 @@ from api_service.operations.image_config_merge import (
 from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
 from api_service.operations.mount_plan import MountPlan, plan_mounts
-from api_service.operations.network_attach import resolve_networks
+from api_service.operations.network_attach import network_warnings, resolve_networks
 from api_service.operations.platform import check_platform
 from api_service.operations.published_ports import validate_published_ports
 from api_service.operations.volume_create import ensure_on_node
@@ -129,7 +129,14 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
         except _ImageLostError:
             lost = image
             continue
-        return Created(id=created, warnings=warnings(creation, host))
+        asked_for = creation.host_config
+        told = await network_warnings(
+            engine,
+            asked_for.network_mode,
+            creation.networking_config,
+            publishes=bool(asked_for.port_bindings) or asked_for.publish_all_ports,
+        )
+        return Created(id=created, warnings=[*warnings(creation, host), *told])
     raise lost_again(request.image)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import json
 
 from api_service.operations.engine import Engine
+from api_service.operations.network_list import find_network
 from api_service.records.config import EndpointSettings, NetworkingConfig
-from api_service.records.network import DEFAULT_NETWORK, NetworkPhase, NetworkRecord, Subnet
+from api_service.records.network import DEFAULT_NETWORK, MACVLAN_DRIVER, NetworkPhase, NetworkRecord, Subnet
 from api_service.validation.network_mode import has_networks
 from common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 
@@ -28,11 +30,14 @@ async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConf
     }
     violations: list[Violation] = []
     endpoints: dict[str, EndpointSettings] = {}
+    given: set[str] = set()
     for reference, settings in asked.items():
         network, path = found[reference], f"{_FIELD}[{json.dumps(reference)}]"
-        if network.name in endpoints and (network.name != found[mode].name or mode in networking.endpoints):
+        if reference in networking.endpoints and network.name in given:
             why = f"is the network '{network.name}', which is here by another name too; give its settings once"
             violations.append(Violation(field=path, description=why))
+        if reference in networking.endpoints:
+            given.add(network.name)
         violations += network_violations(settings, network, path)
         endpoints[network.name] = dataclasses.replace(settings, network_id=network.id)
     if violations:
@@ -40,6 +45,17 @@ async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConf
     first = found[mode].name
     ordered = {name: endpoints[name] for name in (first, *sorted(endpoints.keys() - {first}))}
     return first, NetworkingConfig(endpoints=ordered)
+
+
+async def network_warnings(engine: Engine, mode: str, networking: NetworkingConfig, *, publishes: bool) -> list[str]:
+    """Of a container that is made: ports are the node's, and nothing of a macvlan network passes that."""
+    if not publishes or not has_networks(mode):
+        return []
+    for reference in {mode, *networking.endpoints}:
+        with contextlib.suppress(NotFound):
+            if (await find_network(engine, reference)).driver != MACVLAN_DRIVER:
+                return []
+    return ["host_config.port_bindings has no effect on macvlan networks: the container's ports are open on its link."]
 
 
 def network_violations(settings: EndpointSettings, network: NetworkRecord, path: str) -> list[Violation]:

@@ -24,7 +24,7 @@ from executor_service.oci.runtime import CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
 from executor_service.operations.namespace_join import check_joined, join_namespaces, sandbox_owner
-from executor_service.operations.port_targets import port_targets
+from executor_service.operations.port_targets import passes_host, port_targets
 from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
@@ -195,7 +195,7 @@ class _Start:
                 )
             self._push("names", lambda: self.node.seams.names.forget(spec.id))
             await self.node.seams.names.follow(spec, self.sandbox)
-        if self.spec.published_ports:
+        if self.spec.published_ports and passes_host(self.node, self.sandbox):
             with steps.step("ports"):
                 self._push("ports", lambda: self.node.seams.ports.withdraw(self.spec.id))
                 self.ports = await self.node.seams.ports.publish(

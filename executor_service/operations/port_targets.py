@@ -10,6 +10,13 @@ from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 
 
+def passes_host(node: Node, sandbox: Sandbox) -> bool:
+    """Whether one of its networks does. To a container of none the world comes past the host, so ports are not
+    published, as in Docker, and that is no error."""
+    found = [node.seams.networks.find(endpoint.network_id) for endpoint in sandbox.endpoints]
+    return not found or any(network is None or network.through_host for network in found)
+
+
 def port_targets(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> Targets:
     """Empty for a family in which it has no gateway: only internal networks, or none; and for one in which what it
     answers would not pass the host."""

@@ -17,26 +17,16 @@ from executor_service.network.network import MacvlanLink, MacvlanMode, NetworkSp
 from executor_service.network.sandbox import Sandbox
 from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import bridge_config, bridge_network, interfaces, node_state
-from tests.fixtures.netns import Namespace, command, new_namespace, open_namespace
+from tests.fixtures.lan import HOST_IPV4, MACHINE_IPV4, MACHINE_IPV6, lan_machine
+from tests.fixtures.netns import Namespace, command, open_namespace
 
 LAN, OTHER = "1a" * 32, "1b" * 32
-MACHINE = "10.88.0.1"
 
 
 @pytest.fixture
 def machine() -> Iterator[Namespace]:
-    """A machine that answers on the link of the host's interface `lan0`."""
-    with new_namespace() as other:
-        command("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "eth0", "netns", other.path)
-        try:
-            command("ip", "address", "add", "10.88.0.2/24", "dev", "lan0")
-            command("ip", "link", "set", "lan0", "up")
-            other.command("ip", "address", "add", f"{MACHINE}/24", "dev", "eth0")
-            other.command("ip", "address", "add", "fd00:88::1/64", "dev", "eth0", "nodad")
-            other.command("ip", "link", "set", "eth0", "up")
-            yield other
-        finally:
-            command("ip", "link", "delete", "lan0")
+    with lan_machine() as other:
+        yield other
 
 
 @pytest.fixture
@@ -103,13 +93,13 @@ async def test_a_container_is_a_machine_of_the_link_and_the_host_does_not_reach_
         shown = inside.command("ip", "-d", "link", "show", "eth0")
         assert "macvlan mode bridge" in shown
         assert "02:00:00:00:88:01" in shown
-        for address in (MACHINE, "fd00:88::1"):
+        for address in (MACHINE_IPV4, MACHINE_IPV6):
             assert reaches(inside, address)
         for address in (endpoint.ipv4_address, endpoint.ipv6_address):
             assert reaches(machine, address)
         assert "02:00:00:00:88:01" in machine.command("ip", "neighbour", "show", endpoint.ipv4_address)
         assert "default via 10.88.0.1 dev eth0" in inside.command("ip", "route")
-        assert not reaches(inside, "10.88.0.2")
+        assert not reaches(inside, HOST_IPV4)
         with pytest.raises(subprocess.CalledProcessError):
             command("busybox", "ping", "-c1", "-W1", endpoint.ipv4_address)
 
@@ -124,21 +114,19 @@ async def test_the_mode_says_whether_containers_reach_each_other(
     with open_namespace(one.netns_path) as inside:
         assert f"macvlan mode {mode}" in inside.command("ip", "-d", "link", "show", "eth0")
         assert reaches(inside, two.endpoints[0].ipv4_address) is talk
-        assert reaches(inside, MACHINE)
+        assert reaches(inside, MACHINE_IPV4)
 
 
 async def test_passthru_gives_the_parent_to_one_and_takes_it_back(network: Sandboxes, machine: Namespace) -> None:
     before = command("ip", "-o", "link", "show", "lan0").split("link/ether")[1]
     await network.networks.create(spec(mode=MacvlanMode.PASSTHRU))
-    with pytest.raises(
-        FailedPrecondition, match="parent 'lan0' is network 'lan88''s, and one with mode passthru"
-    ):
+    with pytest.raises(FailedPrecondition, match="parent 'lan0' is network 'lan88''s, and one with mode passthru"):
         await network.networks.create(spec(OTHER, subnet=89))
     for _ in range(2):
         one = await lan_sandbox(network, "one", mac_address="02:00:00:00:88:01")
         with open_namespace(one.netns_path) as inside:
             assert "02:00:00:00:88:01" in inside.command("ip", "link", "show", "eth0")
-            assert reaches(inside, MACHINE)
+            assert reaches(inside, MACHINE_IPV4)
         with pytest.raises(SlipwayError, match="create eth0 as macvlan of the parent, mode passthru"):
             await lan_sandbox(network, "two")
         await network.leave("one")
@@ -154,7 +142,7 @@ async def test_networks_share_a_parent_and_containers_come_and_go(network: Sandb
     for _ in range(2):
         sandbox = await network.connect("one", EndpointSpec(network_id=LAN, gateway_priority=1))
         with open_namespace(sandbox.netns_path) as inside:
-            assert reaches(inside, MACHINE)
+            assert reaches(inside, MACHINE_IPV4)
             assert "default via 10.88.0.1 dev eth1" in inside.command("ip", "route")
             inside.command("ip", "link", "set", "eth1", "down")
             inside.command("ip", "link", "set", "eth1", "name", "hidden", "address", "02:00:00:00:00:99", "up")
@@ -187,13 +175,13 @@ async def test_the_next_executor_adopts_it_and_waits_for_no_parent(
             assert again.networks.find(LAN) == made
             assert await again.list() == [kept]
             with open_namespace(kept.netns_path) as inside:
-                assert reaches(inside, MACHINE)
+                assert reaches(inside, MACHINE_IPV4)
             with pytest.raises(FailedPrecondition, match="network 'lan88' could not be set up"):
                 await lan_sandbox(again, "new")
             command("ip", "link", "set", "away0", "name", "lan0")
             new = await lan_sandbox(again, "new")
             with open_namespace(new.netns_path) as inside:
-                assert reaches(inside, MACHINE)
+                assert reaches(inside, MACHINE_IPV4)
     finally:
         if "away0" in interfaces():
             command("ip", "link", "set", "away0", "name", "lan0")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import grpc
+from slipway.executor.v1 import network_store_service_pb2 as node_pb2
 from slipway.v1 import container_pb2, system_service_pb2
 from slipway.v1 import container_service_pb2 as container_service
 from slipway.v1 import network_service_pb2 as pb2
@@ -97,6 +98,39 @@ async def test_a_network_from_create_to_remove(api: Api) -> None:
     gone = await refused(api.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="back")))
     assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "NETWORK_NOT_FOUND")
     assert await network_events(api) == [("create", "back", ""), ("destroy", "back", "")]
+
+
+async def test_a_macvlan_network_and_the_ports_that_it_does_not_publish(api: Api) -> None:
+    options = pb2.MacvlanOptions(parent="eth0", mode=pb2.MACVLAN_MODE_VEPA)
+    ipam = pb2.Ipam(config=[pb2.IpamConfig(subnet="10.77.0.0/24")])
+    network_id = await make(api, "lan", driver="macvlan", macvlan=options, ipam=ipam)
+    spec = api.executor.networks[network_id]
+    assert spec.macvlan == node_pb2.MacvlanLink(parent="eth0", mode=node_pb2.MACVLAN_MODE_VEPA)
+    assert not spec.HasField("ipv6")
+    shown = await inspect(api, "lan")
+    assert (shown.driver, shown.macvlan, shown.HasField("bridge")) == ("macvlan", options, False)
+    assert await names(api, driver=["macvlan"]) == ["lan"]
+
+    bindings = {"80/tcp": container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port="8080")])}
+    for more, warned in (((), True), (("bridge",), False)):
+        request = container_service.CreateContainerRequest(
+            config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
+            host_config=container_pb2.HostConfig(network_mode="lan", port_bindings=bindings),
+            networking_config=container_pb2.NetworkingConfig(
+                endpoints_config={network: container_pb2.EndpointSettings() for network in more}
+            ),
+        )
+        answer = await api.containers.CreateContainer(request)
+        told = [one for one in answer.warnings if "has no effect on macvlan networks" in one]
+        assert bool(told) is warned
+
+
+async def test_one_network_by_three_names_is_refused(api: Api) -> None:
+    network_id = await make(api, "back")
+    caught = await refused(create_on(api, network_id, "back", network_id[:20]))
+    assert caught.code is grpc.StatusCode.INVALID_ARGUMENT
+    (field,) = caught.violations
+    assert field.startswith("networking_config.endpoints_config[")
 
 
 async def test_those_that_are_always_there(api: Api) -> None:

@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
+from api_service.records.network import Macvlan
 from api_service.validation.ipam import IpamConfig
 from api_service.validation.networks import NetworkRequest, subnets, validate_network
 
 _V4 = IpamConfig(subnet="10.77.0.0/24")
+_LAN: dict[str, Any] = {
+    "driver": "macvlan",
+    "macvlan": Macvlan(parent="eth0.10"),
+    "ipam": [_V4],
+    "enable_ipv6": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,17 @@ _V4 = IpamConfig(subnet="10.77.0.0/24")
         ({"name": "bridge"}, ["name"]),
         ({"name": "default"}, ["name"]),
         ({"driver": "overlay"}, ["driver"]),
+        ({"driver": "ipvlan"}, ["driver"]),
+        ({**_LAN}, []),
+        ({**_LAN, "ipam": [_V4, IpamConfig(subnet="fd00:7::/64")], "enable_ipv6": True}, []),
+        ({**_LAN, "macvlan": None}, ["macvlan.parent"]),
+        ({**_LAN, "macvlan": Macvlan(parent="../eth0")}, ["macvlan.parent"]),
+        ({**_LAN, "macvlan": Macvlan(parent="")}, ["macvlan.parent"]),
+        ({**_LAN, "macvlan": Macvlan(parent="eth0" * 4)}, ["macvlan.parent"]),
+        ({**_LAN, "bridge_given": True}, ["bridge"]),
+        ({**_LAN, "ipam": []}, ["ipam.config"]),
+        ({**_LAN, "enable_ipv6": True}, ["ipam.config"]),
+        ({"macvlan": Macvlan(parent="eth0")}, ["macvlan"]),
         ({"ipam_driver": "dhcp"}, ["ipam.driver"]),
         ({"enable_ipv4": False, "enable_ipv6": False}, ["enable_ipv4"]),
         ({"ipam": [IpamConfig(gateway="10.77.0.1")]}, ["ipam.config[0].subnet"]),
@@ -43,6 +61,14 @@ def test_every_broken_rule_is_named(asked: dict[str, Any], fields: list[str]) ->
     violations = validate_network(NetworkRequest(**{"name": "back", **asked}))
     assert [violation.field for violation in violations] == fields
     assert all(violation.description for violation in violations)
+
+
+def test_ipvlan_is_refused_with_what_to_use_instead() -> None:
+    (violation,) = validate_network(NetworkRequest(name="back", driver="ipvlan"))
+    assert violation.description == (
+        "'ipvlan' is not supported, whose containers share their parent's hardware address; use 'macvlan', which gives "
+        "each its own, or 'bridge'"
+    )
 
 
 def test_the_families_of_a_request() -> None:
