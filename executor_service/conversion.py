@@ -278,7 +278,12 @@ def log_records_to_proto(records: Iterable[LogRecord]) -> runtime_service_pb2.Re
 
 def image_to_proto(image: Image) -> image_store_service_pb2.StoredImage:
     return image_store_service_pb2.StoredImage(
-        id=image.id, config=image.config, layers=image.layers, size=image.size, names=image.names
+        id=image.id,
+        config=image.config,
+        layers=image.layers,
+        size=image.size,
+        names=image.names,
+        layer_sizes=image.layer_sizes,
     )
 
 

@@ -250,6 +250,7 @@ def stored_image_from_proto(message: image_pb2.StoredImage) -> StoredImage:
         layers=tuple(message.layers),
         size=message.size,
         names=tuple(message.names),
+        layer_sizes=tuple(message.layer_sizes),
     )
 
 

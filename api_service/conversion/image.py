@@ -9,7 +9,9 @@ from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.conversion.times import optional_timestamp
 from api_service.nodes.images import LayerPhase, LayerProgress, RegistryCredentials
+from api_service.operations.image_history import HistoryEntry
 from api_service.operations.image_list import ImageFilter
+from api_service.operations.image_prune import ImagePruneFilter, PrunedImages
 from api_service.operations.image_pull import PulledRecord, PullRequest
 from api_service.operations.image_remove import RemovedImage
 from api_service.records.config import ImageConfig
@@ -125,3 +127,28 @@ def pull_answer_to_proto(answer: LayerProgress | PulledRecord) -> image_pb2.Pull
 
 def removed_to_proto(removed: RemovedImage) -> image_pb2.RemoveImageResponse:
     return image_pb2.RemoveImageResponse(untagged=removed.untagged, deleted=removed.deleted)
+
+
+def history_to_proto(entry: HistoryEntry) -> image_pb2.ImageHistoryEntry:
+    return image_pb2.ImageHistoryEntry(
+        id=entry.id,
+        created_at=optional_timestamp(entry.created),
+        created_by=entry.created_by,
+        size=entry.size,
+        comment=entry.comment,
+        tags=entry.tags,
+    )
+
+
+def prune_filter_from_proto(message: image_pb2.PruneImagesRequest) -> ImagePruneFilter:
+    return ImagePruneFilter(
+        dangling=message.dangling if message.HasField("dangling") else True,
+        labels=tuple(message.label),
+        until=message.until.ToNanoseconds() if message.HasField("until") else None,
+    )
+
+
+def pruned_to_proto(pruned: PrunedImages) -> image_pb2.PruneImagesResponse:
+    return image_pb2.PruneImagesResponse(
+        untagged=pruned.untagged, deleted=pruned.deleted, space_reclaimed=pruned.space_reclaimed
+    )

@@ -286,6 +286,7 @@ class StoredImage:
     layers: tuple[str, ...]
     size: int
     names: tuple[str, ...]
+    layer_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,6 +425,9 @@ class ExecutorClient(Protocol):
     def pull_image(self, spec: PullSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PulledImage]:
         """The layers' progress, then the image. Closing the answers ends the pull, unless another one is the same.
         Raises NotFound, PermissionDenied, InvalidArgument, ResourceExhausted, Unavailable (`REGISTRY_UNAVAILABLE`)."""
+
+    async def get_image(self, image_id: str, *, deadline: Deadline) -> StoredImage:
+        """Raises NotFound."""
 
     async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]: ...
 

@@ -238,6 +238,11 @@ class GrpcExecutor:
             async for message in call:
                 yield image_conversion.pull_answer_from_proto(message)
 
+    async def get_image(self, image_id: str, *, deadline: Deadline) -> StoredImage:
+        request = image_pb2.GetImageRequest(image_id=image_id)
+        answer = await self._answer(self._images.GetImage(request, timeout=deadline.remaining))
+        return conversion.stored_image_from_proto(answer.image)
+
     async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]:
         answer = await self._answer(self._images.ListImages(image_pb2.ListImagesRequest(), timeout=deadline.remaining))
         return [conversion.stored_image_from_proto(image) for image in answer.images]

@@ -11,7 +11,7 @@ import structlog
 from api_service.nodes.deadline import Deadline
 from api_service.operations.container_remove import join_removal
 from api_service.operations.engine import Engine
-from api_service.operations.label_filter import has_labels
+from api_service.operations.label_filter import passes_labels
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.event import Event, EventType
 from common.errors import Aborted, SlipwayError
@@ -71,12 +71,8 @@ async def _remove(engine: Engine, record: ContainerRecord, deadline: Deadline) -
 
 
 def _matches(record: ContainerRecord, wanted: PruneFilter) -> bool:
-    labels = record.config.labels
-    having = [label for label in wanted.labels if not label.startswith("!")]
-    lacking = [label.removeprefix("!") for label in wanted.labels if label.startswith("!")]
     return (
         record.status in _PRUNED
         and (wanted.until is None or record.created_at < wanted.until)
-        and has_labels(labels, having)
-        and not any(has_labels(labels, [label]) for label in lacking)
+        and passes_labels(record.config.labels, wanted.labels)
     )

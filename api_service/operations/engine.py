@@ -49,3 +49,4 @@ class Engine:
     volume_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("volume"))
     image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     pruning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pruning_images: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
+from api_service.operations.image_arrival import refuse_when_gone
 from api_service.operations.image_name import image_name
 from api_service.operations.image_record import encode_image_config, image_record
 from api_service.operations.image_rules import check_image_config
@@ -25,4 +26,5 @@ async def import_image(
     stored = await node.executor.import_image(encode_image_config(config), chunks, deadline=deadline)
     record = dataclasses.replace(image_record(stored, node=node.name), names=names)
     async with engine.image_changes:
+        await refuse_when_gone(node, record.id)
         return await engine.images.add(record, [image_event(record, "import", engine.clock())])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
+from api_service.operations.image_arrival import refuse_when_gone
 from api_service.operations.image_name import refuse_more_names
 from api_service.operations.image_record import image_record
 from api_service.records.event_shapes import image_event
@@ -27,6 +28,8 @@ async def load_image(engine: Engine, chunks: AsyncIterator[bytes], *, deadline: 
         await _forget(engine, node, [image.id for image in stored], deadline)
         raise
     async with engine.image_changes:
+        for record in records:
+            await refuse_when_gone(node, record.id)
         return [await engine.images.add(record, [image_event(record, "load", engine.clock())]) for record in records]
 
 

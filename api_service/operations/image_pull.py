@@ -12,6 +12,7 @@ from api_service.nodes.executor import PulledImage
 from api_service.nodes.images import LayerProgress, PullSpec, RegistryCredentials
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
+from api_service.operations.image_arrival import refuse_when_gone
 from api_service.operations.image_name import refuse_more_digests, refuse_more_names
 from api_service.operations.image_record import image_record
 from api_service.operations.platform import parse_pull_platform
@@ -80,6 +81,7 @@ async def _record(engine: Engine, node: Node, pulled: PulledImage, reference: Im
     ]
     record = dataclasses.replace(found, digests=tuple(dict.fromkeys(asked)))
     async with engine.image_changes:
+        await refuse_when_gone(node, record.id)
         held = await engine.images.get(record.id)
         refuse_more_names(record.id, len({*record.names, *(held.names if held else ())}))
         refuse_more_digests(record.id, len({*record.digests, *(held.digests if held else ())}))

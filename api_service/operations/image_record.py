@@ -92,7 +92,7 @@ def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
             shell=tuple(config.Shell or ()),
         ),
         size=stored.size,
-        created=_created(parsed.created),
+        created=created_at(parsed.created),
         architecture=parsed.architecture,
         os=parsed.os,
         layers=stored.layers,
@@ -149,7 +149,7 @@ def _names(names: Iterable[str]) -> Iterable[str]:
             _log.warning("image name left out", name=name[:200], error=str(error))
 
 
-def _created(text: str | None) -> int | None:
+def created_at(text: str | None) -> int | None:
     """Nanoseconds since the epoch; builders write RFC 3339, with up to nine decimals, or nothing worth having."""
     try:
         moment = datetime.fromisoformat(text) if text else None

@@ -6,7 +6,7 @@ the node keeps them, and the image is `condemned`: nobody sees it, and the remov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from api_service.nodes.deadline import Deadline
@@ -43,6 +43,18 @@ async def remove_image(engine: Engine, image: str, *, force: bool, deadline: Dea
             why = f"it has several names ({', '.join(record.names)}); remove those, or use force"
             raise _refused(record, why, "IMAGE_HAS_NAMES")
         _refuse_used(record, await _users(engine, record.id), force=force)
+        await _delete(engine, record, deadline)
+        return RemovedImage(untagged=record.references, deleted=[record.id])
+
+
+async def remove_unused(
+    engine: Engine, image_id: str, wanted: Callable[[ImageRecord], bool], *, deadline: Deadline
+) -> RemovedImage | None:
+    """With all its names, if `wanted` is true of it and no container needs it; None when it was left alone."""
+    async with engine.image_changes:
+        record = await engine.images.get(image_id)
+        if record is None or record.condemned or not wanted(record) or await _users(engine, image_id):
+            return None
         await _delete(engine, record, deadline)
         return RemovedImage(untagged=record.references, deleted=[record.id])
 

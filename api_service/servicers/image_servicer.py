@@ -11,10 +11,12 @@ from slipway.v1 import image_service_pb2_grpc as pb2_grpc
 from api_service.conversion import image as conversion
 from api_service.nodes.deadline import UPLOAD_DEADLINE
 from api_service.operations.engine import Engine
+from api_service.operations.image_history import list_image_history
 from api_service.operations.image_import import import_image
 from api_service.operations.image_inspect import inspect_image
 from api_service.operations.image_list import list_images
 from api_service.operations.image_load import load_image
+from api_service.operations.image_prune import prune_images
 from api_service.operations.image_pull import pull_image
 from api_service.operations.image_remove import remove_image
 from api_service.operations.image_tag import tag_image
@@ -65,3 +67,14 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
     async def RemoveImage(self, request: pb2.RemoveImageRequest, context: Context) -> pb2.RemoveImageResponse:
         removed = await remove_image(self._engine, request.image, force=request.force, deadline=deadline_of(context))
         return conversion.removed_to_proto(removed)
+
+    async def ListImageHistory(
+        self, request: pb2.ListImageHistoryRequest, context: Context
+    ) -> pb2.ListImageHistoryResponse:
+        entries = await list_image_history(self._engine, request.image, deadline=deadline_of(context))
+        return pb2.ListImageHistoryResponse(entries=[conversion.history_to_proto(entry) for entry in entries])
+
+    async def PruneImages(self, request: pb2.PruneImagesRequest, context: Context) -> pb2.PruneImagesResponse:
+        wanted = conversion.prune_filter_from_proto(request)
+        pruned = await prune_images(self._engine, wanted, deadline=deadline_of(context, default=UPLOAD_DEADLINE))
+        return conversion.pruned_to_proto(pruned)

@@ -59,6 +59,9 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
             async for answer in answers:
                 yield pull_answer_to_proto(answer)
 
+    async def GetImage(self, request: pb.GetImageRequest, context: _Context) -> pb.GetImageResponse:
+        return pb.GetImageResponse(image=image_to_proto(await self._node.seams.images.get(request.image_id)))
+
     async def ListImages(self, request: pb.ListImagesRequest, context: _Context) -> pb.ListImagesResponse:
         images = await self._node.seams.images.list()
         return pb.ListImagesResponse(images=[image_to_proto(image) for image in images])

@@ -16,7 +16,8 @@ class Image:
 
     `id` is `sha256:<hex>`, the digest of `config` (the image config JSON, byte for byte as it came). `size` is the sum
     of the layers' unpacked bytes. `layers` are diff ids, lowest first. `names` are the references the archive
-    carried, as written there (`busybox:latest`); the executor attaches no meaning to them.
+    carried, as written there (`busybox:latest`); the executor attaches no meaning to them. `layer_sizes` are the bytes
+    of each of `layers`, unpacked.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Image:
     size: int  # bytes
     created_at: str  # RFC 3339, from the config; empty when it has none
     names: tuple[str, ...] = ()
+    layer_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,10 +196,14 @@ class LocalImages:
             id=image.config.id,
             config=image.config.data,
             layers=image.config.diff_ids,
-            size=sum(self._layers.size(layer_name(diff_id)) for diff_id in image.config.diff_ids),
+            size=sum(self._layer_sizes(image.config.diff_ids)),
             created_at=image.config.created,
             names=image.names,
+            layer_sizes=self._layer_sizes(image.config.diff_ids),
         )
+
+    def _layer_sizes(self, diff_ids: Sequence[str]) -> tuple[int, ...]:
+        return tuple(self._layers.size(layer_name(diff_id)) for diff_id in diff_ids)
 
     async def _record(self, images: Sequence[Image]) -> builtins.list[Image]:
         """Write all records or none; the images as given, with the names of this archive alone."""
@@ -255,7 +259,7 @@ class LocalImages:
             if missing := sorted(set(map(layer_name, image.layers)) - here):
                 _log.error("image without all of its layers skipped; load it again", image=image.id, missing=missing)
                 continue
-            self._images[image.id] = image
+            self._images[image.id] = replace(image, layer_sizes=self._layer_sizes(image.layers))
 
 
 def _to_json(image: Image) -> bytes:

@@ -73,6 +73,16 @@ class ImageServiceStub:
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.RemoveImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_v1_dot_image__service__pb2.RemoveImageResponse.FromString,
                 _registered_method=True)
+        self.ListImageHistory = channel.unary_unary(
+                '/slipway.v1.ImageService/ListImageHistory',
+                request_serializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryResponse.FromString,
+                _registered_method=True)
+        self.PruneImages = channel.unary_unary(
+                '/slipway.v1.ImageService/PruneImages',
+                request_serializer=slipway_dot_v1_dot_image__service__pb2.PruneImagesRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_image__service__pb2.PruneImagesResponse.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer:
@@ -134,6 +144,21 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListImageHistory(self, request, context):
+        """The steps an image was built by, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneImages(self, request, context):
+        """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
+        another call of this kind is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,6 +196,16 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.RemoveImage,
                     request_deserializer=slipway_dot_v1_dot_image__service__pb2.RemoveImageRequest.FromString,
                     response_serializer=slipway_dot_v1_dot_image__service__pb2.RemoveImageResponse.SerializeToString,
+            ),
+            'ListImageHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImageHistory,
+                    request_deserializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryResponse.SerializeToString,
+            ),
+            'PruneImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneImages,
+                    request_deserializer=slipway_dot_v1_dot_image__service__pb2.PruneImagesRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_image__service__pb2.PruneImagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -366,6 +401,60 @@ class ImageService:
             '/slipway.v1.ImageService/RemoveImage',
             slipway_dot_v1_dot_image__service__pb2.RemoveImageRequest.SerializeToString,
             slipway_dot_v1_dot_image__service__pb2.RemoveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImageHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ImageService/ListImageHistory',
+            slipway_dot_v1_dot_image__service__pb2.ListImageHistoryRequest.SerializeToString,
+            slipway_dot_v1_dot_image__service__pb2.ListImageHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ImageService/PruneImages',
+            slipway_dot_v1_dot_image__service__pb2.PruneImagesRequest.SerializeToString,
+            slipway_dot_v1_dot_image__service__pb2.PruneImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

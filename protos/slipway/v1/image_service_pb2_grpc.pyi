@@ -40,6 +40,12 @@ class ImageServiceStub:
     """Take a name or digest from an image, and the image itself when it was the last; with the last tag of a repository its
     digests go as well. FAILED_PRECONDITION while a container uses it, or, by id, while it has several names, unless `force`.
     """
+    ListImageHistory: _aio.UnaryUnaryMultiCallable[_image_service_pb2.ListImageHistoryRequest, _image_service_pb2.ListImageHistoryResponse]
+    """The steps an image was built by, newest first."""
+    PruneImages: _aio.UnaryUnaryMultiCallable[_image_service_pb2.PruneImagesRequest, _image_service_pb2.PruneImagesResponse]
+    """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
+    another call of this kind is under way.
+    """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Images: brought in as archives, named, and removed.
@@ -108,6 +114,24 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_image_service_pb2.RemoveImageResponse]:
         """Take a name or digest from an image, and the image itself when it was the last; with the last tag of a repository its
         digests go as well. FAILED_PRECONDITION while a container uses it, or, by id, while it has several names, unless `force`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListImageHistory(
+        self,
+        request: _image_service_pb2.ListImageHistoryRequest,
+        context: _aio.ServicerContext[_image_service_pb2.ListImageHistoryRequest, _abc.Awaitable[_image_service_pb2.ListImageHistoryResponse]],
+    ) -> _abc.Awaitable[_image_service_pb2.ListImageHistoryResponse]:
+        """The steps an image was built by, newest first."""
+
+    @_abc_1.abstractmethod
+    def PruneImages(
+        self,
+        request: _image_service_pb2.PruneImagesRequest,
+        context: _aio.ServicerContext[_image_service_pb2.PruneImagesRequest, _abc.Awaitable[_image_service_pb2.PruneImagesResponse]],
+    ) -> _abc.Awaitable[_image_service_pb2.PruneImagesResponse]:
+        """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
+        another call of this kind is under way.
         """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _aio.Server) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-slipway/executor/v1/image_store_service.proto\x12\x13slipway.executor.v1\"V\n\x0bStoredImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\x0c\x12\x0e\n\x06layers\x18\x03 \x03(\t\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05names\x18\x05 \x03(\t\"!\n\x10LoadImageRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"E\n\x11LoadImageResponse\x12\x30\n\x06images\x18\x01 \x03(\x0b\x32 .slipway.executor.v1.StoredImage\"B\n\x12ImportImageRequest\x12\x10\n\x06\x63onfig\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"F\n\x13ImportImageResponse\x12/\n\x05image\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.StoredImage\"\x87\x01\n\x10RegistryEndpoint\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x12\n\nplain_http\x18\x03 \x01(\x08\x12=\n\x0b\x63redentials\x18\x04 \x01(\x0b\x32(.slipway.executor.v1.RegistryCredentials\"x\n\x13RegistryCredentials\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1b\n\x0eidentity_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x1b\n\x0eregistry_token\x18\x04 \x01(\tB\x03\x80\x01\x01\"B\n\rImagePlatform\x12\n\n\x02os\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x0f\n\x07variant\x18\x03 \x01(\t\"\xa9\x01\n\x10PullImageRequest\x12\x38\n\tendpoints\x18\x01 \x03(\x0b\x32%.slipway.executor.v1.RegistryEndpoint\x12\x11\n\treference\x18\x02 \x01(\t\x12\x34\n\x08platform\x18\x03 \x01(\x0b\x32\".slipway.executor.v1.ImagePlatform\x12\x0c\n\x04name\x18\x05 \x01(\tJ\x04\x08\x04\x10\x05\"}\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12.\n\x05phase\x18\x02 \x01(\x0e\x32\x1f.slipway.executor.v1.LayerPhase\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x0f\n\x07retries\x18\x05 \x01(\x05\"d\n\x0bPulledImage\x12/\n\x05image\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.StoredImage\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cindex_digest\x18\x03 \x01(\t\"\x89\x01\n\x11PullImageResponse\x12\x36\n\x08progress\x18\x01 \x01(\x0b\x32\".slipway.executor.v1.LayerProgressH\x00\x12\x31\n\x05image\x18\x02 \x01(\x0b\x32 .slipway.executor.v1.PulledImageH\x00\x42\t\n\x07payload\"\x13\n\x11ListImagesRequest\"F\n\x12ListImagesResponse\x12\x30\n\x06images\x18\x01 \x03(\x0b\x32 .slipway.executor.v1.StoredImage\"&\n\x12RemoveImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\"\x15\n\x13RemoveImageResponse*\xa8\x01\n\nLayerPhase\x12\x1b\n\x17LAYER_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LAYER_PHASE_WAITING\x10\x01\x12\x1b\n\x17LAYER_PHASE_DOWNLOADING\x10\x02\x12\x19\n\x15LAYER_PHASE_UNPACKING\x10\x03\x12\x16\n\x12LAYER_PHASE_EXISTS\x10\x04\x12\x14\n\x10LAYER_PHASE_DONE\x10\x05\x32\xf4\x03\n\x11ImageStoreService\x12\\\n\tLoadImage\x12%.slipway.executor.v1.LoadImageRequest\x1a&.slipway.executor.v1.LoadImageResponse(\x01\x12\x62\n\x0bImportImage\x12\'.slipway.executor.v1.ImportImageRequest\x1a(.slipway.executor.v1.ImportImageResponse(\x01\x12\\\n\tPullImage\x12%.slipway.executor.v1.PullImageRequest\x1a&.slipway.executor.v1.PullImageResponse0\x01\x12]\n\nListImages\x12&.slipway.executor.v1.ListImagesRequest\x1a\'.slipway.executor.v1.ListImagesResponse\x12`\n\x0bRemoveImage\x12\'.slipway.executor.v1.RemoveImageRequest\x1a(.slipway.executor.v1.RemoveImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-slipway/executor/v1/image_store_service.proto\x12\x13slipway.executor.v1\"k\n\x0bStoredImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\x0c\x12\x0e\n\x06layers\x18\x03 \x03(\t\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05names\x18\x05 \x03(\t\x12\x13\n\x0blayer_sizes\x18\x06 \x03(\x03\"!\n\x10LoadImageRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"E\n\x11LoadImageResponse\x12\x30\n\x06images\x18\x01 \x03(\x0b\x32 .slipway.executor.v1.StoredImage\"B\n\x12ImportImageRequest\x12\x10\n\x06\x63onfig\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"F\n\x13ImportImageResponse\x12/\n\x05image\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.StoredImage\"\x87\x01\n\x10RegistryEndpoint\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x12\n\nplain_http\x18\x03 \x01(\x08\x12=\n\x0b\x63redentials\x18\x04 \x01(\x0b\x32(.slipway.executor.v1.RegistryCredentials\"x\n\x13RegistryCredentials\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1b\n\x0eidentity_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x1b\n\x0eregistry_token\x18\x04 \x01(\tB\x03\x80\x01\x01\"B\n\rImagePlatform\x12\n\n\x02os\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x0f\n\x07variant\x18\x03 \x01(\t\"\xa9\x01\n\x10PullImageRequest\x12\x38\n\tendpoints\x18\x01 \x03(\x0b\x32%.slipway.executor.v1.RegistryEndpoint\x12\x11\n\treference\x18\x02 \x01(\t\x12\x34\n\x08platform\x18\x03 \x01(\x0b\x32\".slipway.executor.v1.ImagePlatform\x12\x0c\n\x04name\x18\x05 \x01(\tJ\x04\x08\x04\x10\x05\"}\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12.\n\x05phase\x18\x02 \x01(\x0e\x32\x1f.slipway.executor.v1.LayerPhase\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x0f\n\x07retries\x18\x05 \x01(\x05\"d\n\x0bPulledImage\x12/\n\x05image\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.StoredImage\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cindex_digest\x18\x03 \x01(\t\"\x89\x01\n\x11PullImageResponse\x12\x36\n\x08progress\x18\x01 \x01(\x0b\x32\".slipway.executor.v1.LayerProgressH\x00\x12\x31\n\x05image\x18\x02 \x01(\x0b\x32 .slipway.executor.v1.PulledImageH\x00\x42\t\n\x07payload\"#\n\x0fGetImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\"C\n\x10GetImageResponse\x12/\n\x05image\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.StoredImage\"\x13\n\x11ListImagesRequest\"F\n\x12ListImagesResponse\x12\x30\n\x06images\x18\x01 \x03(\x0b\x32 .slipway.executor.v1.StoredImage\"&\n\x12RemoveImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\"\x15\n\x13RemoveImageResponse*\xa8\x01\n\nLayerPhase\x12\x1b\n\x17LAYER_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13LAYER_PHASE_WAITING\x10\x01\x12\x1b\n\x17LAYER_PHASE_DOWNLOADING\x10\x02\x12\x19\n\x15LAYER_PHASE_UNPACKING\x10\x03\x12\x16\n\x12LAYER_PHASE_EXISTS\x10\x04\x12\x14\n\x10LAYER_PHASE_DONE\x10\x05\x32\xcd\x04\n\x11ImageStoreService\x12\\\n\tLoadImage\x12%.slipway.executor.v1.LoadImageRequest\x1a&.slipway.executor.v1.LoadImageResponse(\x01\x12\x62\n\x0bImportImage\x12\'.slipway.executor.v1.ImportImageRequest\x1a(.slipway.executor.v1.ImportImageResponse(\x01\x12\\\n\tPullImage\x12%.slipway.executor.v1.PullImageRequest\x1a&.slipway.executor.v1.PullImageResponse0\x01\x12W\n\x08GetImage\x12$.slipway.executor.v1.GetImageRequest\x1a%.slipway.executor.v1.GetImageResponse\x12]\n\nListImages\x12&.slipway.executor.v1.ListImagesRequest\x1a\'.slipway.executor.v1.ListImagesResponse\x12`\n\x0bRemoveImage\x12\'.slipway.executor.v1.RemoveImageRequest\x1a(.slipway.executor.v1.RemoveImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,40 +37,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYCREDENTIALS'].fields_by_name['identity_token']._serialized_options = b'\200\001\001'
   _globals['_REGISTRYCREDENTIALS'].fields_by_name['registry_token']._loaded_options = None
   _globals['_REGISTRYCREDENTIALS'].fields_by_name['registry_token']._serialized_options = b'\200\001\001'
-  _globals['_LAYERPHASE']._serialized_start=1430
-  _globals['_LAYERPHASE']._serialized_end=1598
+  _globals['_LAYERPHASE']._serialized_start=1557
+  _globals['_LAYERPHASE']._serialized_end=1725
   _globals['_STOREDIMAGE']._serialized_start=70
-  _globals['_STOREDIMAGE']._serialized_end=156
-  _globals['_LOADIMAGEREQUEST']._serialized_start=158
-  _globals['_LOADIMAGEREQUEST']._serialized_end=191
-  _globals['_LOADIMAGERESPONSE']._serialized_start=193
-  _globals['_LOADIMAGERESPONSE']._serialized_end=262
-  _globals['_IMPORTIMAGEREQUEST']._serialized_start=264
-  _globals['_IMPORTIMAGEREQUEST']._serialized_end=330
-  _globals['_IMPORTIMAGERESPONSE']._serialized_start=332
-  _globals['_IMPORTIMAGERESPONSE']._serialized_end=402
-  _globals['_REGISTRYENDPOINT']._serialized_start=405
-  _globals['_REGISTRYENDPOINT']._serialized_end=540
-  _globals['_REGISTRYCREDENTIALS']._serialized_start=542
-  _globals['_REGISTRYCREDENTIALS']._serialized_end=662
-  _globals['_IMAGEPLATFORM']._serialized_start=664
-  _globals['_IMAGEPLATFORM']._serialized_end=730
-  _globals['_PULLIMAGEREQUEST']._serialized_start=733
-  _globals['_PULLIMAGEREQUEST']._serialized_end=902
-  _globals['_LAYERPROGRESS']._serialized_start=904
-  _globals['_LAYERPROGRESS']._serialized_end=1029
-  _globals['_PULLEDIMAGE']._serialized_start=1031
-  _globals['_PULLEDIMAGE']._serialized_end=1131
-  _globals['_PULLIMAGERESPONSE']._serialized_start=1134
-  _globals['_PULLIMAGERESPONSE']._serialized_end=1271
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1273
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1292
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1294
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1364
-  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1366
-  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1404
-  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1406
-  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1427
-  _globals['_IMAGESTORESERVICE']._serialized_start=1601
-  _globals['_IMAGESTORESERVICE']._serialized_end=2101
+  _globals['_STOREDIMAGE']._serialized_end=177
+  _globals['_LOADIMAGEREQUEST']._serialized_start=179
+  _globals['_LOADIMAGEREQUEST']._serialized_end=212
+  _globals['_LOADIMAGERESPONSE']._serialized_start=214
+  _globals['_LOADIMAGERESPONSE']._serialized_end=283
+  _globals['_IMPORTIMAGEREQUEST']._serialized_start=285
+  _globals['_IMPORTIMAGEREQUEST']._serialized_end=351
+  _globals['_IMPORTIMAGERESPONSE']._serialized_start=353
+  _globals['_IMPORTIMAGERESPONSE']._serialized_end=423
+  _globals['_REGISTRYENDPOINT']._serialized_start=426
+  _globals['_REGISTRYENDPOINT']._serialized_end=561
+  _globals['_REGISTRYCREDENTIALS']._serialized_start=563
+  _globals['_REGISTRYCREDENTIALS']._serialized_end=683
+  _globals['_IMAGEPLATFORM']._serialized_start=685
+  _globals['_IMAGEPLATFORM']._serialized_end=751
+  _globals['_PULLIMAGEREQUEST']._serialized_start=754
+  _globals['_PULLIMAGEREQUEST']._serialized_end=923
+  _globals['_LAYERPROGRESS']._serialized_start=925
+  _globals['_LAYERPROGRESS']._serialized_end=1050
+  _globals['_PULLEDIMAGE']._serialized_start=1052
+  _globals['_PULLEDIMAGE']._serialized_end=1152
+  _globals['_PULLIMAGERESPONSE']._serialized_start=1155
+  _globals['_PULLIMAGERESPONSE']._serialized_end=1292
+  _globals['_GETIMAGEREQUEST']._serialized_start=1294
+  _globals['_GETIMAGEREQUEST']._serialized_end=1329
+  _globals['_GETIMAGERESPONSE']._serialized_start=1331
+  _globals['_GETIMAGERESPONSE']._serialized_end=1398
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1400
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1419
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1421
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1491
+  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1493
+  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1531
+  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1533
+  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1554
+  _globals['_IMAGESTORESERVICE']._serialized_start=1728
+  _globals['_IMAGESTORESERVICE']._serialized_end=2317
 # @@protoc_insertion_point(module_scope)

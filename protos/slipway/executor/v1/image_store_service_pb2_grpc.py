@@ -50,6 +50,11 @@ class ImageStoreServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
                 _registered_method=True)
+        self.GetImage = channel.unary_unary(
+                '/slipway.executor.v1.ImageStoreService/GetImage',
+                request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageResponse.FromString,
+                _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/slipway.executor.v1.ImageStoreService/ListImages',
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ListImagesRequest.SerializeToString,
@@ -88,6 +93,13 @@ class ImageStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetImage(self, request, context):
+        """One image. NOT_FOUND when it is not on the node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListImages(self, request, context):
         """Every image, ordered by id.
         """
@@ -119,6 +131,11 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
                     servicer.PullImage,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.SerializeToString,
+            ),
+            'GetImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImage,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageResponse.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
@@ -213,6 +230,33 @@ class ImageStoreService:
             '/slipway.executor.v1.ImageStoreService/PullImage',
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.ImageStoreService/GetImage',
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,8 @@ class ImageStoreServiceStub:
     """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
     time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
     """
+    GetImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.GetImageRequest, _image_store_service_pb2.GetImageResponse]
+    """One image. NOT_FOUND when it is not on the node."""
     ListImages: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.ListImagesRequest, _image_store_service_pb2.ListImagesResponse]
     """Every image, ordered by id."""
     RemoveImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.RemoveImageRequest, _image_store_service_pb2.RemoveImageResponse]
@@ -57,6 +59,14 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
         time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
         """
+
+    @_abc_1.abstractmethod
+    def GetImage(
+        self,
+        request: _image_store_service_pb2.GetImageRequest,
+        context: _aio.ServicerContext[_image_store_service_pb2.GetImageRequest, _abc.Awaitable[_image_store_service_pb2.GetImageResponse]],
+    ) -> _abc.Awaitable[_image_store_service_pb2.GetImageResponse]:
+        """One image. NOT_FOUND when it is not on the node."""
 
     @_abc_1.abstractmethod
     def ListImages(

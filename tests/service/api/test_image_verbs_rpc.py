@@ -1,0 +1,130 @@
+"""ImageService: how an image was built, and the removal of all that nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from slipway.v1 import image_service_pb2 as pb2
+
+from common.errors import FailedPrecondition
+from tests.fixtures.api import Api, refused
+from tests.fixtures.fake_executor import archive, image_config
+
+CREATED = 1_700_000_000  # seconds; what `image_config` says
+
+
+async def history(api: Api, image: str) -> list[pb2.ImageHistoryEntry]:
+    return list((await api.images.ListImageHistory(pb2.ListImageHistoryRequest(image=image))).entries)
+
+
+async def prune(api: Api, **fields: object) -> pb2.PruneImagesResponse:
+    return await api.images.PruneImages(pb2.PruneImagesRequest(**fields))  # type: ignore[arg-type]  # any field
+
+
+async def load(api: Api, name: str, *, layer: str, **config: object) -> pb2.Image:
+    """Its layer is its own."""
+    names = [name] if name else []
+    image = (await api.load(archive(names, image_config(Cmd=[layer], **config)))).images[0]
+    stored = api.executor.images[image.id]
+    stored.layers[:] = ["sha256:" + layer * 64]
+    return image
+
+
+async def test_history_is_newest_first_with_the_sizes_of_its_layers(api: Api) -> None:
+    config = {
+        **image_config(Cmd=["x"]),
+        "history": [
+            {"created": "2023-11-14T22:13:20Z", "created_by": "ADD root", "comment": "base"},
+            {"created_by": "ENV A=1", "empty_layer": True},
+            {"created": "not a time", "created_by": None},
+        ],
+    }
+    image = (await api.load(archive(["app:1", "app:2"], config))).images[0]
+    api.executor.images[image.id].layer_sizes[:] = [7, 9]
+    newest, environment, base = await history(api, "app:1")
+    assert (newest.id, list(newest.tags), newest.size, newest.created_by) == (image.id, ["app:1", "app:2"], 9, "")
+    assert not newest.HasField("created_at")
+    assert (environment.id, environment.size, environment.created_by) == ("<missing>", 0, "ENV A=1")
+    assert (base.id, base.size, base.comment, list(base.tags)) == ("<missing>", 7, "base", [])
+    assert base.created_at.ToSeconds() == CREATED
+
+
+async def test_history_tells_of_every_layer_and_of_no_more(api: Api) -> None:
+    silent = (await api.load(archive(["silent"], image_config(Cmd=["x"])))).images[0]
+    assert [(entry.id, entry.size) for entry in await history(api, "silent")] == [(silent.id, 1000)]
+    more = {**image_config(Cmd=["y"]), "history": [{"created_by": "1"}, {"created_by": "2"}]}
+    await api.load(archive(["more"], more))
+    assert [(entry.created_by, entry.size) for entry in await history(api, "more")] == [("2", 0), ("1", 1000)]
+
+
+async def test_history_refusals(api: Api) -> None:
+    await api.load(archive(["odd"], {**image_config(Cmd=["z"]), "history": [{"created_by": 5}]}))
+    refusal = await refused(history(api, "odd"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "HISTORY_UNREADABLE")
+    assert "history.0.created_by" in refusal.message
+    refusal = await refused(history(api, "nobody"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND")
+    refusal = await refused(history(api, ""))
+    assert refusal.violations.keys() == {"image"}
+
+
+async def test_prune_takes_what_has_no_name_and_no_container(api: Api) -> None:
+    unnamed = await load(api, "", layer="2")
+    used = await load(api, "", layer="3")
+    await load(api, "named", layer="4")
+    await api.create(image=used.id)
+    answer = await prune(api)
+    assert (list(answer.deleted), list(answer.untagged), answer.space_reclaimed) == ([unnamed.id], [], 1000)
+    assert unnamed.id not in api.executor.images
+    answer = await prune(api, dangling=False)
+    assert sorted(answer.untagged) == ["busybox:latest", "named:latest"]
+    assert set(api.executor.images) == {used.id}
+    assert await prune(api, dangling=False) == pb2.PruneImagesResponse()
+
+
+async def test_prune_counts_no_layer_that_another_image_has(api: Api) -> None:
+    first, second = await load(api, "", layer="2"), await load(api, "kept", layer="3")
+    api.executor.images[first.id].layers[:] = api.executor.images[second.id].layers
+    answer = await prune(api)
+    assert (list(answer.deleted), answer.space_reclaimed) == ([first.id], 0)
+
+
+async def test_prune_filters(api: Api) -> None:
+    await load(api, "a", layer="2", Labels={"keep": "yes"})
+    await load(api, "b", layer="3", Labels={"keep": "no"})
+    too_early = Timestamp(seconds=CREATED)
+    assert not (await prune(api, dangling=False, until=too_early)).deleted
+    later = Timestamp(seconds=CREATED + 1)
+    answer = await prune(api, dangling=False, until=later, label=["keep", "!keep=yes"])
+    assert list(answer.untagged) == ["b:latest"]
+    refusal = await refused(prune(api, until=Timestamp(seconds=-1)))
+    assert refusal.violations.keys() == {"until"}
+
+
+async def test_prune_goes_on_past_one_that_cannot_be_removed_and_runs_alone(api: Api) -> None:
+    images = {(await load(api, "", layer=layer)).id for layer in "23"}
+    api.executor.fault("RemoveImage", error=FailedPrecondition("it is needed"))
+    held = api.executor.fault("RemoveImage", gate=asyncio.Event())
+    pruning = asyncio.ensure_future(prune(api))
+    await held.reached.wait()
+    refusal = await refused(prune(api))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "PRUNE_RUNNING")
+    assert held.gate is not None
+    held.gate.set()
+    (deleted,) = (await pruning).deleted
+    (left,) = images - {deleted}
+    assert list((await prune(api)).deleted) == [left]
+
+
+async def test_image_that_is_removed_before_it_is_recorded_is_not_recorded(api: Api) -> None:
+    held = api.executor.fault("GetImage", gate=asyncio.Event())
+    loading = asyncio.ensure_future(refused(api.load(archive(["late"], image_config(Cmd=["late"])))))
+    await held.reached.wait()
+    api.executor.images.clear()
+    assert held.gate is not None
+    held.gate.set()
+    refusal = await loading
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "IMAGE_REMOVED")
+    assert (await refused(history(api, "late"))).code == grpc.StatusCode.NOT_FOUND
