@@ -40,8 +40,8 @@ async def load(engine: Slipway, *images: BuiltImage) -> None:
     await engine.images.LoadImage(pieces, timeout=30)
 
 
-async def prune(engine: Slipway, **fields: bool) -> pb.PruneImagesResponse:
-    return await engine.images.PruneImages(pb.PruneImagesRequest(**fields), timeout=30)
+async def prune(engine: Slipway, *, dangling: bool | None = None) -> pb.PruneImagesResponse:
+    return await engine.images.PruneImages(pb.PruneImagesRequest(dangling=dangling), timeout=30)
 
 
 def layers(engine: Slipway) -> set[str]:
