@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,29 @@ async def test_containers_find_each_other_by_every_name_they_have(engine: Slipwa
 
     for container in (web, other):
         await engine.remove(container)
+
+
+async def test_families_pointers_turns_and_large_answers(engine: Slipway, inside: ExitStack) -> None:
+    request = network_pb.CreateNetworkRequest(name="four", enable_ipv6=False)
+    await engine.networks.CreateNetwork(request, timeout=30)
+    one = await run(engine, "one", "app", aliases=("pool",))
+    two = await run(engine, "two", "app", aliases=("pool",))
+    plain = await run(engine, "plain", "four")
+    asking = await client(engine, one, inside)
+    own, other = await addresses(engine, "one"), await addresses(engine, "two")
+    for address in (*own, *other):
+        owner = "one" if address in own else "two"
+        assert await asking.answers(ip_address(address).reverse_pointer, "PTR") == [f"{owner}.app."]
+    # A name without addresses of the family is known all the same.
+    assert await (await client(engine, plain, inside)).answers("plain", "AAAA") == []
+    assert await asking.answers(ip_address(own[0]).reverse_pointer, "A") == []
+    first = {str((await asking.ask("pool")).answer[0][0]) for _ in range(64)}
+    assert first == {own[0], other[0]}
+    # EDNS is answered in kind, and only who asks with it gets it.
+    assert ((await asking.ask("pool", payload=1232)).edns, (await asking.ask("pool")).edns) == (0, -1)
+    for container in (one, two, plain):
+        await engine.remove(container)
+    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="four"), timeout=30)
 
 
 async def test_no_name_is_known_on_another_network_or_the_default_one(engine: Slipway, inside: ExitStack) -> None:
