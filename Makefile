@@ -68,9 +68,11 @@ protos-check: setup ## Lint the protos with buf and fail when a committed stub i
 
 .PHONY: bench
 bench: setup ## Measure this engine against a real dockerd, interleaved; prints a table, writes JSON
-	@$(SUDO) deploy/install-packages.sh docker.io docker-registry skopeo umoci
+	@$(SUDO) deploy/install-packages.sh docker.io docker-registry skopeo umoci iperf3
 	$(SUDO) $(BIN)/python -m tests.bench
 	$(SUDO) $(BIN)/python -m tests.bench.images
+	$(SUDO) $(BIN)/python -m tests.bench.networks
+	$(SUDO) $(BIN)/python -m tests.bench.dns
 
 .PHONY: format
 format: setup ## Let ruff format and sort the code

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 from tests.bench import cgroups, processes
-from tests.bench.engine import CALL_TIMEOUT, IMAGE, MOUNTS, Engine, Kind
+from tests.bench.engine import CALL_TIMEOUT, DEFAULT_NETWORK, IMAGE, MOUNTS, NO_PORTS, Engine, Kind
 from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
 
 NAME = "dockerd"
@@ -84,11 +84,29 @@ class DockerEngine:
     def remove_image(self, reference: str) -> None:
         self._call("DELETE", f"/images/{quote(reference, safe='')}")
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
+    def create(
+        self,
+        name: str,
+        kind: Kind = Kind.PLAIN,
+        *,
+        image: str = IMAGE,
+        network: str = DEFAULT_NETWORK,
+        ports: range = NO_PORTS,
+    ) -> str:
         asked: dict[str, object] = {"Image": image, "Cmd": kind.value, "OpenStdin": kind is Kind.ECHO}
         if kind is Kind.LOADED:
             asked["HostConfig"] = _LOADED
+        elif ports or network != DEFAULT_NETWORK:
+            bindings = [{"HostPort": str(port)} for port in ports]
+            asked["HostConfig"] = {"NetworkMode": network, "PortBindings": {"80/tcp": bindings} if bindings else {}}
+            asked["ExposedPorts"] = {"80/tcp": {}} if bindings else {}
         return str(self._call("POST", f"/containers/create?{urlencode({'name': name})}", asked)["Id"])
+
+    def create_network(self, name: str) -> None:
+        self._call("POST", "/networks/create", {"Name": name})
+
+    def remove_network(self, name: str) -> None:
+        self._call("DELETE", f"/networks/{quote(name)}")
 
     def start(self, container: str) -> None:
         self._call("POST", f"/containers/{quote(container)}/start")

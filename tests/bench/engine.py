@@ -14,6 +14,8 @@ IMAGE = "busybox:latest"
 COMMAND = ("sleep", "3600")
 LOG_LINES = 20_000  # what a container of the kind `TALKER` has written
 MOUNTS = 20  # what one of the kind `LOADED` has, half of them binds and half tmpfs
+DEFAULT_NETWORK = "bridge"
+NO_PORTS = range(0)
 CALL_TIMEOUT = 60.0  # seconds; a call that takes longer fails the benchmark
 
 
@@ -23,6 +25,7 @@ class Kind(Enum):
     PLAIN = COMMAND
     LOADED = ("sleep", "3601")  # with mounts and every limit
     TALKER = ("sh", "-c", f"seq {LOG_LINES}; exec sleep 3600")
+    SERVER = ("httpd", "-f", "-p", "80")
     ECHO = ("cat",)  # with its standard input open
 
 
@@ -53,8 +56,22 @@ class Engine(Protocol):
     def remove_image(self, reference: str) -> None:
         """Of which no container is left."""
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
-        """Create a container of the image on the default bridge; returns its id."""
+    def create(
+        self,
+        name: str,
+        kind: Kind = Kind.PLAIN,
+        *,
+        image: str = IMAGE,
+        network: str = DEFAULT_NETWORK,
+        ports: range = NO_PORTS,
+    ) -> str:
+        """Create a container of the image; returns its id. Each of `ports` of the host leads to its TCP port 80."""
+
+    def create_network(self, name: str) -> None:
+        """With what is the engine's default for one."""
+
+    def remove_network(self, name: str) -> None:
+        """That no container is attached to."""
 
     def start(self, container: str) -> None:
         """Return when the engine says that the process runs."""

@@ -19,13 +19,14 @@ import grpc
 from slipway.v1 import container_service_pb2 as containers
 from slipway.v1 import exec_service_pb2 as execs
 from slipway.v1 import image_service_pb2 as images
+from slipway.v1 import network_service_pb2 as networks
 from slipway.v1 import resources_pb2
 from slipway.v1 import system_service_pb2 as system
-from slipway.v1.container_pb2 import ContainerConfig, HostConfig
+from slipway.v1.container_pb2 import ContainerConfig, HostConfig, PortBinding, PortBindings
 
 from common.service_account import service_account
 from tests.bench import cgroups, processes
-from tests.bench.engine import IMAGE, MOUNTS, Engine, Kind
+from tests.bench.engine import DEFAULT_NETWORK, IMAGE, MOUNTS, NO_PORTS, Engine, Kind
 from tests.bench.machine import program_version
 from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
 from tests.bench.slipway_client import SlipwayClient
@@ -51,6 +52,15 @@ _LOADED = HostConfig(
     binds=[f"/tmp:/bind/{number}:ro" for number in range(MOUNTS // 2)],
     tmpfs={f"/tmpfs/{number}": "size=1m" for number in range(MOUNTS // 2)},
 )
+
+
+def _networked(network: str, ports: range) -> HostConfig | None:
+    if not ports and network == DEFAULT_NETWORK:
+        return None
+    bindings = [PortBinding(host_port=str(port)) for port in ports]
+    return HostConfig(
+        network_mode=network, port_bindings={"80/tcp": PortBindings(bindings=bindings)} if bindings else {}
+    )
 
 
 class SlipwayEngine:
@@ -98,13 +108,29 @@ class SlipwayEngine:
         request = images.RemoveImageRequest(image=reference)
         self._client.call("ImageService/RemoveImage", request, images.RemoveImageResponse)
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
+    def create(
+        self,
+        name: str,
+        kind: Kind = Kind.PLAIN,
+        *,
+        image: str = IMAGE,
+        network: str = DEFAULT_NETWORK,
+        ports: range = NO_PORTS,
+    ) -> str:
         request = containers.CreateContainerRequest(
             name=name,
             config=ContainerConfig(image=image, cmd=kind.value, open_stdin=kind is Kind.ECHO),
-            host_config=_LOADED if kind is Kind.LOADED else None,
+            host_config=_LOADED if kind is Kind.LOADED else _networked(network, ports),
         )
         return self._client.call("ContainerService/CreateContainer", request, containers.CreateContainerResponse).id
+
+    def create_network(self, name: str) -> None:
+        request = networks.CreateNetworkRequest(name=name)
+        self._client.call("NetworkService/CreateNetwork", request, networks.CreateNetworkResponse)
+
+    def remove_network(self, name: str) -> None:
+        request = networks.RemoveNetworkRequest(network=name)
+        self._client.call("NetworkService/RemoveNetwork", request, networks.RemoveNetworkResponse)
 
     def start(self, container: str) -> None:
         request = containers.StartContainerRequest(container=container)
