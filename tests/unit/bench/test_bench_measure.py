@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.engine import IMAGE, Engine, Kind
+from tests.bench.engine import DEFAULT_NETWORK, IMAGE, NO_PORTS, Engine, Kind
 from tests.bench.measure import STEPS, Plan, measure
 from tests.bench.network_namespace import NetworkNamespace
 from tests.bench.slipway_engine import read_start_steps
@@ -36,7 +36,21 @@ class RecordingEngine:
     def remove_image(self, reference: str) -> None:
         raise NotImplementedError
 
-    def create(self, name: str, kind: Kind = Kind.PLAIN, *, image: str = IMAGE) -> str:
+    def create_network(self, name: str) -> None:
+        raise NotImplementedError
+
+    def remove_network(self, name: str) -> None:
+        raise NotImplementedError
+
+    def create(
+        self,
+        name: str,
+        kind: Kind = Kind.PLAIN,
+        *,
+        image: str = IMAGE,
+        network: str = DEFAULT_NETWORK,
+        ports: range = NO_PORTS,
+    ) -> str:
         self._note("create" if kind is Kind.PLAIN else f"create {kind.name.lower()}")
         return f"{self.name}-{name}"
 
