@@ -9,7 +9,7 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
-from api_service.operations.label_filter import has_labels
+from api_service.operations.label_filter import passes_labels
 from api_service.operations.network_list import networks_of
 from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import network_life_event
@@ -39,7 +39,9 @@ async def prune_networks(
     used = networks_of(await engine.containers.every_phase())
     gone: list[str] = []
     for network in await engine.networks.all():
-        if network.id in used or not _labelled(network, labels) or (until is not None and network.created_at >= until):
+        if network.id in used or (until is not None and network.created_at >= until):
+            continue
+        if not passes_labels(network.labels, labels):
             continue
         try:
             removal = remove_unused(engine, network, deadline)
@@ -80,12 +82,6 @@ async def _users(engine: Engine, network: NetworkRecord) -> list[ContainerRecord
 
 async def _mark(engine: Engine, network: NetworkRecord, phase: NetworkPhase) -> NetworkRecord | None:
     return await engine.networks.update(network.id, lambda found: dataclasses.replace(found, phase=phase))
-
-
-def _labelled(network: NetworkRecord, labels: Sequence[str]) -> bool:
-    without = [label.removeprefix("!") for label in labels if label.startswith("!")]
-    wanted = [label for label in labels if not label.startswith("!")]
-    return has_labels(network.labels, wanted) and not any(has_labels(network.labels, [label]) for label in without)
 
 
 def _in_use(network: NetworkRecord, users: Sequence[ContainerRecord]) -> FailedPrecondition:

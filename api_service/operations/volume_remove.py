@@ -9,9 +9,8 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
-from api_service.operations.label_filter import has_labels
+from api_service.operations.label_filter import passes_labels
 from api_service.operations.volume_use import remove_unused, volumes_of
-from api_service.records.volume import VolumeRecord
 from api_service.records.volume_repository import no_such_volume
 from common.errors import FailedPrecondition
 
@@ -44,7 +43,7 @@ async def prune_volumes(
     gone: list[str] = []
     space = 0
     for volume in await engine.volumes.all():
-        if volume.name in used or not (all_of_them or volume.anonymous) or not _labelled(volume, labels):
+        if volume.name in used or not (all_of_them or volume.anonymous) or not passes_labels(volume.labels, labels):
             continue
         removal = remove_unused(engine, volume.name, deadline)
         try:
@@ -54,9 +53,3 @@ async def prune_volumes(
         else:
             gone.append(volume.name)
     return PrunedVolumes(names=gone, space_reclaimed=space)
-
-
-def _labelled(volume: VolumeRecord, labels: Sequence[str]) -> bool:
-    without = [label.removeprefix("!") for label in labels if label.startswith("!")]
-    wanted = [label for label in labels if not label.startswith("!")]
-    return has_labels(volume.labels, wanted) and not any(has_labels(volume.labels, [label]) for label in without)
