@@ -83,6 +83,8 @@ def network_filter_from_proto(message: pb2.ListNetworksRequest) -> NetworkFilter
 def shown_network_to_proto(shown: ShownNetwork) -> pb2.Network:
     message = network_to_proto(shown.network)
     for record in shown.containers:
+        if not record.network.endpoints:  # on `host` or `none`, where it has no addresses of its own
+            message.containers[record.id].name = record.name
         for endpoint in record.network.endpoints:
             if endpoint.network_id == shown.network.id:
                 message.containers[record.id].CopyFrom(_endpoint_to_proto(record, endpoint))

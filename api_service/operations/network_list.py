@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
-from api_service.records.container import ContainerRecord
+from api_service.records.container import ContainerRecord, Status
 from api_service.records.network import BRIDGE_DRIVER, DEFAULT_NETWORK, NetworkRecord
 from api_service.validation.network_mode import HOST, NONE, PREDEFINED
 from common.errors import DeadlineExceeded, Unavailable
 
 _NODE_TIME = 1.0  # seconds
+_ALIVE = frozenset({Status.RUNNING, Status.PAUSED})
 _DRIVERS = {DEFAULT_NETWORK: BRIDGE_DRIVER, HOST: "host", NONE: "null"}
 
 
@@ -51,11 +52,7 @@ async def inspect_network(engine: Engine, reference: str, *, deadline: Deadline)
     network = await find_network(engine, reference)
     if network.id == DEFAULT_NETWORK:
         network = await _with_addresses(engine, network, deadline)
-    containers = [
-        record
-        for record in await engine.containers.all()
-        if any(endpoint.network_id == network.id for endpoint in record.network.endpoints)
-    ]
+    containers = [record for record in await engine.containers.all() if _is_on(record, network)]
     return ShownNetwork(network=network, containers=sorted(containers, key=lambda record: record.name))
 
 
@@ -74,6 +71,12 @@ async def list_networks(engine: Engine, wanted: NetworkFilter, *, deadline: Dead
 def networks_of(containers: Iterable[ContainerRecord]) -> set[str]:
     """Ids of the networks that they are attached to, running or not."""
     return {one.network_id for record in containers for one in record.networking_config.endpoints.values()}
+
+
+def _is_on(record: ContainerRecord, network: NetworkRecord) -> bool:
+    if network.id in (HOST, NONE):
+        return record.host_config.network_mode == network.id and record.status in _ALIVE
+    return any(endpoint.network_id == network.id for endpoint in record.network.endpoints)
 
 
 def _matches(network: NetworkRecord, wanted: NetworkFilter) -> bool:

@@ -1,7 +1,4 @@
-"""The addresses that a network may be asked to have: no machine can give an interface what is set apart for others.
-
-Sources: RFC 6890 (special-purpose addresses), RFC 4291 (IPv6), RFC 5771 (IPv4 multicast).
-"""
+"""The addresses that a network may be asked to have."""
 
 from __future__ import annotations
 
@@ -12,25 +9,12 @@ from dataclasses import dataclass, field
 
 from api_service.validation.addresses import parse_ip
 from common.errors import Violation
+from common.set_apart import IpNetwork, set_apart
 
 _SMALLEST = {4: 30, 6: 126}  # bits of prefix, by version: a gateway and one container
 _MAX_AUX = 1000
 
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_SET_APART: tuple[tuple[IpNetwork, str], ...] = (
-    (ipaddress.ip_network("0.0.0.0/8"), "this host"),
-    (ipaddress.ip_network("127.0.0.0/8"), "loopback"),
-    (ipaddress.ip_network("169.254.0.0/16"), "link-local addresses"),
-    (ipaddress.ip_network("224.0.0.0/4"), "multicast"),
-    (ipaddress.ip_network("240.0.0.0/4"), "no use yet and broadcast"),
-    (ipaddress.ip_network("::/127"), "loopback and no address"),
-    (ipaddress.ip_network("::ffff:0:0/96"), "IPv4 addresses written as IPv6"),
-    (ipaddress.ip_network("fe80::/10"), "link-local addresses"),
-    (ipaddress.ip_network("ff00::/8"), "multicast"),
-)
-_ROOM = "use one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, for example"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +39,7 @@ def parse_subnet(text: str) -> IpNetwork | None:
 
 def validate_subnet(subnet: IpNetwork, field: str) -> list[Violation]:
     """What holds for a subnet whatever else is asked for."""
-    found = [
-        Violation(field=field, description=f"{subnet} overlaps {apart}, which is set apart for {purpose}; {_ROOM}")
-        for apart, purpose in _SET_APART
-        if apart.version == subnet.version and apart.overlaps(subnet)
-    ]
+    found = [Violation(field=field, description=why) for why in set_apart(subnet)]
     if subnet.prefixlen > _SMALLEST[subnet.version]:
         why = f"{subnet} has no room for a gateway and a container; give a /{_SMALLEST[subnet.version]} or larger"
         found.append(Violation(field=field, description=why))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from common.errors import InvalidArgument, Violation
+from common.set_apart import set_apart
 from executor_service.host_errors import host_errors
 from executor_service.network.network import GatewayMode, MacvlanLink, Network, NetworkSpec, SubnetSpec
 from executor_service.node import Node
@@ -74,6 +75,8 @@ def _subnet(spec: SubnetSpec, version: int) -> Iterator[tuple[str, str]]:
         if len(named) > 0:
             yield field, "a gateway, a range and reserved addresses need a subnet"
         return
+    for why in set_apart(subnet):
+        yield f"{field}.subnet", why
     if subnet.prefixlen > _SMALLEST[version]:
         yield f"{field}.subnet", f"{subnet} must be a /{_SMALLEST[version]} or larger: a gateway and one container"
     if spec.ip_range is not None and not spec.ip_range.subnet_of(subnet):  # type: ignore[arg-type]  # one family, above

@@ -125,6 +125,16 @@ async def test_a_macvlan_network_and_the_ports_that_it_does_not_publish(api: Api
         assert bool(told) is warned
 
 
+async def test_the_modes_without_networks_show_who_runs_in_them(api: Api) -> None:
+    for mode in ("host", "none"):
+        container = await create_on(api, mode, name=f"in-{mode}")
+        assert not (await inspect(api, mode)).containers
+        await api.containers.StartContainer(container_service.StartContainerRequest(container=container))
+        shown = (await inspect(api, mode)).containers
+        assert {key: one.name for key, one in shown.items()} == {container: f"in-{mode}"}
+    assert not (await inspect(api, "bridge")).containers
+
+
 async def test_one_network_by_three_names_is_refused(api: Api) -> None:
     network_id = await make(api, "back")
     caught = await refused(create_on(api, network_id, "back", network_id[:20]))
