@@ -62,7 +62,7 @@ async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadli
     try:
         entry = await _ask_twice(engine, record, deadline)
     except AlreadyExists as error:
-        raise await _holder_named(engine, error) from error
+        raise await holder_named(engine, error) from error
     event = container_event(record, told, engine.clock()) if told and isinstance(entry.event, Started) else None
     await whole(_settle(engine, node, entry, event))
     if isinstance(entry.event, StartRefused):
@@ -89,7 +89,7 @@ async def _ask_twice(engine: Engine, record: ContainerRecord, deadline: Deadline
         return await executor.start(record.id, start_id=start_id, deadline=deadline)
 
 
-async def _holder_named(engine: Engine, error: AlreadyExists) -> AlreadyExists:
+async def holder_named(engine: Engine, error: AlreadyExists) -> AlreadyExists:
     """The executor knows a port's holder by its id only."""
     try:
         holder = await engine.containers.find(error.owner)

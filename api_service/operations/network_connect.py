@@ -8,6 +8,7 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.endpoints import endpoint_spec
+from api_service.operations.container_start import holder_named
 from api_service.operations.container_state import current, refuse_when_going, wrong_state
 from api_service.operations.engine import Engine
 from api_service.operations.network_attach import network_violations, require_usable
@@ -25,8 +26,9 @@ _log = structlog.get_logger(__name__)
 async def connect_container(
     engine: Engine, network: str, container: str, settings: EndpointSettings, *, deadline: Deadline
 ) -> None:
-    """Raises InvalidArgument with every violation, NotFound, AlreadyExists when it is attached or a fixed address is
-    taken, FailedPrecondition for a network mode without networks, ResourceExhausted, Unavailable."""
+    """Raises InvalidArgument with every violation, NotFound, AlreadyExists when it is attached, or a fixed address or
+    a published port is taken, FailedPrecondition for a network mode without networks, ResourceExhausted,
+    Unavailable."""
     found = await find_network(engine, network)
     broken = validate_endpoint(settings, found.name, "endpoint")
     broken += network_violations(settings, found, "endpoint") if not broken else []
@@ -95,7 +97,10 @@ async def _connect(
             )
         node = engine.nodes.get(record.node)
         spec = endpoint_spec(record, settings)
-        entry = await node.executor.connect_network(record.id, spec, deadline=deadline)
+        try:
+            entry = await node.executor.connect_network(record.id, spec, deadline=deadline)
+        except AlreadyExists as error:
+            raise await holder_named(engine, error) from error
         if entry is not None:
             await node.settle(entry)
 
