@@ -21,7 +21,11 @@ from executor_service.network.network import (
 
 T = TypeVar("T")
 
-_GATEWAY_MODES = {pb.GATEWAY_MODE_NAT: GatewayMode.NAT, pb.GATEWAY_MODE_ROUTED: GatewayMode.ROUTED}
+_GATEWAY_MODES = {
+    pb.GATEWAY_MODE_NAT: GatewayMode.NAT,
+    pb.GATEWAY_MODE_ROUTED: GatewayMode.ROUTED,
+    pb.GATEWAY_MODE_ISOLATED: GatewayMode.ISOLATED,
+}
 _MACVLAN_MODES = {
     pb.MACVLAN_MODE_BRIDGE: MacvlanMode.BRIDGE,
     pb.MACVLAN_MODE_VEPA: MacvlanMode.VEPA,

@@ -19,7 +19,11 @@ from api_service.records.network import (
 from api_service.validation.ipam import IpamConfig
 from api_service.validation.networks import NetworkRequest
 
-_GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
+_GATEWAY_MODES = {
+    GatewayMode.NAT: pb2.GATEWAY_MODE_NAT,
+    GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED,
+    GatewayMode.ISOLATED: pb2.GATEWAY_MODE_ISOLATED,
+}
 _MACVLAN_MODES = {
     MacvlanMode.BRIDGE: pb2.MACVLAN_MODE_BRIDGE,
     MacvlanMode.VEPA: pb2.MACVLAN_MODE_VEPA,

@@ -7,7 +7,11 @@ from slipway.executor.v1 import network_store_service_pb2 as pb2
 from api_service.nodes.network import StoredNetwork
 from api_service.records.network import GatewayMode, Macvlan, MacvlanMode, Subnet
 
-_GATEWAY_MODES = {GatewayMode.NAT: pb2.GATEWAY_MODE_NAT, GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED}
+_GATEWAY_MODES = {
+    GatewayMode.NAT: pb2.GATEWAY_MODE_NAT,
+    GatewayMode.ROUTED: pb2.GATEWAY_MODE_ROUTED,
+    GatewayMode.ISOLATED: pb2.GATEWAY_MODE_ISOLATED,
+}
 _MACVLAN_MODES = {
     MacvlanMode.BRIDGE: pb2.MACVLAN_MODE_BRIDGE,
     MacvlanMode.VEPA: pb2.MACVLAN_MODE_VEPA,

@@ -13,6 +13,7 @@ DEFAULT_NETWORK = "bridge"  # id and name of the one that every node has
 class GatewayMode(StrEnum):
     NAT = "nat"
     ROUTED = "routed"
+    ISOLATED = "isolated"
 
 
 class MacvlanMode(StrEnum):

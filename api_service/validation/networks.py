@@ -110,10 +110,16 @@ def _validate_ipam_driver(driver: str) -> list[Violation]:
 
 def _validate_options(request: NetworkRequest) -> list[Violation]:
     """Each driver has its own, and none of the other's."""
-    if request.driver != MACVLAN_DRIVER:
-        why = "is for the driver 'macvlan'; leave it out, or ask for that driver"
-        return [Violation(field="macvlan", description=why)] if request.macvlan is not None else []
     found: list[Violation] = []
+    if request.driver != MACVLAN_DRIVER:
+        if request.macvlan is not None:
+            why = "is for the driver 'macvlan'; leave it out, or ask for that driver"
+            found.append(Violation(field="macvlan", description=why))
+        for version, mode in ((4, request.gateway_mode_ipv4), (6, request.gateway_mode_ipv6)):
+            if mode is GatewayMode.ISOLATED and not request.internal:
+                why = "isolated is for internal networks, which have no gateway; set internal, or choose another mode"
+                found.append(Violation(field=f"bridge.gateway_mode_ipv{version}", description=why))
+        return found
     if request.bridge_given:
         why = "is for the driver 'bridge'; leave it out, a macvlan network has no bridge"
         found.append(Violation(field="bridge", description=why))

@@ -152,8 +152,8 @@ def _elements_of(subnet: Subnet, bridge: str, *, internal: bool) -> dict[str, li
     return {
         f"routed{version}": [bridge] if routed and not internal else [],
         f"subnets{version}": [f"{bridge} . {subnet.subnet}"],
-        f"gateways{version}": [str(subnet.gateway)],
-        f"own_gateways{version}": [f"{bridge} . {subnet.gateway}"],
+        f"gateways{version}": [str(subnet.gateway)] if subnet.on_host else [],
+        f"own_gateways{version}": [f"{bridge} . {subnet.gateway}"] if subnet.on_host else [],
         f"masqueraded{version}": [str(subnet.subnet)] if not routed and not internal else [],
     }
 

@@ -149,10 +149,10 @@ def _mtu_of_default_route(kernel: IPRoute) -> int:
 def _configure(kernel: IPRoute, network: Network, index: int, mtu: int) -> None:
     # Before the link comes up: duplicate address detection would make the gateway unusable for a second or two.
     sysctls = Path("/proc/sys/net/ipv6/conf", network.bridge)
-    (sysctls / "disable_ipv6").write_text("0" if network.ipv6 is not None else "1")
+    (sysctls / "disable_ipv6").write_text("0" if network.ipv6 is not None and network.ipv6.on_host else "1")
     for name in ("accept_dad", "accept_ra"):
         (sysctls / name).write_text("0")
-    for subnet in network.subnets:
+    for subnet in (one for one in network.subnets if one.on_host):
         kernel.addr(
             "replace",
             index=index,

@@ -37,6 +37,7 @@ class MacvlanLink:
 class GatewayMode(StrEnum):
     NAT = "nat"
     ROUTED = "routed"
+    ISOLATED = "isolated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,11 @@ class Subnet:
     ip_range: IPv4Network | IPv6Network
     reserved: tuple[IPv4Address | IPv6Address, ...] = ()
     gateway_mode: GatewayMode = GatewayMode.NAT
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the gateway is an address of the host."""
+        return self.gateway_mode is not GatewayMode.ISOLATED
 
     @property
     def pool(self) -> AddressPool:

@@ -146,10 +146,10 @@ class SandboxKernel:
             mac_address=record.mac_address,
             ipv4_address=record.ipv4_address,
             ipv4_prefix_length=ipv4.subnet.prefixlen if ipv4 is not None else 0,
-            ipv4_gateway=str(ipv4.gateway) if ipv4 is not None else "",
+            ipv4_gateway=str(ipv4.gateway) if ipv4 is not None and ipv4.on_host else "",
             ipv6_address=record.ipv6_address,
             ipv6_prefix_length=ipv6.subnet.prefixlen if ipv6 is not None else 0,
-            ipv6_gateway=str(ipv6.gateway) if ipv6 is not None else "",
+            ipv6_gateway=str(ipv6.gateway) if ipv6 is not None and ipv6.on_host else "",
         )
 
     async def _run(self, record: SandboxRecord, work: Callable[[], None]) -> None:

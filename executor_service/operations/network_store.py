@@ -50,6 +50,8 @@ def _rules(spec: NetworkSpec) -> Iterator[tuple[str, str]]:
     for version, subnet in ((4, spec.ipv4), (6, spec.ipv6)):
         if subnet is not None:
             yield from _subnet(subnet, version)
+            if subnet.gateway_mode is GatewayMode.ISOLATED and not spec.internal:
+                yield f"ipv{version}.gateway_mode", "isolated is for internal networks"
 
 
 def _macvlan(spec: NetworkSpec, link: MacvlanLink) -> Iterator[tuple[str, str]]:

@@ -291,6 +291,23 @@ async def test_a_routed_network_is_reached_by_its_own_addresses_and_leaves_with_
             assert exchange(outside, inside, one.endpoints[0].ipv4_address) == OUTSIDE_IPV4
 
 
+async def test_the_host_itself_is_not_on_an_isolated_network(network: Sandboxes) -> None:
+    isolated = SubnetSpec(gateway_mode=GatewayMode.ISOLATED)
+    made = await network.networks.create(spec(FRONT, ipv4=isolated, ipv6=isolated, internal=True))
+    assert "inet" not in command("ip", "address", "show", "dev", made.bridge)
+    one, two = await sandbox(network, "one", *on(FRONT)), await sandbox(network, "two", *on(FRONT))
+    assert made.ipv4 is not None
+    gateway, neighbour = str(made.ipv4.gateway), two.endpoints[0]
+    assert (neighbour.ipv4_gateway, neighbour.ipv6_gateway) == ("", "")
+    with open_namespace(one.netns_path) as inside:
+        for address in (neighbour.ipv4_address, neighbour.ipv6_address):
+            inside.command("busybox", "ping", "-c", "5", "-W", "1", address)
+        with pytest.raises(subprocess.CalledProcessError):
+            inside.command("busybox", "ping", "-c", "1", "-W", "1", gateway)
+    with pytest.raises(subprocess.CalledProcessError):
+        command("busybox", "ping", "-c", "1", "-W", "1", neighbour.ipv4_address)
+
+
 async def test_a_sandbox_lives_as_long_as_a_member(network: Sandboxes) -> None:
     await network.networks.create(spec(FRONT))
     owner = await sandbox(network, "owner", *on(FRONT))

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from api_service.records.network import Macvlan
+from api_service.records.network import GatewayMode, Macvlan
 from api_service.validation.ipam import IpamConfig
 from api_service.validation.networks import NetworkRequest, subnets, validate_network
 
 _V4 = IpamConfig(subnet="10.77.0.0/24")
+_ISOLATED = GatewayMode.ISOLATED
 _LAN: dict[str, Any] = {
     "driver": "macvlan",
     "macvlan": Macvlan(parent="eth0.10"),
@@ -38,6 +39,9 @@ _LAN: dict[str, Any] = {
         ({**_LAN, "ipam": []}, ["ipam.config"]),
         ({**_LAN, "enable_ipv6": True}, ["ipam.config"]),
         ({"macvlan": Macvlan(parent="eth0")}, ["macvlan"]),
+        ({"internal": True, "gateway_mode_ipv4": _ISOLATED, "gateway_mode_ipv6": _ISOLATED}, []),
+        ({"gateway_mode_ipv4": _ISOLATED}, ["bridge.gateway_mode_ipv4"]),
+        ({"gateway_mode_ipv6": _ISOLATED}, ["bridge.gateway_mode_ipv6"]),
         ({"ipam_driver": "dhcp"}, ["ipam.driver"]),
         ({"enable_ipv4": False, "enable_ipv6": False}, ["enable_ipv4"]),
         ({"ipam": [IpamConfig(gateway="10.77.0.1")]}, ["ipam.config[0].subnet"]),

@@ -31,6 +31,8 @@ class _GatewayModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GatewayMo
     """Masqueraded with the node's address; nobody outside reaches a container unasked."""
     GATEWAY_MODE_ROUTED: _GatewayMode.ValueType  # 2
     """With the container's own address; the world must have a route to the node."""
+    GATEWAY_MODE_ISOLATED: _GatewayMode.ValueType  # 3
+    """Only of an internal network: the host has no address on it."""
 
 class GatewayMode(_GatewayMode, metaclass=_GatewayModeEnumTypeWrapper):
     """How what leaves a network reaches the world, and the world it."""
@@ -41,6 +43,8 @@ GATEWAY_MODE_NAT: GatewayMode.ValueType  # 1
 """Masqueraded with the node's address; nobody outside reaches a container unasked."""
 GATEWAY_MODE_ROUTED: GatewayMode.ValueType  # 2
 """With the container's own address; the world must have a route to the node."""
+GATEWAY_MODE_ISOLATED: GatewayMode.ValueType  # 3
+"""Only of an internal network: the host has no address on it."""
 Global___GatewayMode: _TypeAlias = GatewayMode  # noqa: Y015
 
 class _MacvlanMode:
