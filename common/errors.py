@@ -132,6 +132,12 @@ class DeadlineExceeded(SlipwayError):
     default_reason = "DEADLINE_EXCEEDED"
 
 
+class DataLoss(SlipwayError):
+    """Something that was kept is not as it was any more."""
+
+    default_reason = "DATA_LOSS"
+
+
 class Internal(SlipwayError):
     """We failed; the message is safe to show, the cause is in the log."""
 

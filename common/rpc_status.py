@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from common.errors import (
     Aborted,
     AlreadyExists,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
@@ -53,6 +54,7 @@ _CODES: tuple[tuple[type[SlipwayError], grpc.StatusCode], ...] = (
     (Unimplemented, grpc.StatusCode.UNIMPLEMENTED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (DataLoss, grpc.StatusCode.DATA_LOSS),
     (Internal, grpc.StatusCode.INTERNAL),
 )
 _CLASSES: dict[grpc.StatusCode, type[SlipwayError]] = {code: kind for kind, code in _CODES}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from executor_service.registry.source import ImageSource, Platform
 from executor_service.storage.layer_pull import Report
+from executor_service.storage.layer_tar import LayerTar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,10 @@ class ImageStore(Protocol):
 
     async def remove(self, image_id: str) -> None:
         """Drop the image and each layer no other image uses. Idempotent: what is gone is gone."""
+
+    def layer_tar(self, diff_id: str) -> AbstractAsyncContextManager[LayerTar]:
+        """A layer as the tar it came as, which stays here while the block runs. Raises NotFound, and
+        FailedPrecondition (`LAYER_NOT_RECORDED`)."""
 
     async def disk_usage(self) -> int:
         """Bytes that all layers take, shared ones counted once."""

@@ -13,6 +13,7 @@ Sources: OCI image spec "layer.md" (whiteouts), kernel Documentation/filesystems
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from executor_service.storage import tar_writer
@@ -32,20 +33,32 @@ _CAPABILITY_SIZES = frozenset({12, 20, 24})  # struct vfs_cap_data of revisions 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filtered:
     """What passed: `size` bytes of file content, the directories to be made opaque (b"" is the layer's root), each
-    directory's time (seconds, nanoseconds), and whether the archive had its end mark."""
+    directory's time (seconds, nanoseconds), whether the archive had its end mark, and whether a file came more than
+    once, so that the content of the first is gone."""
 
     size: int
     opaque: frozenset[bytes]
     times: Mapping[bytes, tuple[int, int]]
     ended: bool
+    overwritten: bool = False
 
 
 class LayerFilter:
-    """Filters one layer from `source` to `sink`, which is handed pieces of a tar stream."""
+    """Filters one layer from `source` to `sink`, which is handed pieces of a tar stream. `content`, given the name and
+    size of a file that passes, is entered while its content is read."""
 
-    def __init__(self, source: ByteSource, sink: Callable[[bytes], object], *, max_entries: int) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        sink: Callable[[bytes], object],
+        *,
+        max_entries: int,
+        content: Callable[[bytes, int], AbstractContextManager[None]],
+    ) -> None:
         self._reader = TarReader(source, max_entries=max_entries)
         self._sink = sink
+        self._content = content
+        self._overwritten = False
         self._kinds: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
         self._symlinks: dict[bytes, bytes] = {}
         self._whiteouts: dict[bytes, Entry] = {}
@@ -61,7 +74,13 @@ class LayerFilter:
             self._take(entry if name == entry.name else replace(entry, name=name))
         self._write_whiteouts()
         self._sink(tar_writer.END)
-        return Filtered(size=self._size, opaque=frozenset(self._opaque), times=self._times, ended=self._reader.ended)
+        return Filtered(
+            size=self._size,
+            opaque=frozenset(self._opaque),
+            times=self._times,
+            ended=self._reader.ended,
+            overwritten=self._overwritten,
+        )
 
     def _take(self, entry: Entry) -> None:
         if not entry.name:
@@ -140,6 +159,7 @@ class LayerFilter:
                 f"layer: {shown(entry.name)} is a {before.name.lower()} and later a {entry.kind.name.lower()}; "
                 "one layer can hold only one of them"
             )
+        self._overwritten = True
         return True
 
     def _write(self, entry: Entry) -> None:
@@ -153,8 +173,9 @@ class LayerFilter:
         self._kinds[entry.name] = self._kinds[entry.link] if entry.kind is Kind.HARDLINK else entry.kind
         self._sink(tar_writer.header(replace(entry, xattrs=_kept_attributes(entry)) if entry.xattrs else entry))
         if entry.kind is Kind.FILE:
-            for piece in self._reader.content():
-                self._sink(piece)
+            with self._content(entry.name, entry.size):
+                for piece in self._reader.content():
+                    self._sink(piece)
             self._sink(tar_writer.padding(entry.size))
             self._size += entry.size
 

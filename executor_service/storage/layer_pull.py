@@ -9,7 +9,7 @@ from enum import Enum, auto
 from common.errors import InvalidArgument, ResourceExhausted
 from executor_service.registry.source import Descriptor, ImageSource, Retry
 from executor_service.storage.content import ContentStore
-from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.unpack import Blob, Unpacker
 from executor_service.tasks import together
@@ -97,12 +97,14 @@ class LayerPuller:
         async with self._content.opened(source, descriptor, watch) as file, self._layers.staged() as staged:
             watch.enter(LayerPhase.UNPACKING)
             blob = Blob(file=file, offset=0, size=descriptor.size)
-            unpacked = await self._unpacker.unpack(blob, staged / "fs", room=self._content.check_room)
+            unpacked = await self._unpacker.unpack(
+                blob, staged / "fs", record=staged / TAR_RECORD, room=self._content.check_room
+            )
             if unpacked.diff_id != diff_id:
                 raise corrupt_image(
                     f"layer {descriptor.digest}: its diff id is {unpacked.diff_id}, the image's config says {diff_id}"
                 )
-            await self._layers.publish(staged, layer_name(diff_id), size=unpacked.size)
+            await self._layers.publish(staged, layer_name(diff_id), size=unpacked.size, tar_size=unpacked.tar_size)
 
 
 class _Watch:

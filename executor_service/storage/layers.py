@@ -1,9 +1,10 @@
 """Unpacked layers on this node: each once, shared by every image and container that holds it.
 
-A layer is a directory `layers/<name>/` with the tree in `fs/` and its size in `layer.json`. `<name>` is the hex of the
-layer's diff id, or `init-<hex>` for the skeleton between an image and its containers. It appears by one rename of a
-tree that is on disk already, so whatever has its name is whole. Who needs a layer holds it, in memory; the holders are
-the images and containers, which say so again at every start; what nobody holds is collected.
+A layer is a directory `layers/<name>/` with the tree in `fs/`, its size in `layer.json` and, when it came as a tar,
+what else that had in `tar.zst`. `<name>` is the hex of the layer's diff id, or `init-<hex>` for the skeleton between an
+image and its containers. It appears by one rename of a tree that is on disk already, so whatever has its name is whole.
+Who needs a layer holds it, in memory; the holders are the images and containers, which say so again at every start;
+what nobody holds is collected.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from executor_service.storage.keyed_locks import KeyedLocks
 from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
 
+TAR_RECORD = "tar.zst"  # in a staged directory, beside `fs`
+
 _log = structlog.get_logger(__name__)
 
 
@@ -37,6 +40,7 @@ class LayerStore:
         self._holders: dict[str, frozenset[str]] = {}
         self._holders_of_all: set[str] = set()
         self._sizes: dict[str, int] = {}
+        self._tar_sizes: dict[str, int] = {}
         self._made = KeyedLocks()
         self._collecting = asyncio.Lock()
 
@@ -57,6 +61,14 @@ class LayerStore:
     def size(self, name: str) -> int:
         """Bytes of file content in the layer, as its tar had them."""
         return self._sizes[name]
+
+    def record(self, name: str) -> Path:
+        """What `recorded_tar` needs besides the tree."""
+        return self._layers / name / TAR_RECORD
+
+    def tar_size(self, name: str) -> int | None:
+        """Bytes of the tar it came as; None when it cannot be made again."""
+        return self._tar_sizes.get(name)
 
     def names(self) -> frozenset[str]:
         return frozenset(self._sizes)
@@ -94,10 +106,11 @@ class LayerStore:
             await finish(lambda: self._trash.throw(path))
             self._trash.empty_soon()
 
-    async def publish(self, staged: Path, name: str, *, size: int) -> None:
+    async def publish(self, staged: Path, name: str, *, size: int, tar_size: int | None = None) -> None:
         """Give a staged tree its name. The caller holds `name`, and is within `making(name)`."""
-        await finish(lambda: self._publish(staged, self._layers / name, size))
+        await finish(lambda: self._publish(staged, self._layers / name, size, tar_size))
         self._sizes[name] = size
+        self._note_tar(name, tar_size)
 
     async def collect(self) -> None:
         """Drop every layer that nobody holds, unless somebody holds all. Deleting goes on in the background."""
@@ -120,8 +133,14 @@ class LayerStore:
         path = self._layers / name
         await finish(lambda: self._trash.throw(path))
 
-    def _publish(self, staged: Path, path: Path, size: int) -> None:
-        write_synced(staged / "layer.json", json.dumps({"size": size}).encode())
+    def _note_tar(self, name: str, size: int | None) -> None:
+        if size is None:
+            self._tar_sizes.pop(name, None)
+        else:
+            self._tar_sizes[name] = size
+
+    def _publish(self, staged: Path, path: Path, size: int, tar_size: int | None) -> None:
+        write_synced(staged / "layer.json", json.dumps({"size": size, "tar_size": tar_size}).encode())
         self._trash.throw(path)  # what a collection that was cut short has left there
         publish_tree(staged, path)
 
@@ -132,7 +151,10 @@ class LayerStore:
             self._trash.throw(leftover)
         for path in self._layers.iterdir():
             try:
-                self._sizes[path.name] = int(json.loads((path / "layer.json").read_bytes())["size"])
+                known = json.loads((path / "layer.json").read_bytes())
+                self._sizes[path.name] = int(known["size"])
+                if isinstance(tar_size := known.get("tar_size"), int):
+                    self._tar_sizes[path.name] = tar_size
             except (OSError, ValueError, KeyError, TypeError) as error:
                 # Without its record nothing says that the tree is whole; the next load makes it again.
                 _log.error("broken layer dropped", layer=path.name, error=str(error))

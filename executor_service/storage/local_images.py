@@ -21,7 +21,7 @@ from typing import BinaryIO, Self
 
 import structlog
 
-from common.errors import NotFound
+from common.errors import FailedPrecondition, NotFound
 from executor_service.registry.source import ImageSource, Platform
 from executor_service.storage.archive import Archive
 from executor_service.storage.content import ContentStore, read_small
@@ -37,7 +37,8 @@ from executor_service.storage.image_config import (
 from executor_service.storage.images import Image, ImageStore, PulledImage
 from executor_service.storage.init_layer import init_layer_name
 from executor_service.storage.layer_pull import LayerPuller, Report
-from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.layer_tar import LayerTar
+from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image, disk_errors
 from executor_service.storage.spool import size_of, spooled
 from executor_service.storage.threads import finish
@@ -125,14 +126,14 @@ class LocalImages:
         with disk_errors("image: it cannot be stored"):
             async with self._spooled(archive) as file, self._taking() as owner, self._layers.staged() as staged:
                 blob = Blob(file=file, offset=0, size=size_of(file))
-                unpacked = await self._unpacker.unpack(blob, staged / "fs")
+                unpacked = await self._unpacker.unpack(blob, staged / "fs", record=staged / TAR_RECORD)
                 if not unpacked.ended:
                     raise corrupt_image("archive: the root filesystem's tar has no end mark; it was cut short")
                 name = layer_name(unpacked.diff_id)
                 self._layers.hold(owner, [name])
                 async with self._layers.making(name) as missing:
                     if missing:
-                        await self._layers.publish(staged, name, size=unpacked.size)
+                        await self._layers.publish(staged, name, size=unpacked.size, tar_size=unpacked.tar_size)
                 data = config_of_rootfs(config, diff_id=unpacked.diff_id, architecture=self._architecture)
                 parsed = parse_config(data, architecture=self._architecture)
                 (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
@@ -157,6 +158,24 @@ class LocalImages:
             self._images.pop(image_id, None)
             self._layers.release(image_id)
         await self._layers.collect()
+
+    @asynccontextmanager
+    async def layer_tar(self, diff_id: str) -> AsyncIterator[LayerTar]:
+        name = layer_name(diff_id)
+        async with self._taking() as owner:
+            self._layers.hold(owner, [name])
+            if name not in self._layers.names():
+                raise NotFound(f"layer {diff_id!r}: not on this node", resource_type="layer", resource_name=diff_id)
+            if (size := self._layers.tar_size(name)) is None:
+                raise FailedPrecondition(
+                    f"layer {diff_id}: it was unpacked by an executor that did not keep what makes its tar again; "
+                    "remove every image that has it, and pull or load them again",
+                    resource_type="layer",
+                    resource_name=diff_id,
+                    reason="LAYER_NOT_RECORDED",
+                )
+            yield LayerTar(diff_id=diff_id, size=size, record=self._layers.record(name), tree=self._layers.tree(name))
+        await self._layers.collect()  # its image may have been removed meanwhile
 
     async def disk_usage(self) -> int:
         held = {layer_name(diff_id) for image in self._images.values() for diff_id in image.layers}
@@ -186,10 +205,10 @@ class LocalImages:
                 if not missing:
                     continue
                 async with self._layers.staged() as staged:
-                    unpacked = await self._unpacker.unpack(blob, staged / "fs")
+                    unpacked = await self._unpacker.unpack(blob, staged / "fs", record=staged / TAR_RECORD)
                     if unpacked.diff_id != diff_id:
                         raise corrupt_image(f"layer: its diff id is {unpacked.diff_id}, the config says {diff_id}")
-                    await self._layers.publish(staged, name, size=unpacked.size)
+                    await self._layers.publish(staged, name, size=unpacked.size, tar_size=unpacked.tar_size)
 
     def _image(self, image: ArchivedImage) -> Image:
         return Image(

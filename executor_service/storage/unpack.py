@@ -26,6 +26,7 @@ from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
 from executor_service.storage.layer_filter import Filtered, LayerFilter
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import HashingSource, Window, decompressed
+from executor_service.storage.tar_record import TarRecorder
 from executor_service.storage.threads import finish, settle
 
 _log = structlog.get_logger(__name__)
@@ -59,10 +60,12 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked:
-    """`diff_id` is the digest of the tar, `size` the bytes of its files, `ended` whether the tar had its end mark."""
+    """`diff_id` is the digest of the tar, `size` the bytes of its files, `tar_size` its own, `ended` whether it had its
+    end mark."""
 
     diff_id: str
     size: int
+    tar_size: int
     ended: bool
 
 
@@ -86,8 +89,11 @@ class Unpacker:
     ) -> None:
         self._pool.shutdown(wait=False)
 
-    async def unpack(self, blob: Blob, directory: Path, *, room: Callable[[], None] | None = None) -> Unpacked:
-        """Unpack `blob` into the empty `directory`. On any error the directory's content is to be thrown away.
+    async def unpack(
+        self, blob: Blob, directory: Path, *, record: Path, room: Callable[[], None] | None = None
+    ) -> Unpacked:
+        """Unpack `blob` into the empty `directory`, and write to `record` what `recorded_tar` needs to make its tar
+        again. On any error both are to be thrown away.
         `room`, called in a thread every few bytes, stops it by raising.
 
         Raises InvalidArgument (CORRUPT_IMAGE), ResourceExhausted (a limit or the disk), Internal (tar failed).
@@ -99,7 +105,7 @@ class Unpacker:
             stop = threading.Event()
             tar = asyncio.create_task(self._tar(read_end, directory))
             filtering = asyncio.get_running_loop().run_in_executor(
-                self._pool, self._filter, blob, write_end, stop, room
+                self._pool, self._filter, blob, write_end, record, stop, room
             )
             both: set[asyncio.Future[Any]] = {tar, filtering}
             try:
@@ -125,7 +131,7 @@ class Unpacker:
             os.close(read_end)
 
     def _filter(
-        self, blob: Blob, write_end: int, stop: threading.Event, room: Callable[[], None] | None
+        self, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: Callable[[], None] | None
     ) -> tuple[Unpacked, Filtered]:
         def check() -> None:
             if stop.is_set():
@@ -136,14 +142,25 @@ class Unpacker:
         algorithm, _, stated = (blob.digest or "").partition(":")
         window = Window(blob.file, offset=blob.offset, size=blob.size, algorithm=algorithm or None)
         with os.fdopen(write_end, "wb", buffering=1 << 16) as pipe:
-            with decompressed(window) as stream:
-                source = HashingSource(stream, max_bytes=self._limits.bytes, check=check)
-                filtered = LayerFilter(source, pipe.write, max_entries=self._limits.entries).run()
-                diff_id = source.digest()
+            with decompressed(window) as stream, record.open("wb") as file:
+                source = TarRecorder(HashingSource(stream, max_bytes=self._limits.bytes, check=check), file)
+                filtered = LayerFilter(
+                    source, pipe.write, max_entries=self._limits.entries, content=source.content
+                ).run()
+                diff_id = source.finish()
             pipe.flush()
             if blob.digest and (actual := window.digest()) != stated:
                 raise corrupt_image(f"layer: the blob {blob.digest} has the digest {algorithm}:{actual}")
-        return Unpacked(diff_id=diff_id, size=filtered.size, ended=filtered.ended), filtered
+        if filtered.overwritten:
+            self._record_whole(blob, record, check)
+        unpacked = Unpacked(diff_id=diff_id, size=filtered.size, tar_size=source.size, ended=filtered.ended)
+        return unpacked, filtered
+
+    def _record_whole(self, blob: Blob, record: Path, check: Callable[[], None]) -> None:
+        """With the contents of all files: the unpacked layer does not have all of them."""
+        window = Window(blob.file, offset=blob.offset, size=blob.size)
+        with decompressed(window) as stream, record.open("wb") as file:
+            TarRecorder(HashingSource(stream, max_bytes=self._limits.bytes, check=check), file).finish()
 
 
 def _outcome(

@@ -38,7 +38,7 @@ async def _unpack(unpacker: Unpacker, layer: bytes, target: Path) -> Unpacked:
     with tempfile.TemporaryFile() as file:
         file.write(layer)
         file.flush()
-        return await unpacker.unpack(Blob(file=file, offset=0, size=size_of(file)), target)
+        return await unpacker.unpack(Blob(file=file, offset=0, size=size_of(file)), target, record=Path(os.devnull))
 
 
 def _tree(root: Path) -> dict[str, tuple[int, int, int, int, bytes]]:
@@ -141,7 +141,7 @@ async def test_a_cancel_stops_the_filter_even_when_it_writes_nothing(
     loop, filtering = asyncio.get_running_loop(), asyncio.Event()
     stopped = []
 
-    def waiting(self: Unpacker, blob: Blob, write_end: int, stop: threading.Event, room: object) -> None:
+    def waiting(self: Unpacker, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: object) -> None:
         os.close(write_end)
         loop.call_soon_threadsafe(filtering.set)
         stopped.append(stop.wait(10))

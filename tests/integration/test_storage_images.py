@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -110,9 +111,9 @@ async def test_equal_loads_at_once_unpack_once(tmp_path: Path, monkeypatch: pyte
     unpacked = []
     unpack = Unpacker.unpack
 
-    async def counted(self: Unpacker, *args: object) -> object:
+    async def counted(self: Unpacker, *args: Any, **options: Any) -> object:
         unpacked.append(args)
-        return await unpack(self, *args)  # type: ignore[arg-type]  # passed on as they came
+        return await unpack(self, *args, **options)
 
     monkeypatch.setattr(Unpacker, "unpack", counted)
     async with open_storage(tmp_path) as storage:
@@ -177,9 +178,9 @@ async def test_a_cancelled_load_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     unpacking = asyncio.Event()
     unpack = Unpacker.unpack
 
-    async def told(self: Unpacker, *args: object) -> object:
+    async def told(self: Unpacker, *args: Any, **options: Any) -> object:
         asyncio.get_running_loop().call_later(0.02, unpacking.set)
-        return await unpack(self, *args)  # type: ignore[arg-type]  # passed on as they came
+        return await unpack(self, *args, **options)
 
     monkeypatch.setattr(Unpacker, "unpack", told)
     async with open_storage(tmp_path) as storage:
