@@ -20,7 +20,7 @@ from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.records.event_shapes import network_life_event
 from api_service.records.network import BRIDGE_DRIVER, NetworkPhase, NetworkRecord, Subnet
-from api_service.validation.networks import NetworkRequest, subnets, validate_network
+from api_service.validation.networks import NetworkRequest, network_warnings, subnets, validate_network
 from common.errors import Aborted, AlreadyExists, InvalidArgument, SlipwayError
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ async def create_network(engine: Engine, request: NetworkRequest, *, deadline: D
         stored = await node.executor.create_network(stored_network(draft), deadline=deadline)
         await whole(_make_ready(engine, with_chosen(draft, stored), undo))
     engine.creating.discard(draft.id)
-    return CreatedNetwork(id=draft.id)
+    return CreatedNetwork(id=draft.id, warnings=network_warnings(request))
 
 
 async def undo_network(engine: Engine, network: NetworkRecord) -> None:

@@ -60,6 +60,22 @@ def validate_network(request: NetworkRequest) -> list[Violation]:
     return found
 
 
+def network_warnings(request: NetworkRequest) -> list[str]:
+    """Of a valid request: what will not be as its fields might suggest."""
+    found: list[str] = []
+    if request.driver == MACVLAN_DRIVER and request.internal:
+        found.append("internal leaves out the default route alone: the machines of the parent's link are reached.")
+    if request.internal and request.host_binding_ipv4:
+        found.append("bridge.host_binding_ipv4 has no effect: no port of an internal network is published.")
+    for version, enabled in ((4, request.enable_ipv4), (6, request.enable_ipv6)):
+        mode = request.gateway_mode_ipv4 if version == 4 else request.gateway_mode_ipv6
+        if mode is not GatewayMode.NAT and not enabled:
+            found.append(f"bridge.gateway_mode_ipv{version} has no effect: the network has no IPv{version} addresses.")
+        elif mode is GatewayMode.ROUTED and request.internal:
+            found.append(f"bridge.gateway_mode_ipv{version} has no effect: nothing leaves an internal network.")
+    return found
+
+
 def subnets(request: NetworkRequest) -> tuple[Subnet | None, Subnet | None]:
     """IPv4 and IPv6 of a valid request."""
     return (

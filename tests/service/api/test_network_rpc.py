@@ -135,6 +135,14 @@ async def test_the_modes_without_networks_show_who_runs_in_them(api: Api) -> Non
     assert not (await inspect(api, "bridge")).containers
 
 
+async def test_a_create_warns_of_what_has_no_effect(api: Api) -> None:
+    bridge = pb2.BridgeOptions(host_binding_ipv4="127.0.0.1")
+    answer = await api.networks.CreateNetwork(pb2.CreateNetworkRequest(name="back", internal=True, bridge=bridge))
+    assert list(answer.warnings) == [
+        "bridge.host_binding_ipv4 has no effect: no port of an internal network is published."
+    ]
+
+
 async def test_one_network_by_three_names_is_refused(api: Api) -> None:
     network_id = await make(api, "back")
     caught = await refused(create_on(api, network_id, "back", network_id[:20]))

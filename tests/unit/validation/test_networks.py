@@ -8,7 +8,7 @@ import pytest
 
 from api_service.records.network import GatewayMode, Macvlan
 from api_service.validation.ipam import IpamConfig
-from api_service.validation.networks import NetworkRequest, subnets, validate_network
+from api_service.validation.networks import NetworkRequest, network_warnings, subnets, validate_network
 
 _V4 = IpamConfig(subnet="10.77.0.0/24")
 _ISOLATED = GatewayMode.ISOLATED
@@ -73,6 +73,24 @@ def test_ipvlan_is_refused_with_what_to_use_instead() -> None:
         "'ipvlan' is not supported, whose containers share their parent's hardware address; use 'macvlan', which gives "
         "each its own, or 'bridge'"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "warned"),
+    [
+        ({}, []),
+        ({"gateway_mode_ipv4": GatewayMode.ROUTED}, []),
+        ({"internal": True}, []),
+        ({**_LAN, "internal": True}, ["internal"]),
+        ({"internal": True, "host_binding_ipv4": "127.0.0.1"}, ["bridge.host_binding_ipv4"]),
+        ({"internal": True, "gateway_mode_ipv6": GatewayMode.ROUTED}, ["bridge.gateway_mode_ipv6"]),
+        ({"enable_ipv4": False, "gateway_mode_ipv4": GatewayMode.ROUTED}, ["bridge.gateway_mode_ipv4"]),
+    ],
+)
+def test_what_has_no_effect_is_told(asked: dict[str, Any], warned: list[str]) -> None:
+    request = NetworkRequest(**{"name": "back", **asked})
+    assert validate_network(request) == []
+    assert [warning.split(" ", 1)[0] for warning in network_warnings(request)] == warned
 
 
 def test_the_families_of_a_request() -> None:
