@@ -26,13 +26,13 @@ from executor_service.network.macvlan_driver import MacvlanDriver
 from executor_service.network.network import (
     DEFAULT_NETWORK,
     Driver,
-    MacvlanMode,
     Network,
     NetworkSpec,
     Subnet,
     SubnetSpec,
     resolve_subnet,
 )
+from executor_service.network.network_conflicts import check_apart, refused
 from executor_service.network.port_leases import Lease
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
@@ -94,7 +94,7 @@ class Networks:
         async with self._changing:
             existing = self._networks.get(spec.id)
             if existing is not None and not existing.fits(spec):
-                raise _refused(spec.id, f"network '{spec.name}' is there with other settings", reason="NETWORK_DIFFERS")
+                raise refused(spec.id, f"network '{spec.name}' is there with other settings", reason="NETWORK_DIFFERS")
             network = existing or await self._record(spec)
             if network.id not in self._links:
                 await to_the_end(self._realise(network))
@@ -106,12 +106,12 @@ class Networks:
             if network is None:
                 return
             if network_id == DEFAULT_NETWORK:
-                raise _refused(network_id, "the default network belongs to the executor", reason="NETWORK_PREDEFINED")
+                raise refused(network_id, "the default network belongs to the executor", reason="NETWORK_PREDEFINED")
             users = await self._database.read(partial(records.users, network_id=network_id))
             if users:
                 more = f" and {len(users) - 1} more" if len(users) > 1 else ""
                 why = f"network '{network.name}' is in use by the sandbox of container '{users[0]}'{more}"
-                raise _refused(network_id, why, reason="NETWORK_IN_USE")
+                raise refused(network_id, why, reason="NETWORK_IN_USE")
             await to_the_end(self._remove(network))
 
     async def restore_rules(self) -> None:
@@ -155,12 +155,12 @@ class Networks:
         """The network with what it stands on. Raises FailedPrecondition."""
         network, link = self._networks.get(network_id), self._links.get(network_id)
         if network is None:
-            raise _refused(network_id, f"there is no network {network_id!r} on this node", reason="NO_SUCH_NETWORK")
+            raise refused(network_id, f"there is no network {network_id!r} on this node", reason="NO_SUCH_NETWORK")
         if link is None:
             link = self._driver(network).found(network)
         if link is None:
             why = f"network '{network.name}' could not be set up; the executor's log says why, at its last start"
-            raise _refused(network_id, why, reason="BRIDGE_UNAVAILABLE")
+            raise refused(network_id, why, reason="BRIDGE_UNAVAILABLE")
         return network, link
 
     def through_host(self, network_id: str) -> bool:
@@ -216,7 +216,7 @@ class Networks:
 
     async def _record(self, spec: NetworkSpec) -> Network:
         network = await asyncio.to_thread(self._resolve, spec)
-        self._check_ours(network)
+        check_apart(network, self._networks.values())
         await to_the_end(self._database.write(partial(records.insert_network, network=network)))
         return network
 
@@ -227,7 +227,7 @@ class Networks:
             await asyncio.to_thread(firewall.add_network, self._config.table, network)
         except OSError as error:
             await self._remove(network)
-            raise _refused(network.id, f"network '{network.name}': {error}", reason="BRIDGE_UNAVAILABLE") from error
+            raise refused(network.id, f"network '{network.name}': {error}", reason="BRIDGE_UNAVAILABLE") from error
         except BaseException:
             await self._remove(network)
             raise
@@ -278,33 +278,6 @@ class Networks:
                 reason="SUBNETS_EXHAUSTED",
             )
         return resolve_subnet(spec, chosen)
-
-    def _check_ours(self, network: Network) -> None:
-        """What the kernel may not know of: a network whose bridge could not be made keeps its name and subnets."""
-        for other in self._networks.values():
-            _check_parent(network, other)
-            if network.bridge and other.bridge == network.bridge:
-                why = f"bridge '{network.bridge}' is network '{other.name}''s; choose another name"
-                raise _refused(network.id, why, reason="BRIDGE_NOT_OURS")
-            for subnet in (one.subnet for one in network.subnets):
-                for taken in (one.subnet for one in other.subnets):
-                    if subnet.version == taken.version and subnet.overlaps(taken):
-                        why = f"subnet {subnet} overlaps {taken} of network '{other.name}'; choose another subnet"
-                        raise _refused(network.id, why, reason="SUBNET_OVERLAPS")
-
-
-def _check_parent(network: Network, other: Network) -> None:
-    """As Docker: networks share a parent, unless one of them has it to itself."""
-    wanted, taken = network.macvlan, other.macvlan
-    if wanted is None or taken is None or wanted.parent != taken.parent:
-        return
-    if MacvlanMode.PASSTHRU in {wanted.mode, taken.mode}:
-        why = f"parent '{wanted.parent}' is network '{other.name}''s, and one with mode passthru shares it with none"
-        raise _refused(network.id, f"{why}; remove that, or choose another parent or mode", reason="PARENT_IN_USE")
-
-
-def _refused(network_id: str, why: str, *, reason: str) -> FailedPrecondition:
-    return FailedPrecondition(why, resource_type="network", resource_name=network_id, reason=reason)
 
 
 _: type[NetworkStore] = Networks
