@@ -97,7 +97,9 @@ class HostPorts:
     def _allocate(
         self, container_id: str, ports: Sequence[PublishedPort], targets: Targets
     ) -> tuple[Sequence[Lease], Sequence[Lease]]:
-        _check_addresses({port.host_ip for port in ports if port.host_ip})
+        # What is published already stays so while its address is gone for a while.
+        served = {lease.host_ip for lease in self._leases.of(container_id) if lease.target}
+        _check_addresses({port.host_ip for port in ports if port.host_ip} - served)
         allocation = Allocation(
             container_id=container_id,
             targets=targets,

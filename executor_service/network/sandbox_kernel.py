@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import structlog
@@ -68,10 +68,9 @@ class SandboxKernel:
         attachment = self._networks.attachment(self.endpoint(endpoint), name=self._prefix + endpoint.token)
         await self._run(left, partial(wiring.detach, self.pins, left.token, attachment, self._gateways(left)))
 
-    async def restore_interfaces(self, record: SandboxRecord) -> None:
-        """Make those anew that are gone from their bridges, with the addresses that they have. At start-up alone,
-        while nobody else attaches."""
-        there = await self.interfaces()
+    async def restore_interfaces(self, record: SandboxRecord, there: Collection[str]) -> None:
+        """Make those anew that are not `there`, on their bridges, with the addresses that they have. At start-up
+        alone, while nobody else attaches."""
         for endpoint in record.endpoints:
             if self._networks.bridge(endpoint.network_id) and self._prefix + endpoint.token not in there:
                 await self.attach(record, endpoint)
@@ -89,9 +88,9 @@ class SandboxKernel:
 
     async def _plug_in(self, record: SandboxRecord, endpoint: EndpointRecord) -> None:
         """Its container may be ending just now: then there is nothing to plug in."""
-        attachment = self._attachment(endpoint)
-        assert isinstance(attachment, BridgeAttachment)
         try:
+            attachment = self._attachment(endpoint)
+            assert isinstance(attachment, BridgeAttachment)
             await self._run(record, attachment.plug_in)
             _log.warning("interface is plugged in again", sandbox=record.sandbox_id)
         except SlipwayError as error:

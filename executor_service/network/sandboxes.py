@@ -132,11 +132,13 @@ class Sandboxes:
     async def reconcile(self, keep: Mapping[str, Sequence[EndpointSpec] | None]) -> None:
         """See SandboxNetwork. To be called before the first create; from then on sandboxes are prepared ahead."""
         await self._discard(await self._pool.stop())
-        for record in await self._sweep(keep):
+        kept = await self._sweep(keep)
+        there = await self._kernel.interfaces()
+        for record in kept:
             if (endpoints := keep.get(str(record.sandbox_id))) is None:
                 continue
             try:
-                await self._kernel.restore_interfaces(record)
+                await self._kernel.restore_interfaces(record, there)
                 await self._converge(record, endpoints)
             except SlipwayError as error:
                 _log.error("endpoints cannot be put right", sandbox=record.sandbox_id, error=error.message)

@@ -12,8 +12,6 @@ from typing import Self
 
 import structlog
 
-from common.errors import SlipwayError
-
 _log = structlog.get_logger(__name__)
 
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
@@ -83,7 +81,8 @@ class Watch:
             self._gone.clear()
             try:
                 await self._restore()
-            except (SlipwayError, OSError) as error:
+            except Exception as error:
+                # Whatever it is: nobody else would notice the next loss.
                 _log.error(f"{self._what} not put back", error=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._gone.wait(), _RETRY)

@@ -73,7 +73,7 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
         ports = await _lead(node, new, sandbox) if sandbox is not None else ()
         event = NetworkConnected(spec=endpoint, network_name=joined.name, endpoints=endpoints, ports=ports)
         entry = await node.records.transition(new.id, event, spec=new)
-    except SlipwayError:
+    except Exception:
         if before is not None and not known:
             await bounded(
                 "network", lambda: network.disconnect(old.id, endpoint.network_id), timeout=10, container=old.id
