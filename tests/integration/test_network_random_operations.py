@@ -26,7 +26,7 @@ from tests.fixtures.slipway import Slipway, installed
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 OPERATIONS, WIDTH = 500, 8
-CONTAINERS = [f"c{number}" for number in range(8)]
+CONTAINERS = [f"box{number}" for number in range(8)]
 NETWORKS = [f"n{number}" for number in range(4)]
 POOL = 4
 SOON = 10.0  # seconds within which what is done behind an answer is done
@@ -118,14 +118,14 @@ async def remove_network(world: World, dice: random.Random) -> None:
 
 
 WEIGHTS: Mapping[Operation, int] = {
-    create: 9,
-    start: 6,
-    stop: 3,
-    remove: 2,
-    connect: 6,
-    disconnect: 4,
+    create: 6,
+    start: 8,
+    stop: 4,
+    remove: 3,
+    connect: 8,
+    disconnect: 7,
     rename: 1,
-    create_network: 5,
+    create_network: 2,
     remove_network: 1,
 }
 # What a lost race may be answered with, by operation; anything else is a fault.
@@ -204,7 +204,7 @@ async def test_whatever_wins_the_races_the_node_has_what_the_records_say(world: 
     print(f"SLIPWAY_TEST_SEED={seed}")
     dice = random.Random(seed)
     at_rest = await as_recorded(world)
-    first = [create_network] * 3 * len(NETWORKS) + [create, start, connect] * 2 * len(CONTAINERS)
+    first = [create_network] * 2 * len(NETWORKS) + [create, start, connect] * 2 * len(CONTAINERS)
     rest = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=OPERATIONS - len(first))
     operations = [*first, *rest]
     await perform_all(world, operations[: OPERATIONS // 2], dice)
@@ -217,7 +217,7 @@ async def test_whatever_wins_the_races_the_node_has_what_the_records_say(world: 
     after = await as_recorded(world)
     print({kind: (len(before[kind]), len(after[kind])) for kind in after})
     print(f"done: {dict(world.done)}\nrefused: {dict(world.refused)}")
-    assert world.done.total() > OPERATIONS / 4, "hardly anything was done"
+    assert world.done.total() > OPERATIONS / 5, "hardly anything was done"
 
     await everything_removed(world)
     assert await as_recorded(world) == at_rest
