@@ -35,6 +35,7 @@ from executor_service.ports import BoundPort, PortProtocol
 from executor_service.records import ContainerRecord, Phase
 from executor_service.registry import source as registry
 from executor_service.stats import ContainerStats, ProcessInfo
+from executor_service.storage.image_save import SavedImage, SavedName
 from executor_service.storage.images import Image, PulledImage
 from executor_service.storage.layer_pull import LayerPhase, LayerProgress
 from executor_service.user_mapping import UserMapping
@@ -284,6 +285,15 @@ def image_to_proto(image: Image) -> image_store_service_pb2.StoredImage:
         size=image.size,
         names=image.names,
         layer_sizes=image.layer_sizes,
+    )
+
+
+def saved_image_from_proto(message: image_store_service_pb2.SavedImage) -> SavedImage:
+    return SavedImage(
+        image_id=message.image_id,
+        names=tuple(
+            SavedName(repository=name.repository, tag=name.tag, canonical=name.canonical) for name in message.names
+        ),
     )
 
 

@@ -6,7 +6,7 @@ from slipway.executor.v1 import image_store_service_pb2 as pb2
 
 from api_service.conversion.executor import stored_image_from_proto
 from api_service.nodes.executor import PulledImage
-from api_service.nodes.images import LayerPhase, LayerProgress, PullSpec, RegistryEndpoint
+from api_service.nodes.images import LayerPhase, LayerProgress, PullSpec, RegistryEndpoint, SavedImage
 
 _PHASES = {
     pb2.LAYER_PHASE_WAITING: LayerPhase.WAITING,
@@ -54,4 +54,13 @@ def pull_answer_from_proto(message: pb2.PullImageResponse) -> LayerProgress | Pu
         done=progress.done,
         total=progress.total,
         retries=progress.retries,
+    )
+
+
+def saved_image_to_proto(image: SavedImage) -> pb2.SavedImage:
+    return pb2.SavedImage(
+        image_id=image.image_id,
+        names=[
+            pb2.SavedName(repository=name.repository, tag=name.tag, canonical=name.canonical) for name in image.names
+        ],
     )

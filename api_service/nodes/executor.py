@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import LayerProgress, PullSpec
+from api_service.nodes.images import LayerProgress, PullSpec, SavedImage
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -425,6 +425,9 @@ class ExecutorClient(Protocol):
     def pull_image(self, spec: PullSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PulledImage]:
         """The layers' progress, then the image. Closing the answers ends the pull, unless another one is the same.
         Raises NotFound, PermissionDenied, InvalidArgument, ResourceExhausted, Unavailable (`REGISTRY_UNAVAILABLE`)."""
+
+    def save_images(self, images: Sequence[SavedImage], *, deadline: Deadline) -> AsyncGenerator[bytes]:
+        """One archive of all. Raises NotFound, FailedPrecondition (`LAYER_NOT_RECORDED`), DataLoss."""
 
     async def get_image(self, image_id: str, *, deadline: Deadline) -> StoredImage:
         """Raises NotFound."""

@@ -59,7 +59,7 @@ from api_service.nodes.executor import (
     StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import LayerProgress, PullSpec
+from api_service.nodes.images import LayerProgress, PullSpec, SavedImage
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -237,6 +237,14 @@ class GrpcExecutor:
             stack.callback(call.cancel)
             async for message in call:
                 yield image_conversion.pull_answer_from_proto(message)
+
+    async def save_images(self, images: Sequence[SavedImage], *, deadline: Deadline) -> AsyncGenerator[bytes]:
+        request = image_pb2.SaveImagesRequest(images=map(image_conversion.saved_image_to_proto, images))
+        call = self._images.SaveImages(request, timeout=deadline.remaining)
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield message.chunk
 
     async def get_image(self, image_id: str, *, deadline: Deadline) -> StoredImage:
         request = image_pb2.GetImageRequest(image_id=image_id)

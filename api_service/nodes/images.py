@@ -62,3 +62,20 @@ class LayerProgress:
     done: int
     total: int
     retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedName:
+    """`busybox`, `latest` and `docker.io/library/busybox:latest`."""
+
+    repository: str
+    tag: str
+    canonical: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedImage:
+    """Which image, and by which names an archive is to have it."""
+
+    image_id: str
+    names: tuple[SavedName, ...]

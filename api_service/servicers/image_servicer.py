@@ -19,6 +19,7 @@ from api_service.operations.image_load import load_image
 from api_service.operations.image_prune import prune_images
 from api_service.operations.image_pull import pull_image
 from api_service.operations.image_remove import remove_image
+from api_service.operations.image_save import save_images
 from api_service.operations.image_tag import tag_image
 from api_service.servicers.call import Context, deadline_of
 from api_service.servicers.streams import chunks_after, first_message
@@ -78,3 +79,9 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
         wanted = conversion.prune_filter_from_proto(request)
         pruned = await prune_images(self._engine, wanted, deadline=deadline_of(context, default=UPLOAD_DEADLINE))
         return conversion.pruned_to_proto(pruned)
+
+    async def SaveImage(self, request: pb2.SaveImageRequest, context: Context) -> AsyncGenerator[pb2.SaveImageResponse]:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        async with aclosing(save_images(self._engine, request.images, deadline=deadline)) as chunks:
+            async for chunk in chunks:
+                yield pb2.SaveImageResponse(chunk=chunk)

@@ -12,13 +12,21 @@ from slipway.executor.v1 import image_store_service_pb2 as pb
 from slipway.executor.v1 import image_store_service_pb2_grpc
 
 from common.errors import InvalidArgument, Violation
-from executor_service.conversion import image_to_proto, pull_answer_to_proto, wanted_image_from_proto
+from executor_service.conversion import (
+    image_to_proto,
+    pull_answer_to_proto,
+    saved_image_from_proto,
+    wanted_image_from_proto,
+)
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.image_pull import check_wanted_image, image_pull
 from executor_service.operations.image_remove import image_remove
 from executor_service.pulls import Pulls
+from executor_service.storage.image_save import saved
 from executor_service.tasks import Operations
+
+_CHUNK = 1 << 20  # bytes of an archive in one message
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,6 +66,16 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
         async with aclosing(pulling) as answers:
             async for answer in answers:
                 yield pull_answer_to_proto(answer)
+
+    async def SaveImages(
+        self, request: pb.SaveImagesRequest, context: _Context
+    ) -> AsyncGenerator[pb.SaveImagesResponse]:
+        wanted = [saved_image_from_proto(image) for image in request.images]
+        with host_errors("image"):
+            async with aclosing(saved(self._node.seams.images, wanted)) as chunks:
+                async for chunk in chunks:
+                    for start in range(0, len(chunk), _CHUNK):
+                        yield pb.SaveImagesResponse(chunk=chunk[start : start + _CHUNK])
 
     async def GetImage(self, request: pb.GetImageRequest, context: _Context) -> pb.GetImageResponse:
         return pb.GetImageResponse(image=image_to_proto(await self._node.seams.images.get(request.image_id)))

@@ -1,18 +1,22 @@
-"""How an image was built and the removal of what nobody needs, through both services on the real kernel."""
+"""How an image was built, archives of images, the removal of what nobody needs: both services on the real kernel."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 from slipway.v1 import image_service_pb2 as pb
 
+from executor_service.run import run
 from tests.fixtures.busybox import busybox_image
-from tests.fixtures.images import BuiltImage, docker_archive, member, tar
+from tests.fixtures.images import BuiltImage, digest, docker_archive, member, tar
 from tests.fixtures.slipway import Slipway, installed
 
 pytestmark = [
@@ -35,9 +39,12 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slip
 
 
 async def load(engine: Slipway, *images: BuiltImage) -> None:
-    data = docker_archive(*images)
+    await load_bytes(engine, docker_archive(*images))
+
+
+async def load_bytes(engine: Slipway, data: bytes) -> list[pb.Image]:
     pieces = (pb.LoadImageRequest(chunk=data[at : at + (1 << 20)]) for at in range(0, len(data), 1 << 20))
-    await engine.images.LoadImage(pieces, timeout=30)
+    return list((await engine.images.LoadImage(pieces, timeout=30)).images)
 
 
 async def prune(engine: Slipway, *, dangling: bool | None = None) -> pb.PruneImagesResponse:
@@ -47,6 +54,41 @@ async def prune(engine: Slipway, *, dangling: bool | None = None) -> pb.PruneIma
 def layers(engine: Slipway) -> set[str]:
     """Directories of the node: what is really there."""
     return {path.name for path in Path(f"/var/lib/slipway-{engine.instance}").glob("**/layers/*")}
+
+
+async def save(engine: Slipway, *images: str) -> bytes:
+    call = engine.images.SaveImage(pb.SaveImageRequest(images=images), timeout=30)
+    return b"".join([answer.chunk async for answer in call])
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="the oracle is not here")
+async def test_saved_images_are_what_skopeo_and_a_load_take(engine: Slipway, tmp_path: Path) -> None:
+    top = layer("saved", 3 << 20)
+    one = BuiltImage(layers=[*busybox_image().layers, top], config={"Cmd": ["wc", "-c", "/saved"]}, names=["save:1"])
+    two = BuiltImage(layers=[top], names=["save:2"])
+    await load(engine, one, two)
+    archive = await save(engine, "save:1", "save:2")
+    assert archive == await save(engine, "save:1", "save:2")
+    file = tmp_path / "saved.tar"
+    file.write_bytes(archive)
+    for source in (f"docker-archive:{file}:save:1", f"oci-archive:{file}:1"):
+        inspected = await run(["skopeo", "inspect", "--config", "--raw", source], timeout=30)
+        assert inspected.returncode == 0, inspected.message
+        assert digest(inspected.stdout) == one.id
+        copied = await run(
+            ["skopeo", "copy", "-q", source, f"docker-archive:{tmp_path / 'copy.tar'}:back:1"], timeout=30
+        )
+        assert copied.returncode == 0, copied.message  # skopeo verifies every layer's digest
+        for name in ("save:1", "save:2", one.id, "back:1"):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await engine.images.RemoveImage(pb.RemoveImageRequest(image=name, force=True), timeout=30)
+        loaded = await load_bytes(engine, (tmp_path / "copy.tar").read_bytes())
+        assert [image.id for image in loaded] == [one.id]
+        (tmp_path / "copy.tar").unlink()
+    assert {image.id for image in await load_bytes(engine, archive)} == {one.id, two.id}
+    assert await engine.output(config={"image": "save:1", "cmd": []}) == f"{3 << 20} /saved\n"
+    for image in (one, two):
+        await engine.images.RemoveImage(pb.RemoveImageRequest(image=image.id, force=True), timeout=30)
 
 
 async def test_history_and_prune(engine: Slipway) -> None:

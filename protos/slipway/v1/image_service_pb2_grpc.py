@@ -78,6 +78,11 @@ class ImageServiceStub:
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryRequest.SerializeToString,
                 response_deserializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryResponse.FromString,
                 _registered_method=True)
+        self.SaveImage = channel.unary_stream(
+                '/slipway.v1.ImageService/SaveImage',
+                request_serializer=slipway_dot_v1_dot_image__service__pb2.SaveImageRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_image__service__pb2.SaveImageResponse.FromString,
+                _registered_method=True)
         self.PruneImages = channel.unary_unary(
                 '/slipway.v1.ImageService/PruneImages',
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.PruneImagesRequest.SerializeToString,
@@ -151,6 +156,14 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveImage(self, request, context):
+        """Images as one archive that LoadImage, `docker load` and readers of OCI layouts take. One that is asked for by name has that name
+        in it, one that is asked for by id none. DATA_LOSS, before the end, when a layer on the node is not as it came any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PruneImages(self, request, context):
         """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
         another call of this kind is under way.
@@ -201,6 +214,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.ListImageHistory,
                     request_deserializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryRequest.FromString,
                     response_serializer=slipway_dot_v1_dot_image__service__pb2.ListImageHistoryResponse.SerializeToString,
+            ),
+            'SaveImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveImage,
+                    request_deserializer=slipway_dot_v1_dot_image__service__pb2.SaveImageRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_image__service__pb2.SaveImageResponse.SerializeToString,
             ),
             'PruneImages': grpc.unary_unary_rpc_method_handler(
                     servicer.PruneImages,
@@ -428,6 +446,33 @@ class ImageService:
             '/slipway.v1.ImageService/ListImageHistory',
             slipway_dot_v1_dot_image__service__pb2.ListImageHistoryRequest.SerializeToString,
             slipway_dot_v1_dot_image__service__pb2.ListImageHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.v1.ImageService/SaveImage',
+            slipway_dot_v1_dot_image__service__pb2.SaveImageRequest.SerializeToString,
+            slipway_dot_v1_dot_image__service__pb2.SaveImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class ImageServiceStub:
     """
     ListImageHistory: _aio.UnaryUnaryMultiCallable[_image_service_pb2.ListImageHistoryRequest, _image_service_pb2.ListImageHistoryResponse]
     """The steps an image was built by, newest first."""
+    SaveImage: _aio.UnaryStreamMultiCallable[_image_service_pb2.SaveImageRequest, _image_service_pb2.SaveImageResponse]
+    """Images as one archive that LoadImage, `docker load` and readers of OCI layouts take. One that is asked for by name has that name
+    in it, one that is asked for by id none. DATA_LOSS, before the end, when a layer on the node is not as it came any more.
+    """
     PruneImages: _aio.UnaryUnaryMultiCallable[_image_service_pb2.PruneImagesRequest, _image_service_pb2.PruneImagesResponse]
     """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
     another call of this kind is under way.
@@ -123,6 +127,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_image_service_pb2.ListImageHistoryRequest, _abc.Awaitable[_image_service_pb2.ListImageHistoryResponse]],
     ) -> _abc.Awaitable[_image_service_pb2.ListImageHistoryResponse]:
         """The steps an image was built by, newest first."""
+
+    @_abc_1.abstractmethod
+    def SaveImage(
+        self,
+        request: _image_service_pb2.SaveImageRequest,
+        context: _aio.ServicerContext[_image_service_pb2.SaveImageRequest, _abc.AsyncIterator[_image_service_pb2.SaveImageResponse]],
+    ) -> _abc.AsyncIterator[_image_service_pb2.SaveImageResponse]:
+        """Images as one archive that LoadImage, `docker load` and readers of OCI layouts take. One that is asked for by name has that name
+        in it, one that is asked for by id none. DATA_LOSS, before the end, when a layer on the node is not as it came any more.
+        """
 
     @_abc_1.abstractmethod
     def PruneImages(

@@ -6,9 +6,10 @@ import asyncio
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from slipway.executor.v1 import image_store_service_pb2 as image_store_pb
 from slipway.v1 import image_service_pb2 as pb2
 
-from common.errors import FailedPrecondition
+from common.errors import DataLoss, FailedPrecondition
 from tests.fixtures.api import Api, refused
 from tests.fixtures.fake_executor import archive, image_config
 
@@ -128,3 +129,34 @@ async def test_image_that_is_removed_before_it_is_recorded_is_not_recorded(api: 
     refusal = await loading
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "IMAGE_REMOVED")
     assert (await refused(history(api, "late"))).code == grpc.StatusCode.NOT_FOUND
+
+
+async def save(api: Api, *images: str) -> image_store_pb.SaveImagesRequest:
+    """What the node was asked for."""
+    call = api.images.SaveImage(pb2.SaveImageRequest(images=images))
+    return image_store_pb.SaveImagesRequest.FromString(b"".join([answer.chunk async for answer in call]))
+
+
+async def test_saved_images_have_the_names_they_were_asked_for_by(api: Api) -> None:
+    image = (await api.load(archive(["reg.example/app:1", "app:2"], image_config(Cmd=["x"])))).images[0]
+    asked = await save(api, "app:2", "busybox", "reg.example/app:1", image.id[7:20])
+    assert [[name.canonical for name in each.names] for each in asked.images] == [
+        ["docker.io/library/app:2", "reg.example/app:1"],
+        ["docker.io/library/busybox:latest"],
+    ]
+    assert asked.images[0].image_id == image.id
+    assert (asked.images[0].names[0].repository, asked.images[0].names[0].tag) == ("app", "2")
+    assert not (await save(api, image.id)).images[0].names
+
+
+async def test_save_refusals(api: Api) -> None:
+    refusal = await refused(save(api, "busybox", "nobody"))
+    assert (refusal.code, refusal.resource.resource_name if refusal.resource else "") == (
+        grpc.StatusCode.NOT_FOUND,
+        "nobody",
+    )
+    assert (await refused(save(api))).violations.keys() == {"images"}
+    assert (await refused(save(api, "busybox", "Bad Name"))).violations.keys() == {"images[1]"}
+    api.executor.fault("SaveImages", error=DataLoss("layer", reason="LAYER_DAMAGED"))
+    refusal = await refused(save(api, "busybox"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.DATA_LOSS, "LAYER_DAMAGED")

@@ -50,6 +50,11 @@ class ImageStoreServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
                 _registered_method=True)
+        self.SaveImages = channel.unary_stream(
+                '/slipway.executor.v1.ImageStoreService/SaveImages',
+                request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesResponse.FromString,
+                _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/slipway.executor.v1.ImageStoreService/GetImage',
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.SerializeToString,
@@ -93,6 +98,13 @@ class ImageStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveImages(self, request, context):
+        """Images as one archive. NOT_FOUND before its first byte, DATA_LOSS before its end when a layer is not as it came any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetImage(self, request, context):
         """One image. NOT_FOUND when it is not on the node.
         """
@@ -131,6 +143,11 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
                     servicer.PullImage,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.SerializeToString,
+            ),
+            'SaveImages': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveImages,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
@@ -230,6 +247,33 @@ class ImageStoreService:
             '/slipway.executor.v1.ImageStoreService/PullImage',
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.executor.v1.ImageStoreService/SaveImages',
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

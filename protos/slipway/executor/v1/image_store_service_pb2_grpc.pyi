@@ -24,6 +24,8 @@ class ImageStoreServiceStub:
     """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
     time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
     """
+    SaveImages: _aio.UnaryStreamMultiCallable[_image_store_service_pb2.SaveImagesRequest, _image_store_service_pb2.SaveImagesResponse]
+    """Images as one archive. NOT_FOUND before its first byte, DATA_LOSS before its end when a layer is not as it came any more."""
     GetImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.GetImageRequest, _image_store_service_pb2.GetImageResponse]
     """One image. NOT_FOUND when it is not on the node."""
     ListImages: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.ListImagesRequest, _image_store_service_pb2.ListImagesResponse]
@@ -59,6 +61,14 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
         time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
         """
+
+    @_abc_1.abstractmethod
+    def SaveImages(
+        self,
+        request: _image_store_service_pb2.SaveImagesRequest,
+        context: _aio.ServicerContext[_image_store_service_pb2.SaveImagesRequest, _abc.AsyncIterator[_image_store_service_pb2.SaveImagesResponse]],
+    ) -> _abc.AsyncIterator[_image_store_service_pb2.SaveImagesResponse]:
+        """Images as one archive. NOT_FOUND before its first byte, DATA_LOSS before its end when a layer is not as it came any more."""
 
     @_abc_1.abstractmethod
     def GetImage(
