@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from slipway.v1 import system_service_pb2 as system_pb2
 
 from api_service.conversion.times import timestamp
 from api_service.nodes.executor import DiskUsage
+from api_service.operations.image_usage import ImageUsage
 from api_service.operations.system_events import EventQuery
 from api_service.operations.system_info import Info, NodeState, Versions
 from api_service.records.event import Event, EventCursor
@@ -58,12 +61,23 @@ def _node_to_proto(node: NodeState) -> system_pb2.NodeInfo:
     )
 
 
-def disk_usage_to_proto(usage: DiskUsage) -> system_pb2.GetDiskUsageResponse:
+def disk_usage_to_proto(usage: DiskUsage, images: Sequence[ImageUsage]) -> system_pb2.GetDiskUsageResponse:
     return system_pb2.GetDiskUsageResponse(
         images_size=usage.images_size,
         containers_size=usage.containers_size,
         logs_size=usage.logs_size,
         volumes_size=usage.volumes_size,
+        images=[
+            system_pb2.ImageUsage(
+                id=each.image.id,
+                repo_tags=each.image.names,
+                size=each.shared + each.unique,
+                shared_size=each.shared,
+                unique_size=each.unique,
+                containers=each.containers,
+            )
+            for each in images
+        ],
     )
 
 

@@ -10,6 +10,7 @@ from slipway.v1 import system_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import system as conversion
 from api_service.operations.engine import Engine
+from api_service.operations.image_usage import image_usage
 from api_service.operations.system_events import stream_events
 from api_service.operations.system_info import system_disk_usage, system_info, system_version
 from api_service.servicers.call import Context, deadline_of, send_headers
@@ -38,5 +39,6 @@ class SystemServicer(pb2_grpc.SystemServiceServicer):
                 yield conversion.event_to_proto(place, event)
 
     async def GetDiskUsage(self, request: pb2.GetDiskUsageRequest, context: Context) -> pb2.GetDiskUsageResponse:
-        usage = await system_disk_usage(self._engine, deadline=deadline_of(context))
-        return conversion.disk_usage_to_proto(usage)
+        deadline = deadline_of(context)
+        usage = await system_disk_usage(self._engine, deadline=deadline)
+        return conversion.disk_usage_to_proto(usage, await image_usage(self._engine, deadline=deadline))

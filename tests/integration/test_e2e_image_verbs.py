@@ -13,6 +13,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from slipway.v1 import image_service_pb2 as pb
+from slipway.v1 import system_service_pb2 as system_pb
 
 from executor_service.run import run
 from tests.fixtures.busybox import busybox_image
@@ -100,6 +101,11 @@ async def test_history_and_prune(engine: Slipway) -> None:
     assert [entry.size for entry in answer.entries[:2]] == [OWN, SHARED]
     assert [entry.id for entry in answer.entries] == [two.id, *["<missing>"] * (len(two.layers) - 1)]
     assert answer.entries[0].created_by == "tests"
+
+    usage = await engine.system.GetDiskUsage(system_pb.GetDiskUsageRequest(), timeout=30)
+    by_name = {name: each for each in usage.images for name in each.repo_tags}
+    assert (by_name["two:1"].unique_size, by_name["one:1"].unique_size) == (OWN, 0)
+    assert by_name["two:1"].shared_size == by_name["one:1"].size == usage.images_size - OWN
 
     # The names move on to another image; one of the two is a container's.
     moved = BuiltImage(layers=base, config={"Labels": {"moved": "1"}}, names=["one:1", "two:1"])

@@ -412,6 +412,7 @@ class GetDiskUsageResponse(_message.Message):
     CONTAINERS_SIZE_FIELD_NUMBER: _builtins.int
     LOGS_SIZE_FIELD_NUMBER: _builtins.int
     VOLUMES_SIZE_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     images_size: _builtins.int
     """All layers of all images, shared ones counted once."""
     containers_size: _builtins.int
@@ -420,6 +421,10 @@ class GetDiskUsageResponse(_message.Message):
     """Kept logs of all containers."""
     volumes_size: _builtins.int
     """Volumes that are directories of their node."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageUsage]:
+        """Each image, those first that take the most alone."""
+
     def __init__(
         self,
         *,
@@ -427,11 +432,56 @@ class GetDiskUsageResponse(_message.Message):
         containers_size: _builtins.int = ...,
         logs_size: _builtins.int = ...,
         volumes_size: _builtins.int = ...,
+        images: _abc.Iterable[Global___ImageUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_size", b"containers_size", "images_size", b"images_size", "logs_size", b"logs_size", "volumes_size", b"volumes_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_size", b"containers_size", "images", b"images", "images_size", b"images_size", "logs_size", b"logs_size", "volumes_size", b"volumes_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDiskUsageResponse: _TypeAlias = GetDiskUsageResponse  # noqa: Y015
+
+@_typing.final
+class ImageUsage(_message.Message):
+    """What one image takes, in bytes, unpacked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REPO_TAGS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHARED_SIZE_FIELD_NUMBER: _builtins.int
+    UNIQUE_SIZE_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`sha256:<hex>`."""
+    size: _builtins.int
+    """Of its layers, each counted once."""
+    shared_size: _builtins.int
+    """Of those that another image has as well."""
+    unique_size: _builtins.int
+    """Of those that no other image has: what its removal gives back."""
+    containers: _builtins.int
+    """Containers that need it, running or not."""
+    @_builtins.property
+    def repo_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its names, `repository:tag`."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        repo_tags: _abc.Iterable[_builtins.str] | None = ...,
+        size: _builtins.int = ...,
+        shared_size: _builtins.int = ...,
+        unique_size: _builtins.int = ...,
+        containers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "id", b"id", "repo_tags", b"repo_tags", "shared_size", b"shared_size", "size", b"size", "unique_size", b"unique_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageUsage: _TypeAlias = ImageUsage  # noqa: Y015

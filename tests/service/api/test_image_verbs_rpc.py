@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import image_store_service_pb2 as image_store_pb
 from slipway.v1 import image_service_pb2 as pb2
+from slipway.v1 import system_service_pb2 as system_pb
 
 from common.errors import DataLoss, FailedPrecondition
 from tests.fixtures.api import Api, refused
@@ -160,3 +161,17 @@ async def test_save_refusals(api: Api) -> None:
     api.executor.fault("SaveImages", error=DataLoss("layer", reason="LAYER_DAMAGED"))
     refusal = await refused(save(api, "busybox"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.DATA_LOSS, "LAYER_DAMAGED")
+
+
+async def test_disk_usage_tells_what_each_image_has_alone(api: Api) -> None:
+    one, two = await load(api, "one", layer="2"), await load(api, "two", layer="3")
+    shared, own = "sha256:" + "4" * 64, "sha256:" + "5" * 64
+    for image, layers, sizes in ((one, [shared, shared], [7, 7]), (two, [shared, own], [7, 3])):
+        api.executor.images[image.id].layers[:] = layers
+        api.executor.images[image.id].layer_sizes[:] = sizes
+    await api.create(image="two")
+    usage = {each.id: each for each in (await api.system.GetDiskUsage(system_pb.GetDiskUsageRequest())).images}
+    found = {each.id: (each.size, each.shared_size, each.unique_size, each.containers) for each in usage.values()}
+    assert (found[one.id], found[two.id]) == ((7, 7, 0, 0), (10, 7, 3, 1))
+    assert list(usage[one.id].repo_tags) == ["one:latest"]
+    assert next(iter(usage)) not in (one.id, two.id)  # busybox takes the most alone
