@@ -95,6 +95,12 @@ class OutOfRange(SlipwayError):
     default_reason = "CURSOR_GONE"
 
 
+class Unauthenticated(SlipwayError):
+    """Credentials are missing or wrong; with others it may work."""
+
+    default_reason = "UNAUTHENTICATED"
+
+
 class PermissionDenied(SlipwayError):
     default_reason = "PERMISSION_DENIED"
 

@@ -30,7 +30,7 @@ class Access:
             self.headers = {"Authorization": f"Bearer {token}"}
 
     async def answer(self, challenges: Sequence[str]) -> None:
-        """Get what the registry asks for. Raises PermissionDenied, Unavailable."""
+        """Get what the registry asks for. Raises PermissionDenied, Unauthenticated, Unavailable."""
         for challenge in challenges:
             scheme, _, rest = challenge.partition(" ")
             if scheme.lower() == "bearer":
@@ -58,18 +58,20 @@ class Access:
             if self._credentials.identity_token:
                 form = {**query, "grant_type": "refresh_token", "client_id": "slipway"}
                 form["refresh_token"] = self._credentials.identity_token
-                response = await self._http.post(realm, data=form)
+                response = await self._http.post(
+                    realm, data=form, follow_redirects=False
+                )  # 307 would send the token on
             else:
                 headers = {"Authorization": self._basic()} if self._credentials.username else {}
                 response = await self._http.get(realm, params=query, headers=headers)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.TooManyRedirects, httpx.InvalidURL) as error:
             raise unreachable(self._endpoint, f"its token server: {error!r}") from error
         if not response.is_success:
             raise refused(self._endpoint, response.status_code, "login")
         try:
             document = response.json()
             token = document.get("token") or document.get("access_token")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             token = None
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
             raise unreachable(self._endpoint, "its token server sends no token")

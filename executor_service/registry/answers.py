@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from common.errors import NotFound, PermissionDenied, SlipwayError, Unavailable
+from common.errors import NotFound, PermissionDenied, SlipwayError, Unauthenticated, Unavailable
 from executor_service.registry.source import Endpoint
 
 
 def refused(endpoint: Endpoint, status: int, what: str) -> SlipwayError:
     """The error for an HTTP `status` of 300 or more that will be no better the next time."""
     where = f"registry {endpoint.host}, repository {endpoint.repository}, {what}"
-    if status in (401, 403):
+    if status == 401:
+        return Unauthenticated(
+            f"{where}: the registry takes no one without a login, or not this one (HTTP 401); give other credentials "
+            "for it, and look whether the name is right",
+            reason="REGISTRY_LOGIN_REFUSED",
+        )
+    if status == 403:
         return PermissionDenied(
             f"{where}: access is denied (HTTP {status}); give credentials for it, and look whether the name is right",
             reason="REGISTRY_ACCESS_DENIED",

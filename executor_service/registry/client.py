@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import httpx
 
-from common.errors import NotFound, PermissionDenied, SlipwayError, Unavailable
+from common.errors import NotFound, PermissionDenied, SlipwayError, Unauthenticated, Unavailable
 from executor_service.registry.access import Access
 from executor_service.registry.answers import refused, unreachable
 from executor_service.registry.manifests import ACCEPTED, MAX_MANIFEST, chosen, is_index, parse_manifest
@@ -69,7 +69,7 @@ class RegistryClient:
                     return await self._resolve(reference, platform)
             except TimeoutError:
                 failures.append(unreachable(endpoint, "it did not answer in time"))
-            except (NotFound, PermissionDenied, Unavailable) as error:
+            except (NotFound, PermissionDenied, Unauthenticated, Unavailable) as error:
                 failures.append(error)
         raise failures[-1]
 
@@ -117,7 +117,7 @@ class RegistryClient:
                         offset += len(chunk)
                         yield chunk
                 return
-            except (NotFound, PermissionDenied, Unavailable):
+            except (NotFound, PermissionDenied, Unauthenticated, Unavailable):
                 if place is places[-1]:
                     raise
 

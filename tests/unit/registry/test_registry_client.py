@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from common.errors import InvalidArgument, NotFound, PermissionDenied, SlipwayError
+from common.errors import InvalidArgument, NotFound, PermissionDenied, SlipwayError, Unauthenticated, Unavailable
 from executor_service.registry.client import RegistryClient
 from executor_service.registry.source import Credentials, Descriptor, Endpoint, Platform, Retry
 
@@ -147,7 +147,7 @@ async def test_mirror_that_fails_is_left_for_the_registry(status: int, monkeypat
     assert shown == {(host, f"Bearer {host.partition('.')[0]}") for host in hosts}
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, NotFound), (403, PermissionDenied), (401, PermissionDenied)])
+@pytest.mark.parametrize(("status", "kind"), [(404, NotFound), (403, PermissionDenied), (401, Unauthenticated)])
 async def test_refusals_name_host_and_repository(status: int, kind: type[SlipwayError]) -> None:
     with pytest.raises(kind, match=r"registry reg\.test, repository a/b"):
         await client(lambda _: httpx.Response(status)).resolve("1", ARM, time.monotonic() + 5)
@@ -155,3 +155,31 @@ async def test_refusals_name_host_and_repository(status: int, kind: type[Slipway
 
 def test_secrets_are_not_shown() -> None:
     assert "p0" not in repr(Credentials(username="u", password="p0", identity_token="p0", registry_token="p0"))
+
+
+async def test_identity_token_does_not_follow_a_redirect_of_the_token_server() -> None:
+    hosts: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        if request.url.host == "reg.test":
+            return httpx.Response(401, headers={"WWW-Authenticate": 'Bearer realm="https://auth.test/token"'})
+        return httpx.Response(307, headers={"Location": "https://thief.test/token"})
+
+    with pytest.raises(SlipwayError) as caught:
+        await read(client(answer, identity_token="secret"))
+    assert "secret" not in caught.value.message
+    assert hosts == ["reg.test", "auth.test"]
+
+
+@pytest.mark.parametrize("loops", [False, True])
+async def test_token_server_that_cannot_be_used_is_told(loops: bool) -> None:
+    realm = "https://auth.test/token" if loops else "https://auth.test:port/"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "reg.test":
+            return httpx.Response(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
+        return httpx.Response(302, headers={"Location": str(request.url)})
+
+    with pytest.raises(Unavailable, match="its token server"):
+        await read(client(answer, username="u", password="secret"))
