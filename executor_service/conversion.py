@@ -30,6 +30,7 @@ from executor_service.logs.record import LogRecord, Stream
 from executor_service.network.sandbox import Endpoint
 from executor_service.operations.container_list import NodeSnapshot
 from executor_service.operations.image_pull import WantedImage
+from executor_service.operations.image_push import ImagePush
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.ports import BoundPort, PortProtocol
 from executor_service.records import ContainerRecord, Phase
@@ -37,7 +38,7 @@ from executor_service.registry import source as registry
 from executor_service.stats import ContainerStats, ProcessInfo
 from executor_service.storage.image_save import SavedImage, SavedName
 from executor_service.storage.images import Image, PulledImage
-from executor_service.storage.layer_pull import LayerPhase, LayerProgress
+from executor_service.storage.layer_progress import LayerPhase, LayerProgress
 from executor_service.user_mapping import UserMapping
 
 _PHASES = {
@@ -64,6 +65,9 @@ _LAYER_PHASES = {
     LayerPhase.UNPACKING: image_store_service_pb2.LAYER_PHASE_UNPACKING,
     LayerPhase.EXISTS: image_store_service_pb2.LAYER_PHASE_EXISTS,
     LayerPhase.DONE: image_store_service_pb2.LAYER_PHASE_DONE,
+    LayerPhase.PACKING: image_store_service_pb2.LAYER_PHASE_PACKING,
+    LayerPhase.UPLOADING: image_store_service_pb2.LAYER_PHASE_UPLOADING,
+    LayerPhase.MOUNTED: image_store_service_pb2.LAYER_PHASE_MOUNTED,
 }
 _STREAMS = {
     Stream.STDOUT: runtime_service_pb2.LOG_STREAM_STDOUT,
@@ -329,14 +333,29 @@ def pull_answer_to_proto(answer: LayerProgress | PulledImage) -> image_store_ser
             image=image_to_proto(answer.image), digest=answer.digest, index_digest=answer.index_digest
         )
         return image_store_service_pb2.PullImageResponse(image=pulled)
-    progress = image_store_service_pb2.LayerProgress(
-        digest=answer.digest,
-        phase=_LAYER_PHASES[answer.phase],
-        done=answer.done,
-        total=answer.total,
-        retries=answer.retries,
+    return image_store_service_pb2.PullImageResponse(progress=_progress_to_proto(answer))
+
+
+def push_from_proto(message: image_store_service_pb2.PushImageRequest) -> ImagePush:
+    return ImagePush(endpoint=_endpoint_from_proto(message.endpoint), image_id=message.image_id, tag=message.tag)
+
+
+def push_answer_to_proto(answer: LayerProgress | str) -> image_store_service_pb2.PushImageResponse:
+    """A text is the manifest's digest."""
+    if isinstance(answer, str):
+        pushed = image_store_service_pb2.PushedImage(digest=answer)
+        return image_store_service_pb2.PushImageResponse(image=pushed)
+    return image_store_service_pb2.PushImageResponse(progress=_progress_to_proto(answer))
+
+
+def _progress_to_proto(progress: LayerProgress) -> image_store_service_pb2.LayerProgress:
+    return image_store_service_pb2.LayerProgress(
+        digest=progress.digest,
+        phase=_LAYER_PHASES[progress.phase],
+        done=progress.done,
+        total=progress.total,
+        retries=progress.retries,
     )
-    return image_store_service_pb2.PullImageResponse(progress=progress)
 
 
 def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:

@@ -25,6 +25,7 @@ from executor_service.oci.host import HostFacts
 from executor_service.oci.runtime_execs import RuntimeExecs
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.registry.client import registry_client
+from executor_service.registry.target import RegistryTargets
 from executor_service.seams import Seams
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.mapped_trees import mapped_storage
@@ -78,6 +79,7 @@ async def open_seams(
             database=database,
             images=storage.images,
             registries=registry_client,
+            targets=RegistryTargets(),
             snapshots=storage.snapshots,
             volumes=volumes,
             mounts=HostMounts(

@@ -14,7 +14,7 @@ from executor_service.network.port_publisher import PortPublisher
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.oci.runtime import ContainerRuntime
-from executor_service.registry.source import OpenRegistry
+from executor_service.registry.source import OpenRegistry, OpenTarget
 from executor_service.storage.images import ImageStore
 from executor_service.storage.snapshots import Snapshotter
 from executor_service.storage.volumes import VolumeStore
@@ -25,6 +25,7 @@ class Seams:
     database: Database
     images: ImageStore
     registries: OpenRegistry
+    targets: OpenTarget
     snapshots: Snapshotter
     volumes: VolumeStore
     mounts: MountStager

@@ -8,7 +8,7 @@ from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.conversion.times import optional_timestamp
-from api_service.nodes.images import LayerPhase, LayerProgress, RegistryCredentials
+from api_service.nodes.images import LayerPhase, LayerProgress, PushedImage, RegistryCredentials
 from api_service.operations.image_history import HistoryEntry
 from api_service.operations.image_list import ImageFilter
 from api_service.operations.image_prune import ImagePruneFilter, PrunedImages
@@ -25,6 +25,9 @@ _PHASES = {
     LayerPhase.UNPACKING: image_pb2.LAYER_PHASE_UNPACKING,
     LayerPhase.EXISTS: image_pb2.LAYER_PHASE_EXISTS,
     LayerPhase.DONE: image_pb2.LAYER_PHASE_DONE,
+    LayerPhase.PACKING: image_pb2.LAYER_PHASE_PACKING,
+    LayerPhase.UPLOADING: image_pb2.LAYER_PHASE_UPLOADING,
+    LayerPhase.MOUNTED: image_pb2.LAYER_PHASE_MOUNTED,
 }
 
 
@@ -115,14 +118,23 @@ def pull_answer_to_proto(answer: LayerProgress | PulledRecord) -> image_pb2.Pull
     if isinstance(answer, PulledRecord):
         pulled = image_pb2.PulledImage(image=image_to_proto(answer.image), digest=answer.digest)
         return image_pb2.PullImageResponse(image=pulled)
-    progress = image_pb2.LayerProgress(
-        digest=answer.digest,
-        phase=_PHASES[answer.phase],
-        done=answer.done,
-        total=answer.total,
-        retries=answer.retries,
+    return image_pb2.PullImageResponse(progress=_progress_to_proto(answer))
+
+
+def push_answer_to_proto(answer: LayerProgress | PushedImage) -> image_pb2.PushImageResponse:
+    if isinstance(answer, PushedImage):
+        return image_pb2.PushImageResponse(image=image_pb2.PushedImage(digest=answer.digest))
+    return image_pb2.PushImageResponse(progress=_progress_to_proto(answer))
+
+
+def _progress_to_proto(progress: LayerProgress) -> image_pb2.LayerProgress:
+    return image_pb2.LayerProgress(
+        digest=progress.digest,
+        phase=_PHASES[progress.phase],
+        done=progress.done,
+        total=progress.total,
+        retries=progress.retries,
     )
-    return image_pb2.PullImageResponse(progress=progress)
 
 
 def removed_to_proto(removed: RemovedImage) -> image_pb2.RemoveImageResponse:

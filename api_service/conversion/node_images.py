@@ -6,7 +6,15 @@ from slipway.executor.v1 import image_store_service_pb2 as pb2
 
 from api_service.conversion.executor import stored_image_from_proto
 from api_service.nodes.executor import PulledImage
-from api_service.nodes.images import LayerPhase, LayerProgress, PullSpec, RegistryEndpoint, SavedImage
+from api_service.nodes.images import (
+    LayerPhase,
+    LayerProgress,
+    PullSpec,
+    PushedImage,
+    PushSpec,
+    RegistryEndpoint,
+    SavedImage,
+)
 
 _PHASES = {
     pb2.LAYER_PHASE_WAITING: LayerPhase.WAITING,
@@ -14,6 +22,9 @@ _PHASES = {
     pb2.LAYER_PHASE_UNPACKING: LayerPhase.UNPACKING,
     pb2.LAYER_PHASE_EXISTS: LayerPhase.EXISTS,
     pb2.LAYER_PHASE_DONE: LayerPhase.DONE,
+    pb2.LAYER_PHASE_PACKING: LayerPhase.PACKING,
+    pb2.LAYER_PHASE_UPLOADING: LayerPhase.UPLOADING,
+    pb2.LAYER_PHASE_MOUNTED: LayerPhase.MOUNTED,
 }
 
 
@@ -47,7 +58,20 @@ def pull_answer_from_proto(message: pb2.PullImageResponse) -> LayerProgress | Pu
         pulled = message.image
         image = stored_image_from_proto(pulled.image)
         return PulledImage(image=image, digest=pulled.digest, index_digest=pulled.index_digest)
-    progress = message.progress
+    return _progress_from_proto(message.progress)
+
+
+def push_to_proto(spec: PushSpec) -> pb2.PushImageRequest:
+    return pb2.PushImageRequest(endpoint=_endpoint_to_proto(spec.endpoint), image_id=spec.image_id, tag=spec.tag)
+
+
+def push_answer_from_proto(message: pb2.PushImageResponse) -> LayerProgress | PushedImage:
+    if message.HasField("image"):
+        return PushedImage(digest=message.image.digest)
+    return _progress_from_proto(message.progress)
+
+
+def _progress_from_proto(progress: pb2.LayerProgress) -> LayerProgress:
     return LayerProgress(
         digest=progress.digest,
         phase=_PHASES[progress.phase],

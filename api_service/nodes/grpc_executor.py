@@ -59,7 +59,7 @@ from api_service.nodes.executor import (
     StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import LayerProgress, PullSpec, SavedImage
+from api_service.nodes.images import LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -250,6 +250,13 @@ class GrpcExecutor:
         request = image_pb2.GetImageRequest(image_id=image_id)
         answer = await self._answer(self._images.GetImage(request, timeout=deadline.remaining))
         return conversion.stored_image_from_proto(answer.image)
+
+    async def push_image(self, spec: PushSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PushedImage]:
+        call = self._images.PushImage(image_conversion.push_to_proto(spec), timeout=deadline.remaining)
+        with self._errors(), contextlib.ExitStack() as stack:
+            stack.callback(call.cancel)
+            async for message in call:
+                yield image_conversion.push_answer_from_proto(message)
 
     async def list_images(self, *, deadline: Deadline) -> Sequence[StoredImage]:
         answer = await self._answer(self._images.ListImages(image_pb2.ListImagesRequest(), timeout=deadline.remaining))

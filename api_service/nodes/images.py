@@ -1,4 +1,4 @@
-"""Pulls as a node is asked for them, and what it tells of them."""
+"""Pulls and pushes as a node is asked for them, and what it tells of them."""
 
 from __future__ import annotations
 
@@ -45,17 +45,35 @@ class PullSpec:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushSpec:
+    endpoint: RegistryEndpoint
+    image_id: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushedImage:
+    """`digest` is the manifest's."""
+
+    digest: str
+
+
 class LayerPhase(StrEnum):
     WAITING = "waiting"
     DOWNLOADING = "downloading"
     UNPACKING = "unpacking"
     EXISTS = "exists"
     DONE = "done"
+    PACKING = "packing"
+    UPLOADING = "uploading"
+    MOUNTED = "mounted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerProgress:
-    """`digest` is the compressed layer's, `done` and `total` are its bytes; `retries` counts broken connections."""
+    """`digest` is the compressed layer's, or the diff id of one that is pushed; `done` and `total` are bytes; `retries`
+    counts broken connections."""
 
     digest: str
     phase: LayerPhase

@@ -42,6 +42,10 @@ class Registries:
         found = [await self._endpoint(mirror, RegistryCredentials()) for mirror in mirrors]
         return (*found, await self._endpoint(place, shown))
 
+    async def registry_of(self, reference: ImageReference, shown: RegistryCredentials) -> RegistryEndpoint:
+        """Where the image is pushed to, which no mirror is. Raises FailedPrecondition."""
+        return await self._endpoint(self._place(reference), shown)
+
     def _place(self, reference: ImageReference) -> Location:
         named = Location(domain=reference.domain.lower(), path=reference.path)
         if (alias := self.aliases.get(named)) is not None:

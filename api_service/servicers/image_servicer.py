@@ -18,6 +18,7 @@ from api_service.operations.image_list import list_images
 from api_service.operations.image_load import load_image
 from api_service.operations.image_prune import prune_images
 from api_service.operations.image_pull import pull_image
+from api_service.operations.image_push import PushRequest, push_image
 from api_service.operations.image_remove import remove_image
 from api_service.operations.image_save import save_images
 from api_service.operations.image_tag import tag_image
@@ -52,6 +53,13 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
         async with aclosing(pulling) as answers:
             async for answer in answers:
                 yield conversion.pull_answer_to_proto(answer)
+
+    async def PushImage(self, request: pb2.PushImageRequest, context: Context) -> AsyncGenerator[pb2.PushImageResponse]:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        push = PushRequest(image=request.image, credentials=conversion.credentials_from_proto(request.credentials))
+        async with aclosing(push_image(self._engine, push, deadline=deadline)) as answers:
+            async for answer in answers:
+                yield conversion.push_answer_to_proto(answer)
 
     async def ListImages(self, request: pb2.ListImagesRequest, context: Context) -> pb2.ListImagesResponse:
         images = await list_images(self._engine, conversion.image_filter_from_proto(request))

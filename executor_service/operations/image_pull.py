@@ -11,7 +11,7 @@ from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.registry.source import Endpoint, Platform
 from executor_service.storage.images import PulledImage
-from executor_service.storage.layer_pull import Report
+from executor_service.storage.layer_progress import Report
 
 # They become parts of a URL; https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 _HOST = re.compile(r"([a-zA-Z0-9.-]{1,253}|\[[a-fA-F0-9:]{2,45}\])(:[0-9]{1,5})?")
@@ -47,14 +47,18 @@ async def image_pull(node: Node, wanted: WantedImage, report: Report) -> PulledI
             )
 
 
+def endpoint_violations(endpoint: Endpoint, field: str) -> Iterator[Violation]:
+    if not _HOST.fullmatch(endpoint.host):
+        yield Violation(field=f"{field}.host", description="must be a host name, with a port if any")
+    if len(endpoint.repository) > _MAX_REPOSITORY or not _REPOSITORY.fullmatch(endpoint.repository):
+        yield Violation(field=f"{field}.repository", description="must be a repository's name")
+
+
 def _violations(wanted: WantedImage) -> Iterator[Violation]:
     if not 0 < len(wanted.endpoints) <= _MAX_ENDPOINTS:
         yield Violation(field="endpoints", description=f"there must be 1 to {_MAX_ENDPOINTS}")
     for index, endpoint in enumerate(wanted.endpoints):
-        if not _HOST.fullmatch(endpoint.host):
-            yield Violation(field=f"endpoints[{index}].host", description="must be a host name, with a port if any")
-        if len(endpoint.repository) > _MAX_REPOSITORY or not _REPOSITORY.fullmatch(endpoint.repository):
-            yield Violation(field=f"endpoints[{index}].repository", description="must be a repository's name")
+        yield from endpoint_violations(endpoint, f"endpoints[{index}]")
     if not _REFERENCE.fullmatch(wanted.reference):
         yield Violation(field="reference", description="must be a tag, sha256:<64 hex> or sha512:<128 hex>")
     if wanted.platform.os != "linux":

@@ -33,7 +33,7 @@ def refused(endpoint: Endpoint, status: int, what: str) -> SlipwayError:
 def unreachable(endpoint: Endpoint, why: str) -> Unavailable:
     return Unavailable(
         f"registry {endpoint.host}, repository {endpoint.repository}: {why}; look whether the node reaches it and "
-        "repeat the pull, it goes on where it stopped",
+        "repeat the request, it goes on where it stopped",
         retry_after=5.0,
         reason="REGISTRY_UNAVAILABLE",
     )

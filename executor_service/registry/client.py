@@ -12,13 +12,13 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 import httpx
 
 from common.errors import NotFound, PermissionDenied, SlipwayError, Unauthenticated, Unavailable
-from executor_service.registry.access import Access
-from executor_service.registry.answers import refused, unreachable
+from executor_service.registry.answers import unreachable
+from executor_service.registry.exchange import Exchange, back_off, open_http
 from executor_service.registry.manifests import ACCEPTED, MAX_MANIFEST, chosen, is_index, parse_manifest
 from executor_service.registry.source import (
     Descriptor,
@@ -32,22 +32,13 @@ from executor_service.registry.source import (
 )
 from executor_service.storage.refusals import corrupt_image
 
-_TIMEOUT = httpx.Timeout(30.0, connect=15.0)  # seconds without a byte
-_ATTEMPTS = 6  # connections in a row that bring nothing
 _RESOLVE_ATTEMPTS = 4  # of one manifest: somebody waits, and there may be another endpoint
-_BACKOFF = 0.2  # seconds before the second one, doubled each time
-_MAX_BACKOFF = 10.0  # seconds
-_MAX_REDIRECTS = 5
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _CHUNK = 1 << 16  # bytes
 
 
 @asynccontextmanager
 async def registry_client(endpoints: Sequence[Endpoint]) -> AsyncIterator[RegistryClient]:
-    """The credentials of an endpoint are shown to that and to its token server, never to where they redirect to."""
-    async with httpx.AsyncClient(
-        timeout=_TIMEOUT, follow_redirects=True, max_redirects=_MAX_REDIRECTS, trust_env=False
-    ) as http:
+    async with open_http() as http:
         yield RegistryClient(http, endpoints)
 
 
@@ -58,7 +49,7 @@ class RegistryClient:
         self._http = http
         self._endpoints = endpoints
         self._current = endpoints[0]
-        self._accesses: dict[Endpoint, Access] = {}
+        self._exchanges: dict[Endpoint, Exchange] = {}
 
     async def resolve(self, reference: str, platform: Platform, deadline: float) -> Manifest:
         failures: list[SlipwayError] = []
@@ -101,7 +92,7 @@ class RegistryClient:
                     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
                 break
             except httpx.TransportError as error:
-                await self._wait(self._current, attempt, repr(error), unheard, attempts=_RESOLVE_ATTEMPTS)
+                await back_off(self._current, attempt, repr(error), unheard, attempts=_RESOLVE_ATTEMPTS)
         _check_digest(reference, content)
         return content, media_type
 
@@ -142,45 +133,14 @@ class RegistryClient:
                 reason = "the connection ended early"
             except httpx.TransportError as error:
                 reason = repr(error)
-            await self._wait(endpoint, attempt, reason, on_retry)
+            await back_off(endpoint, attempt, reason, on_retry)
             attempt += 1
 
-    async def _wait(
-        self,
-        endpoint: Endpoint,
-        attempt: int,
-        reason: str,
-        on_retry: Callable[[Retry], None],
-        *,
-        attempts: int = _ATTEMPTS,
-    ) -> None:
-        if attempt >= attempts:
-            raise unreachable(endpoint, reason)
-        delay = min(_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF)
-        on_retry(Retry(attempt=attempt + 1, delay=delay, reason=reason))
-        await asyncio.sleep(delay)
-
-    @asynccontextmanager
-    async def _get(self, endpoint: Endpoint, below: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
-        """A good answer. Raises httpx.TransportError for one that may be better the next time."""
-        access = self._accesses.setdefault(endpoint, Access(self._http, endpoint))
-        scheme = "http" if endpoint.plain_http else "https"
-        url = f"{scheme}://{endpoint.host}/v2/{endpoint.repository}/{below}"
-        for asked in (False, True):
-            try:
-                async with self._http.stream("GET", url, headers=headers | access.headers) as response:
-                    if response.status_code == httpx.codes.UNAUTHORIZED and not asked:
-                        challenge = response.headers.get_list("WWW-Authenticate")
-                    elif response.status_code in _PASSING:
-                        raise httpx.RemoteProtocolError(f"HTTP status {response.status_code}")
-                    elif response.is_success:
-                        yield response
-                        return
-                    else:
-                        raise refused(endpoint, response.status_code, below)
-            except httpx.TooManyRedirects as error:
-                raise unreachable(endpoint, f"more than {_MAX_REDIRECTS} redirects") from error
-            await access.answer(challenge)
+    def _get(
+        self, endpoint: Endpoint, below: str, headers: dict[str, str]
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        exchange = self._exchanges.setdefault(endpoint, Exchange(self._http, endpoint))
+        return exchange.send("GET", exchange.url(below), what=below, headers=headers)
 
 
 async def _bounded(response: httpx.Response) -> bytes:

@@ -4,7 +4,8 @@ Docker image manifest version 2, schema 2."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 
 from common.errors import InvalidArgument
 from executor_service.registry.source import Descriptor, Manifest, Platform
@@ -13,11 +14,14 @@ from executor_service.storage.refusals import corrupt_image
 
 MAX_MANIFEST = 4 << 20  # bytes
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", MANIFEST)
 ACCEPTED = (*_MANIFESTS, *_INDEXES)
 _LAYERS = frozenset(
     {
-        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        LAYER,
         "application/vnd.docker.image.rootfs.diff.tar",
         *(f"application/vnd.oci.image.layer.v1.tar{packing}" for packing in ("", "+gzip", "+zstd")),
     }
@@ -76,6 +80,17 @@ def parse_manifest(content: bytes, media_type: str) -> Manifest:
         config=_descriptor(document.get("config"), "manifest"),
         layers=found,
     )
+
+
+def write_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
+    """Of the type `MANIFEST`, which every registry and engine takes."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": config.media_type, "size": config.size, "digest": config.digest},
+        "layers": [{"mediaType": layer.media_type, "size": layer.size, "digest": layer.digest} for layer in layers],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _fits(known: Mapping[str, object], platform: Platform) -> bool:

@@ -5,9 +5,10 @@ Sources: OCI distribution spec, OCI image spec "descriptor.md", "manifest.md".
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Protocol
 
 
@@ -89,3 +90,44 @@ class ImageSource(Protocol):
 
 OpenRegistry = Callable[[Sequence[Endpoint]], AbstractAsyncContextManager[ImageSource]]
 """Makes a source of one repository, reached through any of the endpoints."""
+
+
+class Presence(Enum):
+    """`MOUNTED`: the registry took it from another of its repositories just now."""
+
+    MISSING = auto()
+    EXISTS = auto()
+    MOUNTED = auto()
+
+
+Read = Callable[[int, int], Awaitable[bytes]]
+"""So many bytes from an offset on."""
+
+
+def read_from(data: bytes) -> Read:
+    async def read(offset: int, size: int) -> bytes:
+        return data[offset : offset + size]
+
+    return read
+
+
+class ImageTarget(Protocol):
+    """One repository to write to. Every method raises the errors of `common.errors`."""
+
+    async def find(self, digest: str) -> Presence:
+        """Whether it has the blob, from now on if need be."""
+
+    async def upload(
+        self,
+        descriptor: Descriptor,
+        read: Read,
+        on_sent: Callable[[int], None] = lambda _: None,
+        on_retry: Callable[[Retry], None] = unheard,
+    ) -> None:
+        """A blob; `on_sent` hears how many bytes are there. A broken connection is made again, and goes on."""
+
+    async def put_manifest(self, tag: str, media_type: str, content: bytes) -> None: ...
+
+
+OpenTarget = Callable[[Endpoint], AbstractAsyncContextManager[ImageTarget]]
+"""Makes a target of one repository."""

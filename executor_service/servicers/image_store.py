@@ -15,16 +15,20 @@ from common.errors import InvalidArgument, Violation
 from executor_service.conversion import (
     image_to_proto,
     pull_answer_to_proto,
+    push_answer_to_proto,
+    push_from_proto,
     saved_image_from_proto,
     wanted_image_from_proto,
 )
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.image_pull import check_wanted_image, image_pull
+from executor_service.operations.image_push import check_push, image_push
 from executor_service.operations.image_remove import image_remove
-from executor_service.pulls import Pulls
 from executor_service.storage.image_save import saved
+from executor_service.storage.images import PulledImage
 from executor_service.tasks import Operations
+from executor_service.transfers import Transfers
 
 _CHUNK = 1 << 20  # bytes of an archive in one message
 
@@ -35,7 +39,8 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
     def __init__(self, node: Node, operations: Operations) -> None:
         self._node = node
         self._operations = operations
-        self._pulls = Pulls(operations)
+        self._pulls: Transfers[PulledImage] = Transfers(operations)
+        self._pushes: Transfers[str] = Transfers(operations)
 
     async def LoadImage(
         self, request_iterator: AsyncIterator[pb.LoadImageRequest], context: _Context
@@ -76,6 +81,14 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
                 async for chunk in chunks:
                     for start in range(0, len(chunk), _CHUNK):
                         yield pb.SaveImagesResponse(chunk=chunk[start : start + _CHUNK])
+
+    async def PushImage(self, request: pb.PushImageRequest, context: _Context) -> AsyncGenerator[pb.PushImageResponse]:
+        push = push_from_proto(request)
+        check_push(push)
+        pushing = self._pushes.follow(push, lambda report: image_push(self._node, push, report))
+        async with aclosing(pushing) as answers:
+            async for answer in answers:
+                yield push_answer_to_proto(answer)
 
     async def GetImage(self, request: pb.GetImageRequest, context: _Context) -> pb.GetImageResponse:
         return pb.GetImageResponse(image=image_to_proto(await self._node.seams.images.get(request.image_id)))

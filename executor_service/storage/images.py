@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from executor_service.registry.source import ImageSource, Platform
-from executor_service.storage.layer_pull import Report
+from executor_service.registry.source import ImageSource, ImageTarget, Platform
+from executor_service.storage.layer_progress import Report
 from executor_service.storage.layer_tar import LayerTar
 
 
@@ -72,6 +72,11 @@ class ImageStore(Protocol):
 
     async def remove(self, image_id: str) -> None:
         """Drop the image and each layer no other image uses. Idempotent: what is gone is gone."""
+
+    async def push(self, target: ImageTarget, image_id: str, tag: str, *, report: Report) -> str:
+        """Give the image to a registry; the digest of its manifest there. What the registry has is not sent again.
+        Raises NotFound, FailedPrecondition (`LAYER_NOT_RECORDED`), DataLoss, ResourceExhausted, and what the target
+        raises."""
 
     def layer_tar(self, diff_id: str) -> AbstractAsyncContextManager[LayerTar]:
         """A layer as the tar it came as, which stays here while the block runs. Raises NotFound, and

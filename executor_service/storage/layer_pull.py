@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 
 from common.errors import InvalidArgument, ResourceExhausted
 from executor_service.registry.source import Descriptor, ImageSource, Retry
 from executor_service.storage.content import ContentStore
+from executor_service.storage.layer_progress import LayerPhase, LayerProgress, Report
 from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.unpack import Blob, Unpacker
 from executor_service.tasks import together
-
-
-class LayerPhase(Enum):
-    WAITING = auto()
-    DOWNLOADING = auto()
-    UNPACKING = auto()
-    EXISTS = auto()
-    DONE = auto()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerProgress:
-    """`digest` is the compressed layer's, `done` and `total` are its bytes; `retries` counts broken connections."""
-
-    digest: str
-    phase: LayerPhase
-    done: int
-    total: int
-    retries: int = 0
-
-
-Report = Callable[[LayerProgress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ from typing import BinaryIO, Self
 import structlog
 
 from common.errors import FailedPrecondition, NotFound
-from executor_service.registry.source import ImageSource, Platform
+from executor_service.registry.manifests import CONFIG, MANIFEST, write_manifest
+from executor_service.registry.source import Descriptor, ImageSource, ImageTarget, Platform, Presence, read_from
 from executor_service.storage.archive import Archive
 from executor_service.storage.content import ContentStore, read_small
 from executor_service.storage.durable import private_directory, sync_directory, write_durably
@@ -36,7 +37,9 @@ from executor_service.storage.image_config import (
 )
 from executor_service.storage.images import Image, ImageStore, PulledImage
 from executor_service.storage.init_layer import init_layer_name
-from executor_service.storage.layer_pull import LayerPuller, Report
+from executor_service.storage.layer_progress import Report
+from executor_service.storage.layer_pull import LayerPuller
+from executor_service.storage.layer_push import LayerPusher
 from executor_service.storage.layer_tar import LayerTar
 from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image, disk_errors
@@ -81,6 +84,7 @@ class LocalImages:
         self._images: dict[str, Image] = {}
         self._takings = itertools.count()
         self._writing = asyncio.Lock()
+        self._pusher = LayerPusher(open_tar=self.layer_tar, directory=self._staging)
 
     async def __aenter__(self) -> Self:
         """Reads the records and holds their layers."""
@@ -158,6 +162,17 @@ class LocalImages:
             self._images.pop(image_id, None)
             self._layers.release(image_id)
         await self._layers.collect()
+
+    async def push(self, target: ImageTarget, image_id: str, tag: str, *, report: Report) -> str:
+        image = await self.get(image_id)
+        with disk_errors("image: it cannot be compressed"):
+            layers = await self._pusher.push(target, image.layers, report)
+        config = Descriptor(media_type=CONFIG, digest=image.id, size=len(image.config))
+        if await target.find(config.digest) is Presence.MISSING:
+            await target.upload(config, read_from(image.config))
+        manifest = write_manifest(config, layers)
+        await target.put_manifest(tag, MANIFEST, manifest)
+        return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
 
     @asynccontextmanager
     async def layer_tar(self, diff_id: str) -> AsyncIterator[LayerTar]:

@@ -23,7 +23,7 @@ async def spooled(archive: AsyncIterator[bytes], *, directory: Path, max_bytes: 
     Raises ResourceExhausted beyond `max_bytes` (as it came, and unpacked) and InvalidArgument when it is empty.
     """
     with disk_errors("archive: it cannot be kept while it is read"):
-        received = await finish(lambda: _unnamed_file(directory))
+        received = await finish(lambda: unnamed_file(directory))
         try:
             await _receive(archive, received, max_bytes)
             plain = await finish(lambda: _plain(received, directory, max_bytes))
@@ -67,7 +67,7 @@ def _plain(received: BinaryIO, directory: Path, max_bytes: int) -> BinaryIO:
     if not window.is_packed:
         return received
     with decompressed(window) as stream:
-        plain = _unnamed_file(directory)
+        plain = unnamed_file(directory)
         try:
             while data := stream.read(_BATCH):
                 if plain.tell() + len(data) > max_bytes:
@@ -80,7 +80,8 @@ def _plain(received: BinaryIO, directory: Path, max_bytes: int) -> BinaryIO:
         return plain
 
 
-def _unnamed_file(directory: Path) -> BinaryIO:
+def unnamed_file(directory: Path) -> BinaryIO:
+    """Blocks. Raises OSError."""
     return cast("BinaryIO", tempfile.TemporaryFile(dir=directory))
 
 

@@ -14,7 +14,8 @@ from common.errors import InvalidArgument, ResourceExhausted, Unavailable
 from executor_service.registry.source import Descriptor, Platform
 from executor_service.storage.content import ContentLimits, ContentStore
 from executor_service.storage.images import Image
-from executor_service.storage.layer_pull import LayerPhase, LayerProgress, PullLimits
+from executor_service.storage.layer_progress import LayerPhase, LayerProgress
+from executor_service.storage.layer_pull import PullLimits
 from executor_service.storage.node import Storage, StorageLimits, open_storage
 from tests.fixtures.image_source import MemorySource, gzipped
 from tests.fixtures.images import BuiltImage, digest, directory, hardlink, member, symlink, tar

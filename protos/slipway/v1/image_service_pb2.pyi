@@ -37,7 +37,13 @@ class _LayerPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayerPhase
     LAYER_PHASE_EXISTS: _LayerPhase.ValueType  # 4
     """The node had it already."""
     LAYER_PHASE_DONE: _LayerPhase.ValueType  # 5
-    """The node has it now."""
+    """The node, or the registry, has it now."""
+    LAYER_PHASE_PACKING: _LayerPhase.ValueType  # 6
+    """Compressed, to be sent."""
+    LAYER_PHASE_UPLOADING: _LayerPhase.ValueType  # 7
+    """`done` of `total` bytes are at the registry."""
+    LAYER_PHASE_MOUNTED: _LayerPhase.ValueType  # 8
+    """The registry took it from another of its repositories."""
 
 class LayerPhase(_LayerPhase, metaclass=_LayerPhaseEnumTypeWrapper):
     """Where a layer is on its way."""
@@ -53,7 +59,13 @@ LAYER_PHASE_UNPACKING: LayerPhase.ValueType  # 3
 LAYER_PHASE_EXISTS: LayerPhase.ValueType  # 4
 """The node had it already."""
 LAYER_PHASE_DONE: LayerPhase.ValueType  # 5
-"""The node has it now."""
+"""The node, or the registry, has it now."""
+LAYER_PHASE_PACKING: LayerPhase.ValueType  # 6
+"""Compressed, to be sent."""
+LAYER_PHASE_UPLOADING: LayerPhase.ValueType  # 7
+"""`done` of `total` bytes are at the registry."""
+LAYER_PHASE_MOUNTED: LayerPhase.ValueType  # 8
+"""The registry took it from another of its repositories."""
 Global___LayerPhase: _TypeAlias = LayerPhase  # noqa: Y015
 
 @_typing.final
@@ -416,7 +428,7 @@ class LayerProgress(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """The digest of the compressed layer."""
+    """The digest of the compressed layer; of one that is pushed, that of its tar."""
     phase: Global___LayerPhase.ValueType
     """Where it is on its way."""
     done: _builtins.int
@@ -914,3 +926,85 @@ class SaveImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SaveImageResponse: _TypeAlias = SaveImageResponse  # noqa: Y015
+
+@_typing.final
+class PushImageRequest(_message.Message):
+    """Which image to push, and as whom."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """One of its names, `[host[:port]/]repository[:tag]`; the tag defaults to `latest`, the host to Docker's registry. Required."""
+    @_builtins.property
+    def credentials(self) -> Global___RegistryCredentials:
+        """Default: what the service's own configuration has for that registry, if anything."""
+
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        credentials: Global___RegistryCredentials | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushImageRequest: _TypeAlias = PushImageRequest  # noqa: Y015
+
+@_typing.final
+class PushedImage(_message.Message):
+    """What the registry has now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The digest of the manifest: `repository@digest` means this image, and no other."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushedImage: _TypeAlias = PushedImage  # noqa: Y015
+
+@_typing.final
+class PushImageResponse(_message.Message):
+    """Progress, then the image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___LayerProgress:
+        """Of one layer."""
+
+    @_builtins.property
+    def image(self) -> Global___PushedImage:
+        """It is there."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___LayerProgress | None = ...,
+        image: Global___PushedImage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["progress", "image"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___PushImageResponse: _TypeAlias = PushImageResponse  # noqa: Y015

@@ -53,6 +53,11 @@ class ImageServiceStub:
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.PullImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_v1_dot_image__service__pb2.PullImageResponse.FromString,
                 _registered_method=True)
+        self.PushImage = channel.unary_stream(
+                '/slipway.v1.ImageService/PushImage',
+                request_serializer=slipway_dot_v1_dot_image__service__pb2.PushImageRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_image__service__pb2.PushImageResponse.FromString,
+                _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/slipway.v1.ImageService/ListImages',
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.ListImagesRequest.SerializeToString,
@@ -115,6 +120,14 @@ class ImageServiceServicer:
     def PullImage(self, request, context):
         """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
         stopped when it is asked for again. Equal pulls at the same time are one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushImage(self, request, context):
+        """Give an image to the registry that its name says. First what becomes of its layers, at last the digest it has there. What the
+        registry has already is not sent again, so a push that was interrupted is repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +202,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.PullImage,
                     request_deserializer=slipway_dot_v1_dot_image__service__pb2.PullImageRequest.FromString,
                     response_serializer=slipway_dot_v1_dot_image__service__pb2.PullImageResponse.SerializeToString,
+            ),
+            'PushImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PushImage,
+                    request_deserializer=slipway_dot_v1_dot_image__service__pb2.PushImageRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_image__service__pb2.PushImageResponse.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
@@ -311,6 +329,33 @@ class ImageService:
             '/slipway.v1.ImageService/PullImage',
             slipway_dot_v1_dot_image__service__pb2.PullImageRequest.SerializeToString,
             slipway_dot_v1_dot_image__service__pb2.PullImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.v1.ImageService/PushImage',
+            slipway_dot_v1_dot_image__service__pb2.PushImageRequest.SerializeToString,
+            slipway_dot_v1_dot_image__service__pb2.PushImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,10 @@ class ImageServiceStub:
     """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
     stopped when it is asked for again. Equal pulls at the same time are one.
     """
+    PushImage: _aio.UnaryStreamMultiCallable[_image_service_pb2.PushImageRequest, _image_service_pb2.PushImageResponse]
+    """Give an image to the registry that its name says. First what becomes of its layers, at last the digest it has there. What the
+    registry has already is not sent again, so a push that was interrupted is repeated.
+    """
     ListImages: _aio.UnaryUnaryMultiCallable[_image_service_pb2.ListImagesRequest, _image_service_pb2.ListImagesResponse]
     """Images, newest first."""
     InspectImage: _aio.UnaryUnaryMultiCallable[_image_service_pb2.InspectImageRequest, _image_service_pb2.InspectImageResponse]
@@ -84,6 +88,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_image_service_pb2.PullImageResponse]:
         """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
         stopped when it is asked for again. Equal pulls at the same time are one.
+        """
+
+    @_abc_1.abstractmethod
+    def PushImage(
+        self,
+        request: _image_service_pb2.PushImageRequest,
+        context: _aio.ServicerContext[_image_service_pb2.PushImageRequest, _abc.AsyncIterator[_image_service_pb2.PushImageResponse]],
+    ) -> _abc.AsyncIterator[_image_service_pb2.PushImageResponse]:
+        """Give an image to the registry that its name says. First what becomes of its layers, at last the digest it has there. What the
+        registry has already is not sent again, so a push that was interrupted is repeated.
         """
 
     @_abc_1.abstractmethod

@@ -114,7 +114,7 @@ async def test_index_is_followed_by_platform_and_every_byte_is_checked() -> None
 @pytest.mark.parametrize("status", [404, 403, 500])
 async def test_mirror_that_fails_is_left_for_the_registry(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the manifest, and in the middle of a blob; what had come of that is not asked for again."""
-    monkeypatch.setattr("executor_service.registry.client._BACKOFF", 0.0)
+    monkeypatch.setattr("executor_service.registry.exchange._BACKOFF", 0.0)
     asked: list[tuple[str, str]] = []
     shown: set[tuple[str, str]] = set()
 

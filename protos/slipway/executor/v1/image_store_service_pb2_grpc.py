@@ -50,6 +50,11 @@ class ImageStoreServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
                 _registered_method=True)
+        self.PushImage = channel.unary_stream(
+                '/slipway.executor.v1.ImageStoreService/PushImage',
+                request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PushImageRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PushImageResponse.FromString,
+                _registered_method=True)
         self.SaveImages = channel.unary_stream(
                 '/slipway.executor.v1.ImageStoreService/SaveImages',
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.SaveImagesRequest.SerializeToString,
@@ -93,6 +98,14 @@ class ImageStoreServiceServicer:
     def PullImage(self, request, context):
         """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
         time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushImage(self, request, context):
+        """Give an image to a registry, under a tag. First what becomes of its layers, at last the manifest. What the registry has already is
+        not sent again, so a push that was interrupted is repeated. Equal pushes at the same time are one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +156,11 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
                     servicer.PullImage,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.SerializeToString,
+            ),
+            'PushImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PushImage,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PushImageRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PushImageResponse.SerializeToString,
             ),
             'SaveImages': grpc.unary_stream_rpc_method_handler(
                     servicer.SaveImages,
@@ -247,6 +265,33 @@ class ImageStoreService:
             '/slipway.executor.v1.ImageStoreService/PullImage',
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PullImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/slipway.executor.v1.ImageStoreService/PushImage',
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PushImageRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.PushImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

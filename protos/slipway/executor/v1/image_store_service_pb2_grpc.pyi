@@ -24,6 +24,10 @@ class ImageStoreServiceStub:
     """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
     time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
     """
+    PushImage: _aio.UnaryStreamMultiCallable[_image_store_service_pb2.PushImageRequest, _image_store_service_pb2.PushImageResponse]
+    """Give an image to a registry, under a tag. First what becomes of its layers, at last the manifest. What the registry has already is
+    not sent again, so a push that was interrupted is repeated. Equal pushes at the same time are one.
+    """
     SaveImages: _aio.UnaryStreamMultiCallable[_image_store_service_pb2.SaveImagesRequest, _image_store_service_pb2.SaveImagesResponse]
     """Images as one archive. NOT_FOUND before its first byte, DATA_LOSS before its end when a layer is not as it came any more."""
     GetImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.GetImageRequest, _image_store_service_pb2.GetImageResponse]
@@ -60,6 +64,16 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_image_store_service_pb2.PullImageResponse]:
         """Take an image in from a registry; idempotent. First what becomes of its layers, at last the image. Equal calls at the same
         time are one pull, which stops when the last of them is canceled. What was downloaded until then, the next pull goes on from.
+        """
+
+    @_abc_1.abstractmethod
+    def PushImage(
+        self,
+        request: _image_store_service_pb2.PushImageRequest,
+        context: _aio.ServicerContext[_image_store_service_pb2.PushImageRequest, _abc.AsyncIterator[_image_store_service_pb2.PushImageResponse]],
+    ) -> _abc.AsyncIterator[_image_store_service_pb2.PushImageResponse]:
+        """Give an image to a registry, under a tag. First what becomes of its layers, at last the manifest. What the registry has already is
+        not sent again, so a push that was interrupted is repeated. Equal pushes at the same time are one.
         """
 
     @_abc_1.abstractmethod

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from common.errors import Unavailable
-from executor_service.pulls import Pulls
 from executor_service.storage.images import Image, PulledImage
-from executor_service.storage.layer_pull import LayerPhase, LayerProgress, Report
+from executor_service.storage.layer_progress import LayerPhase, LayerProgress, Report
 from executor_service.tasks import Operations
+from executor_service.transfers import Transfers
 
 IMAGE = PulledImage(image=Image(id="sha256:1", config=b"", layers=(), size=1, created_at=""), digest="sha256:2")
 
@@ -41,7 +41,8 @@ def progress(phase: LayerPhase) -> LayerProgress:
 
 
 async def test_two_share_one_pull_and_one_may_leave() -> None:
-    work, pulls = Work(), Pulls(Operations())
+    work = Work()
+    pulls: Transfers[PulledImage] = Transfers(Operations())
     first, second = pulls.follow("key", work), pulls.follow("key", work)
     assert await anext(first) == await anext(second) == progress(LayerPhase.DOWNLOADING)
     await first.aclose()
@@ -54,7 +55,8 @@ async def test_two_share_one_pull_and_one_may_leave() -> None:
 
 
 async def test_the_last_to_leave_stops_it() -> None:
-    work, pulls = Work(), Pulls(Operations())
+    work = Work()
+    pulls: Transfers[PulledImage] = Transfers(Operations())
     first, second = pulls.follow("key", work), pulls.follow("key", work)
     await anext(first)
     await anext(second)
@@ -68,7 +70,7 @@ async def test_the_last_to_leave_stops_it() -> None:
 
 async def test_others_are_others_and_a_stop_is_told() -> None:
     work, operations = Work(), Operations()
-    pulls = Pulls(operations)
+    pulls: Transfers[PulledImage] = Transfers(operations)
     first, second = pulls.follow("a", work), pulls.follow("b", work)
     await anext(first)
     await anext(second)
