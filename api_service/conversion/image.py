@@ -9,6 +9,7 @@ from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.conversion.times import optional_timestamp
 from api_service.nodes.images import LayerPhase, LayerProgress, PushedImage, RegistryCredentials
+from api_service.operations.container_commit import CommitRequest
 from api_service.operations.image_history import HistoryEntry
 from api_service.operations.image_list import ImageFilter
 from api_service.operations.image_prune import ImagePruneFilter, PrunedImages
@@ -93,6 +94,17 @@ def image_filter_from_proto(message: image_pb2.ListImagesRequest) -> ImageFilter
         references=tuple(message.reference),
         labels=tuple(message.label),
         dangling=message.dangling if message.HasField("dangling") else None,
+    )
+
+
+def commit_from_proto(message: image_pb2.CommitContainerRequest) -> CommitRequest:
+    return CommitRequest(
+        container=message.container,
+        reference=message.reference,
+        config=image_config_from_proto(message.config),
+        author=message.author,
+        comment=message.comment,
+        pause=message.pause if message.HasField("pause") else True,
     )
 
 

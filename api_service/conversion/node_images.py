@@ -7,6 +7,7 @@ from slipway.executor.v1 import image_store_service_pb2 as pb2
 from api_service.conversion.executor import stored_image_from_proto
 from api_service.nodes.executor import PulledImage
 from api_service.nodes.images import (
+    CommitSpec,
     LayerPhase,
     LayerProgress,
     PullSpec,
@@ -59,6 +60,16 @@ def pull_answer_from_proto(message: pb2.PullImageResponse) -> LayerProgress | Pu
         image = stored_image_from_proto(pulled.image)
         return PulledImage(image=image, digest=pulled.digest, index_digest=pulled.index_digest)
     return _progress_from_proto(message.progress)
+
+
+def commit_to_proto(spec: CommitSpec) -> pb2.CommitContainerRequest:
+    return pb2.CommitContainerRequest(
+        container_id=spec.container_id,
+        config=spec.config,
+        author=spec.author,
+        comment=spec.comment,
+        pause=spec.pause,
+    )
 
 
 def push_to_proto(spec: PushSpec) -> pb2.PushImageRequest:

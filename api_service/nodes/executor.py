@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
+from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -421,6 +421,9 @@ class ExecutorClient(Protocol):
         """Raises InvalidArgument (`CORRUPT_IMAGE`) and ResourceExhausted."""
 
     async def import_image(self, config: bytes, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage: ...
+
+    async def commit_container(self, spec: CommitSpec, *, deadline: Deadline) -> StoredImage:
+        """Raises NotFound, FailedPrecondition, InvalidArgument, ResourceExhausted."""
 
     def push_image(self, spec: PushSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PushedImage]:
         """The layers' progress, then the image. Closing the answers ends the push, unless another one is the same.

@@ -59,7 +59,7 @@ from api_service.nodes.executor import (
     StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
+from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -249,6 +249,11 @@ class GrpcExecutor:
     async def get_image(self, image_id: str, *, deadline: Deadline) -> StoredImage:
         request = image_pb2.GetImageRequest(image_id=image_id)
         answer = await self._answer(self._images.GetImage(request, timeout=deadline.remaining))
+        return conversion.stored_image_from_proto(answer.image)
+
+    async def commit_container(self, spec: CommitSpec, *, deadline: Deadline) -> StoredImage:
+        request = image_conversion.commit_to_proto(spec)
+        answer = await self._answer(self._images.CommitContainer(request, timeout=deadline.remaining))
         return conversion.stored_image_from_proto(answer.image)
 
     async def push_image(self, spec: PushSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PushedImage]:

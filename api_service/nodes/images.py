@@ -46,6 +46,17 @@ class PullSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommitSpec:
+    """`config` is the `config` object of the image's configuration, JSON."""
+
+    container_id: str
+    config: bytes
+    author: str
+    comment: str
+    pause: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PushSpec:
     endpoint: RegistryEndpoint
     image_id: str

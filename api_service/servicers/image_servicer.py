@@ -10,6 +10,7 @@ from slipway.v1 import image_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import image as conversion
 from api_service.nodes.deadline import UPLOAD_DEADLINE
+from api_service.operations.container_commit import commit_container
 from api_service.operations.engine import Engine
 from api_service.operations.image_history import list_image_history
 from api_service.operations.image_import import import_image
@@ -53,6 +54,13 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
         async with aclosing(pulling) as answers:
             async for answer in answers:
                 yield conversion.pull_answer_to_proto(answer)
+
+    async def CommitContainer(
+        self, request: pb2.CommitContainerRequest, context: Context
+    ) -> pb2.CommitContainerResponse:
+        deadline = deadline_of(context, default=UPLOAD_DEADLINE)
+        image = await commit_container(self._engine, conversion.commit_from_proto(request), deadline=deadline)
+        return pb2.CommitContainerResponse(image=conversion.image_to_proto(image))
 
     async def PushImage(self, request: pb2.PushImageRequest, context: Context) -> AsyncGenerator[pb2.PushImageResponse]:
         deadline = deadline_of(context, default=UPLOAD_DEADLINE)

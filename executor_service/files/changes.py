@@ -101,7 +101,7 @@ class _Search:
         except FileNotFoundError:
             return None
         before = self._below(path, layers)
-        if _is_whiteout(status):
+        if is_whiteout(status):
             if before is not None:
                 self._add(path, ChangeKind.DELETED)
             return None
@@ -118,7 +118,7 @@ class _Search:
         except OSError:
             return None  # another thing by now
         contributing = self._contributing(path, layers)
-        if _is_opaque(descriptor):
+        if is_opaque(descriptor):
             self._add_hidden(descriptor, path, contributing)
         return descriptor, contributing
 
@@ -165,7 +165,7 @@ class _Search:
                     status = os.fstat(descriptor)
                 finally:
                     os.close(descriptor)
-                return None if _is_whiteout(status) else status
+                return None if is_whiteout(status) else status
         return None
 
     def _contributing(self, path: bytes, layers: Sequence[int]) -> tuple[int, ...]:
@@ -179,7 +179,7 @@ class _Search:
                 if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                     break
                 seen.append(layer)
-                if _is_opaque(descriptor):
+                if is_opaque(descriptor):
                     break
             finally:
                 os.close(descriptor)
@@ -197,11 +197,11 @@ def _names(directory: int) -> set[bytes]:
         return {os.fsencode(entry.name) for entry in entries}
 
 
-def _is_whiteout(status: os.stat_result) -> bool:
+def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _is_opaque(descriptor: int) -> bool:
+def is_opaque(descriptor: int) -> bool:
     try:
         return os.getxattr(f"/proc/self/fd/{descriptor}", _OPAQUE) == b"y"
     except OSError:

@@ -22,6 +22,7 @@ from executor_service.conversion import (
 )
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
+from executor_service.operations.container_commit import Commit, container_commit
 from executor_service.operations.image_pull import check_wanted_image, image_pull
 from executor_service.operations.image_push import check_push, image_push
 from executor_service.operations.image_remove import image_remove
@@ -63,6 +64,19 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
             importing = self._node.seams.images.import_rootfs(archive, config=config)
             image = await self._operations.run(importing, abandoned="cancel")
         return pb.ImportImageResponse(image=image_to_proto(image))
+
+    async def CommitContainer(
+        self, request: pb.CommitContainerRequest, context: _Context
+    ) -> pb.CommitContainerResponse:
+        commit = Commit(
+            container_id=request.container_id,
+            config=_object(request.config),
+            author=request.author,
+            comment=request.comment,
+            pause=request.pause,
+        )
+        image = await self._operations.run(container_commit(self._node, commit), abandoned="cancel")
+        return pb.CommitContainerResponse(image=image_to_proto(image))
 
     async def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncGenerator[pb.PullImageResponse]:
         wanted = wanted_image_from_proto(request)

@@ -90,9 +90,43 @@ def _diff_ids(config: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(diff_ids)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Of a build, as the history of an image tells it."""
+
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+
+
+def config_of_commit(base: bytes, config: Mapping[str, object], *, diff_id: str, step: Step) -> bytes:
+    """The config of the image `base` with one more layer, created now by `step`, and `config` in the place of its own.
+    Raises InvalidArgument when it is too large, or of too many layers."""
+    document = json.loads(base)
+    now = _now()
+    told = {"created": now, "created_by": step.created_by, "author": step.author, "comment": step.comment}
+    before = document.get("history")
+    document |= {
+        "config": dict(config),
+        "created": now,
+        "history": [*(before if isinstance(before, list) else ()), {key: text for key, text in told.items() if text}],
+        "rootfs": {"type": "layers", "diff_ids": [*_diff_ids(document), diff_id]},
+    }
+    if step.author:
+        document["author"] = step.author
+    for stale in ("container", "container_config", "id", "parent"):
+        document.pop(stale, None)  # of whoever built the base
+    if len(document["rootfs"]["diff_ids"]) > MAX_LAYERS:
+        raise InvalidArgument(
+            f"image: it would have more than {MAX_LAYERS} layers; export the container and import it as one",
+            reason="TOO_MANY_LAYERS",
+        )
+    return _encoded(document)
+
+
 def config_of_rootfs(config: Mapping[str, object], *, diff_id: str, architecture: str) -> bytes:
     """The config of an imported root filesystem, created now."""
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    now = _now()
     document = {
         "architecture": architecture,
         "config": dict(config),
@@ -101,6 +135,14 @@ def config_of_rootfs(config: Mapping[str, object], *, diff_id: str, architecture
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     }
+    return _encoded(document)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _encoded(document: Mapping[str, object]) -> bytes:
     try:
         data = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:

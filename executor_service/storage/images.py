@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from executor_service.registry.source import ImageSource, ImageTarget, Platform
+from executor_service.storage.image_config import Step
 from executor_service.storage.layer_progress import Report
 from executor_service.storage.layer_tar import LayerTar
 
@@ -63,6 +64,12 @@ class ImageStore(Protocol):
 
     async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
         """Make a one-layer image of a root filesystem tar; `config` becomes the `config` object of the image config."""
+
+    async def commit(
+        self, base_id: str, archive: AsyncIterator[bytes], *, config: Mapping[str, object], step: Step
+    ) -> Image:
+        """The image `base_id` with the layer of a tar on top; `config` becomes the `config` object of its config.
+        Raises NotFound, and as `import_rootfs`."""
 
     async def get(self, image_id: str) -> Image:
         """Raises NotFound."""

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from executor_service.storage.image_archive import ArchivedImage, images_in
 from executor_service.storage.image_config import (
     DIGEST,
     MAX_JSON,
+    Step,
+    config_of_commit,
     config_of_rootfs,
     host_architecture,
     parse_config,
@@ -127,8 +129,27 @@ class LocalImages:
         return PulledImage(image=image, digest=manifest.descriptor.digest, index_digest=manifest.index_digest)
 
     async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
+        return await self._on_top(
+            (),
+            archive,
+            lambda diff_id: config_of_rootfs(config, diff_id=diff_id, architecture=self._architecture),
+        )
+
+    async def commit(
+        self, base_id: str, archive: AsyncIterator[bytes], *, config: Mapping[str, object], step: Step
+    ) -> Image:
+        base = await self.get(base_id)
+        return await self._on_top(
+            base.layers, archive, lambda diff_id: config_of_commit(base.config, config, diff_id=diff_id, step=step)
+        )
+
+    async def _on_top(
+        self, layers: Sequence[str], archive: AsyncIterator[bytes], describe: Callable[[str], bytes]
+    ) -> Image:
+        """The image of these layers and the one that `archive` is the tar of, whose diff id `describe` gets."""
         with disk_errors("image: it cannot be stored"):
             async with self._spooled(archive) as file, self._taking() as owner, self._layers.staged() as staged:
+                self._layers.hold(owner, map(layer_name, layers))
                 blob = Blob(file=file, offset=0, size=size_of(file))
                 unpacked = await self._unpacker.unpack(blob, staged / "fs", record=staged / TAR_RECORD)
                 if not unpacked.ended:
@@ -138,8 +159,7 @@ class LocalImages:
                 async with self._layers.making(name) as missing:
                     if missing:
                         await self._layers.publish(staged, name, size=unpacked.size, tar_size=unpacked.tar_size)
-                data = config_of_rootfs(config, diff_id=unpacked.diff_id, architecture=self._architecture)
-                parsed = parse_config(data, architecture=self._architecture)
+                parsed = parse_config(describe(unpacked.diff_id), architecture=self._architecture)
                 (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
                 return image
 

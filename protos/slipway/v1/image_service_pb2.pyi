@@ -1008,3 +1008,75 @@ class PushImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___PushImageResponse: _TypeAlias = PushImageResponse  # noqa: Y015
+
+@_typing.final
+class CommitContainerRequest(_message.Message):
+    """Which container, and what its image is to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    container: _builtins.str
+    """Id, name or unique id prefix. Required."""
+    reference: _builtins.str
+    """The image's name, `repository[:tag]`; the tag defaults to `latest`. Default: none."""
+    author: _builtins.str
+    """Who made it."""
+    comment: _builtins.str
+    """What is to be noted in the history."""
+    pause: _builtins.bool
+    """Whether the container, if it runs, is frozen meanwhile. Default: true."""
+    @_builtins.property
+    def config(self) -> Global___ImageConfig:
+        """What the container's own configuration is to be changed by: a field that is given wins; environment, labels, exposed ports and
+        volumes are united by key. Default: nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        container: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        config: Global___ImageConfig | None = ...,
+        author: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        pause: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pause", b"_pause", "config", b"config", "pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pause", b"_pause", "author", b"author", "comment", b"comment", "config", b"config", "container", b"container", "pause", b"pause", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pause: _TypeAlias = _typing.Literal["pause"]  # noqa: Y015
+    _WhichOneofArgType__pause: _TypeAlias = _typing.Literal["_pause", b"_pause"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pause) -> _WhichOneofReturnType__pause | None: ...
+
+Global___CommitContainerRequest: _TypeAlias = CommitContainerRequest  # noqa: Y015
+
+@_typing.final
+class CommitContainerResponse(_message.Message):
+    """The image made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def image(self) -> Global___Image:
+        """The image."""
+
+    def __init__(
+        self,
+        *,
+        image: Global___Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitContainerResponse: _TypeAlias = CommitContainerResponse  # noqa: Y015

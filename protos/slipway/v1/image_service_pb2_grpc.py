@@ -88,6 +88,11 @@ class ImageServiceStub:
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.SaveImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_v1_dot_image__service__pb2.SaveImageResponse.FromString,
                 _registered_method=True)
+        self.CommitContainer = channel.unary_unary(
+                '/slipway.v1.ImageService/CommitContainer',
+                request_serializer=slipway_dot_v1_dot_image__service__pb2.CommitContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_v1_dot_image__service__pb2.CommitContainerResponse.FromString,
+                _registered_method=True)
         self.PruneImages = channel.unary_unary(
                 '/slipway.v1.ImageService/PruneImages',
                 request_serializer=slipway_dot_v1_dot_image__service__pb2.PruneImagesRequest.SerializeToString,
@@ -177,6 +182,14 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitContainer(self, request, context):
+        """Make an image of what a container is now: its image's layers, and its own changes as one more. What is mounted in it is no part
+        of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PruneImages(self, request, context):
         """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
         another call of this kind is under way.
@@ -237,6 +250,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.SaveImage,
                     request_deserializer=slipway_dot_v1_dot_image__service__pb2.SaveImageRequest.FromString,
                     response_serializer=slipway_dot_v1_dot_image__service__pb2.SaveImageResponse.SerializeToString,
+            ),
+            'CommitContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitContainer,
+                    request_deserializer=slipway_dot_v1_dot_image__service__pb2.CommitContainerRequest.FromString,
+                    response_serializer=slipway_dot_v1_dot_image__service__pb2.CommitContainerResponse.SerializeToString,
             ),
             'PruneImages': grpc.unary_unary_rpc_method_handler(
                     servicer.PruneImages,
@@ -518,6 +536,33 @@ class ImageService:
             '/slipway.v1.ImageService/SaveImage',
             slipway_dot_v1_dot_image__service__pb2.SaveImageRequest.SerializeToString,
             slipway_dot_v1_dot_image__service__pb2.SaveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.v1.ImageService/CommitContainer',
+            slipway_dot_v1_dot_image__service__pb2.CommitContainerRequest.SerializeToString,
+            slipway_dot_v1_dot_image__service__pb2.CommitContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

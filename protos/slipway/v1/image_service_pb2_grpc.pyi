@@ -50,6 +50,10 @@ class ImageServiceStub:
     """Images as one archive that LoadImage, `docker load` and readers of OCI layouts take. One that is asked for by name has that name
     in it, one that is asked for by id none. DATA_LOSS, before the end, when a layer on the node is not as it came any more.
     """
+    CommitContainer: _aio.UnaryUnaryMultiCallable[_image_service_pb2.CommitContainerRequest, _image_service_pb2.CommitContainerResponse]
+    """Make an image of what a container is now: its image's layers, and its own changes as one more. What is mounted in it is no part
+    of it.
+    """
     PruneImages: _aio.UnaryUnaryMultiCallable[_image_service_pb2.PruneImagesRequest, _image_service_pb2.PruneImagesResponse]
     """Remove the images that no container, running or not, was made from. One that cannot be removed is left. ABORTED while
     another call of this kind is under way.
@@ -150,6 +154,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_image_service_pb2.SaveImageResponse]:
         """Images as one archive that LoadImage, `docker load` and readers of OCI layouts take. One that is asked for by name has that name
         in it, one that is asked for by id none. DATA_LOSS, before the end, when a layer on the node is not as it came any more.
+        """
+
+    @_abc_1.abstractmethod
+    def CommitContainer(
+        self,
+        request: _image_service_pb2.CommitContainerRequest,
+        context: _aio.ServicerContext[_image_service_pb2.CommitContainerRequest, _abc.Awaitable[_image_service_pb2.CommitContainerResponse]],
+    ) -> _abc.Awaitable[_image_service_pb2.CommitContainerResponse]:
+        """Make an image of what a container is now: its image's layers, and its own changes as one more. What is mounted in it is no part
+        of it.
         """
 
     @_abc_1.abstractmethod

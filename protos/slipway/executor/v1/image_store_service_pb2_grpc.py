@@ -65,6 +65,11 @@ class ImageStoreServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageResponse.FromString,
                 _registered_method=True)
+        self.CommitContainer = channel.unary_unary(
+                '/slipway.executor.v1.ImageStoreService/CommitContainer',
+                request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.CommitContainerRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.CommitContainerResponse.FromString,
+                _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/slipway.executor.v1.ImageStoreService/ListImages',
                 request_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.ListImagesRequest.SerializeToString,
@@ -125,6 +130,13 @@ class ImageStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitContainer(self, request, context):
+        """Make an image of what a container is now: its image's layers, and its own changes as one more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListImages(self, request, context):
         """Every image, ordered by id.
         """
@@ -171,6 +183,11 @@ def add_ImageStoreServiceServicer_to_server(servicer, server):
                     servicer.GetImage,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageResponse.SerializeToString,
+            ),
+            'CommitContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitContainer,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.CommitContainerRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_image__store__service__pb2.CommitContainerResponse.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
@@ -346,6 +363,33 @@ class ImageStoreService:
             '/slipway.executor.v1.ImageStoreService/GetImage',
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_image__store__service__pb2.GetImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.ImageStoreService/CommitContainer',
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.CommitContainerRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_image__store__service__pb2.CommitContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,8 @@ class ImageStoreServiceStub:
     """Images as one archive. NOT_FOUND before its first byte, DATA_LOSS before its end when a layer is not as it came any more."""
     GetImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.GetImageRequest, _image_store_service_pb2.GetImageResponse]
     """One image. NOT_FOUND when it is not on the node."""
+    CommitContainer: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.CommitContainerRequest, _image_store_service_pb2.CommitContainerResponse]
+    """Make an image of what a container is now: its image's layers, and its own changes as one more."""
     ListImages: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.ListImagesRequest, _image_store_service_pb2.ListImagesResponse]
     """Every image, ordered by id."""
     RemoveImage: _aio.UnaryUnaryMultiCallable[_image_store_service_pb2.RemoveImageRequest, _image_store_service_pb2.RemoveImageResponse]
@@ -91,6 +93,14 @@ class ImageStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_image_store_service_pb2.GetImageRequest, _abc.Awaitable[_image_store_service_pb2.GetImageResponse]],
     ) -> _abc.Awaitable[_image_store_service_pb2.GetImageResponse]:
         """One image. NOT_FOUND when it is not on the node."""
+
+    @_abc_1.abstractmethod
+    def CommitContainer(
+        self,
+        request: _image_store_service_pb2.CommitContainerRequest,
+        context: _aio.ServicerContext[_image_store_service_pb2.CommitContainerRequest, _abc.Awaitable[_image_store_service_pb2.CommitContainerResponse]],
+    ) -> _abc.Awaitable[_image_store_service_pb2.CommitContainerResponse]:
+        """Make an image of what a container is now: its image's layers, and its own changes as one more."""
 
     @_abc_1.abstractmethod
     def ListImages(
