@@ -15,6 +15,7 @@ import pytest_asyncio
 from slipway.v1 import container_pb2, health_pb2, volume_service_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import exec_service_pb2 as exec_pb
+from slipway.v1 import image_service_pb2 as image_pb
 
 from tests.fixtures.slipway import Slipway, installed
 
@@ -146,6 +147,29 @@ async def test_files_of_the_root_keep_their_ids_on_disk_and_are_copied_as_the_co
     assert {change.path for change in listed.changes} >= {"/file", "/copied"}
     assert "/bin" not in {change.path for change in listed.changes}
     await engine.remove(box)
+
+
+async def test_a_committed_image_has_the_ids_that_the_container_sees(engine: Slipway) -> None:
+    box = await engine.run(
+        "sh", "-c", "echo x > /file; chown 7:8 /file; mkdir /mine; rm /bin/mv; echo ready; sleep 300"
+    )
+    while b"ready" not in await engine.logs(box):
+        await asyncio.sleep(0.02)
+    request = image_pb.CommitContainerRequest(container=box, reference="committed:1")
+    await engine.images.CommitContainer(request, timeout=30)
+    for userns_mode in ("", "host"):
+        config = container_pb2.ContainerConfig(
+            image="committed:1", cmd=["sh", "-c", "stat -c %u:%g /file /mine; ls /bin/mv || echo gone"]
+        )
+        host = container_pb2.HostConfig(userns_mode=userns_mode)
+        made = (await engine.containers.CreateContainer(pb.CreateContainerRequest(config=config, host_config=host))).id
+        await engine.start(made)
+        await engine.wait(made)
+        assert (await engine.logs(made, stderr=False)).split() == [b"7:8", b"0:0", b"gone"]
+        await engine.remove(made)
+    await engine.kill(box)
+    await engine.remove(box)
+    await engine.images.RemoveImage(image_pb.RemoveImageRequest(image="committed:1"))
 
 
 async def test_one_volume_for_both_kinds_of_users(engine: Slipway) -> None:

@@ -217,7 +217,7 @@ async def test_whatever_wins_the_races_the_node_has_what_the_records_say(world: 
     after = await as_recorded(world)
     print({kind: (len(before[kind]), len(after[kind])) for kind in after})
     print(f"done: {dict(world.done)}\nrefused: {dict(world.refused)}")
-    assert world.done.total() > OPERATIONS / 5, "hardly anything was done"
+    assert world.done.total() > OPERATIONS / 10, "hardly anything was done"
 
     await everything_removed(world)
     assert await as_recorded(world) == at_rest

@@ -17,7 +17,7 @@ from slipway.v1 import system_service_pb2 as system_pb2
 
 from api_service.records.exec_repository import MAX_EXECS
 from common.errors import InvalidArgument, StartFailed, Unavailable
-from tests.fixtures.api import PATIENCE, Api, Refusal, refusal, refused
+from tests.fixtures.api import PATIENCE, Api, Refusal, refusal, refused, unended
 
 ENDED = 5 * 60 * 1_000_000_000  # nanoseconds that an exec is kept after its end
 
@@ -59,12 +59,14 @@ async def end_of(call: Any) -> pb2.ExecEnd:
 
 async def start_refused(execs: pb2_grpc.ExecServiceStub, *messages: pb2.StartExecRequest) -> Refusal:
     """How a start with these messages fails, whichever of them it was."""
-    call = execs.StartExec(iter(messages), timeout=PATIENCE)
+    call = execs.StartExec(unended(*messages), timeout=PATIENCE)
     try:
         async for _ in call:
             pass
     except grpc.aio.AioRpcError as error:
         return refusal(error)
+    finally:
+        call.cancel()
     raise AssertionError("it succeeded")
 
 

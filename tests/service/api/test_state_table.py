@@ -11,7 +11,7 @@ from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import exec_service_pb2 as exec_pb2
 
 from common.errors import Internal
-from tests.fixtures.api import PATIENCE, Api, refused
+from tests.fixtures.api import PATIENCE, Api, converse, refused
 
 NAME = "web"
 
@@ -118,12 +118,12 @@ async def exec_(api: Api) -> object:
 
 
 async def attach(api: Api) -> object:
-    typed = [
+    answers = await converse(
+        api.containers.AttachContainer(timeout=PATIENCE),
         pb2.AttachContainerRequest(attach=pb2.AttachTarget(container=NAME)),
         pb2.AttachContainerRequest(close_stdin=True),
-    ]
-    call = api.containers.AttachContainer(iter(typed), timeout=PATIENCE)
-    return [answer.WhichOneof("response") async for answer in call]
+    )
+    return [answer.WhichOneof("response") for answer in answers]
 
 
 async def resize(api: Api) -> object:
@@ -191,12 +191,13 @@ async def new_exec(api: Api) -> str:
 
 
 async def run_exec(api: Api, exec_id: str) -> int:
-    typed = [
+    answers = await converse(
+        api.execs.StartExec(timeout=PATIENCE),
         exec_pb2.StartExecRequest(start=exec_pb2.ExecTarget(exec=exec_id)),
         exec_pb2.StartExecRequest(close_stdin=True),
-    ]
-    call = api.execs.StartExec(iter(typed), timeout=PATIENCE)
-    return [answer async for answer in call][-1].end.exit_code
+    )
+    exit_code: int = answers[-1].end.exit_code
+    return exit_code
 
 
 REFUSED = object()
