@@ -73,6 +73,9 @@ class Settings(ServiceSettings):
     cdi_directories: list[AbsolutePath] = Field(
         list(DIRECTORIES), description="specifications of CDI devices; later directories overrule earlier ones"
     )
+    registry_certificates: AbsolutePath = Field(
+        Path("/etc/slipway/certs.d"), description="certificates for registries, HOST[:PORT]/*.crt, *.cert and *.key"
+    )
     journal_retention: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
         DEFAULT_RETENTION, description="journal entries kept"
     )

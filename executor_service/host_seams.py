@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from common.sqlite import Database
 from executor_service import journal, records
@@ -78,8 +79,8 @@ async def open_seams(
         yield Seams(
             database=database,
             images=storage.images,
-            registries=registry_client,
-            targets=RegistryTargets(),
+            registries=partial(registry_client, certificates=settings.registry_certificates),
+            targets=RegistryTargets(certificates=settings.registry_certificates),
             snapshots=storage.snapshots,
             volumes=volumes,
             mounts=HostMounts(

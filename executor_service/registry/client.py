@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
 
 import httpx
 
@@ -37,8 +38,11 @@ _CHUNK = 1 << 16  # bytes
 
 
 @asynccontextmanager
-async def registry_client(endpoints: Sequence[Endpoint]) -> AsyncIterator[RegistryClient]:
-    async with open_http() as http:
+async def registry_client(
+    endpoints: Sequence[Endpoint], *, certificates: Path | None = None
+) -> AsyncIterator[RegistryClient]:
+    """`certificates`: the directory of those for registries."""
+    async with open_http(endpoints, certificates=certificates) as http:
         yield RegistryClient(http, endpoints)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 
 from executor_service.registry.access import Access
 from executor_service.registry.answers import refused, unreachable
+from executor_service.registry.certificates import tls_context
 from executor_service.registry.source import Endpoint, Retry
+from executor_service.storage.threads import finish
 
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)  # seconds without a byte
 _MAX_REDIRECTS = 5
@@ -22,9 +26,18 @@ ATTEMPTS = 6  # connections in a row that bring nothing
 
 
 @asynccontextmanager
-async def open_http() -> AsyncIterator[httpx.AsyncClient]:
+async def open_http(endpoints: Sequence[Endpoint], *, certificates: Path | None) -> AsyncIterator[httpx.AsyncClient]:
+    """`certificates`: the directory of those for registries; they count for these endpoints, not for where these lead
+    to. Raises FailedPrecondition."""
+    hosts = {endpoint.host for endpoint in endpoints if not endpoint.plain_http}
+    contexts = await finish(lambda: {host: tls_context(certificates, host) for host in {"", *hosts}})
     async with httpx.AsyncClient(
-        timeout=_TIMEOUT, follow_redirects=True, max_redirects=_MAX_REDIRECTS, trust_env=False
+        verify=contexts[""],
+        mounts={f"https://{host}": httpx.AsyncHTTPTransport(verify=contexts[host]) for host in hosts},
+        timeout=_TIMEOUT,
+        follow_redirects=True,
+        max_redirects=_MAX_REDIRECTS,
+        trust_env=False,
     ) as http:
         yield http
 
@@ -75,6 +88,9 @@ class Exchange:
                         raise refused(self.endpoint, response.status_code, what)
             except httpx.TooManyRedirects as error:
                 raise unreachable(self.endpoint, f"more than {_MAX_REDIRECTS} redirects") from error
+            except ssl.SSLError as error:
+                # What a registry has against our certificate comes after the handshake, past the client's own errors.
+                raise unreachable(self.endpoint, f"TLS: {error.reason or error}") from error
             await self._access.answer(challenge)
 
 

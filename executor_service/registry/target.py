@@ -10,6 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -43,12 +44,14 @@ class _LostError(Exception):
 class RegistryTargets:
     """`OpenTarget` over HTTP. Remembers which repository got a blob, so that a further one can have it from there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, certificates: Path | None = None) -> None:
+        """`certificates`: the directory of those for registries."""
+        self._certificates = certificates
         self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     @asynccontextmanager
     async def __call__(self, endpoint: Endpoint) -> AsyncIterator[RegistryTarget]:
-        async with open_http() as http:
+        async with open_http([endpoint], certificates=self._certificates) as http:
             yield RegistryTarget(Exchange(http, endpoint), self._holders)
 
 
