@@ -1,12 +1,12 @@
-"""Messages of `slipway.executor.v1` to the executor's own words and back: specifications are those of
-`executor_service.spec_conversion`, and no other module knows both."""
+"""Messages of `slipway.executor.v1` to the executor's own words and back. Specifications, streams, files, images and
+networks have modules of their own; no other module knows both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from slipway.executor.v1 import container_spec_pb2, image_store_service_pb2, node_service_pb2, runtime_service_pb2
+from slipway.executor.v1 import container_spec_pb2, node_service_pb2, runtime_service_pb2
 
 from executor_service.container import EndpointSpec
 from executor_service.health import HealthStatus
@@ -29,16 +29,10 @@ from executor_service.logs.reader import LogQuery
 from executor_service.logs.record import LogRecord, Stream
 from executor_service.network.sandbox import Endpoint
 from executor_service.operations.container_list import NodeSnapshot
-from executor_service.operations.image_pull import WantedImage
-from executor_service.operations.image_push import ImagePush
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.ports import BoundPort, PortProtocol
 from executor_service.records import ContainerRecord, Phase
-from executor_service.registry import source as registry
 from executor_service.stats import ContainerStats, ProcessInfo
-from executor_service.storage.image_save import SavedImage, SavedName
-from executor_service.storage.images import Image, PulledImage
-from executor_service.storage.layer_progress import LayerPhase, LayerProgress
 from executor_service.user_mapping import UserMapping
 
 _PHASES = {
@@ -58,16 +52,6 @@ _PROTOCOLS = {
     PortProtocol.TCP: container_spec_pb2.PORT_PROTOCOL_TCP,
     PortProtocol.UDP: container_spec_pb2.PORT_PROTOCOL_UDP,
     PortProtocol.SCTP: container_spec_pb2.PORT_PROTOCOL_SCTP,
-}
-_LAYER_PHASES = {
-    LayerPhase.WAITING: image_store_service_pb2.LAYER_PHASE_WAITING,
-    LayerPhase.DOWNLOADING: image_store_service_pb2.LAYER_PHASE_DOWNLOADING,
-    LayerPhase.UNPACKING: image_store_service_pb2.LAYER_PHASE_UNPACKING,
-    LayerPhase.EXISTS: image_store_service_pb2.LAYER_PHASE_EXISTS,
-    LayerPhase.DONE: image_store_service_pb2.LAYER_PHASE_DONE,
-    LayerPhase.PACKING: image_store_service_pb2.LAYER_PHASE_PACKING,
-    LayerPhase.UPLOADING: image_store_service_pb2.LAYER_PHASE_UPLOADING,
-    LayerPhase.MOUNTED: image_store_service_pb2.LAYER_PHASE_MOUNTED,
 }
 _STREAMS = {
     Stream.STDOUT: runtime_service_pb2.LOG_STREAM_STDOUT,
@@ -279,83 +263,6 @@ def log_records_to_proto(records: Iterable[LogRecord]) -> runtime_service_pb2.Re
         for record in records
     )
     return runtime_service_pb2.ReadLogsResponse(lines=lines)
-
-
-def image_to_proto(image: Image) -> image_store_service_pb2.StoredImage:
-    return image_store_service_pb2.StoredImage(
-        id=image.id,
-        config=image.config,
-        layers=image.layers,
-        size=image.size,
-        names=image.names,
-        layer_sizes=image.layer_sizes,
-    )
-
-
-def saved_image_from_proto(message: image_store_service_pb2.SavedImage) -> SavedImage:
-    return SavedImage(
-        image_id=message.image_id,
-        names=tuple(
-            SavedName(repository=name.repository, tag=name.tag, canonical=name.canonical) for name in message.names
-        ),
-    )
-
-
-def wanted_image_from_proto(message: image_store_service_pb2.PullImageRequest) -> WantedImage:
-    return WantedImage(
-        endpoints=tuple(_endpoint_from_proto(each) for each in message.endpoints),
-        reference=message.reference,
-        platform=registry.Platform(
-            os=message.platform.os, architecture=message.platform.architecture, variant=message.platform.variant
-        ),
-        name=message.name,
-    )
-
-
-def _endpoint_from_proto(message: image_store_service_pb2.RegistryEndpoint) -> registry.Endpoint:
-    shown = message.credentials
-    return registry.Endpoint(
-        host=message.host,
-        repository=message.repository,
-        plain_http=message.plain_http,
-        credentials=registry.Credentials(
-            username=shown.username,
-            password=shown.password,
-            identity_token=shown.identity_token,
-            registry_token=shown.registry_token,
-        ),
-    )
-
-
-def pull_answer_to_proto(answer: LayerProgress | PulledImage) -> image_store_service_pb2.PullImageResponse:
-    if isinstance(answer, PulledImage):
-        pulled = image_store_service_pb2.PulledImage(
-            image=image_to_proto(answer.image), digest=answer.digest, index_digest=answer.index_digest
-        )
-        return image_store_service_pb2.PullImageResponse(image=pulled)
-    return image_store_service_pb2.PullImageResponse(progress=_progress_to_proto(answer))
-
-
-def push_from_proto(message: image_store_service_pb2.PushImageRequest) -> ImagePush:
-    return ImagePush(endpoint=_endpoint_from_proto(message.endpoint), image_id=message.image_id, tag=message.tag)
-
-
-def push_answer_to_proto(answer: LayerProgress | str) -> image_store_service_pb2.PushImageResponse:
-    """A text is the manifest's digest."""
-    if isinstance(answer, str):
-        pushed = image_store_service_pb2.PushedImage(digest=answer)
-        return image_store_service_pb2.PushImageResponse(image=pushed)
-    return image_store_service_pb2.PushImageResponse(progress=_progress_to_proto(answer))
-
-
-def _progress_to_proto(progress: LayerProgress) -> image_store_service_pb2.LayerProgress:
-    return image_store_service_pb2.LayerProgress(
-        digest=progress.digest,
-        phase=_LAYER_PHASES[progress.phase],
-        done=progress.done,
-        total=progress.total,
-        retries=progress.retries,
-    )
 
 
 def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:

@@ -12,7 +12,8 @@ from slipway.executor.v1 import image_store_service_pb2 as pb
 from slipway.executor.v1 import image_store_service_pb2_grpc
 
 from common.errors import InvalidArgument, Violation
-from executor_service.conversion import (
+from executor_service.host_errors import host_errors
+from executor_service.image_conversion import (
     image_to_proto,
     pull_answer_to_proto,
     push_answer_to_proto,
@@ -20,7 +21,6 @@ from executor_service.conversion import (
     saved_image_from_proto,
     wanted_image_from_proto,
 )
-from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.container_commit import Commit, container_commit
 from executor_service.operations.image_pull import check_wanted_image, image_pull

@@ -10,7 +10,6 @@ import asyncio
 import builtins
 import hashlib
 import itertools
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,6 +36,7 @@ from executor_service.storage.image_config import (
     host_architecture,
     parse_config,
 )
+from executor_service.storage.image_record import image_from_json, image_to_json
 from executor_service.storage.images import Image, ImageStore, PulledImage
 from executor_service.storage.init_layer import init_layer_name
 from executor_service.storage.layer_progress import Report
@@ -274,7 +274,7 @@ class LocalImages:
 
     async def _keep(self, image: Image) -> None:
         self._hold(image)
-        await finish(lambda: write_durably(self._path(image.id), _to_json(image)))
+        await finish(lambda: write_durably(self._path(image.id), image_to_json(image)))
         self._images[image.id] = image
 
     async def _restore(self, image_id: str, before: Image | None) -> None:
@@ -304,7 +304,7 @@ class LocalImages:
                 continue
             image_id = f"sha256:{path.stem}"
             try:
-                image = _from_json(image_id, path.read_bytes())
+                image = image_from_json(image_id, path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.error("broken image record skipped", path=str(path), error=str(error))
                 self._layers.hold_all(image_id)
@@ -314,35 +314,6 @@ class LocalImages:
                 _log.error("image without all of its layers skipped; load it again", image=image.id, missing=missing)
                 continue
             self._images[image.id] = replace(image, layer_sizes=self._layer_sizes(image.layers))
-
-
-def _to_json(image: Image) -> bytes:
-    record = {
-        "config": image.config.decode(),
-        "layers": image.layers,
-        "size": image.size,
-        "created_at": image.created_at,
-        "names": image.names,
-    }
-    return json.dumps(record, ensure_ascii=False).encode()
-
-
-def _from_json(image_id: str, data: bytes) -> Image:
-    record = json.loads(data)
-    config = record["config"].encode()
-    if f"sha256:{hashlib.sha256(config).hexdigest()}" != image_id:
-        raise ValueError("the config's digest is not the record's name")
-    layers = tuple(str(layer) for layer in record["layers"])
-    if not all(DIGEST.fullmatch(layer) for layer in layers):
-        raise ValueError("a layer is not named by its digest")
-    return Image(
-        id=image_id,
-        config=config,
-        layers=layers,
-        size=int(record["size"]),
-        created_at=str(record["created_at"]),
-        names=tuple(str(name) for name in record["names"]),
-    )
 
 
 _: type[ImageStore] = LocalImages

@@ -54,7 +54,7 @@ async def prune(engine: Slipway, *, dangling: bool | None = None) -> pb.PruneIma
 
 def layers(engine: Slipway) -> set[str]:
     """Directories of the node: what is really there."""
-    return {path.name for path in Path(f"/var/lib/slipway-{engine.instance}").glob("**/layers/*")}
+    return {path.name for path in Path(f"/var/lib/slipway-{engine.instance}/storage/layers").iterdir()}
 
 
 async def save(engine: Slipway, *images: str) -> bytes:
