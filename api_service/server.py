@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -91,8 +92,17 @@ async def serve(
         yield
     finally:
         await checks.enter_graceful_shutdown()
-        long_calls.end()
-        await server.stop(grace)
+        await stop(server, long_calls, grace=grace)
+
+
+async def stop(server: grpc.aio.Server, long_calls: LongCalls, *, grace: float) -> None:
+    """End the long calls, and give the others the rest of `grace` seconds.
+
+    In this order: a server that stops closes a connection with its last call, and a client that is then still reading
+    loses what is under way to it, the status too. One without calls it closes when the client has read everything."""
+    began = asyncio.get_running_loop().time()
+    await long_calls.end(timeout=grace)
+    await server.stop(max(0.0, began + grace - asyncio.get_running_loop().time()))
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

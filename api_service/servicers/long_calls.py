@@ -17,7 +17,8 @@ class LongCalls:
     """Interrupts them only where they wait for the engine: gRPC loses a call that is interrupted while it sends."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
         self._ending = False
 
     @contextmanager
@@ -27,7 +28,9 @@ class LongCalls:
             raise _stopping()
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._calls.add(task)  # gRPC's own: it is done when the status is on its way
+        task.add_done_callback(self._calls.discard)
+        self._waiting.add(task)
         try:
             yield
         except asyncio.CancelledError as error:
@@ -36,7 +39,7 @@ class LongCalls:
             task.uncancel()
             raise _stopping() from error
         finally:
-            self._tasks.discard(task)
+            self._waiting.discard(task)
 
     @asynccontextmanager
     async def stream(self, responses: AsyncGenerator[_Response]) -> AsyncIterator[AsyncIterator[_Response]]:
@@ -53,10 +56,13 @@ class LongCalls:
                     return
             yield response
 
-    def end(self) -> None:
+    async def end(self, *, timeout: float) -> None:
+        """Return when each has sent its status, or after so many seconds."""
         self._ending = True
-        for task in self._tasks:
+        for task in self._waiting:
             task.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=timeout)
 
 
 def _stopping() -> Unavailable:

@@ -154,7 +154,7 @@ async def test_a_service_that_stops_waits_for_nobody(api: Api) -> None:
     answers = servicer.AttachContainer(silent(), cast("Context", None))
     answer = asyncio.ensure_future(anext(answers))
     await asked.wait()
-    long_calls.end()
+    await long_calls.end(timeout=PATIENCE)
     with pytest.raises(Unavailable) as raised:
         await answer
     assert raised.value.reason == "STOPPING"

@@ -13,6 +13,7 @@ import pytest
 from slipway.v1 import system_service_pb2 as pb2
 from slipway.v1 import system_service_pb2_grpc as pb2_grpc
 
+from api_service.server import stop
 from api_service.servicers.call import Context, send_headers
 from api_service.servicers.long_calls import LongCalls
 from common.errors import Unavailable
@@ -68,8 +69,7 @@ async def test_the_status_reaches_a_client_that_reads_slowly(tmp_path: Path) -> 
             servicer.made.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(servicer.made.wait(), 0.2)
-        long_calls.end()
-        stopped = asyncio.ensure_future(server.stop(30))
+        stopped = asyncio.ensure_future(stop(server, long_calls, grace=30))
         refusal = await refused(_all_of(stream))
         await stopped
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
@@ -82,7 +82,7 @@ async def _all_of(stream: Any) -> None:
 
 async def test_nothing_is_waited_for_once_the_service_stops() -> None:
     long_calls = LongCalls()
-    long_calls.end()
+    await long_calls.end(timeout=0)
     with pytest.raises(Unavailable), long_calls.waiting():
         raise AssertionError("it waits")
 
