@@ -27,6 +27,7 @@ from api_service.records.network_repository import NetworkRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
+from api_service.store.claims import Claims, run_claimed
 from api_service.store.store import Store
 from common.request_rules import RequestRules
 
@@ -47,9 +48,10 @@ class Plan:
 
 @asynccontextmanager
 async def open_engine(
-    store: Store, plan: Plan, rules: RequestRules, *, clock: Callable[[], int] = time.time_ns
+    store: Store, claims: Claims, plan: Plan, rules: RequestRules, *, clock: Callable[[], int] = time.time_ns
 ) -> AsyncIterator[Engine]:
-    """The engine over a store that is open, following its node. It serves reads whether or not the node is there."""
+    """The engine over a store that is open, following its node unless another replica does. It serves reads whether or
+    not the node is there."""
     async with AsyncExitStack() as stack:
         events = EventLog(store, limit=plan.max_events)
         containers = ContainerRepository(store, events)
@@ -88,7 +90,8 @@ async def open_engine(
         observer.on_ended = lambda record: auto_remove(engine, record)
         stack.push_async_callback(_end, asyncio.create_task(events.trim_forever(), name="trim events"))
         stack.push_async_callback(_end, asyncio.create_task(execs.forget_old_forever(), name="forget execs"))
-        stack.push_async_callback(_end, asyncio.create_task(follower.follow_forever(), name=f"follow {plan.node}"))
+        following = run_claimed(claims, f"journal/{plan.node}", follower.follow_forever)
+        stack.push_async_callback(_end, asyncio.create_task(following, name=f"follow {plan.node}"))
         yield engine
 
 

@@ -12,6 +12,7 @@ import structlog
 from api_service.composition import Plan, open_engine
 from api_service.config import Settings
 from api_service.server import request_rules, serve
+from api_service.store.claims import LocalClaims
 from api_service.store.sqlite_store import SqliteStore
 
 _log = structlog.get_logger(__name__)
@@ -32,7 +33,7 @@ async def run_service(settings: Settings) -> None:
     )
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
-        engine = await stack.enter_async_context(open_engine(store, plan, rules))
+        engine = await stack.enter_async_context(open_engine(store, LocalClaims(), plan, rules))
         await stack.enter_async_context(
             serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls)
         )
