@@ -17,6 +17,9 @@ from executor_service.cdi.files import DIRECTORIES
 from executor_service.journal import DEFAULT_RETENTION
 from executor_service.network.config import BridgeConfig
 from executor_service.paths import Paths
+from executor_service.storage.content import ContentLimits
+from executor_service.storage.image_caps import ImageCaps
+from executor_service.storage.node import StorageLimits
 
 
 def _absolute(path: Path) -> Path:
@@ -76,6 +79,9 @@ class Settings(ServiceSettings):
     registry_certificates: AbsolutePath = Field(
         Path("/etc/slipway/certs.d"), description="certificates for registries, HOST[:PORT]/*.crt, *.cert and *.key"
     )
+    image_max_bytes: Annotated[int, Field(ge=1)] = Field(64 << 30, description="of one image, unpacked")
+    image_max_entries: Annotated[int, Field(ge=1)] = Field(4_000_000, description="files and the like in one image")
+    disk_reserve: Annotated[int, Field(ge=0)] = Field(64 << 20, description="bytes of the disk that images leave free")
     journal_retention: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
         DEFAULT_RETENTION, description="journal entries kept"
     )
@@ -83,6 +89,13 @@ class Settings(ServiceSettings):
     @property
     def paths(self) -> Paths:
         return Paths(root=self.root_dir, run=self.run_dir)
+
+    @property
+    def storage_limits(self) -> StorageLimits:
+        return StorageLimits(
+            content=ContentLimits(reserve=self.disk_reserve),
+            image=ImageCaps(unpacked=self.image_max_bytes, entries=self.image_max_entries),
+        )
 
     @property
     def bridge_config(self) -> BridgeConfig:

@@ -59,7 +59,7 @@ async def open_seams(
     async with (
         mapped_storage(mapping, storage=paths.storage, run=paths.mapped) as mapped,
         Database(paths.database, schema=SCHEMA) as database,
-        open_storage(paths.storage, mapped=mapped, roots=paths.roots) as storage,
+        open_storage(paths.storage, limits=settings.storage_limits, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
         Sandboxes(bridge, database, mapping) as network,
         watch_table(bridge.table, network.networks.restore_rules),

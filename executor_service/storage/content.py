@@ -32,6 +32,7 @@ from executor_service.storage.threads import finish
 
 _BATCH = 1 << 19  # bytes written by one visit to a thread
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_SPARE_INODES = 1024
 _SWEEP = 3600.0  # seconds between two looks for what is too old
 
 
@@ -107,7 +108,14 @@ class ContentStore:
         return await finish(lambda: sum(max(0, size - self._here(name)) for name, size in wanted.items()))
 
     async def require(self, size: int) -> None:
-        """Raises ResourceExhausted when the disk has no room for `size` bytes more."""
+        """What interrupted pulls have left goes, the oldest first, when the disk has no room for `size` bytes more.
+        Raises ResourceExhausted when it has none then."""
+        for name in await finish(self._by_age):
+            if await finish(lambda: has_room(self._blobs, size + self._limits.reserve)):
+                return
+            if not self._busy.is_held(name):
+                async with self._busy.hold(name):
+                    await finish(lambda name=name: self._delete(name))  # type: ignore[misc]  # bound now
         await finish(lambda: require_room(self._blobs, size + self._limits.reserve))
 
     def check_room(self) -> None:
@@ -176,8 +184,13 @@ class ContentStore:
 
     def _old(self) -> set[str]:
         before = time.time() - self._limits.keep
-        found = (path for directory in (self._partials, self._blobs) for path in directory.iterdir())
-        return {path.name for path in found if _modified(path) < before}
+        return {path.name for path in self._all() if _modified(path) < before}
+
+    def _by_age(self) -> list[str]:
+        return [path.name for path in sorted(self._all(), key=_modified)]
+
+    def _all(self) -> list[Path]:
+        return [path for directory in (self._partials, self._blobs) for path in directory.iterdir()]
 
 
 class _Partial:
@@ -278,13 +291,28 @@ async def read_small(source: ImageSource, descriptor: Descriptor, *, limit: int)
     return bytes(data)
 
 
+def has_room(directory: Path, size: int) -> bool:
+    """Blocks."""
+    try:
+        require_room(directory, size)
+    except ResourceExhausted:
+        return False
+    return True
+
+
 def require_room(directory: Path, size: int) -> None:
-    """Raises ResourceExhausted when the file system has less than `size` bytes free; blocks."""
+    """Raises ResourceExhausted when the file system has less than `size` bytes free, or next to no inodes; blocks."""
     facts = os.statvfs(directory)
     if (free := facts.f_bavail * facts.f_frsize) < size:
         raise ResourceExhausted(
             f"image: {size >> 20} MiB are needed below {str(directory)!r}, {free >> 20} MiB are free; remove images or "
             "containers, or enlarge the disk",
+            reason="DISK_FULL",
+        )
+    if facts.f_files and facts.f_favail < _SPARE_INODES:  # some file systems have no fixed number, and say 0
+        raise ResourceExhausted(
+            f"image: the file system below {str(directory)!r} has {facts.f_favail} inodes left; remove images or "
+            "containers, or make it anew with more of them",
             reason="DISK_FULL",
         )
 

@@ -32,11 +32,12 @@ _CAPABILITY_SIZES = frozenset({12, 20, 24})  # struct vfs_cap_data of revisions 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filtered:
-    """What passed: `size` bytes of file content, the directories to be made opaque (b"" is the layer's root), each
-    directory's time (seconds, nanoseconds), whether the archive had its end mark, and whether a file came more than
-    once, so that the content of the first is gone."""
+    """What passed: `size` bytes of file content, `entries` (headers counted), the directories to be made opaque (b"" is
+    the layer's root), each directory's time (seconds, nanoseconds), whether the archive had its end mark, and whether a
+    file came more than once, so that the content of the first is gone."""
 
     size: int
+    entries: int
     opaque: frozenset[bytes]
     times: Mapping[bytes, tuple[int, int]]
     ended: bool
@@ -76,6 +77,7 @@ class LayerFilter:
         self._sink(tar_writer.END)
         return Filtered(
             size=self._size,
+            entries=self._reader.entries,
             opaque=frozenset(self._opaque),
             times=self._times,
             ended=self._reader.ended,

@@ -8,30 +8,35 @@ from dataclasses import dataclass, replace
 from common.errors import InvalidArgument, ResourceExhausted
 from executor_service.registry.source import Descriptor, ImageSource, Retry
 from executor_service.storage.content import ContentStore
+from executor_service.storage.image_caps import ImageCaps, image_too_large
 from executor_service.storage.layer_progress import LayerPhase, LayerProgress, Report
 from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.unpack import Blob, Unpacker
 from executor_service.tasks import together
 
+_KEPT = frozenset({"DISK_FULL", ResourceExhausted.default_reason})  # a blob is still good when there was no room for it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullLimits:
-    """Bytes: of one compressed layer, of all of an image, and of all its layers unpacked."""
+    """Bytes of one compressed layer, and of all of an image."""
 
     layer: int = 16 << 30
     image: int = 32 << 30
-    unpacked: int = 64 << 30
 
 
 class LayerPuller:
     """Brings layers into the layer store, each once, whoever wants it."""
 
-    def __init__(self, *, layers: LayerStore, unpacker: Unpacker, content: ContentStore, limits: PullLimits) -> None:
+    def __init__(
+        self, *, layers: LayerStore, unpacker: Unpacker, content: ContentStore, limits: PullLimits, caps: ImageCaps
+    ) -> None:
         self._layers = layers
         self._unpacker = unpacker
         self._content = content
         self._limits = limits
+        self._caps = caps
 
     async def pull(self, source: ImageSource, wanted: Mapping[str, Descriptor], report: Report) -> None:
         """All layers of one image, by diff id; the caller holds them. The first failure stops the others.
@@ -44,18 +49,22 @@ class LayerPuller:
         # No layer is smaller unpacked than it was compressed; by how much it is larger, nobody says beforehand.
         unpacked = sum(descriptor.size for descriptor in missing)
         await self._content.require(await self._content.missing(missing) + unpacked)
-        await together(*(self._take(source, diff_id, each, report) for diff_id, each in wanted.items()))
-        if sum(self._layers.size(layer_name(diff_id)) for diff_id in wanted) > self._limits.unpacked:
-            raise _too_large("its unpacked layers", self._limits.unpacked)
+
+        async def take(diff_id: str, descriptor: Descriptor) -> None:
+            await self._take(source, diff_id, descriptor, report)
+            self._caps.check(self._layers, wanted)
+
+        await together(*(take(diff_id, each) for diff_id, each in wanted.items()))
 
     def _check(self, wanted: Mapping[str, Descriptor]) -> None:
         for descriptor in wanted.values():
             if descriptor.size < 0:
                 raise corrupt_image(f"manifest: the layer {descriptor.digest} has a size of {descriptor.size} bytes")
             if descriptor.size > self._limits.layer:
-                raise _too_large(f"its layer {descriptor.digest}", self._limits.layer)
-        if sum(descriptor.size for descriptor in wanted.values()) > self._limits.image:
-            raise _too_large("the image", self._limits.image)
+                what = f"its layer {descriptor.digest} has {descriptor.size} bytes"
+                raise image_too_large(what, f"{self._limits.layer} for one layer")
+        if (size := sum(descriptor.size for descriptor in wanted.values())) > self._limits.image:
+            raise image_too_large(f"it has {size} bytes", str(self._limits.image))
 
     async def _take(self, source: ImageSource, diff_id: str, descriptor: Descriptor, report: Report) -> None:
         name = layer_name(diff_id)
@@ -66,8 +75,9 @@ class LayerPuller:
                 return
             try:
                 await self._make(source, diff_id, descriptor, watch)
-            except InvalidArgument:
-                await self._content.discard([descriptor.digest])
+            except (InvalidArgument, ResourceExhausted) as error:
+                if error.reason not in _KEPT:
+                    await self._content.discard([descriptor.digest])
                 raise
         watch.enter(LayerPhase.DONE)
 
@@ -82,7 +92,7 @@ class LayerPuller:
                 raise corrupt_image(
                     f"layer {descriptor.digest}: its diff id is {unpacked.diff_id}, the image's config says {diff_id}"
                 )
-            await self._layers.publish(staged, layer_name(diff_id), size=unpacked.size, tar_size=unpacked.tar_size)
+            await self._layers.publish(staged, layer_name(diff_id), unpacked.facts)
 
 
 class _Watch:
@@ -107,9 +117,3 @@ class _Watch:
     def _say(self, progress: LayerProgress) -> None:
         self._now = progress
         self._report(progress)
-
-
-def _too_large(what: str, limit: int) -> ResourceExhausted:
-    return ResourceExhausted(
-        f"image: {what} has more than {limit} bytes, the limit of this node", reason="IMAGE_TOO_LARGE"
-    )

@@ -14,6 +14,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,27 @@ TAR_RECORD = "tar.zst"  # in a staged directory, beside `fs`
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFacts:
+    """What `layer.json` says: `size` bytes of file content and `entries`, headers counted, as its tar had them, and
+    `tar_size`, the bytes of that tar; None when it cannot be made again."""
+
+    size: int = 0
+    entries: int = 0
+    tar_size: int | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> LayerFacts:
+        """Raises OSError, ValueError, KeyError, TypeError."""
+        known = json.loads(path.read_bytes())
+        tar_size = known.get("tar_size")
+        return cls(
+            size=int(known["size"]),
+            entries=int(known.get("entries", 0)),  # older executors did not count them
+            tar_size=tar_size if isinstance(tar_size, int) else None,
+        )
+
+
 class LayerStore:
     """Layers by name, counted by their holders. Use as an async context manager; `collect` once all holders spoke."""
 
@@ -39,8 +61,7 @@ class LayerStore:
         self._trash = trash
         self._holders: dict[str, frozenset[str]] = {}
         self._holders_of_all: set[str] = set()
-        self._sizes: dict[str, int] = {}
-        self._tar_sizes: dict[str, int] = {}
+        self._known: dict[str, LayerFacts] = {}
         self._made = KeyedLocks()
         self._collecting = asyncio.Lock()
 
@@ -60,7 +81,11 @@ class LayerStore:
 
     def size(self, name: str) -> int:
         """Bytes of file content in the layer, as its tar had them."""
-        return self._sizes[name]
+        return self._known[name].size
+
+    def entries(self, name: str) -> int:
+        """Of its tar, headers counted; 0 when nobody counted them."""
+        return self._known[name].entries
 
     def record(self, name: str) -> Path:
         """What `recorded_tar` needs besides the tree."""
@@ -68,10 +93,10 @@ class LayerStore:
 
     def tar_size(self, name: str) -> int | None:
         """Bytes of the tar it came as; None when it cannot be made again."""
-        return self._tar_sizes.get(name)
+        return self._known[name].tar_size
 
     def names(self) -> frozenset[str]:
-        return frozenset(self._sizes)
+        return frozenset(self._known)
 
     def hold(self, owner: str, names: Iterable[str]) -> None:
         """Keep `names` as long as `owner` holds them; they need not be here yet. Replaces what it held before."""
@@ -89,11 +114,11 @@ class LayerStore:
     @asynccontextmanager
     async def making(self, name: str) -> AsyncIterator[bool]:
         """Within the block the caller alone may make the layer `name`; yields whether it is missing."""
-        if name in self._sizes:
+        if name in self._known:
             yield False
             return
         async with self._made.hold(name):
-            yield name not in self._sizes
+            yield name not in self._known
 
     @asynccontextmanager
     async def staged(self) -> AsyncIterator[Path]:
@@ -106,11 +131,10 @@ class LayerStore:
             await finish(lambda: self._trash.throw(path))
             self._trash.empty_soon()
 
-    async def publish(self, staged: Path, name: str, *, size: int, tar_size: int | None = None) -> None:
-        """Give a staged tree its name. The caller holds `name`, and is within `making(name)`."""
-        await finish(lambda: self._publish(staged, self._layers / name, size, tar_size))
-        self._sizes[name] = size
-        self._note_tar(name, tar_size)
+    async def publish(self, staged: Path, name: str, facts: LayerFacts) -> None:
+        """Give a staged tree its name. The caller holds `name`, and is within `making(name)`.""" ""
+        await finish(lambda: self._publish(staged, self._layers / name, facts))
+        self._known[name] = facts
 
     async def collect(self) -> None:
         """Drop every layer that nobody holds, unless somebody holds all. Deleting goes on in the background."""
@@ -118,29 +142,23 @@ class LayerStore:
             return
         async with self._collecting:
             held = frozenset[str]().union(*self._holders.values())
-            unheld = [name for name in self._sizes if name not in held]
+            unheld = [name for name in self._known if name not in held]
             for name in unheld:
                 # Forgotten before it is gone: whoever wants it from here on makes it anew, under `making`.
-                del self._sizes[name]
+                del self._known[name]
             for name in unheld:
                 async with self._made.hold(name):
                     await self._drop(name)
         self._trash.empty_soon()
 
     async def _drop(self, name: str) -> None:
-        if name in self._sizes:
+        if name in self._known:
             return  # made again meanwhile
         path = self._layers / name
         await finish(lambda: self._trash.throw(path))
 
-    def _note_tar(self, name: str, size: int | None) -> None:
-        if size is None:
-            self._tar_sizes.pop(name, None)
-        else:
-            self._tar_sizes[name] = size
-
-    def _publish(self, staged: Path, path: Path, size: int, tar_size: int | None) -> None:
-        write_synced(staged / "layer.json", json.dumps({"size": size, "tar_size": tar_size}).encode())
+    def _publish(self, staged: Path, path: Path, facts: LayerFacts) -> None:
+        write_synced(staged / "layer.json", json.dumps(asdict(facts)).encode())
         self._trash.throw(path)  # what a collection that was cut short has left there
         publish_tree(staged, path)
 
@@ -151,10 +169,7 @@ class LayerStore:
             self._trash.throw(leftover)
         for path in self._layers.iterdir():
             try:
-                known = json.loads((path / "layer.json").read_bytes())
-                self._sizes[path.name] = int(known["size"])
-                if isinstance(tar_size := known.get("tar_size"), int):
-                    self._tar_sizes[path.name] = tar_size
+                self._known[path.name] = LayerFacts.read(path / "layer.json")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 # Without its record nothing says that the tree is whole; the next load makes it again.
                 _log.error("broken layer dropped", layer=path.name, error=str(error))

@@ -27,6 +27,7 @@ from executor_service.storage.archive import Archive
 from executor_service.storage.content import ContentStore, read_small
 from executor_service.storage.durable import private_directory, sync_directory, write_durably
 from executor_service.storage.image_archive import ArchivedImage, images_in
+from executor_service.storage.image_caps import ImageCaps
 from executor_service.storage.image_config import (
     DIGEST,
     MAX_JSON,
@@ -47,7 +48,7 @@ from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image, disk_errors
 from executor_service.storage.spool import size_of, spooled
 from executor_service.storage.threads import finish
-from executor_service.storage.unpack import Blob, Unpacker
+from executor_service.storage.unpack import Blob, Unpacked, Unpacker
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +74,7 @@ class LocalImages:
         content: ContentStore,
         puller: LayerPuller,
         limits: ArchiveLimits,
+        caps: ImageCaps,
         architecture: str | None = None,
     ) -> None:
         self._records = root / "images"
@@ -82,6 +84,7 @@ class LocalImages:
         self._content = content
         self._puller = puller
         self._limits = limits
+        self._caps = caps
         self._architecture = architecture or host_architecture()
         self._images: dict[str, Image] = {}
         self._takings = itertools.count()
@@ -151,14 +154,15 @@ class LocalImages:
             async with self._spooled(archive) as file, self._taking() as owner, self._layers.staged() as staged:
                 self._layers.hold(owner, map(layer_name, layers))
                 blob = Blob(file=file, offset=0, size=size_of(file))
-                unpacked = await self._unpacker.unpack(blob, staged / "fs", record=staged / TAR_RECORD)
+                unpacked = await self._unpack(blob, staged)
                 if not unpacked.ended:
                     raise corrupt_image("archive: the root filesystem's tar has no end mark; it was cut short")
                 name = layer_name(unpacked.diff_id)
                 self._layers.hold(owner, [name])
                 async with self._layers.making(name) as missing:
                     if missing:
-                        await self._layers.publish(staged, name, size=unpacked.size, tar_size=unpacked.tar_size)
+                        await self._layers.publish(staged, name, unpacked.facts)
+                self._caps.check(self._layers, [*layers, unpacked.diff_id])
                 parsed = parse_config(describe(unpacked.diff_id), architecture=self._architecture)
                 (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
                 return image
@@ -218,7 +222,12 @@ class LocalImages:
 
     @asynccontextmanager
     async def _spooled(self, archive: AsyncIterator[bytes]) -> AsyncIterator[BinaryIO]:
-        async with spooled(archive, directory=self._staging, max_bytes=self._limits.archive_bytes) as file:
+        async with spooled(
+            archive,
+            directory=self._staging,
+            max_bytes=self._limits.archive_bytes,
+            room=self._content.check_room,
+        ) as file:
             yield file
 
     @asynccontextmanager
@@ -240,10 +249,16 @@ class LocalImages:
                 if not missing:
                     continue
                 async with self._layers.staged() as staged:
-                    unpacked = await self._unpacker.unpack(blob, staged / "fs", record=staged / TAR_RECORD)
+                    unpacked = await self._unpack(blob, staged)
                     if unpacked.diff_id != diff_id:
                         raise corrupt_image(f"layer: its diff id is {unpacked.diff_id}, the config says {diff_id}")
-                    await self._layers.publish(staged, name, size=unpacked.size, tar_size=unpacked.tar_size)
+                    await self._layers.publish(staged, name, unpacked.facts)
+            self._caps.check(self._layers, image.config.diff_ids)
+
+    async def _unpack(self, blob: Blob, staged: Path) -> Unpacked:
+        return await self._unpacker.unpack(
+            blob, staged / "fs", record=staged / TAR_RECORD, room=self._content.check_room
+        )
 
     def _image(self, image: ArchivedImage) -> Image:
         return Image(

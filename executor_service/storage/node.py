@@ -12,6 +12,7 @@ from pathlib import Path
 from common.errors import FailedPrecondition
 from executor_service.storage.content import ContentLimits, ContentStore
 from executor_service.storage.durable import private_directory
+from executor_service.storage.image_caps import ImageCaps
 from executor_service.storage.images import ImageStore
 from executor_service.storage.layer_pull import LayerPuller, PullLimits
 from executor_service.storage.layers import LayerStore
@@ -30,6 +31,7 @@ class StorageLimits:
     unpack: UnpackLimits = field(default_factory=UnpackLimits)
     content: ContentLimits = field(default_factory=ContentLimits)
     pull: PullLimits = field(default_factory=PullLimits)
+    image: ImageCaps = field(default_factory=ImageCaps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +90,11 @@ async def _opened(
             layers=layers,
             unpacker=unpacker,
             content=content,
-            puller=LayerPuller(layers=layers, unpacker=unpacker, content=content, limits=limits.pull),
+            puller=LayerPuller(
+                layers=layers, unpacker=unpacker, content=content, limits=limits.pull, caps=limits.image
+            ),
             limits=limits.archive,
+            caps=limits.image,
         ) as images,
         OverlaySnapshots(root, images=images, layers=layers, trash=trash, mapped=mapped, roots=roots) as snapshots,
     ):

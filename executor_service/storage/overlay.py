@@ -26,7 +26,7 @@ from executor_service.storage.image_config import DIGEST
 from executor_service.storage.images import ImageStore
 from executor_service.storage.init_layer import init_layer_name, make_init_layer, unsafe_directories
 from executor_service.storage.keyed_locks import KeyedLocks
-from executor_service.storage.layers import LayerStore, layer_name
+from executor_service.storage.layers import LayerFacts, LayerStore, layer_name
 from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.mapped_trees import MappedTrees, check_passable, let_pass
 from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all, visible
@@ -236,7 +236,7 @@ class OverlaySnapshots:
                 async with self._layers.staged() as staged:
                     lower = [self._layers.tree(name) for name in image]
                     await finish(lambda: make_init_layer(staged, lower))
-                    await self._layers.publish(staged, init, size=0)
+                    await self._layers.publish(staged, init, LayerFacts())
 
     def _make(self, container_id: str, record: _Record) -> None:
         staged = self._staging / secrets.token_hex(8)

@@ -17,16 +17,19 @@ _BATCH = 1 << 20  # bytes written by one visit to a thread
 
 
 @asynccontextmanager
-async def spooled(archive: AsyncIterator[bytes], *, directory: Path, max_bytes: int) -> AsyncIterator[BinaryIO]:
+async def spooled(
+    archive: AsyncIterator[bytes], *, directory: Path, max_bytes: int, room: Callable[[], None] = lambda: None
+) -> AsyncIterator[BinaryIO]:
     """The whole archive, an outer gzip or zstd removed, as a seekable file below `directory`.
 
-    Raises ResourceExhausted beyond `max_bytes` (as it came, and unpacked) and InvalidArgument when it is empty.
+    Raises ResourceExhausted beyond `max_bytes` (as it came, and unpacked), InvalidArgument when it is empty, and what
+    `room`, called in a thread before each write, raises.
     """
     with disk_errors("archive: it cannot be kept while it is read"):
         received = await finish(lambda: unnamed_file(directory))
         try:
-            await _receive(archive, received, max_bytes)
-            plain = await finish(lambda: _plain(received, directory, max_bytes))
+            await _receive(archive, received, max_bytes, room)
+            plain = await finish(lambda: _plain(received, directory, max_bytes, room))
         except BaseException:
             received.close()
             raise
@@ -41,7 +44,7 @@ def size_of(file: BinaryIO) -> int:
     return file.seek(0, 2)
 
 
-async def _receive(archive: AsyncIterator[bytes], file: BinaryIO, max_bytes: int) -> None:
+async def _receive(archive: AsyncIterator[bytes], file: BinaryIO, max_bytes: int, room: Callable[[], None]) -> None:
     batch = bytearray()
     total = 0
     async for piece in archive:
@@ -50,18 +53,22 @@ async def _receive(archive: AsyncIterator[bytes], file: BinaryIO, max_bytes: int
             raise _too_large(max_bytes)
         batch += piece
         if len(batch) >= _BATCH:
-            await finish(_writer(file, bytes(batch)))
+            await finish(_writer(file, bytes(batch), room))
             batch.clear()
-    await finish(_writer(file, bytes(batch)))
+    await finish(_writer(file, bytes(batch), room))
     if not total:
         raise corrupt_image("archive: it is empty")
 
 
-def _writer(file: BinaryIO, data: bytes) -> Callable[[], int]:
-    return lambda: file.write(data)
+def _writer(file: BinaryIO, data: bytes, room: Callable[[], None]) -> Callable[[], None]:
+    def write() -> None:
+        room()
+        file.write(data)
+
+    return write
 
 
-def _plain(received: BinaryIO, directory: Path, max_bytes: int) -> BinaryIO:
+def _plain(received: BinaryIO, directory: Path, max_bytes: int, room: Callable[[], None]) -> BinaryIO:
     received.flush()
     window = Window(received, offset=0, size=size_of(received))
     if not window.is_packed:
@@ -72,6 +79,7 @@ def _plain(received: BinaryIO, directory: Path, max_bytes: int) -> BinaryIO:
             while data := stream.read(_BATCH):
                 if plain.tell() + len(data) > max_bytes:
                     raise _too_large(max_bytes)
+                room()
                 plain.write(data)
             plain.flush()
         except BaseException:

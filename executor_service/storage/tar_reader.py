@@ -2,7 +2,8 @@
 
 Python's `tarfile` guesses where this refuses, and spends more on an entry. What an ambiguous header means is what Go's
 archive/tar says, because that is what writes and reads images everywhere else. Sources: tar(5), POSIX pax, GNU tar
-manual "Basic Tar Format". Raises InvalidArgument (CORRUPT_IMAGE) for everything malformed.
+manual "Basic Tar Format". Raises InvalidArgument (CORRUPT_IMAGE) for everything malformed, ResourceExhausted for
+more entries than allowed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from common.errors import ResourceExhausted
 from executor_service.storage.refusals import corrupt_image, shown
 
 BLOCK = 512
@@ -87,6 +89,11 @@ class TarReader:
         self._max_entries = max_entries
         self.ended = False
 
+    @property
+    def entries(self) -> int:
+        """How many headers were read, those of extended headers counted."""
+        return self._max_entries - self._headers_left
+
     def __iter__(self) -> Iterator[Entry]:
         meta = _Meta()
         while (block := self._next_header()) is not None:
@@ -127,7 +134,9 @@ class TarReader:
             raise corrupt_image("tar: truncated within a header")
         self._headers_left -= 1
         if self._headers_left < 0:
-            raise corrupt_image(f"tar: more than {self._max_entries} entries, the limit for one archive")
+            raise ResourceExhausted(
+                f"tar: more than {self._max_entries} entries, the limit for one archive", reason="TOO_MANY_ENTRIES"
+            )
         _check_sum(block)
         return block
 

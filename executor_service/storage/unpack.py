@@ -24,6 +24,7 @@ from common.errors import Internal, ResourceExhausted
 from executor_service.run import Completed, run
 from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from executor_service.storage.layer_filter import Filtered, LayerFilter
+from executor_service.storage.layers import LayerFacts
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import HashingSource, Window, decompressed
 from executor_service.storage.tar_record import TarRecorder
@@ -60,12 +61,11 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked:
-    """`diff_id` is the digest of the tar, `size` the bytes of its files, `tar_size` its own, `ended` whether it had its
-    end mark."""
+    """`diff_id` is the digest of the tar, `facts` what the layer store keeps of it, `ended` whether it had its end
+    mark."""
 
     diff_id: str
-    size: int
-    tar_size: int
+    facts: LayerFacts
     ended: bool
 
 
@@ -90,7 +90,7 @@ class Unpacker:
         self._pool.shutdown(wait=False)
 
     async def unpack(
-        self, blob: Blob, directory: Path, *, record: Path, room: Callable[[], None] | None = None
+        self, blob: Blob, directory: Path, *, record: Path, room: Callable[[], None] = lambda: None
     ) -> Unpacked:
         """Unpack `blob` into the empty `directory`, and write to `record` what `recorded_tar` needs to make its tar
         again. On any error both are to be thrown away.
@@ -131,13 +131,12 @@ class Unpacker:
             os.close(read_end)
 
     def _filter(
-        self, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: Callable[[], None] | None
+        self, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: Callable[[], None]
     ) -> tuple[Unpacked, Filtered]:
         def check() -> None:
             if stop.is_set():
                 raise _Stopped
-            if room is not None:
-                room()
+            room()
 
         algorithm, _, stated = (blob.digest or "").partition(":")
         window = Window(blob.file, offset=blob.offset, size=blob.size, algorithm=algorithm or None)
@@ -153,7 +152,11 @@ class Unpacker:
                 raise corrupt_image(f"layer: the blob {blob.digest} has the digest {algorithm}:{actual}")
         if filtered.overwritten:
             self._record_whole(blob, record, check)
-        unpacked = Unpacked(diff_id=diff_id, size=filtered.size, tar_size=source.size, ended=filtered.ended)
+        unpacked = Unpacked(
+            diff_id=diff_id,
+            facts=LayerFacts(size=filtered.size, entries=filtered.entries, tar_size=source.size),
+            ended=filtered.ended,
+        )
         return unpacked, filtered
 
     def _record_whole(self, blob: Blob, record: Path, check: Callable[[], None]) -> None:

@@ -13,12 +13,14 @@ import zstandard
 from common.errors import InvalidArgument, ResourceExhausted, Unavailable
 from executor_service.registry.source import Descriptor, Platform
 from executor_service.storage.content import ContentLimits, ContentStore
+from executor_service.storage.image_caps import ImageCaps
 from executor_service.storage.images import Image
 from executor_service.storage.layer_progress import LayerPhase, LayerProgress
 from executor_service.storage.layer_pull import PullLimits
 from executor_service.storage.node import Storage, StorageLimits, open_storage
+from executor_service.storage.unpack import UnpackLimits
 from tests.fixtures.image_source import MemorySource, gzipped
-from tests.fixtures.images import BuiltImage, digest, directory, hardlink, member, symlink, tar
+from tests.fixtures.images import BuiltImage, digest, directory, docker_archive, hardlink, member, stream, symlink, tar
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="unpacks layers with their owners: needs root")
 
@@ -147,12 +149,32 @@ async def test_layer_that_is_not_the_configs_is_refused(tmp_path: Path) -> None:
 
 
 async def test_caps_and_the_disk(tmp_path: Path) -> None:
-    for limits in (PullLimits(layer=1000), PullLimits(image=1000), PullLimits(unpacked=1000)):
-        async with open_storage(tmp_path, limits=StorageLimits(pull=limits)) as storage:
+    for limits in (
+        StorageLimits(pull=PullLimits(layer=1000)),
+        StorageLimits(pull=PullLimits(image=1000)),
+        StorageLimits(image=ImageCaps(unpacked=1000)),
+        StorageLimits(image=ImageCaps(entries=9)),  # of ten, and no layer has more than four
+        StorageLimits(unpack=UnpackLimits(entries=2)),
+    ):
+        async with open_storage(tmp_path, limits=limits) as storage:
             with pytest.raises(ResourceExhausted) as refused:
                 await pull(storage, MemorySource(IMAGE))
-            assert refused.value.reason == "IMAGE_TOO_LARGE"
+            assert refused.value.reason in ("IMAGE_TOO_LARGE", "TOO_MANY_ENTRIES")
+            if limits.pull == PullLimits():
+                with pytest.raises(ResourceExhausted):
+                    await storage.images.load(stream(docker_archive(IMAGE)))
             assert await storage.images.list() == []
+            await storage.trash.emptied()
+            assert [*(tmp_path / "layers").iterdir(), *(tmp_path / "staging").iterdir()] == []
+    async with open_storage(tmp_path, limits=StorageLimits(image=ImageCaps(entries=10))) as storage:
+        await pull(storage, MemorySource(IMAGE))
+        # Known of layers that are here, over a restart too.
+    async with open_storage(tmp_path, limits=StorageLimits(image=ImageCaps(entries=9))) as storage:
+        with pytest.raises(ResourceExhausted, match="entries"):
+            await pull(storage, MemorySource(IMAGE))
+
+
+async def test_the_disk(tmp_path: Path) -> None:
     source = MemorySource(IMAGE)
     source.layers = [
         Descriptor(media_type="", digest=each.digest, size=10 << 30 if at == 1 else each.size)
