@@ -19,10 +19,11 @@ from executor_service.network.sandbox import Sandbox
 class ContainerNames(Protocol):
     """Names on user-defined networks. Nothing of it is durable: a new executor is told of every running container."""
 
-    async def follow(self, spec: ContainerSpec, sandbox: Sandbox) -> None:
+    async def follow(self, spec: ContainerSpec, sandbox: Sandbox, *, owner: ContainerSpec | None = None) -> None:
         """The container runs in that sandbox: from the next query on it is called what its endpoints say, and what is
-        asked there is answered. To be repeated when either changes. Costs nothing on the default network alone. Raises
-        OSError."""
+        asked there is answered. To be repeated when either changes. `owner`: whose servers are asked when nobody
+        answers there yet, for a container that shares the sandbox of one that does not run. Costs nothing on the
+        default network alone. Raises OSError."""
 
     async def forget(self, container_id: str) -> None:
         """It has ended. Idempotent."""
@@ -37,7 +38,7 @@ class EmbeddedNames:
         self._namespaces: dict[str, str] = {}  # by member; the path of a pin is never used twice
         self._registered: dict[str, set[str]] = {}  # networks, by container
 
-    async def follow(self, spec: ContainerSpec, sandbox: Sandbox) -> None:
+    async def follow(self, spec: ContainerSpec, sandbox: Sandbox, *, owner: ContainerSpec | None = None) -> None:
         namespace = sandbox.netns_path
         if spec.network_mode is NetworkMode.BRIDGE:
             self._register(spec, sandbox)
@@ -46,7 +47,8 @@ class EmbeddedNames:
         self._namespaces[spec.id] = namespace
         # Whoever shares a sandbox has no settings of its own, but may be all that is left in it.
         if spec.network_mode is NetworkMode.BRIDGE or not self._server.serves(namespace):
-            await self._server.serve(namespace, namespace=namespace, resolving=self._resolving(spec, sandbox))
+            resolving = self._resolving(owner or spec, sandbox)
+            await self._server.serve(namespace, namespace=namespace, resolving=resolving)
 
     async def forget(self, container_id: str) -> None:
         for network_id in self._registered.pop(container_id, set()):

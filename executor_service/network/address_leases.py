@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 
 from common.errors import AlreadyExists, InvalidArgument, ResourceExhausted, Violation
-from executor_service.network.ipam import next_free
+from executor_service.network import freed_addresses
+from executor_service.network.ipam import AddressPool, next_free
 from executor_service.network.network import Network, Subnet
 
 
@@ -20,10 +22,12 @@ def leased_address(
     subnet: Subnet | None,
     *,
     endpoint: str,
+    container: str | None,
     wanted: str,
     version: int,
 ) -> str:
-    """The endpoint's address of one family from now on, empty when the network has no `subnet` of it. Raises
+    """The endpoint's address of one family from now on, empty when the network has no `subnet` of it: the `wanted` one,
+    the one that its container had last, or the next. Without a `container`, none that was just freed. Raises
     ResourceExhausted, AlreadyExists for a `wanted` address that is leased, InvalidArgument for one that the network
     does not have."""
     field = f"ipv{version}_address"
@@ -33,7 +37,18 @@ def leased_address(
         return ""
     if wanted:
         return _lease_fixed(connection, network, subnet, endpoint=endpoint, wanted=wanted, field=field)
-    return _lease_next(connection, network, subnet, endpoint=endpoint)
+    own = freed_addresses.own(connection, network.id, container) if container is not None else ()
+    for packed in own:
+        # One outside the range was asked for once, and is not now.
+        if len(packed) == subnet.pool.size and subnet.pool.first <= int.from_bytes(packed, "big") <= subnet.pool.last:
+            return _lease(connection, network, packed, endpoint)
+    return _lease_next(connection, network, subnet, endpoint=endpoint, spared=container is None)
+
+
+def _lease(connection: sqlite3.Connection, network: Network, packed: bytes, endpoint: str) -> str:
+    freed_addresses.take(connection, network.id, packed)
+    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
+    return str(ip_address(packed))
 
 
 def _lease_fixed(
@@ -65,25 +80,21 @@ def _lease_fixed(
             reason="ADDRESS_IN_USE",
             metadata={"network": network.name, "holder": row[0] or ""},
         )
-    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
-    return str(address)
+    return _lease(connection, network, packed, endpoint)
 
 
-def _lease_next(connection: sqlite3.Connection, network: Network, subnet: Subnet, *, endpoint: str) -> str:
+def _lease_next(
+    connection: sqlite3.Connection, network: Network, subnet: Subnet, *, endpoint: str, spared: bool
+) -> str:
+    """`spared`: what was just freed stays so even when nothing else is free."""
     pool, version = subnet.pool, subnet.subnet.version
     cursor = connection.execute(
         "SELECT address FROM network_cursors WHERE network = ? AND version = ?", (network.id, version)
     ).fetchone()
-
-    def taken_from(low: int) -> Iterator[int]:
-        statement = "SELECT address FROM network_leases WHERE network = ? AND address BETWEEN ? AND ? ORDER BY address"
-        for (address,) in connection.execute(statement, (network.id, pool.pack(low), pool.pack(pool.last))):
-            # Blobs compare byte by byte, so the other family's addresses fall in between.
-            if len(address) == subnet.subnet.max_prefixlen // 8:
-                yield int.from_bytes(address, "big")
-
     after = None if cursor is None else int.from_bytes(cursor[0], "big")
-    free = next_free(pool, after=after, taken_from=taken_from)
+    free = next_free(pool, after=after, taken_from=partial(_not_to_be_given, connection, network, pool))
+    if free is None and not spared:
+        free = freed_addresses.longest_free(connection, network.id, pool)
     if free is None:
         raise ResourceExhausted(
             f"network '{network.name}': no address of {subnet.ip_range} is free, all {pool.capacity} are leased; "
@@ -92,9 +103,24 @@ def _lease_next(connection: sqlite3.Connection, network: Network, subnet: Subnet
             metadata={"network": network.name, "subnet": str(subnet.subnet), "leased": str(pool.capacity)},
         )
     packed = pool.pack(free)
-    connection.execute("INSERT INTO network_leases VALUES (?, ?, ?)", (network.id, packed, endpoint))
     connection.execute("INSERT OR REPLACE INTO network_cursors VALUES (?, ?, ?)", (network.id, version, packed))
-    return str(ip_address(packed))
+    return _lease(connection, network, packed, endpoint)
+
+
+def _not_to_be_given(connection: sqlite3.Connection, network: Network, pool: AddressPool, low: int) -> Iterator[int]:
+    """What is leased, or was a moment ago, from `low` on, in order."""
+    statement = (
+        "SELECT address FROM network_leases WHERE network = :network AND address BETWEEN :low AND :last "
+        "UNION ALL "
+        "SELECT address FROM network_freed_addresses WHERE network = :network AND address BETWEEN :low AND :last "
+        "AND freed BETWEEN :since AND :now ORDER BY address"
+    )
+    since, now = freed_addresses.quarantine()
+    bounds = {"network": network.id, "low": pool.pack(low), "last": pool.pack(pool.last), "since": since, "now": now}
+    for (address,) in connection.execute(statement, bounds):
+        # Blobs compare byte by byte, so the other family's addresses fall in between.
+        if len(address) == pool.size:
+            yield int.from_bytes(address, "big")
 
 
 def _unfit(field: str, description: str) -> InvalidArgument:

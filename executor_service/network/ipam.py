@@ -34,9 +34,14 @@ class AddressPool:
     def capacity(self) -> int:
         return self.last - self.first + 1 - sum(self.first <= address <= self.last for address in self.reserved)
 
+    @property
+    def size(self) -> int:
+        """Bytes of an address."""
+        return self.subnet.max_prefixlen // 8
+
     def pack(self, address: int) -> bytes:
         """Big-endian bytes, which sort as the addresses do."""
-        return address.to_bytes(self.subnet.max_prefixlen // 8, "big")
+        return address.to_bytes(self.size, "big")
 
     def gives(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether a container may ask for it: any of the subnet that is nobody's."""

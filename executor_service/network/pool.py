@@ -52,6 +52,10 @@ class SandboxPool:
             self._filled.clear()
         return self._ready.popleft() if self._ready else None
 
+    def put_back(self, record: SandboxRecord) -> None:
+        """One that was taken and is still as it was."""
+        self._ready.appendleft(record)
+
     def drain(self) -> set[str]:
         """Take them all; returns their tokens."""
         tokens = {record.token for record in self._ready}

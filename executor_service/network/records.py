@@ -14,11 +14,14 @@ from functools import partial
 from pydantic import TypeAdapter
 
 from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.network import freed_addresses
 from executor_service.network.address_leases import leased_address
 from executor_service.network.mac import checked_mac, random_mac
 from executor_service.network.network import Network
 
-SCHEMA = """
+SCHEMA = (
+    freed_addresses.SCHEMA
+    + """
 CREATE TABLE IF NOT EXISTS networks (
     id TEXT PRIMARY KEY,
     network TEXT NOT NULL        -- JSON, as it stands
@@ -59,6 +62,7 @@ CREATE TABLE IF NOT EXISTS network_cursors (
     PRIMARY KEY (network, version)
 ) WITHOUT ROWID;
 """
+)
 
 _NETWORK = TypeAdapter(Network)
 
@@ -109,6 +113,7 @@ def insert_network(connection: sqlite3.Connection, network: Network) -> None:
 def delete_network(connection: sqlite3.Connection, network_id: str) -> None:
     connection.execute("DELETE FROM networks WHERE id = ?", (network_id,))
     connection.execute("DELETE FROM network_cursors WHERE network = ?", (network_id,))
+    freed_addresses.forget_network(connection, network_id)
 
 
 def users(connection: sqlite3.Connection, network_id: str) -> list[str]:
@@ -156,7 +161,11 @@ def give(connection: sqlite3.Connection, *, token: str, sandbox_id: str) -> None
 
 def delete(connection: sqlite3.Connection, tokens: Iterable[str]) -> None:
     """Remove the sandboxes and free their addresses."""
-    connection.executemany("DELETE FROM network_sandboxes WHERE token = ?", [(token,) for token in tokens])
+    for token in tokens:
+        endpoints = connection.execute("SELECT token FROM network_endpoints WHERE sandbox = ?", (token,)).fetchall()
+        for (endpoint,) in endpoints:
+            freed_addresses.free(connection, endpoint)
+        connection.execute("DELETE FROM network_sandboxes WHERE token = ?", (token,))
 
 
 def add_member(connection: sqlite3.Connection, *, token: str, member: str) -> None:
@@ -187,20 +196,23 @@ def members(connection: sqlite3.Connection, token: str) -> list[str]:
 def add_endpoint(
     connection: sqlite3.Connection, record: SandboxRecord, *, token: str, spec: EndpointSpec, network: Network
 ) -> SandboxRecord:
-    """The sandbox with an endpoint more, on the first free interface, its addresses leased. Raises ResourceExhausted,
-    AlreadyExists for a fixed address that is leased, InvalidArgument for one that the network does not have."""
+    """The sandbox with an endpoint more, on the first free interface, its addresses leased: those that its container
+    had there last, as far as they are free. Raises ResourceExhausted, AlreadyExists for a fixed address that is leased,
+    InvalidArgument for one that the network does not have."""
+    container = record.sandbox_id
+    own_mac = freed_addresses.own_mac(connection, network.id, container) if container is not None else ""
     endpoint = EndpointRecord(
         token=token,
         network_id=network.id,
         interface=_free_interface({one.interface for one in record.endpoints}),
-        mac_address=checked_mac(spec.mac_address) or random_mac(),
+        mac_address=checked_mac(spec.mac_address) or own_mac or random_mac(),
         gateway_priority=spec.gateway_priority,
     )
     connection.execute(
         "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, '', '', ?)",
         (token, record.token, network.id, endpoint.interface, endpoint.mac_address, endpoint.gateway_priority),
     )
-    lease = partial(leased_address, connection, network, endpoint=token)
+    lease = partial(leased_address, connection, network, endpoint=token, container=container)
     endpoint = replace(
         endpoint,
         ipv4_address=lease(network.ipv4, wanted=spec.ipv4_address, version=4),
@@ -216,6 +228,7 @@ def add_endpoint(
 
 def delete_endpoint(connection: sqlite3.Connection, token: str) -> None:
     """Remove the endpoint and free its addresses."""
+    freed_addresses.free(connection, token)
     connection.execute("DELETE FROM network_endpoints WHERE token = ?", (token,))
 
 

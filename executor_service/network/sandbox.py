@@ -54,16 +54,21 @@ class SandboxNetwork(Protocol):
         owner: Owner | None = None,
     ) -> Sandbox:
         """Make the namespace and wire it, or go on with the one that a member has kept, attached to what is asked for
-        now. `owner`: the user namespace that a new one belongs to, None for the node's. Idempotent. Undoes itself whole
-        on error and cancel. Raises ResourceExhausted when no address is free, AlreadyExists when a fixed one is taken,
-        FailedPrecondition when a network cannot be had."""
+        now. The container has the addresses and hardware addresses of its last sandbox, as far as nothing else is asked
+        for and nobody was given them meanwhile. `owner`: the user namespace that a new one belongs to, None for the
+        node's. Idempotent. Undoes itself whole on error and cancel. Raises ResourceExhausted when no address is free,
+        AlreadyExists when a fixed one is taken, FailedPrecondition when a network cannot be had."""
 
     async def join(self, member: str, sandbox_id: str) -> Sandbox:
         """Make the container a member of another one's sandbox. Idempotent. Raises FailedPrecondition when there is
         none."""
 
     async def leave(self, member: str) -> None:
-        """The container has ended. The last member's end frees the namespace, interfaces and addresses. Idempotent."""
+        """The container has ended. The last member's end frees the namespace, interfaces and addresses: for others
+        after a while, for the container itself at once. Idempotent."""
+
+    async def forget(self, container_id: str) -> None:
+        """The container is removed: the addresses that it had are kept for it no longer. Idempotent."""
 
     async def connect(self, sandbox_id: str, endpoint: EndpointSpec) -> Sandbox:
         """Attach a sandbox that stands to one more network. Idempotent. Undoes itself; raises as `create` does."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from common.errors import FailedPrecondition
 from executor_service.container import EndpointSpec
-from executor_service.network import records
+from executor_service.network import freed_addresses, records
 from executor_service.network.network import Network
 from executor_service.network.records import SandboxRecord
 
@@ -35,8 +35,8 @@ class SandboxClaims:
         endpoints: Sequence[EndpointSpec],
         ready: SandboxRecord | None,
     ) -> SandboxRecord:
-        """The sandbox's record if it stands already, else the ready one made its own, else a new one. Raises
-        FailedPrecondition for one that stands with another mode."""
+        """The sandbox's record if it stands already, else the ready one made its own, unless there are addresses that
+        it had before, else a new one. Raises FailedPrecondition for one that stands with another mode."""
         assert wanted.sandbox_id is not None
         existing = records.find(connection, wanted.sandbox_id)
         if existing is not None and self.exists(existing):
@@ -46,7 +46,7 @@ class SandboxClaims:
             if existing is not None:
                 # Left by a crash before its pin. Its token is not used again: the old interface may still be dying.
                 records.delete(connection, {existing.token})
-            if ready is not None and self.exists(ready):
+            if ready is not None and self.exists(ready) and not _has_been_there(connection, wanted, endpoints):
                 records.give(connection, token=ready.token, sandbox_id=wanted.sandbox_id)
                 record = replace(ready, sandbox_id=wanted.sandbox_id)
             else:
@@ -77,6 +77,11 @@ class SandboxClaims:
             )
         records.add_member(connection, token=record.token, member=member)
         return record
+
+
+def _has_been_there(connection: sqlite3.Connection, wanted: SandboxRecord, endpoints: Sequence[EndpointSpec]) -> bool:
+    assert wanted.sandbox_id is not None
+    return any(freed_addresses.own(connection, spec.network_id, wanted.sandbox_id) for spec in endpoints)
 
 
 def leave(connection: sqlite3.Connection, member: str, token: str) -> bool:

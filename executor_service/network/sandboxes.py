@@ -16,7 +16,7 @@ import structlog
 from common.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, SlipwayError
 from common.sqlite import Database
 from executor_service.container import EndpointSpec, NetworkMode
-from executor_service.network import records
+from executor_service.network import freed_addresses, records
 from executor_service.network.config import BridgeConfig
 from executor_service.network.mac import checked_mac
 from executor_service.network.network import DEFAULT_NETWORK
@@ -79,10 +79,12 @@ class Sandboxes:
             wanted = SandboxRecord(token=new_token(), sandbox_id=sandbox_id, mode=mode)
             fits = tuple(endpoints) == (_PLAIN,) and owner == self._prepared_for
             ready = self._pool.take() if fits else None
-            undo.push_async_callback(self._discard, {wanted.token} | ({ready.token} if ready else set()))
+            taken = {wanted.token} | ({ready.token} if ready else set())
+            undo.push_async_callback(self._discard, taken)
             record = await self._claimed(wanted, endpoints, ready)
             if ready is not None and record.token != ready.token:
-                await self._discard({ready.token})
+                taken.discard(ready.token)
+                await self._return(ready)
             if record.token == wanted.token:
                 await self._kernel.wire(record, owner)
             elif record != replace(ready or wanted, sandbox_id=sandbox_id):
@@ -103,6 +105,9 @@ class Sandboxes:
             abandoned = await to_the_end(self._database.write(partial(leave, member=member, token=record.token)))
             if abandoned:
                 await self._discard({record.token})
+
+    async def forget(self, container_id: str) -> None:
+        await self._database.write(partial(freed_addresses.disown, container=container_id))
 
     async def connect(self, sandbox_id: str, endpoint: EndpointSpec) -> Sandbox:
         checked_mac(endpoint.mac_address)
@@ -210,6 +215,13 @@ class Sandboxes:
             await self._kernel.wire(record, self._prepared_for)
             undo.pop_all()
             return record
+
+    async def _return(self, ready: SandboxRecord) -> None:
+        """What was taken and is not needed."""
+        if self._kernel.exists(ready):
+            self._pool.put_back(ready)
+        else:
+            await self._discard({ready.token})
 
     async def _standing(self, sandbox_id: str) -> SandboxRecord:
         record = await self._database.read(partial(records.find, sandbox_id=sandbox_id))

@@ -37,4 +37,5 @@ async def remove_locked(node: Node, container_id: str) -> None:
         await node.seams.snapshots.remove(container_id)
         await node.seams.bundles.remove_files(container_id)
         await node.seams.ports.forget(container_id)
+        await node.seams.network.forget(container_id)
     await node.records.delete(container_id)

@@ -95,8 +95,9 @@ async def _answer_names(node: Node, running: Iterable[ContainerRecord]) -> None:
         sandbox = sandboxes.get(spec.network_container or spec.id)
         if sandbox is None:
             continue
+        owner = node.records.find(spec.network_container) if spec.network_container else None
         try:
-            await node.seams.names.follow(spec, sandbox)
+            await node.seams.names.follow(spec, sandbox, owner=owner.spec if owner is not None else None)
         except OSError as error:
             _log.error("names are not answered", container=spec.id, error=str(error))
 

@@ -182,3 +182,24 @@ async def test_a_rename_and_a_killed_executor_change_no_answer_but_the_name(engi
     assert await asking.answers("renamed.app") == [ipv4]
     await engine.remove(sidecar)
     await engine.remove(web)
+
+
+async def test_who_is_left_in_a_sandbox_asks_its_owners_servers_also_of_a_new_executor(
+    engine: Slipway, inside: ExitStack
+) -> None:
+    owner = await run(engine, "owner", "app", dns=[SERVER])
+    sidecar = await engine.run("sleep", "300", network_mode="container:owner")
+    asking = await client(engine, sidecar, inside)
+    await engine.kill(owner)
+    await engine.wait(owner)
+    await engine.executor.kill()
+    await engine.executor.start()
+    await engine.node_back()
+    command("ip", "address", "add", f"{SERVER}/32", "dev", "lo")
+    try:
+        async with upstream(SERVER, known("192.0.2.1")):
+            assert await asking.answers("example.com") == ["192.0.2.1"]
+    finally:
+        command("ip", "address", "delete", f"{SERVER}/32", "dev", "lo")
+    for container in (sidecar, owner):
+        await engine.remove(container)

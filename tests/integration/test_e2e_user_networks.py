@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import network_service_pb2 as network_pb
+from slipway.v1 import system_service_pb2 as system_pb
 
 from tests.fixtures.slipway import Slipway, installed
 
@@ -135,19 +139,80 @@ async def test_connecting_what_runs_and_what_a_killed_executor_finds_again(engin
     await remove(engine, "front")
 
 
+async def restarted(engine: Slipway, container: str, *, since: container_pb2.Container) -> container_pb2.Container:
+    """The container when it runs with another process than then; each event is a reason to look again."""
+    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(since=Timestamp(seconds=1)), timeout=30)
+    async for _ in call:
+        found = await engine.inspect(container)
+        if found.state.pid not in {0, since.state.pid}:
+            call.cancel()
+            return found
+    raise AssertionError(await engine.inspect(container))
+
+
+def identity(container: container_pb2.Container) -> set[tuple[str, str, str, str]]:
+    """What neighbours know it by, on each network."""
+    return {
+        (name, settings.ip_address, settings.global_ipv6_address, settings.mac_address)
+        for name, settings in container.network_settings.networks.items()
+    }
+
+
+async def test_who_restarts_is_who_it_was_by_whatever_way(engine: Slipway) -> None:
+    await make(engine, "front")
+    policy = container_pb2.RestartPolicy(name="always")
+    for mode in ("front", "bridge"):
+        web = await engine.run("sleep", "300", network_mode=mode, restart_policy=policy, publish_all_ports=True,
+                               config={"exposed_ports": ["80/tcp"]})  # fmt: skip
+        if mode == "bridge":
+            await connect(engine, "front", web)
+        first = await engine.inspect(web)
+        assert first.network_settings.ports["80/tcp"].bindings
+
+        os.kill(first.state.pid, signal.SIGKILL)  # its policy starts it again
+        by_policy = await restarted(engine, web, since=first)
+        neighbour = await engine.run("sleep", "300", network_mode=mode)  # takes no address that rests
+        await engine.containers.RestartContainer(pb.RestartContainerRequest(container=web, timeout=0), timeout=30)
+        by_client = await engine.inspect(web)
+        await engine.kill(web)
+        await engine.wait(web)
+        await engine.executor.kill()
+        await engine.executor.start()
+        await engine.node_back()
+        await engine.start(web)
+        by_hand = await engine.inspect(web)
+
+        for later in (by_policy, by_client, by_hand):
+            assert identity(later) == identity(first)
+            assert later.network_settings.ports == first.network_settings.ports
+            assert later.network_settings.sandbox_key != first.network_settings.sandbox_key, "nothing of the run before"
+        assert await reaches(engine, "front", by_hand.network_settings.networks["front"].ip_address)
+        for container in (web, neighbour):
+            await engine.remove(container)
+    await remove(engine, "front")
+
+
 async def test_a_sidecar_keeps_the_network_while_its_owner_restarts(engine: Slipway) -> None:
     await make(engine, "front")
-    owner = await engine.run("sleep", "300", name="owner", network_mode="front")
+    policy = container_pb2.RestartPolicy(name="always")
+    owner = await engine.run("sleep", "300", name="owner", network_mode="front", restart_policy=policy)
     before = await endpoint(engine, "owner", "front")
     sidecar = await engine.run("sleep", "300", name="sidecar", network_mode="container:owner")
     assert (await engine.inspect("sidecar")).network_settings.sandbox_id == owner
 
+    first = await engine.inspect("owner")
+
+    os.kill(first.state.pid, signal.SIGKILL)
+    by_policy = await restarted(engine, "owner", since=first)
+    await engine.containers.RestartContainer(pb.RestartContainerRequest(container="owner", timeout=0), timeout=30)
+    by_client = await engine.inspect("owner")
     await engine.kill("owner")
     await engine.wait("owner")
     assert await reaches(engine, "front", before.ip_address)
     await engine.start("owner")
-    after = await endpoint(engine, "owner", "front")
-    assert (after.ip_address, after.mac_address) == (before.ip_address, before.mac_address)
+    for later in (by_policy, by_client, await engine.inspect("owner")):
+        assert identity(later) == identity(first)
+        assert later.network_settings.sandbox_key == first.network_settings.sandbox_key
     said = await engine.output("sh", "-c", "ip -o -4 a; cat /etc/hosts", network_mode="container:owner")
     assert said.count(before.ip_address) >= 2
     for container in (sidecar, owner):

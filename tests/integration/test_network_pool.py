@@ -89,6 +89,20 @@ async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: Sandboxe
     assert await _prepared(database) == prepared
 
 
+async def test_who_comes_back_has_its_own_address_and_leaves_the_prepared_ones(
+    network: Sandboxes, database: Database
+) -> None:
+    first = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+    await network.leave("one")
+    await _filled(network)
+    prepared = await _prepared(database)
+    again = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+    assert again.endpoints == first.endpoints
+    assert again.netns_path != first.netns_path
+    await _filled(network)
+    assert await _prepared(database) == prepared
+
+
 async def test_a_prepared_sandbox_that_vanished_is_replaced_by_a_fresh_one(
     network: Sandboxes, database: Database, tmp_path: Path
 ) -> None:

@@ -188,9 +188,9 @@ async def test_connecting_and_disconnecting_one_that_runs(network: Sandboxes) ->
         await network.disconnect("one", FRONT)
         await network.disconnect("one", FRONT)
         assert (default_route(inside), default_route(inside, "-6")) == ("", "")
-        # The lowest free interface is given again, the freed address not at once.
+        # The lowest free interface is given again, and what the container had there.
         again = await network.connect("one", EndpointSpec(network_id=FRONT))
-        assert (again.endpoints[0].interface, again.endpoints[0].ipv4_address) == ("eth0", "10.199.0.3")
+        assert (again.endpoints[0].interface, again.endpoints[0].ipv4_address) == ("eth0", "10.199.0.50")
 
 
 async def test_a_network_in_use_stays(network: Sandboxes) -> None:
@@ -226,6 +226,33 @@ async def test_fixed_addresses(network: Sandboxes) -> None:
     with pytest.raises(InvalidArgument, match="has no IPv6 addresses"):
         await sandbox(network, "late", *on(FRONT, ipv6_address="fd00::5"))
     assert {one.id for one in await network.list()} == {"chosen", "fixed"}
+
+
+async def test_a_freed_address_rests_also_over_a_crash_but_not_for_its_container(
+    network: Sandboxes, database: Database, tmp_path: Path
+) -> None:
+    subnet = SubnetSpec(subnet=IPv4Network("10.77.0.0/24"))
+    await network.networks.create(spec(FRONT, ipv4=subnet))
+    first = await sandbox(network, "one", *on(FRONT, ipv4_address="10.77.0.3"))
+    await sandbox(network, "two", *on(FRONT))
+    await network.leave("one")
+    async with Sandboxes(bridge_config(tmp_path), database) as again:
+        await again.reconcile({"two": on(FRONT)})
+        other = await sandbox(again, "other", *on(FRONT))  # the cursor was just before it
+        assert other.endpoints[0].ipv4_address == "10.77.0.4"
+        one = await sandbox(again, "one", *on(FRONT))
+        assert one.netns_path != first.netns_path
+        assert one.endpoints == first.endpoints, "addresses of both families, and the hardware address"
+        with open_namespace(one.netns_path) as inside:
+            assert first.endpoints[0].mac_address in inside.command("ip", "link", "show", "eth0")
+        assert reaches(other, one, "10.77.0.3")
+        await again.leave("one")
+        asked = await sandbox(again, "asks for it", *on(FRONT, ipv4_address="10.77.0.3"))
+        assert asked.endpoints[0].ipv4_address == "10.77.0.3"
+        assert asked.endpoints[0].mac_address != first.endpoints[0].mac_address
+        late = await sandbox(again, "one", *on(FRONT))
+        assert late.endpoints[0].ipv4_address == "10.77.0.5", "it is somebody else's now"
+        assert late.endpoints[0].ipv6_address == first.endpoints[0].ipv6_address
 
 
 async def test_networks_are_apart_and_so_are_their_gateways(network: Sandboxes) -> None:
