@@ -30,19 +30,21 @@ from api_service.registries.endpoints import Registries
 from api_service.store.claims import Claims, run_claimed
 from api_service.store.store import Store
 from common.request_rules import RequestRules
+from common.tls import TlsSource
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`grace`: seconds that work under way gets to end at a stop."""
+    """`grace`: seconds that work under way gets to end at a stop. `tls`: for executors on other machines."""
 
     node: str
     executor: str
     grace: float = 10.0
     max_events: int = 100_000
     registries: Registries = field(default_factory=Registries)
+    tls: TlsSource | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -57,7 +59,7 @@ async def open_engine(
         containers = ContainerRepository(store, events)
         execs = ExecRepository(store, events, clock=clock)
         observer = Observer(containers, events, execs, clock=clock)
-        executor = await stack.enter_async_context(GrpcExecutor(node=plan.node, address=plan.executor))
+        executor = await stack.enter_async_context(GrpcExecutor(node=plan.node, address=plan.executor, tls=plan.tls))
         jobs = await stack.enter_async_context(Jobs(grace=plan.grace))
 
         def connected() -> None:

@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from api_service.registries.docker_config import DockerConfig
 from api_service.registries.endpoints import Registries
 from api_service.registries.locations import MAX_MIRRORS, parse_location, parse_repository
+from common.addresses import check_address, is_loopback, is_unix
 from common.settings import ServiceSettings, instance_suffix
 
 
@@ -24,11 +25,16 @@ class Settings(ServiceSettings):
     /etc/slipway/api.toml.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SLIPWAY_API_", cli_prog_name="python -m api_service")
+    model_config = SettingsConfigDict(
+        env_prefix="SLIPWAY_API_", cli_prog_name="python -m api_service", cli_implicit_flags=True
+    )
     default_file: ClassVar[Path] = Path("/etc/slipway/api.toml")
 
     listen: list[str] = Field(
         [], description="addresses, host:port or unix:///path; empty: 127.0.0.1:50051 and /run/slipway/api.sock"
+    )
+    insecure_listen: bool = Field(
+        False, description="let TCP addresses that other machines reach do without TLS: whoever reaches them may do all"
     )
     state_dir: Path = Field(Path(), description="where the records are; empty: /var/lib/slipway/api")
     executor: str = Field("", description="the executor's address; empty: unix:///run/slipway/executor.sock")
@@ -92,12 +98,22 @@ class Settings(ServiceSettings):
     @model_validator(mode="after")
     def _known_addresses(self) -> Self:
         for address in (*self.listen, self.executor):
-            path = address.removeprefix("unix://") if address.startswith("unix:") else None
-            if path is not None and not path.startswith("/"):
-                raise ValueError(f"{address!r}: write a unix socket as unix:///absolute/path")
-            if path is None and not address.rpartition(":")[2].isdigit():
-                raise ValueError(f"{address!r}: write an address as host:port or unix:///absolute/path")
+            check_address(address)
+        if self.tls is None:
+            self._refuse_open_addresses()
         return self
+
+    def _refuse_open_addresses(self) -> None:
+        if not is_unix(self.executor):
+            raise ValueError(
+                f"executor {self.executor!r}: executors are dialled with TLS; give tls_cert, tls_key, tls_ca"
+            )
+        for address in self.listen:
+            if not (self.insecure_listen or is_unix(address) or is_loopback(address)):
+                raise ValueError(
+                    f"listen {address!r}: other machines may reach it, so it needs tls_cert, tls_key and tls_ca; "
+                    "--insecure-listen does without, and lets whoever reaches it do everything"
+                )
 
 
 def _own_config() -> Path | None:

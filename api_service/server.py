@@ -35,9 +35,11 @@ from api_service.servicers.long_calls import LongCalls
 from api_service.servicers.network_servicer import NetworkServicer
 from api_service.servicers.system_servicer import SystemServicer
 from api_service.servicers.volume_servicer import VolumeServicer
+from common.callers import Callers
 from common.errors import FailedPrecondition
 from common.interceptor import CallInterceptor
 from common.request_rules import RequestRules
+from common.tls import TlsSource, server_credentials
 
 _MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a chunk of an archive has at most 4 MiB
 _SERVICES = tuple(
@@ -61,13 +63,19 @@ def request_rules() -> RequestRules:
 
 @asynccontextmanager
 async def serve(
-    engine: Engine, rules: RequestRules, addresses: Sequence[str], *, grace: float, max_calls: int
+    engine: Engine,
+    rules: RequestRules,
+    addresses: Sequence[str],
+    *,
+    grace: float,
+    max_calls: int,
+    tls: TlsSource | None = None,
 ) -> AsyncIterator[None]:
-    """Serve until the block ends; calls under way then get `grace` seconds. Raises FailedPrecondition
-    (reason `ADDRESS_IN_USE`) and InvalidArgument for an address that cannot be had."""
+    """Serve until the block ends; calls under way then get `grace` seconds. With `tls` TCP addresses speak it. Raises
+    FailedPrecondition (reason `ADDRESS_IN_USE`) and InvalidArgument for an address that cannot be had."""
     long_calls = LongCalls()
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(rules)],
+        interceptors=[CallInterceptor(rules, Callers(tls) if tls is not None else None)],
         # Without this two services could share a port, each getting some of the calls.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)],
         maximum_concurrent_rpcs=max_calls,
@@ -86,7 +94,7 @@ async def serve(
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     for address in addresses:
-        _listen(server, address)
+        _listen(server, address, tls)
     await server.start()
     try:
         yield
@@ -105,13 +113,16 @@ async def stop(server: grpc.aio.Server, long_calls: LongCalls, *, grace: float) 
     await server.stop(max(0.0, began + grace - asyncio.get_running_loop().time()))
 
 
-def _listen(server: grpc.aio.Server, address: str) -> None:
+def _listen(server: grpc.aio.Server, address: str, tls: TlsSource | None) -> None:
     # A socket's path may be a link to the place where this service may make it: bind(2) does not follow links.
     path = Path(address.removeprefix("unix://")).resolve() if address.startswith("unix:") else None
     if path is not None:
         _refuse_served(path, address)
     try:
-        server.add_insecure_port(f"unix://{path}" if path is not None else address)
+        if tls is not None and path is None:
+            server.add_secure_port(address, server_credentials(tls))
+        else:
+            server.add_insecure_port(f"unix://{path}" if path is not None else address)
     except RuntimeError as error:
         why = "another program may be listening there, or it is not an address of this machine"
         raise FailedPrecondition(

@@ -14,6 +14,7 @@ from api_service.config import Settings
 from api_service.server import request_rules, serve
 from api_service.store.claims import LocalClaims
 from api_service.store.sqlite_store import SqliteStore
+from common.tls import TlsSource
 
 _log = structlog.get_logger(__name__)
 
@@ -24,18 +25,20 @@ async def run_service(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     rules = request_rules()
+    tls = TlsSource(settings.tls) if settings.tls is not None else None
     plan = Plan(
         node=settings.node,
         executor=settings.executor,
         grace=settings.grace,
         max_events=settings.max_events,
         registries=settings.registries,
+        tls=tls,
     )
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
         engine = await stack.enter_async_context(open_engine(store, LocalClaims(), plan, rules))
         await stack.enter_async_context(
-            serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls)
+            serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls, tls=tls)
         )
         _log.info("serving", addresses=settings.listen, node=settings.node, executor=settings.executor)
         await stop.wait()

@@ -1,4 +1,5 @@
-"""The one server interceptor: gives every call an id, checks the request's own rules, and turns errors into statuses.
+"""The one server interceptor: gives every call an id, asks whether the caller may, checks the request's own rules, and
+turns errors into statuses.
 
 An expected error (`SlipwayError`) is answered with its code and details. Anything else is a bug: the log gets the
 traceback under the call's id, the client gets INTERNAL with that id and nothing more.
@@ -7,10 +8,11 @@ traceback under the call's id, the client gets INTERNAL with that id and nothing
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -18,6 +20,7 @@ import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
+from common.callers import Callers
 from common.errors import SlipwayError
 from common.request_rules import RequestRules
 from common.rpc_status import status_of
@@ -29,10 +32,11 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler, unary and streaming. Stateless but for the compiled rules; give the same `rules` to a
-    handler that defers some of them."""
+    handler that defers some of them. `callers`: who may call; None: whoever can connect."""
 
-    def __init__(self, rules: RequestRules | None = None) -> None:
+    def __init__(self, rules: RequestRules | None = None, callers: Callers | None = None) -> None:
         self._rules = rules if rules is not None else RequestRules()
+        self._callers = callers
 
     async def intercept_service(
         self,
@@ -41,7 +45,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith("/slipway."):
+        if handler is None or (self._callers is None and not method.startswith("/slipway.")):
             return handler
         codec = {
             "request_deserializer": handler.request_deserializer,
@@ -59,7 +63,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: _Context) -> Any:
             with _Call(method) as running:
                 try:
-                    return await behavior(self._checked(request), context)
+                    async with self._admitted(method, context):
+                        return await behavior(self._checked(request), context)
                 except Exception as error:
                     await running.abort(context, error)
 
@@ -69,14 +74,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
             with _Call(method) as running:
                 try:
-                    # Closed here and now: a call that was broken off leaves nothing to the garbage collector.
-                    async with aclosing(behavior(self._checked(request), context)) as responses:
-                        async for response in responses:
-                            yield response
+                    async with self._admitted(method, context):
+                        answers = behavior(self._checked(request), context)
+                        if inspect.iscoroutine(answers):  # it writes to the context itself, as Health/Watch does
+                            await answers
+                            return
+                        # Closed here and now: a call that was broken off leaves nothing to the garbage collector.
+                        async with aclosing(answers) as responses:
+                            async for response in responses:
+                                yield response
                 except Exception as error:
                     await running.abort(context, error)
 
         return call
+
+    def _admitted(self, method: str, context: _Context) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._callers is None else self._callers.admitted(method, context)
 
     def _checked(self, request: Any) -> Any:
         if not isinstance(request, Message):
@@ -107,7 +120,7 @@ class _Call:
             self._outcome = "CANCELLED"
         milliseconds = round((time.perf_counter() - self._began) * 1000, 2)
         _log.info("call", method=self._method, outcome=self._outcome, milliseconds=milliseconds)
-        structlog.contextvars.unbind_contextvars("call")
+        structlog.contextvars.unbind_contextvars("call", "caller")
 
     async def abort(self, context: _Context, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):

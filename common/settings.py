@@ -12,8 +12,9 @@ import copy
 import os
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar, cast
+from typing import Annotated, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -21,6 +22,7 @@ from pydantic_settings import (
     CliSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -28,6 +30,15 @@ from common.errors import InvalidArgument
 from common.logging import LogFormat, LogLevel
 
 DEFAULT_INSTANCE = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files: our certificate with those between it and an authority, its key, and the authorities we trust."""
+
+    certificate: Path
+    key: Path
+    authorities: Path
 
 
 class ServiceSettings(BaseSettings):
@@ -44,6 +55,26 @@ class ServiceSettings(BaseSettings):
     grace: Annotated[float, Field(ge=0, le=3600)] = Field(
         10.0, description="seconds that calls under way get to end when the service is stopped"
     )
+
+    tls_cert: Path = Field(
+        Path(), description="our certificate, PEM; with tls_key and tls_ca: TLS on every TCP address"
+    )
+    tls_key: Path = Field(Path(), description="its private key, PEM, readable for this service alone")
+    tls_ca: Path = Field(Path(), description="the authorities whose certificates are trusted, PEM")
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """None: no TLS."""
+        if self.tls_cert == Path():
+            return None
+        return TlsFiles(certificate=self.tls_cert, key=self.tls_key, authorities=self.tls_ca)
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        given = [path != Path() for path in (self.tls_cert, self.tls_key, self.tls_ca)]
+        if any(given) and not all(given):
+            raise ValueError("tls_cert, tls_key and tls_ca belong together: give all of them or none")
+        return self
 
     @classmethod
     def _instance_defaults(cls, instance: str) -> Mapping[str, object]:
@@ -93,6 +124,10 @@ def load_settings(kind: type[SomeSettings], arguments: Sequence[str]) -> SomeSet
             f"{'.'.join(str(part) for part in each['loc']) or 'settings'}: {each['msg']}" for each in error.errors()
         ]
         raise InvalidArgument("; ".join(lines)) from error
+    except SettingsError as error:
+        raise InvalidArgument(
+            f'{error}: write a list as JSON, as \'["one", "two"]\', when an element begins with a bracket'
+        ) from error
 
 
 def _file(kind: type[ServiceSettings], named: Path | None) -> Path | None:

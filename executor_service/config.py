@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common import service_account
+from common.addresses import check_address, is_unix
 from common.settings import ServiceSettings, instance_suffix
 from executor_service.cdi.files import DIRECTORIES
 from executor_service.journal import DEFAULT_RETENTION
@@ -47,8 +48,9 @@ class Settings(ServiceSettings):
 
     root_dir: AbsolutePath = Field(Path("/"), description="images, layers, records, logs")
     run_dir: AbsolutePath = Field(Path("/"), description="what a reboot ends, and the socket")
-    listen: list[Annotated[str, Field(pattern=r"^unix:///.+$")]] = Field(
-        [], description="addresses beside RUN_DIR/executor.sock, unix:///path"
+    listen: list[str] = Field(
+        [],
+        description="addresses beside RUN_DIR/executor.sock: unix:///path, or with tls_cert, tls_key, tls_ca host:port",
     )
     socket_gid: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         service_account.NUMBER, description="the group that may connect"
@@ -115,6 +117,14 @@ class Settings(ServiceSettings):
     @classmethod
     def _instance_defaults(cls, instance: str) -> Mapping[str, object]:
         return instance_defaults(instance)
+
+    @model_validator(mode="after")
+    def _known_addresses(self) -> Self:
+        for address in self.listen:
+            check_address(address)
+            if self.tls is None and not is_unix(address):
+                raise ValueError(f"listen {address!r}: only with TLS; give tls_cert, tls_key and tls_ca")
+        return self
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

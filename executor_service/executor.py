@@ -27,8 +27,11 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 from slipway.executor.v1 import volume_store_service_pb2 as volume_store_pb
 from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_grpc
 
-from common.errors import Unavailable
+from common.addresses import is_unix
+from common.callers import Callers
+from common.errors import FailedPrecondition, Unavailable
 from common.interceptor import CallInterceptor
+from common.tls import TlsSource, server_credentials
 from executor_service.attachments import Attachments
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
@@ -176,14 +179,22 @@ def _prober(paths: Paths, execs: ExecRuntime) -> Prober:
 
 @asynccontextmanager
 async def serving(
-    executor: Executor, *, socket: Path, socket_gid: int, more: Sequence[str] = (), grace: float = 20.0
+    executor: Executor,
+    *,
+    socket: Path,
+    socket_gid: int,
+    more: Sequence[str] = (),
+    tls: TlsSource | None = None,
+    grace: float = 20.0,
 ) -> AsyncIterator[None]:
-    """Serve on the unix socket, which `socket_gid` may connect to, and on `more` addresses (`unix:///path`), while the
-    block runs. Afterwards operations get `grace` seconds to end."""
+    """Serve on the unix socket, which `socket_gid` may connect to, and on `more` addresses (`unix:///path`; `host:port`
+    with `tls`), while the block runs. Afterwards operations get `grace` seconds to end."""
     server = grpc.aio.server(
-        interceptors=[CallInterceptor()],
+        interceptors=[CallInterceptor(callers=Callers(tls) if tls is not None else None)],
         maximum_concurrent_rpcs=_MAX_CALLS,
         options=[
+            # Without this two executors could share a port, each getting some of the calls.
+            ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             # Clients ping a silent stream to see whether we live; less often than this is nobody's business.
@@ -207,11 +218,15 @@ async def serving(
     reflection.enable_server_reflection(
         (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
     )
-    _listen(server, [f"unix://{socket}", *more], gid=socket_gid)
+    for address in (f"unix://{socket}", *more):
+        if is_unix(address):
+            _listen_locally(server, address, gid=socket_gid)
+        elif tls is not None:
+            _listen(server, address, tls)
     await server.start()
     for name in ("", *_SERVICES):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    _log.info("serving", socket=str(socket))
+    _log.info("serving", socket=str(socket), more=more)
     try:
         yield
     finally:
@@ -222,16 +237,26 @@ async def serving(
         await asyncio.shield(server.stop(_FLUSH))
 
 
-def _listen(server: grpc.aio.Server, addresses: Sequence[str], *, gid: int) -> None:
-    """Bind each socket so that nobody but root can connect before its group is set."""
-    for address in addresses:
-        path = Path(address.removeprefix("unix://"))
-        before = os.umask(0o177)
-        try:
-            bound = server.add_insecure_port(address)
-        finally:
-            os.umask(before)
-        if not bound:
-            raise Unavailable(f"{address}: cannot listen there")
-        os.chown(path, -1, gid)
-        path.chmod(0o660)
+def _listen_locally(server: grpc.aio.Server, address: str, *, gid: int) -> None:
+    """Bind the socket so that nobody but root can connect before its group is set."""
+    path = Path(address.removeprefix("unix://"))
+    before = os.umask(0o177)
+    try:
+        bound = server.add_insecure_port(address)
+    finally:
+        os.umask(before)
+    if not bound:
+        raise Unavailable(f"{address}: cannot listen there")
+    os.chown(path, -1, gid)
+    path.chmod(0o660)
+
+
+def _listen(server: grpc.aio.Server, address: str, tls: TlsSource) -> None:
+    try:
+        server.add_secure_port(address, server_credentials(tls))
+    except RuntimeError as error:
+        raise FailedPrecondition(
+            f"cannot listen on {address}: another program may, or it is not an address of this machine; choose another "
+            "with --listen",
+            reason="ADDRESS_IN_USE",
+        ) from error

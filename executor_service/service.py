@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from common.logging import configure_logging
+from common.tls import TlsSource
 from common.version import VERSION
 from executor_service.config import Settings
 from executor_service.executor import open_executor, serving
@@ -95,6 +96,7 @@ async def _run(settings: Settings, facts: NodeFacts, opened: OpenSeams, wrap: Ca
             socket=settings.paths.socket,
             socket_gid=settings.socket_gid,
             more=settings.listen,
+            tls=TlsSource(settings.tls) if settings.tls is not None else None,
             grace=settings.grace,
         ),
     ):

@@ -61,11 +61,14 @@ from api_service.nodes.executor import (
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
 from api_service.nodes.network import StoredNetwork
+from api_service.nodes.node_channel import open_channel
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.resources import Resources
-from common.errors import Unavailable
+from common.callers import REFUSED_IDENTITIES
+from common.errors import SlipwayError, Unavailable
 from common.rpc_status import error_from
+from common.tls import TlsSource
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT")
@@ -88,14 +91,16 @@ _OPTIONS = (
 
 
 class GrpcExecutor:
-    """`address` is gRPC's, for example `unix:///run/slipway/executor.sock`. Use as an async context manager."""
+    """`address`: `unix:///run/slipway/executor.sock`, or `host:port`, which needs `tls`. Use as an async context
+    manager."""
 
-    def __init__(self, *, node: str, address: str) -> None:
+    def __init__(self, *, node: str, address: str, tls: TlsSource | None = None) -> None:
         self._node = node
         self._address = address
+        self._tls = tls
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        self._channel = open_channel(node=self._node, address=self._address, tls=self._tls, options=_OPTIONS)
         self._runtime = runtime_grpc.RuntimeServiceStub(self._channel)
         self._images = image_grpc.ImageStoreServiceStub(self._channel)
         self._files = file_grpc.FileServiceStub(self._channel)
@@ -385,9 +390,20 @@ class GrpcExecutor:
             yield
         except grpc.aio.AioRpcError as error:
             known = error_from(error)
+            if known.reason in REFUSED_IDENTITIES:
+                raise self._refused(known) from error
             if type(known) is not Unavailable or known.reason == "REGISTRY_UNAVAILABLE":
                 raise known from error
             raise self._unavailable(known) from error
+
+    def _refused(self, error: SlipwayError) -> Unavailable:
+        """It is this service that the node refuses, not the one who calls it."""
+        return Unavailable(
+            f"node {self._node!r}: its executor at {self._address} refuses this service: {error.message}",
+            retry_after=_RETRY_AFTER,
+            reason="NODE_REFUSES",
+            metadata={"node": self._node, "address": self._address, "because": error.reason},
+        )
 
     def _unavailable(self, error: Unavailable) -> Unavailable:
         return Unavailable(

@@ -20,7 +20,10 @@ from slipway.v1 import system_service_pb2 as system_pb2
 from api_service.server import request_rules, serve
 from api_service.store.sqlite_store import SqliteStore
 from common.errors import FailedPrecondition
+from common.identity import Role
+from common.tls import TlsSource
 from tests.fixtures.api import Api, refused, running_api
+from tests.fixtures.certificates import Authority
 from tests.fixtures.fake_executor import FakeExecutor
 
 SERVICES = ["slipway.v1.ContainerService", "slipway.v1.ImageService", "slipway.v1.SystemService"]
@@ -120,6 +123,31 @@ async def test_endless_calls_end_with_the_service(tmp_path: Path, executor: Fake
             refusal = await refused(anext(aiter(pending)))
             assert refusal.code == grpc.StatusCode.UNAVAILABLE
             assert (refusal.reason, refusal.retry_after) == ("STOPPING", 1.0)
+
+
+async def test_tcp_with_certificates_and_the_socket_without(api: Api, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = TlsSource(authority.files(authority.certify(Role.API, "api1"), directory="api"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    addresses = [f"127.0.0.1:{port}", f"unix://{tmp_path}/tls.sock"]
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve(api.engine, request_rules(), addresses, grace=0, max_calls=9, tls=tls))
+
+        async def using(channel: grpc.aio.Channel, address: str) -> Api:
+            await stack.enter_async_context(channel)
+            return Api(engine=api.engine, address=address, channel=channel, executor=api.executor)
+
+        reader = authority.certify(Role.READER, "ann", hosts=())
+        named = await using(authority.channel(reader, f"localhost:{port}"), addresses[0])
+        assert await named.names() == []
+        refusal = await refused(named.create(name="web"))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_NOT_ALLOWED")
+        plain = await using(grpc.aio.insecure_channel(addresses[0]), addresses[0])
+        assert (await refused(plain.names())).code == grpc.StatusCode.UNAVAILABLE
+        local = await using(grpc.aio.insecure_channel(addresses[1]), addresses[1])
+        await local.create(name="web")
+        assert await named.names() == ["web"]
 
 
 async def test_more_calls_than_allowed(api: Api, tmp_path: Path) -> None:

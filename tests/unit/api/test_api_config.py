@@ -8,7 +8,7 @@ import pytest
 
 from api_service.config import Settings
 from common.errors import InvalidArgument
-from common.settings import load_settings
+from common.settings import TlsFiles, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,16 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
         (["--grace", "-1"], "grace"),
         (["--log-level", "loud"], "log_level"),
         (["--config", "/nowhere/api.toml"], "no such file"),
+        (["--listen", "127.0.0.1:65536"], "host:port"),
+        (["--listen", "::1:50051"], "host:port"),
+        (["--listen", "0.0.0.0:50051"], "needs tls_cert, tls_key and tls_ca; --insecure-listen does without"),
+        (["--listen", '["[::]:50051"]'], "needs tls_cert"),
+        (["--listen", "[::]:50051"], "write a list as JSON"),
+        (["--listen", "api.example.com:50051"], "needs tls_cert"),
+        (["--executor", "192.0.2.1:50052"], "executors are dialled with TLS"),
+        (["--executor", "127.0.0.1:50052", "--insecure-listen"], "executors are dialled with TLS"),
+        (["--tls-cert", "/x/tls.crt"], "belong together"),
+        (["--tls-key", "/x/tls.key", "--tls-ca", "/x/ca.crt"], "belong together"),
     ],
 )
 def test_what_is_refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,3 +83,17 @@ def test_unknown_flags_and_keys_are_errors(tmp_path: Path) -> None:
     file.write_text('colour = "red"\n')
     with pytest.raises(InvalidArgument, match="colour"):
         load_settings(Settings, ["--config", str(file)])
+
+
+def test_addresses_that_other_machines_reach() -> None:
+    tls = ["--tls-cert", "/x/tls.crt", "--tls-key", "/x/tls.key", "--tls-ca", "/x/ca.crt"]
+    settings = load_settings(Settings, ["--listen", "0.0.0.0:1", "--executor", "n1:2", *tls])
+    assert settings.tls == TlsFiles(
+        certificate=Path("/x/tls.crt"), key=Path("/x/tls.key"), authorities=Path("/x/ca.crt")
+    )
+    assert load_settings(Settings, ["--listen", "0.0.0.0:1", "--insecure-listen"]).tls is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:///x"])
+def test_addresses_that_only_this_machine_reaches(address: str) -> None:
+    assert load_settings(Settings, ["--listen", f'["{address}"]']).listen == [address]

@@ -1,0 +1,132 @@
+"""The connection to an executor: over a unix socket as it is, to another machine with certificates on both sides.
+
+gRPC takes a client's certificate when a channel is made. When the files have changed, later calls go through a new
+channel; the old one is closed when the last of its calls has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import grpc
+import structlog
+
+from common.addresses import is_unix
+from common.errors import FailedPrecondition
+from common.identity import Identity, Role
+from common.tls import TlsMaterial, TlsSource, channel_credentials
+
+_log = structlog.get_logger(__name__)
+
+Options = Sequence[tuple[str, Any]]
+
+
+def open_channel(*, node: str, address: str, tls: TlsSource | None, options: Options) -> grpc.aio.Channel:
+    """To the executor of that node, and to no other: the handshake fails when the peer's certificate is not that node's
+    as its executor. Raises FailedPrecondition (reason `TLS_REQUIRED`)."""
+    if is_unix(address):
+        return grpc.aio.insecure_channel(address, options=options)
+    if tls is None:
+        raise FailedPrecondition(
+            f"node {node!r} at {address}: executors on other machines are dialled with TLS only; give this service "
+            "tls_cert, tls_key and tls_ca",
+            reason="TLS_REQUIRED",
+        )
+    try:
+        name = Identity(name=node, role=Role.EXECUTOR).dns_name
+    except ValueError as error:
+        raise FailedPrecondition(f"node {node!r} cannot have a certificate: {error}", reason="TLS_REQUIRED") from error
+    return _RenewedChannel(node, address, tls, [*options, ("grpc.ssl_target_name_override", name)])
+
+
+class _Generation:
+    """One channel, until its certificate is no longer the current one and the last call over it has ended."""
+
+    def __init__(self, material: TlsMaterial, channel: grpc.aio.Channel) -> None:
+        self.material = material
+        self.channel = channel
+        self.calls = 0
+        self._made: dict[str, Callable[..., Any]] = {}
+
+    def callable_for(self, kind: str, method: str, *codec: Any, **more: Any) -> Callable[..., Any]:
+        if method not in self._made:
+            self._made[method] = getattr(self.channel, kind)(method, *codec, **more)
+        return self._made[method]
+
+
+class _RenewedChannel(grpc.aio.Channel):
+    def __init__(self, node: str, address: str, tls: TlsSource, options: Options) -> None:
+        self._node = node
+        self._address = address
+        self._tls = tls
+        self._options = options
+        self._current = self._open(tls.current())
+        self._closing: set[asyncio.Task[None]] = set()
+        self._retired: set[_Generation] = set()
+
+    def _open(self, material: TlsMaterial) -> _Generation:
+        channel = grpc.aio.secure_channel(self._address, channel_credentials(material), options=self._options)
+        return _Generation(material, channel)
+
+    def _generation(self) -> _Generation:
+        if (material := self._tls.current()) is not self._current.material:
+            _log.info("dialling with another certificate", node=self._node, address=self._address)
+            before, self._current = self._current, self._open(material)
+            self._retired.add(before)
+            self._close_unused(before)
+        return self._current
+
+    def _close_unused(self, generation: _Generation) -> None:
+        if generation in self._retired and generation.calls == 0:
+            self._retired.remove(generation)
+            task = asyncio.get_running_loop().create_task(generation.channel.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _calls(self, kind: str, method: str, *codec: Any, **more: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            generation = self._generation()
+            begun = generation.callable_for(kind, method, *codec, **more)(*arguments, **options)
+            generation.calls += 1
+
+            def ended(_: object) -> None:
+                generation.calls -= 1
+                self._close_unused(generation)
+
+            begun.add_done_callback(ended)
+            return begun
+
+        return call
+
+    def unary_unary(self, method: str, *codec: Any, **more: Any) -> Any:
+        return self._calls("unary_unary", method, *codec, **more)
+
+    def unary_stream(self, method: str, *codec: Any, **more: Any) -> Any:
+        return self._calls("unary_stream", method, *codec, **more)
+
+    def stream_unary(self, method: str, *codec: Any, **more: Any) -> Any:
+        return self._calls("stream_unary", method, *codec, **more)
+
+    def stream_stream(self, method: str, *codec: Any, **more: Any) -> Any:
+        return self._calls("stream_stream", method, *codec, **more)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        generations, self._retired = [self._current, *self._retired], set()
+        await asyncio.gather(*(each.channel.close(grace) for each in generations), *self._closing)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._current.channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._current.channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._current.channel.channel_ready()

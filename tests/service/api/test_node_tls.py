@@ -1,0 +1,155 @@
+"""An executor on another machine: dialled with certificates on both sides, and only the right one is talked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from slipway.executor.v1 import node_service_pb2 as pb
+from slipway.executor.v1 import node_service_pb2_grpc as rpc
+from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
+from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_rpc
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.grpc_executor import GrpcExecutor
+from common import tls
+from common.callers import Callers
+from common.certificate_authority import Certified
+from common.errors import FailedPrecondition, Unavailable
+from common.identity import Role
+from common.interceptor import CallInterceptor
+from common.tls import TlsSource, server_credentials
+from tests.fixtures.certificates import Authority
+
+
+class _Node(rpc.NodeServiceServicer):
+    def __init__(self) -> None:
+        self.connections: set[str] = set()
+
+    async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
+        self.connections.add(context.peer())
+        return pb.GetNodeResponse(node_id="x")
+
+    async def GetDiskUsage(self, request: pb.GetDiskUsageRequest, context: Any) -> pb.GetDiskUsageResponse:
+        return pb.GetDiskUsageResponse()
+
+
+class _Runtime(runtime_rpc.RuntimeServiceServicer):
+    async def FollowJournal(
+        self, request: runtime_pb.FollowJournalRequest, context: Any
+    ) -> AsyncIterator[runtime_pb.FollowJournalResponse]:
+        yield runtime_pb.FollowJournalResponse(journal_id="j")
+        await asyncio.Event().wait()
+
+
+class Place:
+    """An authority, and executors on ports."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = Authority(directory)
+        self.stack = AsyncExitStack()
+        self.node = _Node()
+
+    async def serve(self, certified: Certified) -> str:
+        """The address."""
+        source = TlsSource(self.authority.files(certified, directory="executor"))
+        server = grpc.aio.server(interceptors=[CallInterceptor(callers=Callers(source))])
+        rpc.add_NodeServiceServicer_to_server(self.node, server)
+        runtime_rpc.add_RuntimeServiceServicer_to_server(_Runtime(), server)  # type: ignore[abstract]  # no other call
+        port = server.add_secure_port("127.0.0.1:0", server_credentials(source))
+        await server.start()
+        self.stack.push_async_callback(server.stop, 0)
+        return f"127.0.0.1:{port}"
+
+    async def dial(self, address: str, certified: Certified, *, node: str = "n1") -> GrpcExecutor:
+        source = TlsSource(self.authority.files(certified, directory="api"))
+        return await self.stack.enter_async_context(GrpcExecutor(node=node, address=address, tls=source))
+
+
+@pytest.fixture
+async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    monkeypatch.setattr(tls, "_LOOK_EVERY", 0.0)
+    place = Place(tmp_path)
+    async with place.stack:
+        yield place
+
+
+async def _facts(executor: GrpcExecutor) -> str:
+    return (await executor.facts(deadline=Deadline.after(5))).node_id
+
+
+async def test_the_executor_of_that_node(place: Place) -> None:
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1", hosts=()))
+    assert await _facts(await place.dial(address, place.authority.certify(Role.API, "api1"))) == "x"
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "options"),
+    [
+        (Role.EXECUTOR, "n2", {}),
+        (Role.EXECUTOR, "n1.n1", {}),
+        (Role.API, "n1", {"hosts": ["n1", "127.0.0.1"]}),
+        (Role.ETCD, "n1", {}),
+        (Role.EXECUTOR, "n1", {"valid": timedelta(hours=1), "begins": timedelta(hours=-2)}),
+        (Role.EXECUTOR, "n1", {"valid": timedelta(hours=2), "begins": timedelta(hours=1)}),
+    ],
+    ids=["another node", "a longer name", "an API of that name", "a member of etcd", "expired", "not yet valid"],
+)
+async def test_somebody_else_at_the_address(place: Place, role: Role, name: str, options: dict[str, Any]) -> None:
+    address = await place.serve(place.authority.certify(role, name, **options))
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    with pytest.raises(Unavailable, match=f"node 'n1': its executor at {address} does not answer") as caught:
+        await _facts(executor)
+    assert caught.value.reason == "NODE_UNAVAILABLE"
+    assert place.node.connections == set()
+
+
+async def test_an_executor_of_another_authority(place: Place, tmp_path: Path) -> None:
+    address = await place.serve(Authority(tmp_path).certify(Role.EXECUTOR, "n1"))
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    with pytest.raises(Unavailable):
+        await _facts(executor)
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.READER])
+async def test_a_service_that_shows_a_certificate_of_another_role(place: Place, role: Role) -> None:
+    """That is the service's fault and not its client's, who must not hear that it may not."""
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    executor = await place.dial(address, place.authority.certify(role, "api1", hosts=()))
+    with pytest.raises(Unavailable, match=f"refuses this service: api1 \\({role}\\) may not call") as caught:
+        await _facts(executor)
+    assert caught.value.reason == "NODE_REFUSES"
+    assert caught.value.metadata["because"] == "ROLE_NOT_ALLOWED"
+
+
+async def test_another_machine_without_certificates(place: Place) -> None:
+    with pytest.raises(FailedPrecondition, match="give this service tls_cert, tls_key and tls_ca") as caught:
+        async with GrpcExecutor(node="n1", address="192.0.2.1:50052"):
+            raise AssertionError("dialled")
+    assert caught.value.reason == "TLS_REQUIRED"
+
+
+async def test_a_renewed_certificate_is_shown_while_calls_run_on(place: Place) -> None:
+    """Calls go through a new connection; the stream over the old one goes on, and takes it along when it ends."""
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    first = place.authority.certify(Role.API, "api1", valid=timedelta(seconds=30), begins=timedelta(0))
+    executor = await place.dial(address, first)
+    journal = executor.follow_journal(journal_id="", after=0)
+    assert (await anext(journal)).journal_id == "j"
+    await _facts(executor)
+    place.authority.files(place.authority.certify(Role.API, "api1"), directory="api")
+    await asyncio.gather(*(_facts(executor) for _ in range(20)))
+    assert len(place.node.connections) == 2
+    pending = asyncio.ensure_future(anext(journal))
+    assert not (await asyncio.wait([pending], timeout=0.1))[0]
+    pending.cancel()
+    await asyncio.wait([pending])
+    await journal.aclose()
+    await _facts(executor)
+    assert len(place.node.connections) == 2
