@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-import structlog
-
+from api_service.background import background
 from api_service.conversion.image import image_rules
-from api_service.nodes.grpc_executor import GrpcExecutor
-from api_service.nodes.journal_follower import Backoff, JournalFollower
-from api_service.nodes.observer import Observer
-from api_service.nodes.registry import Node, NodeRegistry
+from api_service.node_composition import dial, open_node, own_node
+from api_service.nodes.directory import NodeDirectory
+from api_service.nodes.journal_follower import Backoff
+from api_service.nodes.registry import NodeRegistry
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import Jobs
-from api_service.operations.node_sweep import auto_remove, sweep_node
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
 from api_service.records.network_repository import NetworkRepository
 from api_service.records.node_cursors import NodeCursors
+from api_service.records.node_repository import NodeRepository
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
-from api_service.store.claims import Claims, run_claimed
+from api_service.store.claims import Claims
 from api_service.store.store import Store
 from common.request_rules import RequestRules
 from common.tls import TlsSource
 
-_log = structlog.get_logger(__name__)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`grace`: seconds that work under way gets to end at a stop. `tls`: for executors on other machines."""
+    """`executor`: of the node `node`; empty: there are only the nodes that are added. `grace`: seconds that work under
+    way gets to end at a stop. `tls`: for executors on other machines."""
 
     node: str
     executor: str
@@ -52,54 +50,38 @@ class Plan:
 async def open_engine(
     store: Store, claims: Claims, plan: Plan, rules: RequestRules, *, clock: Callable[[], int] = time.time_ns
 ) -> AsyncIterator[Engine]:
-    """The engine over a store that is open, following its node unless another replica does. It serves reads whether or
-    not the node is there."""
+    """The engine over a store that is open, following each node unless another replica does. It serves reads whether or
+    not the nodes are there."""
     async with AsyncExitStack() as stack:
         events = EventLog(store, limit=plan.max_events)
-        containers = ContainerRepository(store, events)
         execs = ExecRepository(store, events, clock=clock)
-        observer = Observer(containers, events, execs, clock=clock)
-        executor = await stack.enter_async_context(GrpcExecutor(node=plan.node, address=plan.executor, tls=plan.tls))
-        jobs = await stack.enter_async_context(Jobs(grace=plan.grace))
-
-        def connected() -> None:
-            node.forget_facts()
-            jobs.background(sweep_node(engine, node), name=f"sweep {plan.node}")
-
-        follower = JournalFollower(
-            node=plan.node,
-            executor=executor,
-            observer=observer,
-            cursors=NodeCursors(store),
-            on_connected=connected,
-            backoff=plan.backoff,
-        )
-        node = Node(name=plan.node, executor=executor, follower=follower, observer=observer)
+        jobs = Jobs(grace=plan.grace)
         engine = Engine(
-            containers=containers,
+            containers=ContainerRepository(store, events),
             images=ImageRepository(store, events),
             volumes=VolumeRepository(store, events),
             networks=NetworkRepository(store, events),
             execs=execs,
             events=events,
-            nodes=NodeRegistry([node]),
+            node_records=NodeRepository(store, events),
+            nodes=NodeRegistry(),
+            dial=partial(dial, tls=plan.tls),
             locks=ContainerLocks(),
             jobs=jobs,
             clock=clock,
             image_rules=image_rules(rules),
             registries=plan.registries,
         )
-        observer.on_ended = lambda record: auto_remove(engine, record)
-        stack.push_async_callback(_end, asyncio.create_task(events.trim_forever(), name="trim events"))
-        stack.push_async_callback(_end, asyncio.create_task(execs.forget_old_forever(), name="forget execs"))
-        following = run_claimed(claims, f"journal/{plan.node}", follower.follow_forever)
-        stack.push_async_callback(_end, asyncio.create_task(following, name=f"follow {plan.node}"))
+        own = await own_node(engine, name=plan.node, address=plan.executor) if plan.executor else None
+        opening = partial(open_node, engine, claims=claims, cursors=NodeCursors(store), backoff=plan.backoff)
+        directory = NodeDirectory(engine.node_records, engine.nodes, opening, own=own)
+        await stack.enter_async_context(directory)
+        # Entered after the nodes: what is under way gets its time while they are still there.
+        await stack.enter_async_context(jobs)
+        for name, work in {
+            "trim events": events.trim_forever(),
+            "forget execs": execs.forget_old_forever(),
+            "follow nodes": directory.follow_forever(),
+        }.items():
+            await stack.enter_async_context(background(work, name=name))
         yield engine
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """A task that failed has failed, and does not keep the rest from ending."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("background task failed", task=task.get_name(), exc_info=error)

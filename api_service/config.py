@@ -17,6 +17,9 @@ from api_service.registries.locations import MAX_MIRRORS, parse_location, parse_
 from common.addresses import check_address, is_loopback, is_unix
 from common.settings import ServiceSettings, instance_suffix
 
+NO_EXECUTOR = "none"
+"""What `executor` says when this machine, or this one alone, has no node."""
+
 
 class Settings(ServiceSettings):
     """The API service of Slipway: checks requests and keeps the records; the executor service does the work.
@@ -37,7 +40,11 @@ class Settings(ServiceSettings):
         False, description="let TCP addresses that other machines reach do without TLS: whoever reaches them may do all"
     )
     state_dir: Path = Field(Path(), description="where the records are; empty: /var/lib/slipway/api")
-    executor: str = Field("", description="the executor's address; empty: unix:///run/slipway/executor.sock")
+    executor: str = Field(
+        "",
+        description="the executor's address; empty: unix:///run/slipway/executor.sock; none: only the nodes that are "
+        "added with NodeService have one",
+    )
     node: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = Field(
         "local", description="name of the executor's node"
     )
@@ -97,14 +104,14 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _known_addresses(self) -> Self:
-        for address in (*self.listen, self.executor):
+        for address in (*self.listen, *([self.executor] if self.executor != NO_EXECUTOR else [])):
             check_address(address)
         if self.tls is None:
             self._refuse_open_addresses()
         return self
 
     def _refuse_open_addresses(self) -> None:
-        if not is_unix(self.executor):
+        if self.executor != NO_EXECUTOR and not is_unix(self.executor):
             raise ValueError(
                 f"executor {self.executor!r}: executors are dialled with TLS; give tls_cert, tls_key, tls_ca"
             )

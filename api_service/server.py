@@ -21,6 +21,8 @@ from slipway.v1 import (
     image_service_pb2_grpc,
     network_service_pb2,
     network_service_pb2_grpc,
+    node_service_pb2,
+    node_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
     volume_service_pb2,
@@ -33,6 +35,7 @@ from api_service.servicers.exec_servicer import ExecServicer
 from api_service.servicers.image_servicer import ImageServicer
 from api_service.servicers.long_calls import LongCalls
 from api_service.servicers.network_servicer import NetworkServicer
+from api_service.servicers.node_servicer import NodeServicer
 from api_service.servicers.system_servicer import SystemServicer
 from api_service.servicers.volume_servicer import VolumeServicer
 from common.callers import Callers
@@ -49,6 +52,7 @@ _SERVICES = tuple(
         exec_service_pb2,
         image_service_pb2,
         network_service_pb2,
+        node_service_pb2,
         system_service_pb2,
         volume_service_pb2,
     )
@@ -86,6 +90,7 @@ async def serve(
     exec_service_pb2_grpc.add_ExecServiceServicer_to_server(ExecServicer(engine, long_calls), server)
     image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(engine), server)
     network_service_pb2_grpc.add_NetworkServiceServicer_to_server(NetworkServicer(engine), server)
+    node_service_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(engine), server)
     volume_service_pb2_grpc.add_VolumeServiceServicer_to_server(VolumeServicer(engine), server)
     system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(engine, long_calls), server)
     checks = health.aio.HealthServicer()

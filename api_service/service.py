@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from api_service.composition import Plan, open_engine
-from api_service.config import Settings
+from api_service.config import NO_EXECUTOR, Settings
 from api_service.server import request_rules, serve
 from api_service.store.claims import LocalClaims
 from api_service.store.sqlite_store import SqliteStore
@@ -28,7 +28,7 @@ async def run_service(settings: Settings) -> None:
     tls = TlsSource(settings.tls) if settings.tls is not None else None
     plan = Plan(
         node=settings.node,
-        executor=settings.executor,
+        executor=settings.executor if settings.executor != NO_EXECUTOR else "",
         grace=settings.grace,
         max_events=settings.max_events,
         registries=settings.registries,

@@ -14,6 +14,7 @@ Roles = frozenset[Role]
 
 _LOOK: Roles = frozenset({Role.READER, Role.OPERATOR, Role.ADMIN})  # what is, and what containers say
 _CHANGE: Roles = frozenset({Role.OPERATOR, Role.ADMIN})  # and what is inside containers and images
+_ADMINISTER: Roles = frozenset({Role.ADMIN})  # the machines
 _API: Roles = frozenset({Role.API})  # the services among themselves
 _ANYBODY: Roles = frozenset(Role)
 
@@ -71,6 +72,13 @@ _TABLE: Mapping[str, Mapping[str, Roles]] = {
         "ConnectContainer": _CHANGE,
         "DisconnectContainer": _CHANGE,
         "PruneNetworks": _CHANGE,
+    },
+    "slipway.v1.NodeService": {
+        "AddNode": _ADMINISTER,
+        "InspectNode": _LOOK,
+        "ListNodes": _LOOK,
+        "UpdateNode": _ADMINISTER,
+        "RemoveNode": _ADMINISTER,
     },
     "slipway.v1.SystemService": {
         "GetVersion": _LOOK,

@@ -27,6 +27,7 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 from slipway.executor.v1 import volume_store_service_pb2 as volume_store_pb
 from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_grpc
 
+from common.addressee import AddresseeInterceptor
 from common.addresses import is_unix
 from common.callers import Callers
 from common.errors import FailedPrecondition, Unavailable
@@ -190,7 +191,10 @@ async def serving(
     """Serve on the unix socket, which `socket_gid` may connect to, and on `more` addresses (`unix:///path`; `host:port`
     with `tls`), while the block runs. Afterwards operations get `grace` seconds to end."""
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(callers=Callers(tls) if tls is not None else None)],
+        interceptors=[
+            CallInterceptor(callers=Callers(tls) if tls is not None else None),
+            AddresseeInterceptor(executor.node.journal.node_id),
+        ],
         maximum_concurrent_rpcs=_MAX_CALLS,
         options=[
             # Without this two executors could share a port, each getting some of the calls.

@@ -361,6 +361,10 @@ class ExecutorClient(Protocol):
     """Every method raises Unavailable when the node does not answer, DeadlineExceeded, and the errors named with it.
     Every call may be repeated after a lost answer."""
 
+    def meant_for(self, executor_id: str) -> None:
+        """From now on any other executor than this one refuses the calls, which then raise Unavailable
+        (`ANOTHER_EXECUTOR`)."""
+
     async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
         """Lay the container out. Raises FailedPrecondition when it exists with another specification."""
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import grpc
 from slipway.executor.v1 import file_service_pb2 as file_pb2
@@ -38,6 +38,7 @@ from api_service.conversion.container_spec import (
     spec_to_proto,
 )
 from api_service.conversion.node_stats import process_from_proto, stats_from_proto
+from api_service.nodes.addressed_channel import AddressedChannel
 from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import (
@@ -65,6 +66,7 @@ from api_service.nodes.node_channel import open_channel
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.resources import Resources
+from common.addressee import ANOTHER_EXECUTOR
 from common.callers import REFUSED_IDENTITIES
 from common.errors import SlipwayError, Unavailable
 from common.rpc_status import error_from
@@ -101,18 +103,23 @@ class GrpcExecutor:
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(node=self._node, address=self._address, tls=self._tls, options=_OPTIONS)
-        self._runtime = runtime_grpc.RuntimeServiceStub(self._channel)
-        self._images = image_grpc.ImageStoreServiceStub(self._channel)
-        self._files = file_grpc.FileServiceStub(self._channel)
-        self._networks = network_grpc.NetworkStoreServiceStub(self._channel)
-        self._volumes = volume_grpc.VolumeStoreServiceStub(self._channel)
-        self._nodes = node_grpc.NodeServiceStub(self._channel)
+        self._addressed = AddressedChannel(self._channel)
+        addressed = cast("grpc.aio.Channel", self._addressed)
+        self._runtime = runtime_grpc.RuntimeServiceStub(addressed)
+        self._images = image_grpc.ImageStoreServiceStub(addressed)
+        self._files = file_grpc.FileServiceStub(addressed)
+        self._networks = network_grpc.NetworkStoreServiceStub(addressed)
+        self._volumes = volume_grpc.VolumeStoreServiceStub(addressed)
+        self._nodes = node_grpc.NodeServiceStub(addressed)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._channel.close()
+
+    def meant_for(self, executor_id: str) -> None:
+        self._addressed.executor_id = executor_id
 
     async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
         request = runtime_pb2.CreateContainerRequest(spec=spec_to_proto(spec))
@@ -392,6 +399,8 @@ class GrpcExecutor:
             known = error_from(error)
             if known.reason in REFUSED_IDENTITIES:
                 raise self._refused(known) from error
+            if known.reason == ANOTHER_EXECUTOR:
+                raise self._another(known) from error
             if type(known) is not Unavailable or known.reason == "REGISTRY_UNAVAILABLE":
                 raise known from error
             raise self._unavailable(known) from error
@@ -403,6 +412,14 @@ class GrpcExecutor:
             retry_after=_RETRY_AFTER,
             reason="NODE_REFUSES",
             metadata={"node": self._node, "address": self._address, "because": error.reason},
+        )
+
+    def _another(self, error: SlipwayError) -> Unavailable:
+        return Unavailable(
+            f"node {self._node!r}: another executor than the node's answers at {self._address} ({error.message}); "
+            "start the node's own there, or remove the node and add it anew",
+            reason=ANOTHER_EXECUTOR,
+            metadata={"node": self._node, "address": self._address},
         )
 
     def _unavailable(self, error: Unavailable) -> Unavailable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -40,6 +40,7 @@ class JournalFollower:
     """Run `follow_forever` as a task; the other methods may be called at any time.
 
     `on_connected` is called each time the node accepts the position, after a resynchronisation if one was needed.
+    `introduce` is awaited before each attempt to reach it, which fails when that does.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class JournalFollower:
         on_connected: Callable[[], None],
         backoff: Backoff,
     ) -> None:
+        self.introduce: Callable[[], Awaitable[None]] = _nobody
         self._node = node
         self._executor = executor
         self._observer = observer
@@ -61,12 +63,18 @@ class JournalFollower:
         self._position = JournalPosition()
         self._saved = JournalPosition()
         self._connected = False
+        self._failure = ""
         self._changed = asyncio.Event()
         self._ahead: dict[int, asyncio.Event] = {}
 
     @property
     def connected(self) -> bool:
         return self._connected
+
+    @property
+    def failure(self) -> str:
+        """Why it is not connected; empty when it is, and before the first attempt has ended."""
+        return "" if self._connected else self._failure
 
     @property
     def journal_id(self) -> str:
@@ -116,19 +124,23 @@ class JournalFollower:
         try:
             while True:
                 try:
+                    await self.introduce()
                     if lost:
                         await self._resynchronise()
                         lost = False
                     async for _ in self._follow():
                         delay = self._backoff.first
                 except OutOfRange as error:
+                    self._failure = error.message
                     _log.warning("journal position unknown, taking a snapshot", node=self._node, error=error.message)
                     self._position = JournalPosition()
                     lost = True
                 except SlipwayError as error:
+                    self._failure = error.message
                     _log.info("node not followed", node=self._node, error=error.message, retry_in=delay)
                 except Exception as error:
                     # A bug must not end the following of a node for good.
+                    self._failure = "following its journal failed; the service's log says how"
                     _log.error("journal entry failed", node=self._node, exc_info=error)
                 self._set_connected(False)
                 await asyncio.sleep(delay)
@@ -181,7 +193,7 @@ class JournalFollower:
 
     async def _resynchronise(self) -> None:
         snapshot = await self._executor.snapshot(deadline=Deadline.after(_SNAPSHOT_TIME))
-        await self._observer.resynchronise(snapshot, node=self._node)
+        await self._observer.resynchronise(snapshot)
         self._move_to(JournalPosition(journal_id=snapshot.journal_id, sequence=snapshot.sequence))
         await self._save()
 
@@ -205,6 +217,9 @@ class JournalFollower:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def _nobody() -> None: ...
 
 
 async def _batches(answers: AsyncIterator[JournalAnswer]) -> AsyncGenerator[list[JournalAnswer]]:

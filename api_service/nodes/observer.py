@@ -26,14 +26,22 @@ Ended = Callable[[ContainerRecord], None]
 
 
 class Observer:
-    """Idempotent: an entry that the record includes changes nothing and tells nothing twice."""
+    """Of one node. Idempotent: an entry that the record includes changes nothing and tells nothing twice. What the node
+    says of a container that is another's by now changes nothing either."""
 
     def __init__(
-        self, containers: ContainerRepository, events: EventLog, execs: ExecRepository, *, clock: Callable[[], int]
+        self,
+        containers: ContainerRepository,
+        events: EventLog,
+        execs: ExecRepository,
+        *,
+        node: str,
+        clock: Callable[[], int],
     ) -> None:
         self._containers = containers
         self._events = events
         self._execs = execs
+        self._node = node
         self._clock = clock
         self.on_ended: Ended = lambda record: None
 
@@ -68,6 +76,8 @@ class Observer:
         applied: list[JournalEntry] = []
 
         def change(record: ContainerRecord) -> Changed | None:
+            if record.node != self._node:
+                return None
             applied[:] = [entry for entry in entries if not _includes(record, entry, journal_id)]
             told: dict[str, Sequence[Event]] = {}
             for entry in applied:
@@ -82,7 +92,7 @@ class Observer:
             self._containers.update(entries[0].container_id, change),
             *(self._finish(entry.event, entry.time) for entry in entries if isinstance(entry.event, ExecExited)),
         )
-        if record is None:
+        if record is None or record.node != self._node:
             return None
         for entry in entries:
             if tell and entry not in applied:
@@ -95,11 +105,11 @@ class Observer:
     async def _finish(self, ended: ExecExited, time: int) -> None:
         await self._execs.finish(ended.exec_id, exit_code=ended.exit_code, error=ended.error, time=time)
 
-    async def resynchronise(self, snapshot: NodeSnapshot, *, node: str) -> None:
+    async def resynchronise(self, snapshot: NodeSnapshot) -> None:
         """Bring every container of the node to what the snapshot says; records that are ahead of it stay."""
         found = {container.container_id: container for container in snapshot.containers}
         for record in await self._containers.all():
-            if record.node == node:
+            if record.node == self._node:
                 await self._resynchronise_one(record.id, found.get(record.id), snapshot)
 
     async def _resynchronise_one(
@@ -110,6 +120,8 @@ class Observer:
         def change(record: ContainerRecord) -> Changed | None:
             nonlocal ended
             known = record.observed
+            if record.node != self._node:
+                return None
             if known.journal_id in ("", node.journal_id) and known.sequence > node.sequence:
                 return None
             changed, events = resynchronise(record, container, node, now=self._clock())

@@ -1,9 +1,11 @@
-"""The nodes this service knows. One machine has one, `local`."""
+"""The nodes this service deals with, as the records have them. One machine has one, `local`."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -11,6 +13,7 @@ from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import ExecutorClient, JournalEntry, NodeFacts
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
+from api_service.records.node import NodeRecord
 from common.errors import DeadlineExceeded, NotFound, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -22,15 +25,21 @@ _FACTS_TIME = 5.0  # seconds to ask for them
 
 
 class Node:
-    """One node: its executor, and its journal's way into the records."""
+    """One node: its executor, and its journal's way into the records. `record` is replaced when it changes."""
 
-    def __init__(self, *, name: str, executor: ExecutorClient, follower: JournalFollower, observer: Observer) -> None:
-        self.name = name
+    def __init__(
+        self, *, record: NodeRecord, executor: ExecutorClient, follower: JournalFollower, observer: Observer
+    ) -> None:
+        self.record = record
         self.executor = executor
         self.follower = follower
         self._observer = observer
         self._facts: NodeFacts | None = None
         self._facts_at = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.record.name
 
     async def settle(self, entry: JournalEntry) -> None:
         """Get the entry of an answer into the records.
@@ -67,17 +76,33 @@ class Node:
 
 
 class NodeRegistry:
-    """By name."""
+    """By name. Nodes come and go while the service runs."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self._nodes: Mapping[str, Node] = {node.name: node for node in sorted(nodes, key=lambda node: node.name)}
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._changed = asyncio.Event()
+
+    def add(self, node: Node) -> None:
+        self._nodes = dict(sorted({**self._nodes, node.name: node}.items()))
+        self._wake()
+
+    def discard(self, name: str) -> None:
+        self._nodes = {known: node for known, node in self._nodes.items() if known != name}
+        self._wake()
 
     def get(self, name: str) -> Node:
-        """Raises NotFound for a node that was configured away."""
+        """Raises NotFound for a node that was removed or configured away."""
         node = self._nodes.get(name)
         if node is None:
-            raise NotFound(f"node {name!r} is not configured", resource_type="node", resource_name=name)
+            raise NotFound(
+                f"there is no node {name!r}; NodeService.ListNodes shows those there are",
+                resource_type="node",
+                resource_name=name,
+            )
         return node
+
+    def find(self, name: str) -> Node | None:
+        return self._nodes.get(name)
 
     def all(self) -> Sequence[Node]:
         """Ordered by name."""
@@ -86,3 +111,15 @@ class NodeRegistry:
     def place(self) -> Node:
         """The node for a new container."""
         return next(iter(self._nodes.values()))
+
+    async def until(self, name: str, *, present: bool, patience: float) -> bool:
+        """Wait until the node is among them, or not any more; False after `patience` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while (name in self._nodes) != present:
+                    await self._changed.wait()
+        return (name in self._nodes) == present
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

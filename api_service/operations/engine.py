@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from api_service.nodes.executor import ExecutorClient
 from api_service.nodes.registry import NodeRegistry
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.jobs import Jobs
@@ -16,12 +18,18 @@ from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
 from api_service.records.network_repository import NetworkRepository
+from api_service.records.node import NodeRecord
+from api_service.records.node_repository import NodeRepository
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
 from common.errors import Violation
 
 ImageRules = Callable[[ImageConfig], Sequence[Violation]]
 """The protocol's rules for what a container inherits; fields as in a request, `config.env[0]`."""
+
+
+Dial = Callable[[NodeRecord], AbstractAsyncContextManager[ExecutorClient]]
+"""A connection to a node's executor while the block runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +44,9 @@ class Engine:
     networks: NetworkRepository
     execs: ExecRepository
     events: EventLog
+    node_records: NodeRepository
     nodes: NodeRegistry
+    dial: Dial
     locks: ContainerLocks
     jobs: Jobs
     clock: Callable[[], int]

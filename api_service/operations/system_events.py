@@ -91,5 +91,5 @@ def _is_about(event: Event, container: str) -> bool:
             return event.actor_id.startswith(container) or event.attributes.get("name") == container.removeprefix("/")
         case EventType.NETWORK | EventType.VOLUME:
             return event.attributes.get("container", "").startswith(container)
-        case EventType.IMAGE:
+        case EventType.IMAGE | EventType.NODE:
             return False

@@ -11,6 +11,7 @@ class EventType(StrEnum):
     CONTAINER = "container"
     IMAGE = "image"
     NETWORK = "network"
+    NODE = "node"
     VOLUME = "volume"
 
 

@@ -1,5 +1,5 @@
-"""The events of containers, networks, images and volumes, as Docker shapes them: who, its labels, and what the action
-adds."""
+"""The events of containers, networks, images, nodes and volumes, as Docker shapes them: who, its labels, and what the
+action adds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from api_service.records.event import Event, EventType
 from api_service.records.image import ImageRecord
 from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint
 from api_service.records.network import BRIDGE_DRIVER, NetworkRecord
+from api_service.records.node import NodeRecord
 from api_service.records.volume import VolumeRecord
 
 
@@ -82,4 +83,16 @@ def image_event(image: ImageRecord, action: str, time: int, *, name: str = "") -
         time=time,
         details={"name": shown},
         labels=dict(image.config.labels),
+    )
+
+
+def node_event(node: NodeRecord, action: str, time: int, **more: str) -> Event:
+    """Swarm's words: `create`, `update` with `state.new` or `availability.new`, `remove`."""
+    return Event(
+        type=EventType.NODE,
+        action=action,
+        actor_id=node.name,
+        time=time,
+        details={"name": node.name, **more},
+        labels=dict(node.labels),
     )

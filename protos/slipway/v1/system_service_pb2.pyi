@@ -269,7 +269,7 @@ class Event(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """`container`, `image` or `network`."""
+    """`container`, `image`, `network`, `node` or `volume`."""
     action: _builtins.str
     """What happened: `create`, `start`, `kill`, `die`, `stop`, …"""
     actor_id: _builtins.str

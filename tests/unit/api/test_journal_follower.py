@@ -18,6 +18,7 @@ from api_service.records.container import JournalPosition
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.memory_store import MemoryStore
 from common.errors import OutOfRange, ResourceExhausted
+from tests.fixtures.nodes import node_record
 
 
 class Journal:
@@ -59,7 +60,7 @@ class Records:
             raise fault
         self.seen += [entry.sequence for entry in entries]
 
-    async def resynchronise(self, snapshot: NodeSnapshot, *, node: str) -> None:
+    async def resynchronise(self, snapshot: NodeSnapshot) -> None:
         return None
 
 
@@ -169,7 +170,7 @@ async def test_answer_waits_until_the_journal_is_known(monkeypatch: pytest.Monke
             on_connected=lambda: None,
             backoff=Backoff(),
         )
-        node = Node(name="local", executor=journal, follower=follower, observer=records)
+        node = Node(record=node_record("local"), executor=journal, follower=follower, observer=records)
         with capture_logs() as log:
             await node.settle(entry(1))
         assert records.seen == []

@@ -225,7 +225,7 @@ async def test_end_is_noticed_when_a_signal_is_told_after_it() -> None:
         containers = ContainerRepository(store, events)
         await containers.add(CREATED)
         execs = ExecRepository(store, events, clock=lambda: 0)
-        observer, ended = Observer(containers, events, execs, clock=lambda: 0), []
+        observer, ended = Observer(containers, events, execs, node="local", clock=lambda: 0), []
         observer.on_ended = lambda record: ended.append(record.id)
         run = [started(sequence=1), exited(sequence=2), entry(Signaled(signal=9), sequence=3)]
         await observer.observe(run, journal_id="j")

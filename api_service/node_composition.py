@@ -1,0 +1,91 @@
+"""A node, put together: its executor, the way of its journal into the records, and who follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from api_service.background import background
+from api_service.nodes.contact import NOT_YET, NodeContact
+from api_service.nodes.executor import ExecutorClient
+from api_service.nodes.grpc_executor import GrpcExecutor
+from api_service.nodes.journal_follower import Backoff, JournalFollower
+from api_service.nodes.observer import Observer
+from api_service.nodes.registry import Node
+from api_service.operations.engine import Engine
+from api_service.operations.node_sweep import auto_remove, sweep_node
+from api_service.records.node import NodeRecord, NodeState, NodeStatus
+from api_service.records.node_cursors import NodeCursors
+from api_service.store.claims import Claims, run_claimed
+from common.errors import SlipwayError
+from common.tls import TlsSource
+
+_log = structlog.get_logger(__name__)
+
+
+def dial(record: NodeRecord, *, tls: TlsSource | None) -> AbstractAsyncContextManager[ExecutorClient]:
+    return GrpcExecutor(node=record.name, address=record.address, tls=tls)
+
+
+@asynccontextmanager
+async def open_node(
+    engine: Engine, record: NodeRecord, *, claims: Claims, cursors: NodeCursors, backoff: Backoff
+) -> AsyncIterator[Node]:
+    """Dealt with while the block runs. Its journal is followed, and its state recorded, by one replica."""
+    async with AsyncExitStack() as stack:
+        executor = await stack.enter_async_context(engine.dial(record))
+        if not record.configured:
+            executor.meant_for(record.executor_id)
+        observer = Observer(engine.containers, engine.events, engine.execs, node=record.name, clock=engine.clock)
+        observer.on_ended = lambda ended: auto_remove(engine, ended)
+
+        def connected() -> None:
+            node.forget_facts()
+            engine.jobs.background(sweep_node(engine, node), name=f"sweep {node.name}")
+
+        follower = JournalFollower(
+            node=record.name,
+            executor=executor,
+            observer=observer,
+            cursors=cursors,
+            on_connected=connected,
+            backoff=backoff,
+        )
+        node = Node(record=record, executor=executor, follower=follower, observer=observer)
+        contact = NodeContact(node, engine.node_records, clock=engine.clock)
+        follower.introduce = contact.introduce
+
+        async def attend() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follower.follow_forever(), name=f"follow {node.name}")
+                group.create_task(contact.report_forever(), name=f"report {node.name}")
+
+        attending = run_claimed(claims, f"journal/{record.name}", attend)
+        await stack.enter_async_context(background(attending, name=f"attend {record.name}"))
+        yield node
+
+
+async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
+    """The record of the node that the service is configured with. A store that cannot take it keeps nobody from the
+    node."""
+    draft = NodeRecord(
+        name=name,
+        created_at=engine.clock(),
+        address=address,
+        status=NodeStatus(state=NodeState.UNREACHABLE, since=engine.clock(), reason=NOT_YET),
+        configured=True,
+    )
+    try:
+        known = await engine.node_records.update(
+            name, lambda found: dataclasses.replace(found, address=address, configured=True)
+        )
+        if known is None:
+            await engine.node_records.add(draft)
+        return known or draft
+    except SlipwayError as error:
+        _log.warning("the configured node is not on record", node=name, error=error.message)
+        return draft

@@ -1,0 +1,129 @@
+"""What the records say of a node's state: written by who follows its journal, whenever it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+
+import structlog
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import NodeFacts
+from api_service.nodes.registry import Node
+from api_service.records.event import Event
+from api_service.records.event_shapes import node_event
+from api_service.records.node import NodeDescription, NodeRecord, NodeState, NodeStatus
+from api_service.records.node_repository import NodeRepository
+from common.errors import SlipwayError, Unavailable
+
+_log = structlog.get_logger(__name__)
+
+NOT_YET = "it was not reached yet"
+_FACTS_TIME = 5.0  # seconds
+_RETRY = 1.0  # seconds
+
+
+class NodeContact:
+    """Run `report_forever` beside the following of the journal; `introduce` belongs before each of its connections."""
+
+    def __init__(self, node: Node, nodes: NodeRepository, *, clock: Callable[[], int]) -> None:
+        self._node = node
+        self._nodes = nodes
+        self._clock = clock
+
+    async def introduce(self) -> None:
+        """Make sure that the executor is the node's. The first that answers is, unless it is another node's. Raises
+        AlreadyExists for that one, Unavailable."""
+        node = self._node
+        if node.record.configured:
+            return  # its settings say which it is
+        facts = await node.executor.facts(deadline=Deadline.after(_FACTS_TIME))
+        if not node.record.executor_id:
+            record = await self._nodes.update(node.name, lambda found: _met(found, facts))
+            if record is None:
+                raise Unavailable(f"node {node.name!r} was removed")
+            node.record = record
+        if node.record.executor_id != facts.node_id:
+            raise another_executor(node.record, facts.node_id)
+        node.executor.meant_for(facts.node_id)
+
+    async def report_forever(self) -> None:
+        follower = self._node.follower
+        told: tuple[bool, str] = (False, "")
+        while True:
+            seen = follower.connected, follower.failure
+            if seen != told and (seen[0] or seen[1]):
+                try:
+                    await self._report(connected=seen[0], failure=seen[1])
+                except SlipwayError as error:
+                    _log.warning("state of a node not recorded", node=self._node.name, error=error.message)
+                    await asyncio.sleep(_RETRY)
+                    continue
+                told = seen
+            if seen == (follower.connected, follower.failure):
+                await follower.changed()
+
+    async def _report(self, *, connected: bool, failure: str) -> None:
+        if not connected:
+            await self._record(NodeState.UNREACHABLE, reason=failure)
+            return
+        try:
+            facts = await self._node.executor.facts(deadline=Deadline.after(_FACTS_TIME))
+        except SlipwayError:
+            facts = None  # it went again; that it was there is told all the same
+        await self._record(NodeState.READY, facts=facts)
+
+    async def _record(self, state: NodeState, *, reason: str = "", facts: NodeFacts | None = None) -> None:
+        before: NodeRecord | None = None
+
+        def change(found: NodeRecord) -> NodeRecord:
+            nonlocal before
+            before = found
+            if state is NodeState.UNREACHABLE and found.status.state is NodeState.LOST:
+                return found  # which says more
+            since = found.status.since if found.status.state is state else self._clock()
+            changed = dataclasses.replace(found, status=NodeStatus(state=state, since=since, reason=reason))
+            return changed if facts is None else _met(changed, facts)
+
+        def event(changed: NodeRecord) -> Event | None:
+            assert before is not None
+            return state_event(before, changed, self._clock())
+
+        await self._nodes.update(self._node.name, change, event)
+
+
+def _met(found: NodeRecord, facts: NodeFacts) -> NodeRecord:
+    return dataclasses.replace(found, executor_id=facts.node_id, description=description(facts))
+
+
+def state_event(before: NodeRecord, after: NodeRecord, time: int) -> Event | None:
+    """None when the state is the same, and for the first contact with the node of the settings, which nobody added."""
+    old, new = before.status.state, after.status.state
+    if old is new or (after.configured and before.status.reason == NOT_YET):
+        return None
+    return node_event(after, "update", time, **{"state.old": old.value, "state.new": new.value})
+
+
+def description(facts: NodeFacts) -> NodeDescription:
+    return NodeDescription(
+        version=facts.version,
+        hostname=facts.hostname,
+        os=facts.os,
+        architecture=facts.architecture,
+        kernel_version=facts.kernel_version,
+        cgroup_layout=facts.cgroup_layout,
+        cpus=facts.cpus,
+        memory=facts.memory,
+        runtimes=facts.runtimes,
+        warnings=facts.warnings,
+    )
+
+
+def another_executor(node: NodeRecord, executor_id: str) -> Unavailable:
+    return Unavailable(
+        f"node {node.name!r}: the executor at {node.address} is another one ({executor_id[:12]}) than that of the node "
+        f"({node.executor_id[:12]}); start the node's own there, or remove the node and add it anew",
+        reason="ANOTHER_EXECUTOR",
+        metadata={"node": node.name, "address": node.address},
+    )

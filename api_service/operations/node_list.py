@@ -1,0 +1,65 @@
+"""Nodes as they are shown: the record, and what containers take of it. From the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from api_service.operations.engine import Engine
+from api_service.operations.label_filter import has_labels
+from api_service.records.container import ContainerRecord
+from api_service.records.node import Availability, NodeRecord, NodeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFilter:
+    """Values of one field are alternatives, fields restrict each other; `names` are parts of names, `labels` all
+    hold."""
+
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    availabilities: frozenset[Availability] = frozenset()
+    states: frozenset[NodeState] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownNode:
+    """`containers` of every state, and how many of them run."""
+
+    record: NodeRecord
+    containers: int
+    running: int
+
+
+async def inspect_node(engine: Engine, name: str) -> ShownNode:
+    """Raises NotFound."""
+    return await shown_node(engine, await engine.node_records.find(name))
+
+
+async def list_nodes(engine: Engine, wanted: NodeFilter) -> list[ShownNode]:
+    """By name."""
+    containers = await engine.containers.all()
+    found = [node for node in await engine.node_records.all() if _matches(node, wanted)]
+    on_node: dict[str, list[ContainerRecord]] = {node.name: [] for node in found}
+    for container in containers:
+        if container.node in on_node:
+            on_node[container.node].append(container)
+    return [_shown(node, on_node[node.name]) for node in found]
+
+
+async def shown_node(engine: Engine, record: NodeRecord) -> ShownNode:
+    return _shown(record, [each for each in await engine.containers.all() if each.node == record.name])
+
+
+def _shown(node: NodeRecord, containers: Iterable[ContainerRecord]) -> ShownNode:
+    running = [each.state.running for each in containers]
+    return ShownNode(record=node, containers=len(running), running=sum(running))
+
+
+def _matches(node: NodeRecord, wanted: NodeFilter) -> bool:
+    return (
+        (not wanted.names or any(part in node.name for part in wanted.names))
+        and (not wanted.availabilities or node.availability in wanted.availabilities)
+        and (not wanted.states or node.status.state in wanted.states)
+        and has_labels(node.labels, wanted.labels)
+    )
