@@ -9,13 +9,13 @@ calling thread's network namespace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import nftables
 
 from common.errors import FailedPrecondition
 from executor_service.network import port_rules
-from executor_service.network.network import GatewayMode, Network, Subnet
+from executor_service.network.network import GatewayMode, Network, OverlayLink, Subnet, Underlay
 from executor_service.network.port_leases import Lease
 
 # Names are checked by BridgeConfig and the rules of a network, addresses are parsed: nothing of what is put in here can
@@ -35,12 +35,34 @@ table inet {table} {{
     set gateways6 {{ type ipv6_addr; {gateways6} }}
     set own_gateways4 {{ type ifname . ipv4_addr; {own_gateways4} }}
     set own_gateways6 {{ type ifname . ipv6_addr; {own_gateways6} }}
+    set tunnels {{ type ifname; {tunnels} }}
+    set spanning {{ type ifname . ifname; {spanning} }}
+    set spans4 {{ type ifname . ipv4_addr; flags interval; {spans4} }}
+    set spans6 {{ type ifname . ipv6_addr; flags interval; {spans6} }}
+    set elsewhere4 {{ type ifname . ipv4_addr; flags interval; {elsewhere4} }}
+    set elsewhere6 {{ type ifname . ipv6_addr; flags interval; {elsewhere6} }}
+    set segments {{ typeof udp dport . @th,96,24; {segments} }}
+    set peers4 {{ typeof udp dport . @th,96,24 . ip saddr; {peers4} }}
+    set peers6 {{ typeof udp dport . @th,96,24 . ip6 saddr; {peers6} }}
     set masqueraded4 {{ type ipv4_addr; flags interval; {masqueraded4} }}
     set masqueraded6 {{ type ipv6_addr; flags interval; {masqueraded6} }}
 {ports}
     chain input {{
         type filter hook input priority filter; policy accept;
+        udp dport . @th,96,24 @segments jump from_underlay
+        iifname @tunnels jump from_tunnels
         iifname @bridges jump from_containers
+    }}
+    chain from_underlay {{
+        udp dport . @th,96,24 . ip saddr @peers4 accept
+        udp dport . @th,96,24 . ip6 saddr @peers6 accept
+        drop comment "a frame of an overlay network from a machine that is none of its nodes"
+    }}
+    chain from_tunnels {{
+        iifname . ip saddr != @elsewhere4 drop comment "forged source address"
+        iifname . ip6 saddr != @elsewhere6 drop
+        ct state established,related accept comment "the answer to this node"
+        drop comment "containers of other nodes reach containers, not the node"
     }}
     chain from_containers {{
         ct state established,related accept
@@ -56,8 +78,16 @@ table inet {table} {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         iifname . oifname @talking accept
+        iifname @tunnels iifname . ip saddr != @elsewhere4 drop comment "forged source address"
+        iifname @tunnels iifname . ip6 saddr != @elsewhere6 drop
         iifname @bridges iifname . ip saddr != @subnets4 drop comment "forged source address"
         iifname @bridges iifname . ip6 saddr != @subnets6 drop
+        iifname @bridges udp dport . @th,96,24 @segments drop comment "would be taken for a frame of this node"
+        iifname . oifname @spanning accept comment "an overlay network's containers and its other nodes"
+        iifname @tunnels drop
+        oifname @tunnels drop
+        iifname . ip daddr @spans4 reject with icmpx type no-route comment "a part of the network that no node has"
+        iifname . ip6 daddr @spans6 reject with icmpx type no-route
         iifname @bridges ct state invalid drop comment "would leave without being masqueraded"
         iifname @internal drop comment "nothing leaves an internal network"
         oifname @internal drop
@@ -69,6 +99,7 @@ table inet {table} {{
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
+        oifname @tunnels accept comment "containers keep their addresses on other nodes"
         ct status dnat ip saddr 127.0.0.0/8 oifname != "lo" masquerade comment "the host's answer to itself"
         ct status dnat oifname . ip saddr @subnets4 masquerade comment "a neighbour would answer past the host"
         ct status dnat oifname . ip6 saddr @subnets6 masquerade
@@ -102,30 +133,43 @@ def remove_table(table: str) -> None:
 
 def add_network(table: str, network: Network) -> None:
     """Idempotent. Raises FailedPrecondition."""
-    run_commands("".join(f"add element inet {table} {name} {{ {', '.join(own)} }}\n" for name, own in _filled(network)))
+    run_commands("".join(_with(table, name, own) for name, own in _filled(network)))
+
+
+def change_network(table: str, before: Network, after: Network) -> None:
+    """What is new comes and what is no more goes, in one transaction. Idempotent. Raises FailedPrecondition."""
+    wanted = _elements(after)
+    commands = ""
+    for name, own in _filled(before):
+        for gone in (element for element in own if element not in wanted[name]):
+            commands += _without(table, name, [gone])
+    commands += "".join(_with(table, name, own) for name, own in _filled(after))
+    run_commands(commands)
 
 
 def remove_network(table: str, network: Network) -> None:
     """Idempotent. Raises FailedPrecondition."""
-    # Added before they are deleted: what is not there cannot be.
-    run_commands(
-        "".join(
-            f"{verb} element inet {table} {name} {{ {', '.join(own)} }}\n"
-            for name, own in _filled(network)
-            for verb in ("add", "delete")
-        )
-    )
+    run_commands("".join(_without(table, name, own) for name, own in _filled(network)))
 
 
+def _with(table: str, name: str, elements: Sequence[str]) -> str:
+    return f"add element inet {table} {name} {{ {', '.join(elements)} }}\n"
+
+
+def _without(table: str, name: str, elements: Sequence[str]) -> str:
+    """Added before they are deleted: what is not there cannot be."""
+    return _with(table, name, elements) + f"delete element inet {table} {name} {{ {', '.join(elements)} }}\n"
+
+
+_BY_FAMILY = ("routed", "subnets", "gateways", "own_gateways", "spans", "elsewhere", "peers", "masqueraded")
 _SETS = (
     "bridges",
     "internal",
     "talking",
-    *(
-        f"{name}{version}"
-        for name in ("routed", "subnets", "gateways", "own_gateways", "masqueraded")
-        for version in (4, 6)
-    ),
+    "tunnels",
+    "spanning",
+    "segments",
+    *(f"{name}{version}" for name in _BY_FAMILY for version in (4, 6)),
 )
 
 
@@ -144,6 +188,28 @@ def _elements(network: Network) -> dict[str, list[str]]:
     }
     for subnet in network.subnets:
         found |= _elements_of(subnet, bridge, internal=network.internal)
+    if network.overlay is not None and network.underlay is not None:
+        found |= _overlay_elements(network, network.overlay, network.underlay)
+    return found
+
+
+def _overlay_elements(network: Network, link: OverlayLink, underlay: Underlay) -> dict[str, list[str]]:
+    bridge, tunnel, segment = f'"{network.bridge}"', f'"{network.tunnel}"', f"{link.port} . {link.vni}"
+    found = {
+        "tunnels": [tunnel],
+        "spanning": [f"{bridge} . {tunnel}", f"{tunnel} . {bridge}"] if network.icc else [],
+        "segments": [segment],
+    }
+    for version in (4, 6):
+        span = link.span(version)
+        slices = [part for peer in underlay.peers for part in peer.slices if part.version == version]
+        found |= {
+            f"spans{version}": [f"{bridge} . {span}"] if span is not None else [],
+            f"elsewhere{version}": [f"{tunnel} . {part}" for part in slices],
+            f"peers{version}": [
+                f"{segment} . {peer.address}" for peer in underlay.peers if peer.address.version == version
+            ],
+        }
     return found
 
 

@@ -60,6 +60,13 @@ def delete_bridge(network: Network, owner: Path) -> None:
             kernel.link("del", index=existing["index"])
 
 
+def is_elses(network: Network, owner: Path) -> bool:
+    """Whether an interface has the bridge's name that is not ours."""
+    with IPRoute() as kernel:
+        existing = _find(kernel, network.bridge)
+        return existing is not None and existing.get("address") != _mac(network, owner)
+
+
 def subnets_in_use() -> list[IPv4Network | IPv6Network]:
     """Every destination this host has a route to, default routes left out."""
     with IPRoute() as kernel:
@@ -117,8 +124,10 @@ def _check_overlap(kernel: IPRoute, network: Network) -> None:
     names = {link["index"]: str(link.get("ifname")) for link in kernel.get_links()}
     for destination, index in _routes(kernel):
         interface = names.get(index, "?") if index is not None else "several interfaces"
-        for subnet in (one.subnet for one in network.subnets):
-            if interface != network.bridge and subnet.version == destination.version and subnet.overlaps(destination):
+        if interface in {network.bridge, network.tunnel}:
+            continue
+        for subnet in network.spans:
+            if subnet.version == destination.version and subnet.overlaps(destination):
                 raise FailedPrecondition(
                     f"subnet {subnet} of network '{network.name}' overlaps {destination}, which this host reaches "
                     f"through {interface}; choose another subnet",

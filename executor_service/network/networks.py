@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
@@ -30,9 +31,11 @@ from executor_service.network.network import (
     NetworkSpec,
     Subnet,
     SubnetSpec,
+    Underlay,
     resolve_subnet,
 )
 from executor_service.network.network_conflicts import check_apart, refused
+from executor_service.network.overlay_driver import OverlayDriver
 from executor_service.network.port_leases import Lease
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
@@ -54,6 +57,10 @@ class NetworkStore(Protocol):
         """Nothing there: nothing happens. Raises FailedPrecondition while a sandbox is attached, and for the default
         one."""
 
+    async def set_underlay(self, network_id: str, underlay: Underlay) -> Network:
+        """Which other nodes an overlay network has, as a whole. One that is older than what it has changes nothing.
+        Raises FailedPrecondition when there is no such network, or this node's address is none of its own."""
+
     def list(self) -> Sequence[Network]:
         """Every network, the default one first."""
 
@@ -72,6 +79,7 @@ class Networks:
         self._drivers: Mapping[Driver, NetworkDriver] = {
             Driver.BRIDGE: BridgeDriver(config.run_directory),
             Driver.MACVLAN: MacvlanDriver(),
+            Driver.OVERLAY: OverlayDriver(config.run_directory),
         }
         self._changing = asyncio.Lock()
 
@@ -95,10 +103,20 @@ class Networks:
             existing = self._networks.get(spec.id)
             if existing is not None and not existing.fits(spec):
                 raise refused(spec.id, f"network '{spec.name}' is there with other settings", reason="NETWORK_DIFFERS")
+            if existing is not None and spec.underlay is not None:
+                return await to_the_end(self._converge_underlay(existing, spec.underlay))
             network = existing or await self._record(spec)
             if network.id not in self._links:
                 await to_the_end(self._realise(network))
             return network
+
+    async def set_underlay(self, network_id: str, underlay: Underlay) -> Network:
+        async with self._changing:
+            network = self._networks.get(network_id)
+            if network is None or network.underlay is None:
+                why = f"there is no overlay network {network_id!r} on this node"
+                raise refused(network_id, why, reason="NO_SUCH_NETWORK")
+            return await to_the_end(self._converge_underlay(network, underlay))
 
     async def remove(self, network_id: str) -> None:
         async with self._changing:
@@ -130,7 +148,7 @@ class Networks:
         async with self._changing:
             for network in tuple(self._networks.values()):
                 link = self._links.get(network.id)
-                if network.driver is not Driver.BRIDGE or link is None or self._driver(network).stands(network, link):
+                if not network.through_host or link is None or self._driver(network).stands(network, link):
                     continue
                 self._links[network.id] = await to_the_end(asyncio.to_thread(self._driver(network).ensure, network))
                 _log.warning("bridge was deleted by somebody and is made again", bridge=network.bridge)
@@ -138,12 +156,12 @@ class Networks:
     def bridge(self, network_id: str) -> HostLink | None:
         """None for a network that is none, or that could not be set up."""
         network = self._networks.get(network_id)
-        bridged = network is not None and network.driver is Driver.BRIDGE
+        bridged = network is not None and network.through_host
         return self._links.get(network_id) if bridged else None
 
     def has_bridge(self, name: str) -> bool:
-        """Whether an interface of the host is a network's bridge."""
-        return any(one.bridge == name and one.driver is Driver.BRIDGE for one in self._networks.values())
+        """Whether an interface of the host is a network's bridge, or its way to other nodes."""
+        return any(one.through_host and name in {one.bridge, one.tunnel} for one in self._networks.values())
 
     def list(self) -> Sequence[Network]:
         return tuple(self._networks.values())
@@ -233,6 +251,21 @@ class Networks:
             raise
         self._links[network.id] = link
 
+    async def _converge_underlay(self, network: Network, underlay: Underlay) -> Network:
+        """On record first; then the rules, so that nothing is heard of a peer that is no more; then the ways."""
+        assert network.underlay is not None
+        changed = replace(network, underlay=max(underlay, network.underlay, key=lambda one: one.version))
+        if changed != network:
+            await self._database.write(partial(records.update_network, network=changed))
+            self._networks[network.id] = changed
+        try:
+            await asyncio.to_thread(firewall.change_network, self._config.table, network, changed)
+            self._links[network.id] = await asyncio.to_thread(self._driver(changed).ensure, changed)
+        except OSError as error:
+            why = f"network '{network.name}': {error}; repeat the request"
+            raise refused(network.id, why, reason="UNDERLAY_UNAVAILABLE") from error
+        return changed
+
     async def _remove(self, network: Network) -> None:
         self._links.pop(network.id, None)
         await self._delete(network)
@@ -246,15 +279,18 @@ class Networks:
 
     def _resolve(self, spec: NetworkSpec) -> Network:
         """Choose what the specification leaves open. Blocks. Raises ResourceExhausted."""
-        used = [subnet.subnet for network in self._networks.values() for subnet in network.subnets]
+        used = [span for network in self._networks.values() for span in network.spans]
+        own_mtu = spec.macvlan is None and spec.overlay is None
         return Network(
             id=spec.id,
             name=spec.name,
             macvlan=spec.macvlan,
+            overlay=spec.overlay,
+            underlay=spec.underlay,
             bridge="" if spec.macvlan else spec.bridge or f"{_BRIDGE_PREFIX}{spec.id[:_BRIDGE_ID_LENGTH]}",
             ipv4=self._subnet(spec.ipv4, self._config.ipv4_base, used),
             ipv6=self._subnet(spec.ipv6, self._config.ipv6_base, used),
-            mtu=0 if spec.macvlan else spec.mtu or self._config.mtu or 0,
+            mtu=spec.mtu or (own_mtu and self._config.mtu) or 0,
             internal=spec.internal,
             icc=spec.icc,
         )

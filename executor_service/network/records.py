@@ -110,6 +110,11 @@ def insert_network(connection: sqlite3.Connection, network: Network) -> None:
     connection.execute("INSERT INTO networks VALUES (?, ?)", (network.id, _NETWORK.dump_json(network).decode()))
 
 
+def update_network(connection: sqlite3.Connection, network: Network) -> None:
+    statement = "UPDATE networks SET network = ? WHERE id = ?"
+    connection.execute(statement, (_NETWORK.dump_json(network).decode(), network.id))
+
+
 def delete_network(connection: sqlite3.Connection, network_id: str) -> None:
     connection.execute("DELETE FROM networks WHERE id = ?", (network_id,))
     connection.execute("DELETE FROM network_cursors WHERE network = ?", (network_id,))

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from types import TracebackType
 from typing import Self
 
@@ -39,7 +40,7 @@ _IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33  # the first is hairpin mode
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x2
-_RTA_OIF, _RTA_GATEWAY = 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 
 _HEADER = struct.Struct("=IHHII")
@@ -150,17 +151,30 @@ def add_address(index: int, address: str, prefix_length: int) -> Request:
 def set_default_route(index: int, gateway: str) -> Request:
     """In the place of the one that is there, if there is one."""
     family, packed = _packed(gateway)
-    body = _default_route(family) + _attribute(_RTA_GATEWAY, packed) + _attribute(_RTA_OIF, struct.pack("=I", index))
+    body = _unicast_route(family, 0) + _attribute(_RTA_GATEWAY, packed) + _attribute(_RTA_OIF, struct.pack("=I", index))
     return Request(_RTM_NEWROUTE, _CREATE_REPLACE, body, f"set the default route via {gateway}")
+
+
+def add_route(index: int, destination: IPv4Network | IPv6Network, gateway: str) -> Request:
+    family, packed = _packed(gateway)
+    body = (
+        struct.pack(
+            "=BBBBBBBBI", family, destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0
+        )
+        + _attribute(_RTA_DST, destination.network_address.packed)
+        + _attribute(_RTA_GATEWAY, packed)
+        + _attribute(_RTA_OIF, struct.pack("=I", index))
+    )
+    return Request(_RTM_NEWROUTE, _CREATE_EXCLUSIVE, body, f"add the route to {destination} via {gateway}")
 
 
 def delete_default_route(family: int) -> Request:
     """The kernel answers ESRCH when there is none."""
-    return Request(_RTM_DELROUTE, 0, _default_route(family), "delete the default route")
+    return Request(_RTM_DELROUTE, 0, _unicast_route(family, 0), "delete the default route")
 
 
-def _default_route(family: int) -> bytes:
-    return struct.pack("=BBBBBBBBI", family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
+def _unicast_route(family: int, length: int) -> bytes:
+    return struct.pack("=BBBBBBBBI", family, length, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
 
 
 class Channel:

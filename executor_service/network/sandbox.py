@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from executor_service.container import EndpointSpec, NetworkMode
@@ -17,7 +18,8 @@ from executor_service.user_namespaces import Owner
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """The sandbox's attachment to a network. Addresses are plain (`10.1.2.3`) and empty where the network has none of
-    the family, lengths in bits."""
+    the family, lengths in bits. A span is the whole network where the link is only this node's part of it: what is
+    reached by its gateway, whatever the way out is."""
 
     network_id: str
     network_name: str
@@ -26,9 +28,11 @@ class Endpoint:
     ipv4_address: str = ""
     ipv4_prefix_length: int = 0
     ipv4_gateway: str = ""
+    ipv4_span: IPv4Network | None = None
     ipv6_address: str = ""
     ipv6_prefix_length: int = 0
     ipv6_gateway: str = ""
+    ipv6_span: IPv6Network | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,6 +138,7 @@ class SandboxKernel:
     def endpoint(self, record: EndpointRecord) -> Endpoint:
         network = self._networks.find(record.network_id)
         ipv4, ipv6 = (network.ipv4, network.ipv6) if network is not None else (None, None)
+        overlay = network.overlay if network is not None else None
         return Endpoint(
             network_id=record.network_id,
             network_name=network.name if network is not None else "",
@@ -146,9 +147,11 @@ class SandboxKernel:
             ipv4_address=record.ipv4_address,
             ipv4_prefix_length=ipv4.subnet.prefixlen if ipv4 is not None else 0,
             ipv4_gateway=str(ipv4.gateway) if ipv4 is not None and ipv4.on_host else "",
+            ipv4_span=overlay.ipv4 if overlay is not None else None,
             ipv6_address=record.ipv6_address,
             ipv6_prefix_length=ipv6.subnet.prefixlen if ipv6 is not None else 0,
             ipv6_gateway=str(ipv6.gateway) if ipv6 is not None and ipv6.on_host else "",
+            ipv6_span=overlay.ipv6 if overlay is not None else None,
         )
 
     async def _run(self, record: SandboxRecord, work: Callable[[], None]) -> None:

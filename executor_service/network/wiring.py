@@ -22,6 +22,7 @@ from executor_service.network.rtnetlink import (
     Channel,
     Request,
     add_address,
+    add_route,
     bring_up,
     delete_default_route,
     set_default_route,
@@ -132,7 +133,8 @@ def _plug(host: Channel, inside: Channel, namespace: int, attachment: Attachment
     Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_bytes(b"0" if endpoint.ipv6_address else b"1")
     host.send(attachment.create(namespace))
     index = socket.if_nametoindex(endpoint.interface)
-    inside.send([*attachment.set_up(index), *_addresses(endpoint, index), bring_up(index)])
+    requests = (*attachment.set_up(index), *_addresses(endpoint, index), bring_up(index), *_spans(endpoint, index))
+    inside.send(requests)
 
 
 def _addresses(endpoint: Endpoint, index: int) -> list[Request]:
@@ -141,6 +143,11 @@ def _addresses(endpoint: Endpoint, index: int) -> list[Request]:
         (endpoint.ipv6_address, endpoint.ipv6_prefix_length),
     )
     return [add_address(index, address, length) for address, length in addresses if address]
+
+
+def _spans(endpoint: Endpoint, index: int) -> list[Request]:
+    spans = ((endpoint.ipv4_span, endpoint.ipv4_gateway), (endpoint.ipv6_span, endpoint.ipv6_gateway))
+    return [add_route(index, span, gateway) for span, gateway in spans if span is not None]
 
 
 def _route(inside: Channel, gateways: Gateways, *, replace: bool) -> None:
