@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -61,6 +61,9 @@ class Settings(ServiceSettings):
     networks_ipv4: IPv4Network = Field(IPv4Network("10.200.0.0/13"), description="cut into /24s, one a network")
     networks_ipv6: IPv6Network = Field(IPv6Network("::/128"), description="cut into /64s, one a network")
     mtu: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="of the bridges; 0: the default route's")
+    overlay_address: IPv4Address | IPv6Address | None = Field(
+        None, description="by which other nodes reach this one, for overlay networks; default: the default route's"
+    )
     sandbox_pool: Annotated[int, Field(ge=0, le=64)] = Field(4, description="network sandboxes kept ready")
     nft_table: str = Field("", description="the nftables table (family inet) that is ours")
     cgroup_parent: Annotated[str, Field(pattern=r"^((/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+)?$")] = Field(

@@ -289,6 +289,7 @@ def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:
         selinux=node.facts.selinux,
         init=node.facts.init,
         user_mapping=_mapping_to_proto(node.facts.user_mapping),
+        overlay_address=node.overlay_address,
     )
 
 

@@ -9,7 +9,9 @@ from functools import partial
 from common.sqlite import Database
 from executor_service import journal, records
 from executor_service.config import Settings
+from executor_service.dns import elsewhere
 from executor_service.dns.containers import EmbeddedNames
+from executor_service.dns.elsewhere import StoredNamesElsewhere
 from executor_service.dns.service import NameServer
 from executor_service.mount_staging import HostMounts
 from executor_service.network import port_leases
@@ -34,7 +36,7 @@ from executor_service.storage.node import open_storage
 from executor_service.storage.volumes import LocalVolumes
 from executor_service.user_mapping import UserMapping
 
-SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA + port_leases.SCHEMA
+SCHEMA = journal.SCHEMA + records.SCHEMA + network_records.SCHEMA + port_leases.SCHEMA + elsewhere.SCHEMA
 
 
 @asynccontextmanager
@@ -67,6 +69,8 @@ async def open_seams(
         NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
     ):
+        names_elsewhere = StoredNamesElsewhere(name_server, database)
+        await names_elsewhere.load()
         bundles = NodeBundles(
             paths=paths,
             host=host,
@@ -89,6 +93,7 @@ async def open_seams(
             networks=network.networks,
             network=network,
             names=EmbeddedNames(name_server, network.networks.find),
+            names_elsewhere=names_elsewhere,
             ports=HostPorts(table=bridge.table, database=database),
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,

@@ -8,6 +8,7 @@ from common.sqlite import Database
 from executor_service.bundles import Bundles
 from executor_service.container_cgroups import ContainerCgroups
 from executor_service.dns.containers import ContainerNames
+from executor_service.dns.elsewhere import NamesElsewhere
 from executor_service.mount_staging import MountStager
 from executor_service.network.networks import NetworkStore
 from executor_service.network.port_publisher import PortPublisher
@@ -32,6 +33,7 @@ class Seams:
     networks: NetworkStore
     network: SandboxNetwork
     names: ContainerNames
+    names_elsewhere: NamesElsewhere
     ports: PortPublisher
     runtime: ContainerRuntime
     execs: ExecRuntime

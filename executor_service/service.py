@@ -67,6 +67,7 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
             selinux=host.selinux,
             init=host.init is not None,
             user_mapping=mapping,
+            overlay_address=settings.overlay_address,
         )
         if sys.version_info < (3, 12):
             # The default one needs a thread for each child; from 3.12 on this is the default.

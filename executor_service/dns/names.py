@@ -28,6 +28,12 @@ class Registration:
     container_id: str
     names: tuple[str, ...]
     addresses: tuple[str, ...]
+    elsewhere: bool = False  # on another node: what is known of it there and of one with its id here are two things
+
+    @property
+    def owner(self) -> str:
+        """Of the names; see Names."""
+        return f"{self.container_id} elsewhere" if self.elsewhere else self.container_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class _Records:
 
 @dataclass(slots=True)
 class _Zone:
-    """A network. Keys are names as on the wire, then container ids."""
+    """A network. Keys are names as on the wire, then the registrations' owners."""
 
     short: dict[bytes, dict[str, _Records]] = field(default_factory=dict)
     qualified: dict[bytes, dict[str, _Records]] = field(default_factory=dict)
@@ -56,9 +62,9 @@ class Names:
 
     def register(self, registration: Registration) -> None:
         """Replaces whatever the container was called on that network."""
-        self.withdraw(registration.network_id, registration.container_id)
+        owner = registration.owner
+        self.withdraw(registration.network_id, owner)
         zone = self._zones.setdefault(registration.network_id, _Zone())
-        owner = registration.container_id
         zone.registered[owner] = registration
         records = _records(registration.addresses)
         for table, key in _keys(zone, registration):
@@ -66,15 +72,15 @@ class Names:
         for key, pointer in _pointers(registration):
             zone.reverse.setdefault(key, {})[owner] = pointer
 
-    def withdraw(self, network_id: str, container_id: str) -> None:
-        """Idempotent."""
+    def withdraw(self, network_id: str, owner: str) -> None:
+        """Idempotent. `owner`: of the registration, the container's id when it runs here."""
         zone = self._zones.get(network_id)
-        if zone is None or (registration := zone.registered.pop(container_id, None)) is None:
+        if zone is None or (registration := zone.registered.pop(owner, None)) is None:
             return
         for table, key in _keys(zone, registration):
-            _remove(table, key, container_id)
+            _remove(table, key, owner)
         for key, _ in _pointers(registration):
-            _remove(zone.reverse, key, container_id)
+            _remove(zone.reverse, key, owner)
         if not zone.registered:
             del self._zones[network_id]
 

@@ -58,9 +58,9 @@ class NameServer:
         """The container is called so from the next query on, and nothing else on that network."""
         self._names.register(registration)
 
-    def withdraw(self, network_id: str, container_id: str) -> None:
-        """Idempotent."""
-        self._names.withdraw(network_id, container_id)
+    def withdraw(self, network_id: str, owner: str) -> None:
+        """Idempotent. `owner`: of the registration."""
+        self._names.withdraw(network_id, owner)
 
     async def _open(self, sandbox: str, namespace: str, resolving: Resolving) -> None:
         sockets = await in_own_thread(partial(open_sockets, namespace))

@@ -10,6 +10,7 @@ from common.set_apart import set_apart
 from executor_service.host_errors import host_errors
 from executor_service.network.network import GatewayMode, MacvlanLink, Network, NetworkSpec, SubnetSpec
 from executor_service.node import Node
+from executor_service.operations.network_overlay import overlay_rules
 
 _ID = re.compile(r"[a-f0-9]{64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -32,6 +33,7 @@ async def network_remove(node: Node, network_id: str) -> None:
     """Idempotent. Raises FailedPrecondition while a container of the node names it."""
     with node.network_use.removal(network_id), host_errors(f"network {network_id!r}"):
         await node.seams.networks.remove(network_id)
+        await node.seams.names_elsewhere.forget(network_id)
 
 
 def _rules(spec: NetworkSpec) -> Iterator[tuple[str, str]]:
@@ -47,6 +49,8 @@ def _rules(spec: NetworkSpec) -> Iterator[tuple[str, str]]:
         yield "ipv4", "a network needs addresses of one family at least"
     if spec.macvlan is not None:
         yield from _macvlan(spec, spec.macvlan)
+    if spec.overlay is not None:
+        yield from overlay_rules(spec, spec.overlay)
     for version, subnet in ((4, spec.ipv4), (6, spec.ipv6)):
         if subnet is not None:
             yield from _subnet(subnet, version)

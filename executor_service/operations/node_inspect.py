@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import socket
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from executor_service.node import Node
@@ -31,6 +34,7 @@ class NodeFacts:
     selinux: bool = False
     init: bool = False
     user_mapping: UserMapping | None = None
+    overlay_address: IPv4Address | IPv6Address | None = None  # as configured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class NodeDescription:
     memory: int  # bytes
     ipv4_forwarding: bool
     recursive_read_only: bool = False
+    overlay_address: str = ""  # empty: no other node reaches it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,7 @@ def node_inspect(node: Node, facts: NodeFacts) -> NodeDescription:
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         ipv4_forwarding=_forwarding(),
         recursive_read_only=recursive_read_only(),
+        overlay_address=str(facts.overlay_address) if facts.overlay_address is not None else _default_address(),
     )
 
 
@@ -80,6 +86,15 @@ async def disk_usage(node: Node, *, only: Collection[str] = ()) -> DiskUsage:
         logs=0 if only else await node.seams.bundles.logs_size(),
         volumes=0 if only else sum(volume.size for volume in await node.seams.volumes.list(size=True)),
     )
+
+
+def _default_address() -> str:
+    """What this host would send with to the world. Nothing is sent: udp(7)"""
+    for family, anywhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, RFC 3849
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((anywhere, 9))
+            return str(probe.getsockname()[0])
+    return ""
 
 
 def _forwarding() -> bool:

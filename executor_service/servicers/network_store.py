@@ -8,8 +8,14 @@ import grpc
 from slipway.executor.v1 import network_store_service_pb2 as pb
 from slipway.executor.v1 import network_store_service_pb2_grpc
 
-from executor_service.network_conversion import network_to_proto, spec_from_proto
+from executor_service.network_conversion import (
+    containers_from_proto,
+    network_to_proto,
+    spec_from_proto,
+    underlay_from_proto,
+)
 from executor_service.node import Node
+from executor_service.operations.network_overlay import names_elsewhere_set, overlay_peers_set
 from executor_service.operations.network_store import network_create, network_remove
 from executor_service.tasks import Operations
 
@@ -29,6 +35,25 @@ class NetworkStoreServicer(network_store_service_pb2_grpc.NetworkStoreServiceSer
     async def RemoveNetwork(self, request: pb.RemoveNetworkRequest, context: _Context) -> pb.RemoveNetworkResponse:
         await self._operations.run(network_remove(self._node, request.id), abandoned="finish")
         return pb.RemoveNetworkResponse()
+
+    async def SetOverlayPeers(
+        self, request: pb.SetOverlayPeersRequest, context: _Context
+    ) -> pb.SetOverlayPeersResponse:
+        change = overlay_peers_set(self._node, request.network_id, underlay_from_proto(request.underlay))
+        await self._operations.run(change, abandoned="finish")
+        return pb.SetOverlayPeersResponse()
+
+    async def SetNamesElsewhere(
+        self, request: pb.SetNamesElsewhereRequest, context: _Context
+    ) -> pb.SetNamesElsewhereResponse:
+        change = names_elsewhere_set(
+            self._node,
+            request.network_id,
+            containers_from_proto(request.containers),
+            version=request.version,
+            renumbered=request.renumbered,
+        )
+        return pb.SetNamesElsewhereResponse(version=await self._operations.run(change, abandoned="finish"))
 
     async def ListNetworks(self, request: pb.ListNetworksRequest, context: _Context) -> pb.ListNetworksResponse:
         networks = sorted(self._node.seams.networks.list(), key=lambda network: network.id)

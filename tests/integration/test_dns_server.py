@@ -14,9 +14,13 @@ import dns.message
 import dns.rcode
 import pytest
 
+from common.sqlite import Database
+from executor_service.dns import elsewhere
+from executor_service.dns.elsewhere import ContainerElsewhere, StoredNamesElsewhere
 from executor_service.dns.names import Registration
 from executor_service.dns.sandbox_server import Resolving
 from executor_service.dns.service import NameServer
+from executor_service.network.network import Network
 from tests.fixtures.bridge import network_descriptors
 from tests.fixtures.name_servers import Answer, Client, cut_short, failing, known, silent, upstream
 from tests.fixtures.netns import Namespace, new_namespace
@@ -268,3 +272,41 @@ async def test_connections_are_few_and_one_that_talks_nonsense_ends(server: Name
     finally:
         for sock in idle:
             sock.close()
+
+
+async def test_containers_of_other_nodes_are_answered_beside_those_here_also_by_the_next_executor(
+    server: NameServer, resolv_conf: Path, one: Namespace, tmp_path: Path
+) -> None:
+    network, client = Network(id="n1", name="n1-net", bridge=""), Client(one)
+    here = Resolving(networks=("n1",), forward=False)
+    web = ContainerElsewhere(id="c1", names=("web", "front", "0123456789ab"), addresses=("10.0.2.1", "fd00:2::1"))
+    async with Database(tmp_path / "state.db", schema=elsewhere.SCHEMA) as database:
+        names = StoredNamesElsewhere(server, database)
+        server.register(container("c2", "front", addresses=("10.0.0.2",)))
+        await server.serve("one", namespace=one.path, resolving=here)
+        assert await names.set(network, [web], version=5, renumbered=False) == 5
+        for name in ("web", "0123456789ab", "WEB.n1-net"):
+            assert await client.answers(name) == ["10.0.2.1"]
+        assert await client.answers("web", "AAAA") == ["fd00:2::1"]
+        assert await client.answers("front") == ["10.0.0.2", "10.0.2.1"]
+        assert await client.answers("1.2.0.10.in-addr.arpa", "PTR") == ["web.n1-net."]
+        # It moves here: what is still said of it elsewhere does not take its name away, nor does the end of that.
+        server.register(container("c1", "web", addresses=("10.0.0.9",)))
+        assert await client.answers("web") == ["10.0.0.9", "10.0.2.1"]
+        assert await names.set(network, [], version=6, renumbered=False) == 6
+        assert await client.answers("web") == ["10.0.0.9"]
+        # What is late changes nothing, unless the numbers began anew.
+        assert await names.set(network, [web], version=4, renumbered=False) == 6
+        assert await client.answers("web") == ["10.0.0.9"]
+        assert await names.set(network, [web], version=4, renumbered=True) == 4
+        assert await client.answers("web") == ["10.0.0.9", "10.0.2.1"]
+        await server.stop("one")
+        async with NameServer(resolv_conf=resolv_conf) as later:
+            again = StoredNamesElsewhere(later, database)
+            await again.load()
+            await later.serve("one", namespace=one.path, resolving=here)
+            assert await client.answers("web") == ["10.0.2.1"]
+            assert await again.set(network, [], version=3, renumbered=False) == 4
+            await again.forget("n1")
+            assert await client.answers("web") == "SERVFAIL"
+            assert await again.set(network, [web], version=1, renumbered=False) == 1

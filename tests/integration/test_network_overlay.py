@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ async def nodes(tmp_path: Path) -> AsyncIterator[list[OverlayNode]]:
         yield nodes
 
 
-async def spanned(nodes: list[OverlayNode], network_id: str = SPAN, **more: object) -> list[Network]:
+async def spanned(nodes: list[OverlayNode], network_id: str = SPAN, **more: Any) -> list[Network]:
     """The network, on every node."""
     return [
         await node.create(overlay_spec(node, network_id, *(peer for peer in nodes if peer is not node), **more))

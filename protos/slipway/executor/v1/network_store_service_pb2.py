@@ -24,37 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/slipway/executor/v1/network_store_service.proto\x12\x13slipway.executor.v1\"\x8c\x01\n\rNetworkSubnet\x12\x0e\n\x06subnet\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x10\n\x08ip_range\x18\x03 \x01(\t\x12\x10\n\x08reserved\x18\x04 \x03(\t\x12\x36\n\x0cgateway_mode\x18\x05 \x01(\x0e\x32 .slipway.executor.v1.GatewayMode\"M\n\x0bMacvlanLink\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .slipway.executor.v1.MacvlanMode\"\xa7\x02\n\x0bNetworkSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x35\n\x04ipv4\x18\x03 \x01(\x0b\x32\".slipway.executor.v1.NetworkSubnetH\x00\x88\x01\x01\x12\x35\n\x04ipv6\x18\x04 \x01(\x0b\x32\".slipway.executor.v1.NetworkSubnetH\x01\x88\x01\x01\x12\x0e\n\x06\x62ridge\x18\x05 \x01(\t\x12\x0b\n\x03mtu\x18\x06 \x01(\r\x12\x10\n\x08internal\x18\x07 \x01(\x08\x12\x0b\n\x03icc\x18\x08 \x01(\x08\x12\x36\n\x07macvlan\x18\t \x01(\x0b\x32 .slipway.executor.v1.MacvlanLinkH\x02\x88\x01\x01\x42\x07\n\x05_ipv4B\x07\n\x05_ipv6B\n\n\x08_macvlan\"?\n\rStoredNetwork\x12.\n\x04spec\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.NetworkSpec\"F\n\x14\x43reateNetworkRequest\x12.\n\x04spec\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.NetworkSpec\"L\n\x15\x43reateNetworkResponse\x12\x33\n\x07network\x18\x01 \x01(\x0b\x32\".slipway.executor.v1.StoredNetwork\"\"\n\x14RemoveNetworkRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15RemoveNetworkResponse\"\x15\n\x13ListNetworksRequest\"L\n\x14ListNetworksResponse\x12\x34\n\x08networks\x18\x01 \x03(\x0b\x32\".slipway.executor.v1.StoredNetwork*u\n\x0bGatewayMode\x12\x1c\n\x18GATEWAY_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10GATEWAY_MODE_NAT\x10\x01\x12\x17\n\x13GATEWAY_MODE_ROUTED\x10\x02\x12\x19\n\x15GATEWAY_MODE_ISOLATED\x10\x03*\x90\x01\n\x0bMacvlanMode\x12\x1c\n\x18MACVLAN_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13MACVLAN_MODE_BRIDGE\x10\x01\x12\x15\n\x11MACVLAN_MODE_VEPA\x10\x02\x12\x18\n\x14MACVLAN_MODE_PRIVATE\x10\x03\x12\x19\n\x15MACVLAN_MODE_PASSTHRU\x10\x04\x32\xca\x02\n\x13NetworkStoreService\x12\x66\n\rCreateNetwork\x12).slipway.executor.v1.CreateNetworkRequest\x1a*.slipway.executor.v1.CreateNetworkResponse\x12\x66\n\rRemoveNetwork\x12).slipway.executor.v1.RemoveNetworkRequest\x1a*.slipway.executor.v1.RemoveNetworkResponse\x12\x63\n\x0cListNetworks\x12(.slipway.executor.v1.ListNetworksRequest\x1a).slipway.executor.v1.ListNetworksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/slipway/executor/v1/network_store_service.proto\x12\x13slipway.executor.v1\"\x8c\x01\n\rNetworkSubnet\x12\x0e\n\x06subnet\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x10\n\x08ip_range\x18\x03 \x01(\t\x12\x10\n\x08reserved\x18\x04 \x03(\t\x12\x36\n\x0cgateway_mode\x18\x05 \x01(\x0e\x32 .slipway.executor.v1.GatewayMode\"M\n\x0bMacvlanLink\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .slipway.executor.v1.MacvlanMode\"|\n\x0bOverlayLink\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0c\n\x04ipv4\x18\x03 \x01(\t\x12\x0c\n\x04ipv6\x18\x04 \x01(\t\x12\x36\n\x08underlay\x18\x05 \x01(\x0b\x32$.slipway.executor.v1.OverlayUnderlay\"b\n\x0fOverlayUnderlay\x12\r\n\x05local\x18\x01 \x01(\t\x12/\n\x05peers\x18\x02 \x03(\x0b\x32 .slipway.executor.v1.OverlayPeer\x12\x0f\n\x07version\x18\x03 \x01(\x04\":\n\x0bOverlayPeer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04ipv4\x18\x02 \x01(\t\x12\x0c\n\x04ipv6\x18\x03 \x01(\t\"L\n\x12\x43ontainerElsewhere\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"\xeb\x02\n\x0bNetworkSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x35\n\x04ipv4\x18\x03 \x01(\x0b\x32\".slipway.executor.v1.NetworkSubnetH\x00\x88\x01\x01\x12\x35\n\x04ipv6\x18\x04 \x01(\x0b\x32\".slipway.executor.v1.NetworkSubnetH\x01\x88\x01\x01\x12\x0e\n\x06\x62ridge\x18\x05 \x01(\t\x12\x0b\n\x03mtu\x18\x06 \x01(\r\x12\x10\n\x08internal\x18\x07 \x01(\x08\x12\x0b\n\x03icc\x18\x08 \x01(\x08\x12\x36\n\x07macvlan\x18\t \x01(\x0b\x32 .slipway.executor.v1.MacvlanLinkH\x02\x88\x01\x01\x12\x36\n\x07overlay\x18\n \x01(\x0b\x32 .slipway.executor.v1.OverlayLinkH\x03\x88\x01\x01\x42\x07\n\x05_ipv4B\x07\n\x05_ipv6B\n\n\x08_macvlanB\n\n\x08_overlay\"?\n\rStoredNetwork\x12.\n\x04spec\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.NetworkSpec\"F\n\x14\x43reateNetworkRequest\x12.\n\x04spec\x18\x01 \x01(\x0b\x32 .slipway.executor.v1.NetworkSpec\"L\n\x15\x43reateNetworkResponse\x12\x33\n\x07network\x18\x01 \x01(\x0b\x32\".slipway.executor.v1.StoredNetwork\"\"\n\x14RemoveNetworkRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15RemoveNetworkResponse\"d\n\x16SetOverlayPeersRequest\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x36\n\x08underlay\x18\x02 \x01(\x0b\x32$.slipway.executor.v1.OverlayUnderlay\"\x19\n\x17SetOverlayPeersResponse\"\x90\x01\n\x18SetNamesElsewhereRequest\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12;\n\ncontainers\x18\x02 \x03(\x0b\x32\'.slipway.executor.v1.ContainerElsewhere\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\nrenumbered\x18\x04 \x01(\x08\",\n\x19SetNamesElsewhereResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\x15\n\x13ListNetworksRequest\"L\n\x14ListNetworksResponse\x12\x34\n\x08networks\x18\x01 \x03(\x0b\x32\".slipway.executor.v1.StoredNetwork*u\n\x0bGatewayMode\x12\x1c\n\x18GATEWAY_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10GATEWAY_MODE_NAT\x10\x01\x12\x17\n\x13GATEWAY_MODE_ROUTED\x10\x02\x12\x19\n\x15GATEWAY_MODE_ISOLATED\x10\x03*\x90\x01\n\x0bMacvlanMode\x12\x1c\n\x18MACVLAN_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13MACVLAN_MODE_BRIDGE\x10\x01\x12\x15\n\x11MACVLAN_MODE_VEPA\x10\x02\x12\x18\n\x14MACVLAN_MODE_PRIVATE\x10\x03\x12\x19\n\x15MACVLAN_MODE_PASSTHRU\x10\x04\x32\xac\x04\n\x13NetworkStoreService\x12\x66\n\rCreateNetwork\x12).slipway.executor.v1.CreateNetworkRequest\x1a*.slipway.executor.v1.CreateNetworkResponse\x12\x66\n\rRemoveNetwork\x12).slipway.executor.v1.RemoveNetworkRequest\x1a*.slipway.executor.v1.RemoveNetworkResponse\x12l\n\x0fSetOverlayPeers\x12+.slipway.executor.v1.SetOverlayPeersRequest\x1a,.slipway.executor.v1.SetOverlayPeersResponse\x12r\n\x11SetNamesElsewhere\x12-.slipway.executor.v1.SetNamesElsewhereRequest\x1a..slipway.executor.v1.SetNamesElsewhereResponse\x12\x63\n\x0cListNetworks\x12(.slipway.executor.v1.ListNetworksRequest\x1a).slipway.executor.v1.ListNetworksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'slipway.executor.v1.network_store_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATEWAYMODE']._serialized_start=969
-  _globals['_GATEWAYMODE']._serialized_end=1086
-  _globals['_MACVLANMODE']._serialized_start=1089
-  _globals['_MACVLANMODE']._serialized_end=1233
+  _globals['_GATEWAYMODE']._serialized_start=1723
+  _globals['_GATEWAYMODE']._serialized_end=1840
+  _globals['_MACVLANMODE']._serialized_start=1843
+  _globals['_MACVLANMODE']._serialized_end=1987
   _globals['_NETWORKSUBNET']._serialized_start=73
   _globals['_NETWORKSUBNET']._serialized_end=213
   _globals['_MACVLANLINK']._serialized_start=215
   _globals['_MACVLANLINK']._serialized_end=292
-  _globals['_NETWORKSPEC']._serialized_start=295
-  _globals['_NETWORKSPEC']._serialized_end=590
-  _globals['_STOREDNETWORK']._serialized_start=592
-  _globals['_STOREDNETWORK']._serialized_end=655
-  _globals['_CREATENETWORKREQUEST']._serialized_start=657
-  _globals['_CREATENETWORKREQUEST']._serialized_end=727
-  _globals['_CREATENETWORKRESPONSE']._serialized_start=729
-  _globals['_CREATENETWORKRESPONSE']._serialized_end=805
-  _globals['_REMOVENETWORKREQUEST']._serialized_start=807
-  _globals['_REMOVENETWORKREQUEST']._serialized_end=841
-  _globals['_REMOVENETWORKRESPONSE']._serialized_start=843
-  _globals['_REMOVENETWORKRESPONSE']._serialized_end=866
-  _globals['_LISTNETWORKSREQUEST']._serialized_start=868
-  _globals['_LISTNETWORKSREQUEST']._serialized_end=889
-  _globals['_LISTNETWORKSRESPONSE']._serialized_start=891
-  _globals['_LISTNETWORKSRESPONSE']._serialized_end=967
-  _globals['_NETWORKSTORESERVICE']._serialized_start=1236
-  _globals['_NETWORKSTORESERVICE']._serialized_end=1566
+  _globals['_OVERLAYLINK']._serialized_start=294
+  _globals['_OVERLAYLINK']._serialized_end=418
+  _globals['_OVERLAYUNDERLAY']._serialized_start=420
+  _globals['_OVERLAYUNDERLAY']._serialized_end=518
+  _globals['_OVERLAYPEER']._serialized_start=520
+  _globals['_OVERLAYPEER']._serialized_end=578
+  _globals['_CONTAINERELSEWHERE']._serialized_start=580
+  _globals['_CONTAINERELSEWHERE']._serialized_end=656
+  _globals['_NETWORKSPEC']._serialized_start=659
+  _globals['_NETWORKSPEC']._serialized_end=1022
+  _globals['_STOREDNETWORK']._serialized_start=1024
+  _globals['_STOREDNETWORK']._serialized_end=1087
+  _globals['_CREATENETWORKREQUEST']._serialized_start=1089
+  _globals['_CREATENETWORKREQUEST']._serialized_end=1159
+  _globals['_CREATENETWORKRESPONSE']._serialized_start=1161
+  _globals['_CREATENETWORKRESPONSE']._serialized_end=1237
+  _globals['_REMOVENETWORKREQUEST']._serialized_start=1239
+  _globals['_REMOVENETWORKREQUEST']._serialized_end=1273
+  _globals['_REMOVENETWORKRESPONSE']._serialized_start=1275
+  _globals['_REMOVENETWORKRESPONSE']._serialized_end=1298
+  _globals['_SETOVERLAYPEERSREQUEST']._serialized_start=1300
+  _globals['_SETOVERLAYPEERSREQUEST']._serialized_end=1400
+  _globals['_SETOVERLAYPEERSRESPONSE']._serialized_start=1402
+  _globals['_SETOVERLAYPEERSRESPONSE']._serialized_end=1427
+  _globals['_SETNAMESELSEWHEREREQUEST']._serialized_start=1430
+  _globals['_SETNAMESELSEWHEREREQUEST']._serialized_end=1574
+  _globals['_SETNAMESELSEWHERERESPONSE']._serialized_start=1576
+  _globals['_SETNAMESELSEWHERERESPONSE']._serialized_end=1620
+  _globals['_LISTNETWORKSREQUEST']._serialized_start=1622
+  _globals['_LISTNETWORKSREQUEST']._serialized_end=1643
+  _globals['_LISTNETWORKSRESPONSE']._serialized_start=1645
+  _globals['_LISTNETWORKSRESPONSE']._serialized_end=1721
+  _globals['_NETWORKSTORESERVICE']._serialized_start=1990
+  _globals['_NETWORKSTORESERVICE']._serialized_end=2546
 # @@protoc_insertion_point(module_scope)

@@ -146,6 +146,144 @@ class MacvlanLink(_message.Message):
 Global___MacvlanLink: _TypeAlias = MacvlanLink  # noqa: Y015
 
 @_typing.final
+class OverlayLink(_message.Message):
+    """A network that spans nodes, each with a slice of it: the subnets of the specification are this node's, must be given, and have their
+    first address as gateway.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VNI_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    IPV4_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
+    UNDERLAY_FIELD_NUMBER: _builtins.int
+    vni: _builtins.int
+    """VXLAN network identifier, 1 to 16777215; the same on every node, and no other network's."""
+    port: _builtins.int
+    """UDP port, the same on every node."""
+    ipv4: _builtins.str
+    """The whole in CIDR notation; empty without IPv4."""
+    ipv6: _builtins.str
+    """The whole; empty without IPv6."""
+    @_builtins.property
+    def underlay(self) -> Global___OverlayUnderlay:
+        """What it runs over at first. SetOverlayPeers changes it."""
+
+    def __init__(
+        self,
+        *,
+        vni: _builtins.int = ...,
+        port: _builtins.int = ...,
+        ipv4: _builtins.str = ...,
+        ipv6: _builtins.str = ...,
+        underlay: Global___OverlayUnderlay | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["underlay", b"underlay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ipv4", b"ipv4", "ipv6", b"ipv6", "port", b"port", "underlay", b"underlay", "vni", b"vni"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverlayLink: _TypeAlias = OverlayLink  # noqa: Y015
+
+@_typing.final
+class OverlayUnderlay(_message.Message):
+    """What an overlay network runs over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCAL_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    local: _builtins.str
+    """This node's address there: what the other nodes send to. FAILED_PRECONDITION when no interface of the node has it."""
+    version: _builtins.int
+    """Of the two that were said, the one with the greater number counts."""
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverlayPeer]:
+        """The other nodes of the network, all of them."""
+
+    def __init__(
+        self,
+        *,
+        local: _builtins.str = ...,
+        peers: _abc.Iterable[Global___OverlayPeer] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local", b"local", "peers", b"peers", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverlayUnderlay: _TypeAlias = OverlayUnderlay  # noqa: Y015
+
+@_typing.final
+class OverlayPeer(_message.Message):
+    """Another node of an overlay network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    IPV4_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Its address on the underlay, of the family of `local`. Frames from anybody else are dropped."""
+    ipv4: _builtins.str
+    """Its slice in CIDR notation; empty without IPv4."""
+    ipv6: _builtins.str
+    """Its slice; empty without IPv6."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        ipv4: _builtins.str = ...,
+        ipv6: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "ipv4", b"ipv4", "ipv6", b"ipv6"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverlayPeer: _TypeAlias = OverlayPeer  # noqa: Y015
+
+@_typing.final
+class ContainerElsewhere(_message.Message):
+    """A container of a network that runs on another node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its names on the network, its own first; as `EndpointSpec.dns_names`."""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its addresses there, plain, of either family."""
+
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "container_id", b"container_id", "names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerElsewhere: _TypeAlias = ContainerElsewhere  # noqa: Y015
+
+@_typing.final
 class NetworkSpec(_message.Message):
     """A network as it is asked for. Immutable."""
 
@@ -160,6 +298,7 @@ class NetworkSpec(_message.Message):
     INTERNAL_FIELD_NUMBER: _builtins.int
     ICC_FIELD_NUMBER: _builtins.int
     MACVLAN_FIELD_NUMBER: _builtins.int
+    OVERLAY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 lower-case hex characters."""
     name: _builtins.str
@@ -182,7 +321,11 @@ class NetworkSpec(_message.Message):
 
     @_builtins.property
     def macvlan(self) -> Global___MacvlanLink:
-        """Absent: the network is a bridge. With it, `bridge` and `mtu` must be empty."""
+        """With neither this nor `overlay` the network is a bridge. With it, `bridge` and `mtu` must be empty."""
+
+    @_builtins.property
+    def overlay(self) -> Global___OverlayLink:
+        """With it, `mtu` 0 is what the underlay leaves, and the gateway mode must be NAT."""
 
     def __init__(
         self,
@@ -196,10 +339,11 @@ class NetworkSpec(_message.Message):
         internal: _builtins.bool = ...,
         icc: _builtins.bool = ...,
         macvlan: Global___MacvlanLink | None = ...,
+        overlay: Global___OverlayLink | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "_macvlan", b"_macvlan", "ipv4", b"ipv4", "ipv6", b"ipv6", "macvlan", b"macvlan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "_macvlan", b"_macvlan", "_overlay", b"_overlay", "ipv4", b"ipv4", "ipv6", b"ipv6", "macvlan", b"macvlan", "overlay", b"overlay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "_macvlan", b"_macvlan", "bridge", b"bridge", "icc", b"icc", "id", b"id", "internal", b"internal", "ipv4", b"ipv4", "ipv6", b"ipv6", "macvlan", b"macvlan", "mtu", b"mtu", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "_ipv6", b"_ipv6", "_macvlan", b"_macvlan", "_overlay", b"_overlay", "bridge", b"bridge", "icc", b"icc", "id", b"id", "internal", b"internal", "ipv4", b"ipv4", "ipv6", b"ipv6", "macvlan", b"macvlan", "mtu", b"mtu", "name", b"name", "overlay", b"overlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ipv4: _TypeAlias = _typing.Literal["ipv4"]  # noqa: Y015
     _WhichOneofArgType__ipv4: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4"]  # noqa: Y015
@@ -207,12 +351,16 @@ class NetworkSpec(_message.Message):
     _WhichOneofArgType__ipv6: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6"]  # noqa: Y015
     _WhichOneofReturnType__macvlan: _TypeAlias = _typing.Literal["macvlan"]  # noqa: Y015
     _WhichOneofArgType__macvlan: _TypeAlias = _typing.Literal["_macvlan", b"_macvlan"]  # noqa: Y015
+    _WhichOneofReturnType__overlay: _TypeAlias = _typing.Literal["overlay"]  # noqa: Y015
+    _WhichOneofArgType__overlay: _TypeAlias = _typing.Literal["_overlay", b"_overlay"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv4) -> _WhichOneofReturnType__ipv4 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv6) -> _WhichOneofReturnType__ipv6 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__macvlan) -> _WhichOneofReturnType__macvlan | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlay) -> _WhichOneofReturnType__overlay | None: ...
 
 Global___NetworkSpec: _TypeAlias = NetworkSpec  # noqa: Y015
 
@@ -326,6 +474,109 @@ class RemoveNetworkResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveNetworkResponse: _TypeAlias = RemoveNetworkResponse  # noqa: Y015
+
+@_typing.final
+class SetOverlayPeersRequest(_message.Message):
+    """The network, and what it runs over now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    UNDERLAY_FIELD_NUMBER: _builtins.int
+    network_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def underlay(self) -> Global___OverlayUnderlay:
+        """The whole."""
+
+    def __init__(
+        self,
+        *,
+        network_id: _builtins.str = ...,
+        underlay: Global___OverlayUnderlay | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["underlay", b"underlay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network_id", b"network_id", "underlay", b"underlay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOverlayPeersRequest: _TypeAlias = SetOverlayPeersRequest  # noqa: Y015
+
+@_typing.final
+class SetOverlayPeersResponse(_message.Message):
+    """It runs over that, or over what is newer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOverlayPeersResponse: _TypeAlias = SetOverlayPeersResponse  # noqa: Y015
+
+@_typing.final
+class SetNamesElsewhereRequest(_message.Message):
+    """The network, and its containers on other nodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_ID_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    RENUMBERED_FIELD_NUMBER: _builtins.int
+    network_id: _builtins.str
+    """Its id."""
+    version: _builtins.int
+    """Of the two that were said, the one with the greater number counts."""
+    renumbered: _builtins.bool
+    """The numbers of the versions have begun anew: this one counts whatever was said before. Default: false."""
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerElsewhere]:
+        """All of them."""
+
+    def __init__(
+        self,
+        *,
+        network_id: _builtins.str = ...,
+        containers: _abc.Iterable[Global___ContainerElsewhere] | None = ...,
+        version: _builtins.int = ...,
+        renumbered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "network_id", b"network_id", "renumbered", b"renumbered", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetNamesElsewhereRequest: _TypeAlias = SetNamesElsewhereRequest  # noqa: Y015
+
+@_typing.final
+class SetNamesElsewhereResponse(_message.Message):
+    """What is known now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its version: that of the request, or a greater one."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetNamesElsewhereResponse: _TypeAlias = SetNamesElsewhereResponse  # noqa: Y015
 
 @_typing.final
 class ListNetworksRequest(_message.Message):

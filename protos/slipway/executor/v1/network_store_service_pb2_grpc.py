@@ -46,6 +46,16 @@ class NetworkStoreServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.RemoveNetworkRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.RemoveNetworkResponse.FromString,
                 _registered_method=True)
+        self.SetOverlayPeers = channel.unary_unary(
+                '/slipway.executor.v1.NetworkStoreService/SetOverlayPeers',
+                request_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetOverlayPeersRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetOverlayPeersResponse.FromString,
+                _registered_method=True)
+        self.SetNamesElsewhere = channel.unary_unary(
+                '/slipway.executor.v1.NetworkStoreService/SetNamesElsewhere',
+                request_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetNamesElsewhereRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetNamesElsewhereResponse.FromString,
+                _registered_method=True)
         self.ListNetworks = channel.unary_unary(
                 '/slipway.executor.v1.NetworkStoreService/ListNetworks',
                 request_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.ListNetworksRequest.SerializeToString,
@@ -73,6 +83,22 @@ class NetworkStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetOverlayPeers(self, request, context):
+        """Say which other nodes an overlay network has, as a whole: one message for a node that joins or leaves it. What is older than what
+        the network has changes nothing. FAILED_PRECONDITION when there is no such network, or the address is not this node's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetNamesElsewhere(self, request, context):
+        """Say what the containers of a network are called that run on other nodes, as a whole, so that they are answered here too. What is
+        older than what is known changes nothing. FAILED_PRECONDITION when there is no such network.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListNetworks(self, request, context):
         """Every network, the default one included.
         """
@@ -92,6 +118,16 @@ def add_NetworkStoreServiceServicer_to_server(servicer, server):
                     servicer.RemoveNetwork,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.RemoveNetworkRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.RemoveNetworkResponse.SerializeToString,
+            ),
+            'SetOverlayPeers': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOverlayPeers,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetOverlayPeersRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetOverlayPeersResponse.SerializeToString,
+            ),
+            'SetNamesElsewhere': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetNamesElsewhere,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetNamesElsewhereRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetNamesElsewhereResponse.SerializeToString,
             ),
             'ListNetworks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNetworks,
@@ -155,6 +191,60 @@ class NetworkStoreService:
             '/slipway.executor.v1.NetworkStoreService/RemoveNetwork',
             slipway_dot_executor_dot_v1_dot_network__store__service__pb2.RemoveNetworkRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_network__store__service__pb2.RemoveNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOverlayPeers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.NetworkStoreService/SetOverlayPeers',
+            slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetOverlayPeersRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetOverlayPeersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetNamesElsewhere(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.NetworkStoreService/SetNamesElsewhere',
+            slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetNamesElsewhereRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_network__store__service__pb2.SetNamesElsewhereResponse.FromString,
             options,
             channel_credentials,
             insecure,

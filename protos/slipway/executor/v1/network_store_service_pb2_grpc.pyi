@@ -24,6 +24,14 @@ class NetworkStoreServiceStub:
     """
     RemoveNetwork: _aio.UnaryUnaryMultiCallable[_network_store_service_pb2.RemoveNetworkRequest, _network_store_service_pb2.RemoveNetworkResponse]
     """Delete it. Nothing there: nothing happens. FAILED_PRECONDITION while a container names it."""
+    SetOverlayPeers: _aio.UnaryUnaryMultiCallable[_network_store_service_pb2.SetOverlayPeersRequest, _network_store_service_pb2.SetOverlayPeersResponse]
+    """Say which other nodes an overlay network has, as a whole: one message for a node that joins or leaves it. What is older than what
+    the network has changes nothing. FAILED_PRECONDITION when there is no such network, or the address is not this node's.
+    """
+    SetNamesElsewhere: _aio.UnaryUnaryMultiCallable[_network_store_service_pb2.SetNamesElsewhereRequest, _network_store_service_pb2.SetNamesElsewhereResponse]
+    """Say what the containers of a network are called that run on other nodes, as a whole, so that they are answered here too. What is
+    older than what is known changes nothing. FAILED_PRECONDITION when there is no such network.
+    """
     ListNetworks: _aio.UnaryUnaryMultiCallable[_network_store_service_pb2.ListNetworksRequest, _network_store_service_pb2.ListNetworksResponse]
     """Every network, the default one included."""
 
@@ -49,6 +57,26 @@ class NetworkStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_network_store_service_pb2.RemoveNetworkRequest, _abc.Awaitable[_network_store_service_pb2.RemoveNetworkResponse]],
     ) -> _abc.Awaitable[_network_store_service_pb2.RemoveNetworkResponse]:
         """Delete it. Nothing there: nothing happens. FAILED_PRECONDITION while a container names it."""
+
+    @_abc_1.abstractmethod
+    def SetOverlayPeers(
+        self,
+        request: _network_store_service_pb2.SetOverlayPeersRequest,
+        context: _aio.ServicerContext[_network_store_service_pb2.SetOverlayPeersRequest, _abc.Awaitable[_network_store_service_pb2.SetOverlayPeersResponse]],
+    ) -> _abc.Awaitable[_network_store_service_pb2.SetOverlayPeersResponse]:
+        """Say which other nodes an overlay network has, as a whole: one message for a node that joins or leaves it. What is older than what
+        the network has changes nothing. FAILED_PRECONDITION when there is no such network, or the address is not this node's.
+        """
+
+    @_abc_1.abstractmethod
+    def SetNamesElsewhere(
+        self,
+        request: _network_store_service_pb2.SetNamesElsewhereRequest,
+        context: _aio.ServicerContext[_network_store_service_pb2.SetNamesElsewhereRequest, _abc.Awaitable[_network_store_service_pb2.SetNamesElsewhereResponse]],
+    ) -> _abc.Awaitable[_network_store_service_pb2.SetNamesElsewhereResponse]:
+        """Say what the containers of a network are called that run on other nodes, as a whole, so that they are answered here too. What is
+        older than what is known changes nothing. FAILED_PRECONDITION when there is no such network.
+        """
 
     @_abc_1.abstractmethod
     def ListNetworks(
