@@ -114,6 +114,8 @@ _TABLE: Mapping[str, Mapping[str, Roles]] = {
         "CreateNetwork": _API,
         "RemoveNetwork": _API,
         "ListNetworks": _API,
+        "SetOverlayPeers": _API,
+        "SetNamesElsewhere": _API,
     },
     "slipway.executor.v1.NodeService": {
         "GetNode": _API,
