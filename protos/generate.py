@@ -2,7 +2,8 @@
 
 protovalidate's wheel carries the descriptor of `buf/validate/validate.proto` but neither its source nor stubs for
 google's protobuf, so protoc and buf are given descriptors instead of a vendored file, and its stubs are generated with
-ours. `--check` writes nothing: it lints, generates into a temporary directory and exits 1 when a stub differs.
+ours. What is etcd's (`etcdserverpb`, `mvccpb`) keeps its names, which buf would not let pass. `--check` writes
+nothing: it lints, generates into a temporary directory and exits 1 when a stub differs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="lint, compare with the committed stubs, write nothing")
     check = parser.parse_args().check
-    sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("slipway/**/*.proto"))
+    sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.proto"))
     with tempfile.TemporaryDirectory() as scratch:
         imports = write_imports(Path(scratch) / "imports.binpb")
         lint(sources, imports, Path(scratch) / "slipway.binpb")

@@ -1,4 +1,4 @@
-"""The change feed of an embedded store: the latest commits in memory, and watchers that follow them.
+"""The change feed of a store: the latest commits in memory, and watchers that follow them.
 
 A watcher is a cursor and nothing else: no task, no queue. It takes what lies after its cursor from memory, or from the
 kept history when it has fallen behind what memory holds, and waits for the next commit when nothing does. So a slow
@@ -8,6 +8,7 @@ watcher costs no memory, and history and live changes cannot have a gap between 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self
@@ -21,7 +22,8 @@ and the revision up to which they are complete. Raises OutOfRange when they are 
 
 
 class ChangeFeed:
-    """Commits by revision, the latest `max_revisions` and `max_bytes` of them. Belongs to the event loop.
+    """Commits by revision, the latest `max_revisions` and `max_bytes` of them. Revisions may have gaps: a cluster
+    counts what is not ours, too. Belongs to the event loop.
 
     `history_limit` revisions are kept in all (the store's promise), whether memory or `history` holds them.
     """
@@ -44,7 +46,8 @@ class ChangeFeed:
         self._max_revisions = max_revisions
         self._max_bytes = max_bytes
         self._history = history
-        self._recent: dict[int, tuple[Change, ...]] = {}  # contiguous, ends at `revision`, in order
+        # From a revision to the next one and its changes, in order, without a hole, up to `revision`.
+        self._recent: dict[int, tuple[int, tuple[Change, ...]]] = {}
         self._recent_bytes = 0
         self._changed = asyncio.Event()
         self._closed = False
@@ -58,16 +61,23 @@ class ChangeFeed:
         """The least revision a watcher may begin after."""
         return max(self._first_kept - 1, self._revision - self._history_limit)
 
-    def append(self, changes: Sequence[Change]) -> None:
-        """One commit's changes, of the revision that follows `revision`."""
-        self._revision = changes[0].revision
-        self._recent[self._revision] = tuple(changes)
+    def append(self, revision: int, changes: Sequence[Change]) -> None:
+        """One commit's changes, of the next revision there is."""
+        self._recent[self._revision] = (revision, tuple(changes))
+        self._revision = revision
         self._recent_bytes += _bytes(changes)
         while len(self._recent) > self._max_revisions or (
             self._max_bytes is not None and self._recent_bytes > self._max_bytes
         ):
-            oldest = next(iter(self._recent))
-            self._recent_bytes -= _bytes(self._recent.pop(oldest))
+            self._recent_bytes -= _bytes(self._recent.pop(next(iter(self._recent)))[1])
+        self._wake()
+
+    def jump(self, revision: int) -> None:
+        """To a later or another state, without its changes: whoever has not seen them is told so."""
+        self._recent.clear()
+        self._recent_bytes = 0
+        self._first_kept = revision + 1
+        self._revision = revision
         self._wake()
 
     def close(self) -> None:
@@ -88,10 +98,17 @@ class ChangeFeed:
                 raise Unavailable("the store is closed", reason="STORE_CLOSED")
             await self._changed.wait()
         self._check(after)
-        if (recent := self._recent.get(after + 1)) is not None:
-            return [change for change in recent if change.key.startswith(prefix)], after + 1
+        if (recent := self._recent.get(after) or self._recent_from(after)) is not None:
+            revision, changes = recent
+            return [change for change in changes if change.key.startswith(prefix)], revision
         assert self._history is not None, "memory holds every kept revision when there is no other history"
         return await self._history(prefix, after, self._revision)
+
+    def _recent_from(self, after: int) -> tuple[int, tuple[Change, ...]] | None:
+        """For a revision that is in a gap."""
+        known = list(self._recent)
+        place = bisect_right(known, after)
+        return self._recent[known[place - 1]] if place else None
 
     def _check(self, after: int) -> None:
         if after < self.floor:

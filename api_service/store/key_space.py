@@ -5,18 +5,27 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 
-from api_service.store.store import Change, Delete, Entry, Put, RevisionConflict
+from api_service.store.store import STORE_FULL, Change, Delete, Entry, Put, RevisionConflict
 from common.errors import ResourceExhausted
 
-MAX_OPERATIONS = 128
-"""Operations in one commit: etcd's default, so that what the embedded store takes a cluster's takes too."""
+MAX_OPERATIONS = 126
+"""Operations in one commit: etcd's default of 128, less the two that its store adds, so that what the embedded store
+takes a cluster's takes too."""
 
-MAX_COMMIT_BYTES = 1536 * 1024
-"""Keys and values of one commit: etcd's default request size. Source: https://etcd.io/docs/v3.5/dev-guide/limit/"""
+MAX_COMMIT_BYTES = 1408 * 1024
+"""Keys and values of one commit: etcd's default request size of 1.5 MiB, less 128 KiB for what its store adds.
+Source: https://etcd.io/docs/v3.5/dev-guide/limit/"""
 
 
 RECORD_TOO_LARGE = "RECORD_TOO_LARGE"
 """Reason of a commit that is larger than that."""
+
+
+QUOTA = 256 * 1024 * 1024
+"""Bytes that a store holds, unless it is told otherwise."""
+
+RESERVE = 96 * 1024 * 1024
+"""Bytes beyond the quota, unless a store is told otherwise."""
 
 
 class KeySpace:
@@ -64,6 +73,20 @@ class KeySpace:
                     insort(self._keys, change.key)
             elif old is not None:
                 del self._keys[bisect_left(self._keys, change.key)]
+
+
+def check_room(keys: KeySpace, operations: Sequence[Put | Delete], *, quota: int, reserve: int, where: object) -> None:
+    """Refuse what would make the keys larger than `quota`. Commits that free more than they add always have room. One
+    that removes or overwrites a key may pass the quota by `reserve` bytes, so that what exists can change and go, and
+    tell of it, when nothing new fits. Raises ResourceExhausted (`STORE_FULL`)."""
+    growth = keys.growth(operations)
+    changes = any(isinstance(each, Delete) or keys.get(each.key) is not None for each in operations)
+    if growth > 0 and keys.size + growth > quota + (reserve if changes else 0):
+        raise ResourceExhausted(
+            f"{where}: the store holds {keys.size} bytes of records and may hold {quota}; "
+            "remove containers, or raise the quota",
+            reason=STORE_FULL,
+        )
 
 
 def check_operations(operations: Sequence[Put | Delete]) -> None:

@@ -43,11 +43,14 @@ class MemoryStore:
                 changes.append(change)
         if changes:
             self._keys.apply(changes)
-            self._feed.append(changes)
+            self._feed.append(revision, changes)
         return self._feed.revision
 
     async def revision(self) -> int:
         return self._feed.revision
+
+    async def catch_up(self) -> None:
+        return
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         return self._feed.follow(prefix, after=after)

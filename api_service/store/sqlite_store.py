@@ -19,9 +19,16 @@ from types import TracebackType
 from typing import Self
 
 from api_service.store.change_feed import ChangeFeed, cursor_gone
-from api_service.store.key_space import KeySpace, change_of, check_expected, check_operations
-from api_service.store.store import STORE_FULL, Change, Delete, Entry, Put, Store
-from common.errors import ResourceExhausted
+from api_service.store.key_space import (
+    QUOTA,
+    RESERVE,
+    KeySpace,
+    change_of,
+    check_expected,
+    check_operations,
+    check_room,
+)
+from api_service.store.store import Change, Delete, Entry, Put, Store
 from common.sqlite import Database
 
 _SCHEMA = """
@@ -47,9 +54,7 @@ class SqliteStore:
     """Use as an async context manager. One process at a time owns the file.
 
     `history_limit` revisions are kept for watchers (at least 1), also over a restart. `quota` bounds the bytes of all
-    keys and values (plus what the commits under way add); a commit that would pass it raises ResourceExhausted (reason
-    `STORE_FULL`). Commits that free more than they add always work. One that removes or overwrites a key may pass the
-    quota by `reserve` bytes, so that what exists can change and go, and tell of it, when nothing new fits.
+    keys and values (plus what the commits under way add), see `check_room`.
     A caller of `commit` that is cancelled does not know whether the commit happened.
     """
 
@@ -58,8 +63,8 @@ class SqliteStore:
         path: Path,
         *,
         history_limit: int = 100_000,
-        quota: int = 256 * 1024 * 1024,
-        reserve: int = 96 * 1024 * 1024,
+        quota: int = QUOTA,
+        reserve: int = RESERVE,
     ) -> None:
         self._path = path
         self._history_limit = history_limit
@@ -95,14 +100,7 @@ class SqliteStore:
 
     async def commit(self, *operations: Put | Delete) -> int:
         check_operations(operations)
-        growth = self._keys.growth(operations)
-        changes = any(isinstance(each, Delete) or self._keys.get(each.key) is not None for each in operations)
-        if growth > 0 and self._keys.size + growth > self._quota + (self._reserve if changes else 0):
-            raise ResourceExhausted(
-                f"{self._path}: the store holds {self._keys.size} bytes of records and may hold {self._quota}; "
-                "remove containers, or raise the quota",
-                reason=STORE_FULL,
-            )
+        check_room(self._keys, operations, quota=self._quota, reserve=self._reserve, where=self._path)
         work = functools.partial(_apply, operations=operations, history_limit=self._history_limit)
         revision, _changes = await self._database.write(work, on_commit=self._committed)
         return revision
@@ -110,14 +108,17 @@ class SqliteStore:
     async def revision(self) -> int:
         return self._feed.revision
 
+    async def catch_up(self) -> None:
+        return
+
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         return self._feed.follow(prefix, after=after)
 
     def _committed(self, outcome: tuple[int, Sequence[Change]]) -> None:
-        _revision, changes = outcome
+        revision, changes = outcome
         if changes:
             self._keys.apply(changes)
-            self._feed.append(changes)
+            self._feed.append(revision, changes)
 
     def _make_feed(self, *, revision: int, oldest: int) -> ChangeFeed:
         return ChangeFeed(

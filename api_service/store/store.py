@@ -1,8 +1,8 @@
 """The store's Protocol: an ordered key-value store with compare-and-set, transactions and a resumable change feed.
 
 It is the part of etcd's data model that the API needs, so that the embedded store and a cluster's differ in nothing
-an operation could see. Keys are paths (`containers/<id>`); a revision is the store's global counter, one step a
-commit. Source: https://etcd.io/docs/v3.5/learning/data_model/
+an operation could see. Keys are paths (`containers/<id>`); a revision is the store's global counter, which grows with
+each commit: by one when nobody else uses it. Source: https://etcd.io/docs/v3.5/learning/data_model/
 """
 
 from __future__ import annotations
@@ -68,16 +68,24 @@ class Store(Protocol):
     """Every method raises Unavailable when the store cannot be reached, ResourceExhausted when its disk is full."""
 
     async def get(self, key: str) -> Entry | None:
-        """The last committed entry."""
+        """The last committed entry, see `catch_up`."""
 
     async def list(self, prefix: str, *, limit: int = 0, after_key: str = "") -> Sequence[Entry]:
         """Entries whose key begins with `prefix`, ordered by key, from after `after_key`; at most `limit` (0: all)."""
 
     async def commit(self, *operations: Put | Delete) -> int:
-        """Apply all or nothing; return the new revision once it is durable. Raises RevisionConflict."""
+        """Apply all or nothing; return the new revision once it is durable, and whatever is read here from then on
+        includes it. What changes nothing may return the revision as it was. Raises RevisionConflict: what is read from
+        then on includes what was in the way. A caller that is cancelled does not know whether the commit happened, nor
+        one that is told Unavailable."""
 
     async def revision(self) -> int:
-        """The revision of the last commit; 0 for a new store."""
+        """The revision of the last commit, as far as reads here include it."""
+
+    async def catch_up(self) -> None:
+        """Whatever is read from then on includes every commit that was acknowledged before, also by other processes. To
+        be called at the beginning of a request. Does not fail: without an answer of who knows, reads go on with what
+        was known last."""
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         """Every change under `prefix` of a revision greater than `after`, in order, without end: first history, then

@@ -169,7 +169,7 @@ async def test_memory_of_the_feed_is_bounded_by_bytes(tmp_path: Path, monkeypatc
             await store.commit(Put(key="k", value=bytes(5000 + number)))  # larger than the bound by itself
         feed = store._feed
         assert feed._recent_bytes <= 1000
-        assert feed._recent_bytes == sum(api_service.store.change_feed._bytes(c) for c in feed._recent.values())
+        assert feed._recent_bytes == sum(api_service.store.change_feed._bytes(c) for _, c in feed._recent.values())
         changes = store.watch("k", after=0)
         sizes = [len((await anext(changes)).value or b"") for _ in range(40)]
         assert sizes == [size for number in range(20) for size in (300, 5000 + number)]

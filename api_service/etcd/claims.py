@@ -1,0 +1,190 @@
+"""Claims on etcd: a key that exists once, under the lease of who holds it, behind a queue of this process's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import structlog
+from etcdserverpb import etcd_service_pb2 as pb2
+from mvccpb import kv_pb2
+
+from api_service.etcd.client import EtcdClient, range_call, txn_call
+from api_service.etcd.mirror import Mirror
+from api_service.etcd.session import LeaseHeld, Session
+from api_service.etcd.target import Layout
+from api_service.etcd.transaction import compare_revision, read
+from api_service.store.claims import Claim, Claims, Holder, LocalClaims
+from common.errors import NotFound, OutOfRange, SlipwayError
+
+_log = structlog.get_logger(__name__)
+
+_HISTORY = 10_000  # revisions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """Somebody else has it, since that revision."""
+
+    revision: int
+
+
+class EtcdClaims:
+    """Use as an async context manager. `included` waits until reads of the store include a revision: who gets a claim
+    reads what its last holder has committed."""
+
+    def __init__(self, client: EtcdClient, session: Session, *, included: Callable[[int], Awaitable[None]]) -> None:
+        self._client = client
+        self._session = session
+        self._included = included
+        self._layout = Layout(client.target.prefix)
+        self._mirror = Mirror(client, self._layout.claims, history_limit=_HISTORY)
+        self._queues = LocalClaims()
+        self._ours: set[bytes] = set()  # values of claims that we hold or ask for
+        self._releasing: dict[str, asyncio.Task[None]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def replica(self) -> str:
+        return self._session.replica
+
+    async def __aenter__(self) -> Self:
+        await self._mirror.__aenter__()
+        self._sweeping = asyncio.create_task(self._release_strays(), name="release stray claims")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._sweeping is not None
+        tasks = [self._sweeping, *self._releasing.values()]
+        for task in tasks:
+            task.cancel()  # the session ends the lease, and all claims with it
+        await asyncio.wait(tasks)
+        await self._mirror.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def hold(self, name: str, *, note: str = "") -> AsyncIterator[Claim]:
+        async with self._queues.hold(name):
+            value = self._value(note)
+            try:
+                while isinstance(taken := await self._take(name, value), _Taken):
+                    await self._released(name, taken)
+                yield Claim(name=name, lost=taken.lost)
+            finally:
+                self._release(name, value)
+
+    @asynccontextmanager
+    async def try_hold(self, name: str, *, note: str = "") -> AsyncIterator[Claim | None]:
+        async with self._queues.try_hold(name) as ours:
+            if ours is None:
+                yield None
+                return
+            value = self._value(note)
+            try:
+                taken = await self._take(name, value)
+                yield None if isinstance(taken, _Taken) else Claim(name=name, lost=taken.lost)
+            finally:
+                self._release(name, value)
+
+    async def holder(self, name: str) -> Holder | None:
+        answer = await self._client.call(range_call(pb2.RangeRequest(key=self._layout.claim(name))))
+        return _holder(answer.kvs[0]) if answer.kvs else None
+
+    async def replicas(self) -> Set[str]:
+        keys = self._layout.replicas
+        answer = await self._client.call(range_call(pb2.RangeRequest(key=keys.begin, range_end=keys.end)))
+        return {name for kv in answer.kvs if (name := keys.name(kv.key)) is not None} | {self.replica}
+
+    async def _take(self, name: str, value: bytes) -> LeaseHeld | _Taken:
+        if (releasing := self._releasing.get(name)) is not None:
+            await asyncio.wait([releasing])
+        key = self._layout.claim(name)
+        while True:
+            lease = await self._session.lease()
+            put = pb2.RequestOp(request_put=pb2.PutRequest(key=key, value=value, lease=lease.id))
+            request = pb2.TxnRequest(
+                compare=[compare_revision(key, 0)],
+                success=[put, read(self._layout.head)],
+                failure=[read(key), read(self._layout.head)],
+            )
+            try:
+                answer = await self._client.call(txn_call(request))
+            except NotFound:
+                self._session.ended(lease)
+                continue
+            if not answer.succeeded:
+                [held] = answer.responses[0].response_range.kvs
+                if held.value != value:
+                    return _Taken(revision=held.mod_revision)
+            for head in answer.responses[1].response_range.kvs:
+                await self._included(head.mod_revision)
+            return lease
+
+    async def _released(self, name: str, taken: _Taken) -> None:
+        await self._mirror.reached(taken.revision)
+        with contextlib.suppress(OutOfRange):  # the watch began anew: looking again tells
+            async for change in self._mirror.follow(name, after=taken.revision):
+                if change.key == name and change.value is None:
+                    return
+
+    def _value(self, note: str) -> bytes:
+        value = json.dumps({"replica": self.replica, "note": note, "id": secrets.token_hex(8)}).encode()
+        self._ours.add(value)
+        return value
+
+    def _release(self, name: str, value: bytes) -> None:
+        """Without waiting; who wants it next in this process does."""
+        task = asyncio.create_task(self._delete(name, value), name=f"release {name}")
+        self._releasing[name] = task
+        task.add_done_callback(lambda _: self._released_here(name, task))
+
+    def _released_here(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._releasing.get(name) is task:
+            del self._releasing[name]
+
+    async def _delete(self, name: str, value: bytes) -> None:
+        key = self._layout.claim(name)
+        compare = pb2.Compare(result=pb2.Compare.EQUAL, target=pb2.Compare.VALUE, key=key, value=value)
+        delete = pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=key))
+        try:
+            await self._client.call(txn_call(pb2.TxnRequest(compare=[compare], success=[delete])))
+        except SlipwayError as error:
+            _log.warning("claim not released, it goes with the lease", claim=name, error=error.message)
+        finally:
+            self._ours.discard(value)
+
+    async def _release_strays(self) -> None:
+        """A claim that was asked for again after a lost answer may be written once more, by a member that hung, after
+        it was released."""
+        after = self._mirror.revision
+        while True:
+            try:
+                async for change in self._mirror.follow("", after=after):
+                    after = change.revision
+                    if change.value is None or change.value in self._ours:
+                        continue
+                    if _replica_of(change.value) == self.replica:
+                        await self._delete(change.key, change.value)
+            except OutOfRange:
+                after = self._mirror.revision
+
+
+def _holder(kv: kv_pb2.KeyValue) -> Holder:
+    about = json.loads(kv.value)
+    return Holder(replica=about["replica"], note=about["note"])
+
+
+def _replica_of(value: bytes) -> str:
+    replica: str = json.loads(value)["replica"]
+    return replica
+
+
+_: type[Claims] = EtcdClaims

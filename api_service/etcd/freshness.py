@@ -1,0 +1,97 @@
+"""How far the mirror has to be for a request that must not see less than what was acknowledged before it came.
+
+While etcd does not answer, nobody's commit is acknowledged either, unless it is only we who are cut off. Requests then
+go on with what is known, after the first of them has waited for an election's time, and etcd is asked again until it
+answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import structlog
+from etcdserverpb import etcd_service_pb2 as pb2
+
+from api_service.etcd.client import EtcdClient, range_call
+from api_service.etcd.mirror import Mirror
+from common.errors import SlipwayError
+
+_log = structlog.get_logger(__name__)
+
+_PATIENCE = 3.0  # seconds
+_ASK_AGAIN = 0.5  # seconds
+
+
+class Freshness:
+    """Use as an async context manager."""
+
+    def __init__(self, client: EtcdClient, mirror: Mirror, head: bytes) -> None:
+        self._client = client
+        self._mirror = mirror
+        self._head = head
+        self._waiting: list[asyncio.Future[int]] = []
+        self._wanted = asyncio.Event()
+        self._silent = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._answer_forever(), name="ask etcd for its last commit")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        for waiter in self._waiting:
+            waiter.cancel()
+
+    async def catch_up(self) -> None:
+        """See `Store.catch_up`."""
+        if self._silent:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._mirror.reached(await waiter)
+        except TimeoutError:
+            self._silent = True
+            self._wanted.set()
+
+    async def _answer_forever(self) -> None:
+        """One question at a time: who comes while one is on its way needs the next one."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            waiting, self._waiting = self._waiting, []
+            try:
+                latest = await self._latest()
+                for waiter in waiting:
+                    if not waiter.done():
+                        waiter.set_result(latest)
+                if self._silent:
+                    async with asyncio.timeout(_PATIENCE):
+                        await self._mirror.reached(latest)
+                    self._silent = False
+                    _log.info("etcd answers again", revision=latest)
+            except (SlipwayError, TimeoutError) as error:
+                if isinstance(error, TimeoutError):
+                    self._client.leave(self._client.member())  # it answers, and does not tell of changes
+                for waiter in waiting:
+                    if not waiter.done():
+                        waiter.set_result(0)
+                if not self._silent:
+                    _log.warning("etcd does not answer: reads may be behind", error=str(error))
+                self._silent = True
+                await asyncio.sleep(_ASK_AGAIN)
+                self._wanted.set()
+
+    async def _latest(self) -> int:
+        """The revision of the last commit there is; 0: there is none."""
+        answer = await self._client.call(range_call(pb2.RangeRequest(key=self._head)))
+        return answer.kvs[0].mod_revision if answer.kvs else 0
