@@ -18,6 +18,7 @@ from executor_service.cdi.files import DIRECTORIES
 from executor_service.journal import DEFAULT_RETENTION
 from executor_service.network.config import BridgeConfig
 from executor_service.paths import Paths
+from executor_service.registry.exchange import STALL
 from executor_service.storage.content import ContentLimits
 from executor_service.storage.image_caps import ImageCaps
 from executor_service.storage.node import StorageLimits
@@ -83,6 +84,9 @@ class Settings(ServiceSettings):
     )
     registry_certificates: AbsolutePath = Field(
         Path("/etc/slipway/certs.d"), description="certificates for registries, HOST[:PORT]/*.crt, *.cert and *.key"
+    )
+    registry_stall: Annotated[float, Field(gt=0, le=600)] = Field(
+        STALL, description="seconds without a byte, or with less than 1 KiB/s, that a registry is given"
     )
     image_max_bytes: Annotated[int, Field(ge=1)] = Field(64 << 30, description="of one image, unpacked")
     image_max_entries: Annotated[int, Field(ge=1)] = Field(4_000_000, description="files and the like in one image")

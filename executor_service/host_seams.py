@@ -83,8 +83,10 @@ async def open_seams(
         yield Seams(
             database=database,
             images=storage.images,
-            registries=partial(registry_client, certificates=settings.registry_certificates),
-            targets=RegistryTargets(certificates=settings.registry_certificates),
+            registries=partial(
+                registry_client, certificates=settings.registry_certificates, stall=settings.registry_stall
+            ),
+            targets=RegistryTargets(certificates=settings.registry_certificates, stall=settings.registry_stall),
             snapshots=storage.snapshots,
             volumes=volumes,
             mounts=HostMounts(

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from common.errors import Unavailable
+from executor_service.registry.source import Patience
 from executor_service.storage.layer_progress import LayerProgress, Report
 from executor_service.tasks import Operations
 
 T = TypeVar("T")
-Work = Callable[[Report], Coroutine[Any, Any, T]]
+Work = Callable[[Report, Patience], Coroutine[Any, Any, T]]
 
 
 @dataclass(slots=True)
 class _Transfer:
-    """`layers`: the newest of each. `changed` is replaced at every change."""
+    """`deadlines` of its followers, in seconds of `time.monotonic()`; `layers`: the newest of each. `changed` is
+    replaced at every change."""
 
-    followers: int = 0
+    deadlines: list[float] = field(default_factory=list)
     layers: dict[str, LayerProgress] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def report(self, progress: LayerProgress) -> None:
         self.layers[progress.digest] = progress
         self.wake()
+
+    def patience(self) -> float:
+        """Of the follower who waits longest."""
+        return max(self.deadlines, default=0.0) - time.monotonic()
 
     def wake(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
@@ -39,12 +46,13 @@ class Transfers(Generic[T]):
         self._operations = operations
         self._running: dict[Hashable, tuple[_Transfer, asyncio.Task[T]]] = {}
 
-    async def follow(self, key: Hashable, work: Work[T]) -> AsyncGenerator[LayerProgress | T]:
+    async def follow(self, key: Hashable, work: Work[T], *, deadline: float) -> AsyncGenerator[LayerProgress | T]:
         """The state of each layer whenever it changed, as often as the caller takes it; then the outcome. `work`
-        begins unless one with the same `key` runs. Raises what it raises."""
+        begins unless one with the same `key` runs. `deadline`: until when this follower waits, in seconds of
+        `time.monotonic()`, for the work to know. Raises what it raises."""
         found = self._running.get(key)
         transfer, task = found if found is not None and not found[1].done() else self._begin(key, work)
-        transfer.followers += 1
+        transfer.deadlines.append(deadline)
         seen: dict[str, LayerProgress] = {}
         try:
             while True:
@@ -58,14 +66,14 @@ class Transfers(Generic[T]):
                     return
                 await changed.wait()
         finally:
-            transfer.followers -= 1
-            if not transfer.followers and not task.done():
+            transfer.deadlines.remove(deadline)
+            if not transfer.deadlines and not task.done():
                 self._forget(key, transfer)
                 task.cancel()
 
     def _begin(self, key: Hashable, work: Work[T]) -> tuple[_Transfer, asyncio.Task[T]]:
         transfer = _Transfer()
-        task = self._operations.begin(work(transfer.report))
+        task = self._operations.begin(work(transfer.report, transfer.patience))
 
         def ended(_: asyncio.Task[T]) -> None:
             self._forget(key, transfer)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from common.errors import FailedPrecondition
 
 _MAX_FILE = 1 << 20  # bytes
 _MAX_SECRET = 64 << 10  # characters
+_BEARER = re.compile(r"[!-~]*")
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _HUB_KEY = "https://index.docker.io/v1/"  # what Docker calls its own registry here
 
@@ -74,7 +75,7 @@ class DockerConfig:
         if packed := _text(entry.get("auth")):
             try:
                 username, colon, password = base64.b64decode(packed, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError) as error:
+            except ValueError as error:  # not base64, or not a text
                 raise self._unreadable(f"auth of {names[0]} is not base64 of a text") from error
             if not colon:
                 raise self._unreadable(f"auth of {names[0]} is not base64 of name:password")
@@ -100,7 +101,8 @@ def fit(credentials: RegistryCredentials) -> bool:
         credentials.identity_token,
         credentials.registry_token,
     )
-    return all(len(text) <= _MAX_SECRET and (text.isprintable() or not text) for text in shown)
+    bearer = credentials.registry_token
+    return all(len(text) <= _MAX_SECRET and text.isprintable() for text in shown) and bool(_BEARER.fullmatch(bearer))
 
 
 def _helper(config: Mapping[str, object], names: tuple[str, ...]) -> str:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx
+
 from common.errors import InvalidArgument, Violation
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
-from executor_service.registry.source import Endpoint, Platform
+from executor_service.registry.source import Endpoint, Patience, Platform
 from executor_service.storage.images import PulledImage
 from executor_service.storage.layer_progress import Report
 
@@ -17,6 +19,7 @@ from executor_service.storage.layer_progress import Report
 _HOST = re.compile(r"([a-zA-Z0-9.-]{1,253}|\[[a-fA-F0-9:]{2,45}\])(:[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _REFERENCE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}|sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_BEARER = re.compile(r"[!-~]*")
 _MAX_REPOSITORY = 255  # characters
 _MAX_NAME = 512  # characters
 _MAX_ENDPOINTS = 16
@@ -38,20 +41,31 @@ def check_wanted_image(wanted: WantedImage) -> None:
         raise InvalidArgument(violations=broken)
 
 
-async def image_pull(node: Node, wanted: WantedImage, report: Report) -> PulledImage:
+async def image_pull(node: Node, wanted: WantedImage, report: Report, patience: Patience) -> PulledImage:
     """Idempotent. Raises what the registry and the image store raise."""
     with host_errors("image"):
-        async with node.seams.registries(wanted.endpoints) as source:
+        async with node.seams.registries(wanted.endpoints, patience) as source:
             return await node.seams.images.pull(
                 source, wanted.reference, wanted.platform, name=wanted.name, report=report
             )
 
 
 def endpoint_violations(endpoint: Endpoint, field: str) -> Iterator[Violation]:
-    if not _HOST.fullmatch(endpoint.host):
+    if not _HOST.fullmatch(endpoint.host) or not _is_address(endpoint.host):
         yield Violation(field=f"{field}.host", description="must be a host name, with a port if any")
     if len(endpoint.repository) > _MAX_REPOSITORY or not _REPOSITORY.fullmatch(endpoint.repository):
         yield Violation(field=f"{field}.repository", description="must be a repository's name")
+    if not _BEARER.fullmatch(endpoint.credentials.registry_token):
+        why = "must be printable ASCII without spaces"
+        yield Violation(field=f"{field}.credentials.registry_token", description=why)
+
+
+def _is_address(host: str) -> bool:
+    """Whether a URL can have it: some labels of internationalised names say nothing."""
+    try:
+        return bool(httpx.URL(f"https://{host}/").host)
+    except (httpx.InvalidURL, UnicodeError):
+        return False
 
 
 def _violations(wanted: WantedImage) -> Iterator[Violation]:

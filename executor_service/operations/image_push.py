@@ -10,7 +10,7 @@ from common.errors import InvalidArgument, Violation
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.image_pull import endpoint_violations
-from executor_service.registry.source import Endpoint
+from executor_service.registry.source import Endpoint, Patience
 from executor_service.storage.image_config import DIGEST
 from executor_service.storage.layer_progress import Report
 
@@ -33,10 +33,10 @@ def check_push(push: ImagePush) -> None:
         raise InvalidArgument(violations=broken)
 
 
-async def image_push(node: Node, push: ImagePush, report: Report) -> str:
+async def image_push(node: Node, push: ImagePush, report: Report, patience: Patience) -> str:
     """The digest of the manifest. Idempotent. Raises what the registry and the image store raise."""
     with host_errors("image"):
-        async with node.seams.targets(push.endpoint) as target:
+        async with node.seams.targets(push.endpoint, patience) as target:
             return await node.seams.images.push(target, push.image_id, push.tag, report=report)
 
 

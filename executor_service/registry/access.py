@@ -5,74 +5,105 @@ Source: https://distribution.github.io/distribution/spec/auth/token/
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import httpx
 
 from common.errors import PermissionDenied
-from executor_service.registry.answers import refused, unreachable
+from executor_service.registry.answers import PASSING, BusyError, refused, unreachable
+from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, TooLargeError, answered, whole_body
+from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint
 
-_PARAMETER = re.compile(r'([a-zA-Z]+)="([^"]*)"')
+_MAX_ANSWER = 256 << 10  # bytes of a token server's answer
+_Value = str | int | float | bool | None  # of httpx's own
+_TOKEN = re.compile(r"[!-~]{1,65536}")
 
 
 class Access:
-    """Of one endpoint. `headers` go with every request to it."""
+    """Of one endpoint. `headers` go with every request to it. `patience`: seconds without progress."""
 
-    def __init__(self, http: httpx.AsyncClient, endpoint: Endpoint) -> None:
+    def __init__(self, http: httpx.AsyncClient, endpoint: Endpoint, *, patience: float) -> None:
         self._http = http
         self._endpoint = endpoint
         self._credentials = endpoint.credentials
+        self._patience = patience
+        self._answering = asyncio.Lock()
+        self._answered: Sequence[str] = ()
         self.headers: dict[str, str] = {}
         if token := endpoint.credentials.registry_token:
             self.headers = {"Authorization": f"Bearer {token}"}
 
-    async def answer(self, challenges: Sequence[str]) -> None:
-        """Get what the registry asks for. Raises PermissionDenied, Unauthenticated, Unavailable."""
-        for challenge in challenges:
-            scheme, _, rest = challenge.partition(" ")
-            if scheme.lower() == "bearer":
-                token = await self._token(dict(_PARAMETER.findall(rest)))
-                self.headers = {"Authorization": f"Bearer {token}"}
-                return
-            if scheme.lower() == "basic" and self._credentials.username:
-                self.headers = {"Authorization": self._basic()}
-                return
+    async def answer(self, challenges: Sequence[str], *, shown: Mapping[str, str]) -> None:
+        """Get what the registry asks for, to whom `shown` was not enough; who asks for the same meanwhile gets it too.
+        Raises PermissionDenied, Unauthenticated, Unavailable, httpx.TransportError."""
+        async with self._answering:
+            if self.headers is shown or challenges != self._answered:
+                self.headers = await self._answer(challenges)
+                self._answered = challenges
+
+    async def _answer(self, headers: Sequence[str]) -> dict[str, str]:
+        for challenge in parse_challenges(headers):
+            if challenge.scheme == "bearer":
+                return {"Authorization": f"Bearer {await self._token(challenge.parameters)}"}
+            if challenge.scheme == "basic" and self._credentials.username:
+                return {"Authorization": self._basic()}
         raise refused(self._endpoint, 401, "login")
 
     def _basic(self) -> str:
         pair = f"{self._credentials.username}:{self._credentials.password}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
-    async def _token(self, parameters: dict[str, str]) -> str:
+    async def _token(self, parameters: Mapping[str, str]) -> str:
         realm = parameters.get("realm", "")
         if not realm.startswith(("https://", "http://") if self._endpoint.plain_http else "https://"):
             raise PermissionDenied(
                 f"registry {self._endpoint.host}: its token server {realm[:100]!r} is not https",
                 reason="INSECURE_REALM",
             )
-        query: dict[str, str] = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         try:
-            if self._credentials.identity_token:
-                form = {**query, "grant_type": "refresh_token", "client_id": "slipway"}
-                form["refresh_token"] = self._credentials.identity_token
-                response = await self._http.post(
-                    realm, data=form, follow_redirects=False
-                )  # 307 would send the token on
-            else:
-                headers = {"Authorization": self._basic()} if self._credentials.username else {}
-                response = await self._http.get(realm, params=query, headers=headers)
-        except (httpx.TransportError, httpx.TooManyRedirects, httpx.InvalidURL) as error:
-            raise unreachable(self._endpoint, f"its token server: {error!r}") from error
-        if not response.is_success:
-            raise refused(self._endpoint, response.status_code, "login")
-        try:
-            document = response.json()
-            token = document.get("token") or document.get("access_token")
-        except (ValueError, AttributeError, RecursionError):
-            token = None
-        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+            request, follow = self._token_request(realm, parameters)
+            async with answered(self._http, request, follow=follow, patience=self._patience) as response:
+                if response.status_code in PASSING:
+                    raise BusyError(response)
+                if not response.is_success:
+                    raise refused(self._endpoint, response.status_code, "login")
+                content = await whole_body(response, limit=_MAX_ANSWER, patience=self._patience)
+        except httpx.TooManyRedirects as error:
+            why = f"its token server: more than {MAX_REDIRECTS} redirects"
+            raise unreachable(self._endpoint, why, reason="REGISTRY_REDIRECTS") from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise unreachable(self._endpoint, f"its token server: {realm[:100]!r} is no address") from error
+        except TooLargeError as error:
+            raise unreachable(self._endpoint, f"its token server sends more than {_MAX_ANSWER} bytes") from error
+        if (token := _token_in(content)) is None:
             raise unreachable(self._endpoint, "its token server sends no token")
         return token
+
+    def _token_request(self, realm: str, parameters: Mapping[str, str]) -> tuple[httpx.Request, bool]:
+        """And whether it may be sent on elsewhere. Raises httpx.InvalidURL, UnicodeError."""
+        service = [("service", parameters["service"])] if "service" in parameters else []
+        scope = parameters.get("scope", "")
+        if not self._credentials.identity_token:
+            # Each scope on its own, as the specification has it for GET.
+            query: list[tuple[str, _Value]] = [*service, *(("scope", each) for each in scope.split())]
+            headers = IDENTITY | ({"Authorization": self._basic()} if self._credentials.username else {})
+            url = httpx.URL(realm)
+            return self._http.build_request("GET", url.copy_merge_params(query), headers=headers), True
+        form = {"grant_type": "refresh_token", "client_id": "slipway", **dict(service)}
+        form |= {"scope": scope} if scope else {}
+        form["refresh_token"] = self._credentials.identity_token
+        return self._http.build_request("POST", realm, data=form, headers=IDENTITY), False  # 307 would send it on
+
+
+def _token_in(content: bytes) -> str | None:
+    try:
+        document = json.loads(content)
+        token = document.get("token") or document.get("access_token")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return token if isinstance(token, str) and _TOKEN.fullmatch(token) else None

@@ -11,43 +11,51 @@ from pathlib import Path
 import httpx
 
 from executor_service.registry.access import Access
-from executor_service.registry.answers import refused, unreachable
+from executor_service.registry.answers import PASSING, BusyError, given_up, refused, told, unreachable
+from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, answered
 from executor_service.registry.certificates import tls_context
-from executor_service.registry.source import Endpoint, Retry
+from executor_service.registry.source import Endpoint, Patience, Retry
 from executor_service.storage.threads import finish
 
-_TIMEOUT = httpx.Timeout(30.0, connect=15.0)  # seconds without a byte
-_MAX_REDIRECTS = 5
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+STALL = 30.0  # seconds without progress, after which a connection is given up
+_CONNECT = 15.0  # seconds
 _READS = frozenset({"GET", "HEAD"})  # what may be asked for elsewhere
-_BACKOFF = 0.2  # seconds before the second one, doubled each time
+_BACKOFF = 0.2  # seconds before the second attempt, doubled each time
 _MAX_BACKOFF = 10.0  # seconds
+_WRITTEN = 1 << 16  # bytes handed over at a time: each has the time of a stall
 ATTEMPTS = 6  # connections in a row that bring nothing
 
 
 @asynccontextmanager
-async def open_http(endpoints: Sequence[Endpoint], *, certificates: Path | None) -> AsyncIterator[httpx.AsyncClient]:
+async def open_http(
+    endpoints: Sequence[Endpoint], *, certificates: Path | None, stall: float
+) -> AsyncIterator[httpx.AsyncClient]:
     """`certificates`: the directory of those for registries; they count for these endpoints, not for where these lead
-    to. Raises FailedPrecondition."""
+    to. `stall`: seconds without a byte. Raises FailedPrecondition."""
     hosts = {endpoint.host for endpoint in endpoints if not endpoint.plain_http}
     contexts = await finish(lambda: {host: tls_context(certificates, host) for host in {"", *hosts}})
     async with httpx.AsyncClient(
         verify=contexts[""],
         mounts={f"https://{host}": httpx.AsyncHTTPTransport(verify=contexts[host]) for host in hosts},
-        timeout=_TIMEOUT,
-        follow_redirects=True,
-        max_redirects=_MAX_REDIRECTS,
+        timeout=httpx.Timeout(stall, connect=min(stall, _CONNECT)),
         trust_env=False,
     ) as http:
         yield http
 
 
 class Exchange:
-    """The credentials of the endpoint are shown to it and to its token server, never to where they redirect to."""
+    """The credentials of the endpoint are shown to it and to its token server, never to where they redirect to.
 
-    def __init__(self, http: httpx.AsyncClient, endpoint: Endpoint) -> None:
+    `patience`: how long the registry may make us wait; `stall`: seconds without progress.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, endpoint: Endpoint, *, patience: Patience, stall: float = STALL
+    ) -> None:
         self._http = http
-        self._access = Access(http, endpoint)
+        self._access = Access(http, endpoint, patience=stall)
+        self._patience = patience
+        self.stall = stall
         self.endpoint = endpoint
 
     def url(self, below: str) -> httpx.URL:
@@ -68,38 +76,52 @@ class Exchange:
     ) -> AsyncIterator[httpx.Response]:
         """A good answer, or one with an `expected` status. `what` is asked for, in words. Raises httpx.TransportError
         for one that may be better the next time, PermissionDenied, NotFound, Unavailable."""
+        length = {"Content-Length": str(len(content))} if content else {}
         for asked in (False, True):
+            shown = self._access.headers
+            request = self._http.build_request(
+                method,
+                url,
+                headers={**IDENTITY, **length, **(headers or {}), **shown},
+                content=_pieces(content) if content else None,
+            )
             try:
-                async with self._http.stream(
-                    method,
-                    url,
-                    headers={**(headers or {}), **self._access.headers},
-                    content=content,
-                    follow_redirects=method in _READS,
-                ) as response:
+                async with answered(self._http, request, follow=method in _READS, patience=self.stall) as response:
                     if response.status_code == httpx.codes.UNAUTHORIZED and not asked:
                         challenge = response.headers.get_list("WWW-Authenticate")
                     elif response.is_success or response.status_code in expected:
                         yield response
                         return
-                    elif response.status_code in _PASSING:
-                        raise httpx.RemoteProtocolError(f"HTTP status {response.status_code}")
+                    elif response.status_code in PASSING:
+                        raise BusyError(response)
                     else:
                         raise refused(self.endpoint, response.status_code, what)
             except httpx.TooManyRedirects as error:
-                raise unreachable(self.endpoint, f"more than {_MAX_REDIRECTS} redirects") from error
+                why = f"{what}: more than {MAX_REDIRECTS} redirects"
+                raise unreachable(self.endpoint, why, reason="REGISTRY_REDIRECTS") from error
             except ssl.SSLError as error:
                 # What a registry has against our certificate comes after the handshake, past the client's own errors.
                 raise unreachable(self.endpoint, f"TLS: {error.reason or error}") from error
-            await self._access.answer(challenge)
+            await self._access.answer(challenge, shown=shown)
+
+    async def back_off(
+        self,
+        attempt: int,
+        failure: httpx.TransportError,
+        on_retry: Callable[[Retry], None],
+        *,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        """Wait before the next attempt, as long as the registry wishes; the `attempt`-th has failed. Raises Unavailable
+        when that was the last, or nobody waits that long."""
+        wished = (failure.retry_after or 0.0) if isinstance(failure, BusyError) else 0.0
+        if attempt >= attempts or wished > self._patience():
+            raise given_up(self.endpoint, failure)
+        delay = max(wished, min(_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF))
+        on_retry(Retry(attempt=attempt + 1, delay=delay, reason=told(failure)))
+        await asyncio.sleep(delay)
 
 
-async def back_off(
-    endpoint: Endpoint, attempt: int, reason: str, on_retry: Callable[[Retry], None], *, attempts: int = ATTEMPTS
-) -> None:
-    """Wait before the next attempt; the `attempt`-th has failed. Raises Unavailable when that was the last."""
-    if attempt >= attempts:
-        raise unreachable(endpoint, reason)
-    delay = min(_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF)
-    on_retry(Retry(attempt=attempt + 1, delay=delay, reason=reason))
-    await asyncio.sleep(delay)
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _WRITTEN):
+        yield content[start : start + _WRITTEN]

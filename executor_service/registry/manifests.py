@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from common.errors import InvalidArgument
-from executor_service.registry.source import Descriptor, Manifest, Platform
+from executor_service.registry.source import DIGEST, Descriptor, Manifest, Platform
 from executor_service.storage.image_config import MAX_LAYERS, parse_json
-from executor_service.storage.refusals import corrupt_image
+from executor_service.storage.refusals import corrupt_image, word
 
 MAX_MANIFEST = 4 << 20  # bytes
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -43,7 +43,7 @@ def chosen(content: bytes, platform: Platform) -> Descriptor:
         known = item.get("platform") if isinstance(item, dict) else None
         if not isinstance(known, dict):
             continue
-        found.append("/".join(str(known.get(key, ""))[:20] for key in ("os", "architecture", "variant")).rstrip("/"))
+        found.append("/".join(word(known.get(key)) for key in ("os", "architecture", "variant") if key in known))
         if _fits(known, platform):
             return _descriptor(item, "index")
     wanted = f"{platform.os}/{platform.architecture}" + (f"/{platform.variant}" if platform.variant else "")
@@ -59,7 +59,7 @@ def parse_manifest(content: bytes, media_type: str) -> Manifest:
     kind = document.get("mediaType", media_type)
     if kind not in _MANIFESTS:
         raise InvalidArgument(
-            f"manifest: its media type {str(kind)[:100]!r} is none of an image; push the image with a current tool",
+            f"manifest: its media type {word(kind)!r} is none of an image; push the image with a current tool",
             reason="UNSUPPORTED_MANIFEST",
         )
     layers = document.get("layers") or []
@@ -69,7 +69,7 @@ def parse_manifest(content: bytes, media_type: str) -> Manifest:
     for layer in found:
         if layer.media_type not in _LAYERS:
             raise InvalidArgument(
-                f"manifest: the layer {layer.digest} has the media type {layer.media_type[:100]!r}, which is not one "
+                f"manifest: the layer {layer.digest} has the media type {word(layer.media_type)!r}, which is not one "
                 "of a tar, plain or packed with gzip or zstd",
                 reason="UNSUPPORTED_MANIFEST",
             )
@@ -106,6 +106,8 @@ def _descriptor(item: object, where: str) -> Descriptor:
     media_type, digest, size = item.get("mediaType", ""), item.get("digest"), item.get("size")
     if not isinstance(media_type, str) or not isinstance(digest, str) or type(size) is not int or size < 0:
         raise corrupt_image(f"{where}: a descriptor lacks its media type, digest or size")
+    if not DIGEST.fullmatch(digest):
+        raise corrupt_image(f"{where}: {digest[:100]!r} is not a digest, sha256:<64 hex> or sha512:<128 hex>")
     return Descriptor(media_type=media_type, digest=digest, size=size)
 
 

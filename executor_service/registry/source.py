@@ -5,11 +5,14 @@ Sources: OCI distribution spec, OCI image spec "descriptor.md", "manifest.md".
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
+
+DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,10 @@ class ImageSource(Protocol):
         """The bytes from `offset` on, whatever they hash to: the caller verifies. A broken connection is made again."""
 
 
-OpenRegistry = Callable[[Sequence[Endpoint]], AbstractAsyncContextManager[ImageSource]]
+Patience = Callable[[], float]
+"""For how many seconds from now somebody still wants the outcome."""
+
+OpenRegistry = Callable[[Sequence[Endpoint], Patience], AbstractAsyncContextManager[ImageSource]]
 """Makes a source of one repository, reached through any of the endpoints."""
 
 
@@ -129,5 +135,5 @@ class ImageTarget(Protocol):
     async def put_manifest(self, tag: str, media_type: str, content: bytes) -> None: ...
 
 
-OpenTarget = Callable[[Endpoint], AbstractAsyncContextManager[ImageTarget]]
+OpenTarget = Callable[[Endpoint, Patience], AbstractAsyncContextManager[ImageTarget]]
 """Makes a target of one repository."""

@@ -17,12 +17,13 @@ import httpx
 
 from common.errors import SlipwayError, Unavailable
 from executor_service.registry.answers import unreachable
-from executor_service.registry.exchange import Exchange, back_off, open_http
+from executor_service.registry.exchange import STALL, Exchange, open_http
 from executor_service.registry.source import (
     Descriptor,
     Endpoint,
     ImageTarget,
     OpenTarget,
+    Patience,
     Presence,
     Read,
     Retry,
@@ -37,22 +38,24 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 _LOST = frozenset({404, 416})  # statuses of an upload that the registry does not know, or not as far as we do
 
 
-class _LostError(Exception):
+class _LostError(httpx.TransportError):
     """The registry has forgotten the upload, or some of it."""
 
 
 class RegistryTargets:
     """`OpenTarget` over HTTP. Remembers which repository got a blob, so that a further one can have it from there."""
 
-    def __init__(self, *, certificates: Path | None = None) -> None:
-        """`certificates`: the directory of those for registries."""
+    def __init__(self, *, certificates: Path | None = None, stall: float = STALL) -> None:
+        """`certificates`: the directory of those for registries. `stall`: seconds without progress."""
         self._certificates = certificates
+        self._stall = stall
         self._holders: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     @asynccontextmanager
-    async def __call__(self, endpoint: Endpoint) -> AsyncIterator[RegistryTarget]:
-        async with open_http([endpoint], certificates=self._certificates) as http:
-            yield RegistryTarget(Exchange(http, endpoint), self._holders)
+    async def __call__(self, endpoint: Endpoint, patience: Patience) -> AsyncIterator[RegistryTarget]:
+        async with open_http([endpoint], certificates=self._certificates, stall=self._stall) as http:
+            exchange = Exchange(http, endpoint, patience=patience, stall=self._stall)
+            yield RegistryTarget(exchange, self._holders)
 
 
 class RegistryTarget:
@@ -96,8 +99,8 @@ class RegistryTarget:
                 await self._end(place, descriptor.digest)
                 self._remember(descriptor.digest)
                 return
-            except (httpx.TransportError, _LostError) as error:
-                await back_off(self._endpoint, attempt, repr(error), on_retry)
+            except httpx.TransportError as error:
+                await self._exchange.back_off(attempt, error, on_retry)
                 attempt += 1
                 place, offset = await self._resumed(place, descriptor.size)
 
@@ -187,7 +190,7 @@ class RegistryTarget:
             try:
                 return await work()
             except httpx.TransportError as error:
-                await back_off(self._endpoint, attempt, repr(error), unheard)
+                await self._exchange.back_off(attempt, error, unheard)
             attempt += 1
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc
@@ -32,6 +34,7 @@ from executor_service.tasks import Operations
 from executor_service.transfers import Transfers
 
 _CHUNK = 1 << 20  # bytes of an archive in one message
+_LONGEST = 3600.0  # seconds that a caller is believed to wait
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -81,7 +84,7 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
     async def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncGenerator[pb.PullImageResponse]:
         wanted = wanted_image_from_proto(request)
         check_wanted_image(wanted)
-        pulling = self._pulls.follow(wanted, lambda report: image_pull(self._node, wanted, report))
+        pulling = self._pulls.follow(wanted, partial(image_pull, self._node, wanted), deadline=_deadline(context))
         async with aclosing(pulling) as answers:
             async for answer in answers:
                 yield pull_answer_to_proto(answer)
@@ -99,7 +102,7 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
     async def PushImage(self, request: pb.PushImageRequest, context: _Context) -> AsyncGenerator[pb.PushImageResponse]:
         push = push_from_proto(request)
         check_push(push)
-        pushing = self._pushes.follow(push, lambda report: image_push(self._node, push, report))
+        pushing = self._pushes.follow(push, partial(image_push, self._node, push), deadline=_deadline(context))
         async with aclosing(pushing) as answers:
             async for answer in answers:
                 yield push_answer_to_proto(answer)
@@ -114,6 +117,12 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
     async def RemoveImage(self, request: pb.RemoveImageRequest, context: _Context) -> pb.RemoveImageResponse:
         await self._operations.run(image_remove(self._node, request.image_id), abandoned="finish")
         return pb.RemoveImageResponse()
+
+
+def _deadline(context: _Context) -> float:
+    """Of the call, in seconds of `time.monotonic()`."""
+    remaining = context.time_remaining()
+    return time.monotonic() + (_LONGEST if remaining is None else min(remaining, _LONGEST))
 
 
 def _object(text: bytes) -> Mapping[str, object]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
@@ -24,14 +23,13 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from common.errors import InvalidArgument, ResourceExhausted, Unavailable
-from executor_service.registry.source import Descriptor, ImageSource, Retry
+from executor_service.registry.source import DIGEST, Descriptor, ImageSource, Retry
 from executor_service.storage.durable import private_directory, sync_directory
 from executor_service.storage.keyed_locks import KeyedLocks
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.threads import finish
 
 _BATCH = 1 << 19  # bytes written by one visit to a thread
-_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _SPARE_INODES = 1024
 _SWEEP = 3600.0  # seconds between two looks for what is too old
 
@@ -319,7 +317,7 @@ def require_room(directory: Path, size: int) -> None:
 
 def _name(digest: str) -> str:
     """A file's name. Raises InvalidArgument for what is no digest."""
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise corrupt_image(f"manifest: {digest[:100]!r} is not a digest, sha256:<64 hex> or sha512:<128 hex>")
     return digest.replace(":", "-")
 

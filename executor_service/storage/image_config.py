@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common.errors import InvalidArgument
-from executor_service.storage.refusals import corrupt_image
+from executor_service.storage.refusals import corrupt_image, word
 
 MAX_JSON = 4 * 1024 * 1024  # bytes of any JSON in an archive
 MAX_LAYERS = 125  # Docker's limit too: more do not fit into one mount(2) with their descriptors' names
@@ -65,7 +65,7 @@ def parse_config(data: bytes, *, architecture: str) -> ImageConfig:
     here = ("linux", architecture)
     if (there := (config.get("os"), config.get("architecture"))) != here:
         raise InvalidArgument(
-            f"image config: it is for {there[0]!s:.40}/{there[1]!s:.40}, this node runs {'/'.join(here)}; "
+            f"image config: it is for {word(there[0])}/{word(there[1])}, this node runs {'/'.join(here)}; "
             "load an image built for this platform",
             reason="UNSUPPORTED_PLATFORM",
         )
@@ -74,7 +74,7 @@ def parse_config(data: bytes, *, architecture: str) -> ImageConfig:
         id=f"sha256:{hashlib.sha256(data).hexdigest()}",
         data=data,
         diff_ids=_diff_ids(config),
-        created=created if isinstance(created, str) and len(created) <= 64 else "",
+        created=created if isinstance(created, str) and len(created) <= 64 and created.isascii() else "",
     )
 
 

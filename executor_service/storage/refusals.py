@@ -22,6 +22,11 @@ def shown(name: bytes) -> str:
     return repr(text if len(text) <= 120 else text[:117] + "...")
 
 
+def word(value: object) -> str:
+    """Something out of a JSON document that should be a word, as it may stand in a message whatever it is."""
+    return ascii(value[:60])[1:-1] if isinstance(value, str) else "?"
+
+
 def is_exhausted(error: OSError) -> bool:
     return error.errno in _EXHAUSTED
 

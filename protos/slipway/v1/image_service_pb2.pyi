@@ -363,7 +363,7 @@ class RegistryCredentials(_message.Message):
     identity_token: _builtins.str
     """A refresh token, instead of a password."""
     registry_token: _builtins.str
-    """A bearer token that is sent as it is."""
+    """A bearer token that is sent as it is: printable ASCII without spaces."""
     def __init__(
         self,
         *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -56,9 +57,10 @@ async def test_pull_by_digest_gives_no_name(api: Api) -> None:
         ("reference", {"reference": ""}),
         ("platform", {"reference": "app", "platform": "windows/amd64"}),
         ("platform", {"reference": "app", "platform": "linux/a/b/c"}),
+        ("registry_token", {"reference": "app", "credentials": pb2.RegistryCredentials(registry_token="a\nb: c")}),
     ],
 )
-async def test_what_is_wrong_is_named(api: Api, field: str, fields: dict[str, str]) -> None:
+async def test_what_is_wrong_is_named(api: Api, field: str, fields: dict[str, Any]) -> None:
     refusal = await refused(pull(api, **fields))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert field in str(refusal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from common.errors import InvalidArgument, NotFound, PermissionDenied, SlipwayError, Unauthenticated, Unavailable
 from executor_service.registry.client import RegistryClient
 from executor_service.registry.source import Credentials, Descriptor, Endpoint, Platform, Retry
+from tests.fixtures.scripted_http import scripted, streamed
 
 DATA = bytes(range(256)) * 100
 ARM = Platform(os="linux", architecture="arm64", variant="v8")
@@ -23,15 +24,10 @@ def descriptor(data: bytes, kind: str = "application/vnd.oci.image.layer.v1.tar+
     return Descriptor(media_type=kind, digest=f"sha256:{hashlib.sha256(data).hexdigest()}", size=len(data))
 
 
-async def streamed(data: bytes) -> AsyncIterator[bytes]:
-    """As it comes off a network: read once."""
-    yield data
-
-
 def client(answer: Callable[[httpx.Request], httpx.Response], **shown: str) -> RegistryClient:
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True)
+    http = scripted(answer)
     endpoint = Endpoint(host="reg.test", repository="a/b", credentials=Credentials(**shown))
-    return RegistryClient(http, [endpoint])
+    return RegistryClient(http, [endpoint], lambda: 60.0)
 
 
 async def read(registry: RegistryClient, offset: int = 0, retries: list[Retry] | None = None) -> bytes:
@@ -132,13 +128,13 @@ async def test_mirror_that_fails_is_left_for_the_registry(status: int, monkeypat
             return httpx.Response(status) if start else httpx.Response(200, content=streamed(DATA[:9000]))
         return httpx.Response(206, content=streamed(DATA[start:]))
 
-    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    http = scripted(answer)
     hosts = ("gone.test", "half.test", "reg.test")
     endpoints = [
         Endpoint(host=host, repository="a/b", credentials=Credentials(registry_token=host.partition(".")[0]))
         for host in hosts
     ]
-    registry = RegistryClient(http, endpoints)
+    registry = RegistryClient(http, endpoints, lambda: 60.0)
     await registry.resolve("1", ARM, time.monotonic() + 5)
     asked.clear()
     assert await read(registry) == DATA

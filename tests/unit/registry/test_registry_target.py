@@ -13,6 +13,7 @@ from executor_service.registry import exchange, target
 from executor_service.registry.exchange import Exchange
 from executor_service.registry.source import Credentials, Descriptor, Endpoint, Presence, Retry, read_from
 from executor_service.registry.target import RegistryTarget
+from tests.fixtures.scripted_http import scripted
 
 DATA = bytes(range(256)) * 40
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -84,9 +85,13 @@ class Registry:
 def opened(
     registry: Registry, holders: OrderedDict[tuple[str, str], str] | None = None, **shown: str
 ) -> RegistryTarget:
-    http = httpx.AsyncClient(transport=httpx.MockTransport(registry.answer), follow_redirects=True)
+    http = scripted(registry.answer)
     endpoint = Endpoint(host="reg.test:5000", repository="a/b", credentials=Credentials(**shown))
-    return RegistryTarget(Exchange(http, endpoint), OrderedDict() if holders is None else holders)
+    return RegistryTarget(exchange_with(http, endpoint), OrderedDict() if holders is None else holders)
+
+
+def exchange_with(http: httpx.AsyncClient, endpoint: Endpoint | None = None) -> Exchange:
+    return Exchange(http, endpoint or Endpoint(host="reg.test", repository="a/b"), patience=lambda: 60.0)
 
 
 async def test_a_blob_goes_in_pieces() -> None:
@@ -151,8 +156,8 @@ async def test_a_refusal_is_told_at_once() -> None:
     def forbid(request: httpx.Request) -> httpx.Response:
         return httpx.Response(403)
 
-    http = httpx.AsyncClient(transport=httpx.MockTransport(forbid))
-    refusing = RegistryTarget(Exchange(http, Endpoint(host="reg.test", repository="a/b")), OrderedDict())
+    http = scripted(forbid)
+    refusing = RegistryTarget(exchange_with(http), OrderedDict())
     with pytest.raises(PermissionDenied, match="access is denied"):
         await refusing.upload(BLOB, read_from(DATA))
 
@@ -164,7 +169,7 @@ async def test_a_manifest_that_is_stored_as_another_is_no_success() -> None:
     def lie(request: httpx.Request) -> httpx.Response:
         return httpx.Response(201, headers={"Docker-Content-Digest": "sha256:" + "0" * 64})
 
-    http = httpx.AsyncClient(transport=httpx.MockTransport(lie))
-    lying = RegistryTarget(Exchange(http, Endpoint(host="reg.test", repository="a/b")), OrderedDict())
+    http = scripted(lie)
+    lying = RegistryTarget(exchange_with(http), OrderedDict())
     with pytest.raises(Unavailable, match="another manifest"):
         await lying.put_manifest("latest", "application/json", b"{}")
