@@ -44,28 +44,33 @@ class Archive:
             self._members[name] = _Member(offset=source.position, size=entry.size, link=link)
 
     def __contains__(self, name: str) -> bool:
-        return _key(name.encode()) in self._members
+        return _key(_raw(name)) in self._members
 
     def read_json(self, name: str) -> object:
-        return parse_json(self.read(name), f"archive: {shown(name.encode())}")
+        return parse_json(self.read(name), f"archive: {shown(_raw(name))}")
 
     def read(self, name: str) -> bytes:
         """The whole of a small member, at most `MAX_JSON` bytes."""
         blob = self.blob(name)
         if blob.size > MAX_JSON:
-            raise corrupt_image(f"archive: {shown(name.encode())} has {blob.size} bytes; the limit is {MAX_JSON}")
+            raise corrupt_image(f"archive: {shown(_raw(name))} has {blob.size} bytes; the limit is {MAX_JSON}")
         return Window(blob.file, offset=blob.offset, size=blob.size).readall()
 
     def blob(self, name: str, *, digest: str | None = None) -> Blob:
-        key = _key(name.encode())
+        key = _key(_raw(name))
         for _ in range(_MAX_LINKS):
             member = self._members.get(key)
             if member is None:
-                raise corrupt_image(f"archive: {shown(name.encode())} is not in it")
+                raise corrupt_image(f"archive: {shown(_raw(name))} is not in it")
             if not member.link:
                 return Blob(file=self._file, offset=member.offset, size=member.size, digest=digest)
             key = member.link
-        raise corrupt_image(f"archive: {shown(name.encode())} is a link to a link, and so on")
+        raise corrupt_image(f"archive: {shown(_raw(name))} is a link to a link, and so on")
+
+
+def _raw(name: str) -> bytes:
+    """Of a name out of a JSON document, which may hold what no text can be encoded with."""
+    return name.encode(errors="backslashreplace")
 
 
 def _key(name: bytes) -> str:

@@ -18,8 +18,9 @@ from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.unpack import Blob
 
 _DIGEST = re.compile(r"(sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})")
-_INDEX_TYPES = frozenset(
-    {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
+_INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _MAX_IMAGES = 1000
@@ -76,7 +77,7 @@ def _oci_images(archive: Archive, architecture: str) -> Iterator[ArchivedImage]:
     for descriptor in _items(_field(index, "manifests", "index.json"), "index.json"):
         if not _matches(descriptor, architecture):
             continue
-        manifest = _manifest(archive, descriptor, architecture)
+        manifest = _manifest(archive, descriptor, architecture, set())
         if manifest is None:
             continue
         annotations = descriptor.get("annotations")
@@ -96,9 +97,12 @@ def _oci_image(archive: Archive, manifest: Mapping[str, object], architecture: s
 
 
 def _manifest(
-    archive: Archive, descriptor: Mapping[str, object], architecture: str, depth: int = 0
+    archive: Archive, descriptor: Mapping[str, object], architecture: str, barren: set[str], depth: int = 0
 ) -> Mapping[str, object] | None:
-    """The manifest meant by a descriptor of a manifest or of an index (the first for this platform)."""
+    """The manifest meant by a descriptor of a manifest or of an index (the first for this platform). `barren`: indexes
+    without any, which are not looked through again however often they are named."""
+    if _digest(descriptor) in barren:
+        return None
     digest, data = _verified(archive, descriptor)
     document = parse_json(data, f"archive: the manifest {digest}")
     if not isinstance(document, dict):
@@ -108,8 +112,11 @@ def _manifest(
     if depth == _MAX_INDEX_DEPTH:
         raise corrupt_image("archive: an index within an index, and so on")
     for inner in _items(_field(document, "manifests", "index"), "index"):
-        if _matches(inner, architecture) and (found := _manifest(archive, inner, architecture, depth + 1)) is not None:
+        if not _matches(inner, architecture):
+            continue
+        if (found := _manifest(archive, inner, architecture, barren, depth + 1)) is not None:
             return found
+    barren.add(digest)
     return None
 
 

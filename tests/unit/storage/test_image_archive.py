@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -207,3 +208,15 @@ def test_config_of_a_rootfs_is_an_image_config() -> None:
 def test_config_that_is_no_json_is_the_callers_fault() -> None:
     with pytest.raises(InvalidArgument, match="not a JSON object"):
         config_of_rootfs({"Cmd": object()}, diff_id="sha256:" + "a" * 64, architecture="amd64")
+
+
+def test_indexes_that_name_each_other_over_and_over_take_no_time(read: Read) -> None:
+    """A thousand times a thousand times a thousand, in a few kilobytes."""
+    blobs: list[bytes] = [json.dumps({"mediaType": INDEX, "manifests": []}).encode()]
+    for _ in range(3):
+        entries = [descriptor(blobs[-1], INDEX)] * 1000
+        blobs.append(json.dumps({"mediaType": INDEX, "manifests": entries}).encode())
+    begun = time.process_time()
+    with pytest.raises(InvalidArgument, match="no image for"):
+        read(oci_tar(blobs, [descriptor(blobs[-1], INDEX)]))
+    assert time.process_time() - begun < 5
