@@ -60,7 +60,15 @@ from api_service.nodes.executor import (
     StreamOutput,
 )
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
+from api_service.nodes.images import (
+    OF_REGISTRIES,
+    CommitSpec,
+    LayerProgress,
+    PullSpec,
+    PushedImage,
+    PushSpec,
+    SavedImage,
+)
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.node_channel import open_channel
 from api_service.nodes.stats import ContainerStats, Process
@@ -401,7 +409,7 @@ class GrpcExecutor:
                 raise self._refused(known) from error
             if known.reason == ANOTHER_EXECUTOR:
                 raise self._another(known) from error
-            if type(known) is not Unavailable or known.reason == "REGISTRY_UNAVAILABLE":
+            if type(known) is not Unavailable or known.reason in OF_REGISTRIES:
                 raise known from error
             raise self._unavailable(known) from error
 

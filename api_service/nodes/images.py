@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# Why a registry is UNAVAILABLE to a node that is not.
+OF_REGISTRIES = frozenset(
+    {
+        "REGISTRY_RATE_LIMITED",
+        "REGISTRY_REDIRECTS",
+        "REGISTRY_TOO_SLOW",
+        "REGISTRY_UNAVAILABLE",
+        "UPLOAD_ELSEWHERE",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryCredentials:

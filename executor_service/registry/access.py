@@ -20,6 +20,7 @@ from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint
 
 _MAX_ANSWER = 256 << 10  # bytes of a token server's answer
+_MAX_SCOPES = 16  # resources that one token is for; those of mounts add up
 _Value = str | int | float | bool | None  # of httpx's own
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 
@@ -33,26 +34,37 @@ class Access:
         self._credentials = endpoint.credentials
         self._patience = patience
         self._answering = asyncio.Lock()
-        self._answered: Sequence[str] = ()
+        self._scopes: dict[str, dict[str, None]] = {}  # actions by resource, all that was ever asked for
         self.headers: dict[str, str] = {}
         if token := endpoint.credentials.registry_token:
             self.headers = {"Authorization": f"Bearer {token}"}
 
-    async def answer(self, challenges: Sequence[str], *, shown: Mapping[str, str]) -> None:
-        """Get what the registry asks for, to whom `shown` was not enough; who asks for the same meanwhile gets it too.
-        Raises PermissionDenied, Unauthenticated, Unavailable, httpx.TransportError."""
+    async def answer(self, challenges: Sequence[str], *, shown: Mapping[str, str]) -> bool:
+        """Get what the registry asks for, to whom `shown` was not enough. False when somebody else got it meanwhile,
+        which may have been good for him alone. Raises PermissionDenied, Unauthenticated, Unavailable,
+        httpx.TransportError."""
         async with self._answering:
-            if self.headers is shown or challenges != self._answered:
-                self.headers = await self._answer(challenges)
-                self._answered = challenges
-
-    async def _answer(self, headers: Sequence[str]) -> dict[str, str]:
-        for challenge in parse_challenges(headers):
-            if challenge.scheme == "bearer":
-                return {"Authorization": f"Bearer {await self._token(challenge.parameters)}"}
-            if challenge.scheme == "basic" and self._credentials.username:
-                return {"Authorization": self._basic()}
+            for challenge in parse_challenges(challenges):
+                if challenge.scheme == "bearer":
+                    if not self._widened(challenge.parameters.get("scope", "")) and self.headers is not shown:
+                        return False
+                    self.headers = {"Authorization": f"Bearer {await self._token(challenge.parameters)}"}
+                    return True
+                if challenge.scheme == "basic" and self._credentials.username:
+                    self.headers = {"Authorization": self._basic()}
+                    return True
         raise refused(self._endpoint, 401, "login")
+
+    def _widened(self, scope: str) -> bool:
+        """Whether no token was asked for all of this yet. One token has to do for requests side by side that want
+        different things, so each new one is for all that was wanted before as well."""
+        before = sum(map(len, self._scopes.values()))
+        for each in scope.split()[:_MAX_SCOPES]:
+            resource, _, actions = each.rpartition(":")
+            self._scopes.setdefault(resource, {}).update(dict.fromkeys(actions.split(",")))
+        while len(self._scopes) > _MAX_SCOPES:
+            del self._scopes[next(iter(self._scopes))]
+        return sum(map(len, self._scopes.values())) != before
 
     def _basic(self) -> str:
         pair = f"{self._credentials.username}:{self._credentials.password}"
@@ -87,15 +99,15 @@ class Access:
     def _token_request(self, realm: str, parameters: Mapping[str, str]) -> tuple[httpx.Request, bool]:
         """And whether it may be sent on elsewhere. Raises httpx.InvalidURL, UnicodeError."""
         service = [("service", parameters["service"])] if "service" in parameters else []
-        scope = parameters.get("scope", "")
+        scopes = [f"{resource}:{','.join(actions)}" for resource, actions in self._scopes.items()]
         if not self._credentials.identity_token:
             # Each scope on its own, as the specification has it for GET.
-            query: list[tuple[str, _Value]] = [*service, *(("scope", each) for each in scope.split())]
+            query: list[tuple[str, _Value]] = [*service, *(("scope", each) for each in scopes)]
             headers = IDENTITY | ({"Authorization": self._basic()} if self._credentials.username else {})
             url = httpx.URL(realm)
             return self._http.build_request("GET", url.copy_merge_params(query), headers=headers), True
         form = {"grant_type": "refresh_token", "client_id": "slipway", **dict(service)}
-        form |= {"scope": scope} if scope else {}
+        form |= {"scope": " ".join(scopes)} if scopes else {}
         form["refresh_token"] = self._credentials.identity_token
         return self._http.build_request("POST", realm, data=form, headers=IDENTITY), False  # 307 would send it on
 

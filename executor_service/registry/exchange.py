@@ -14,6 +14,7 @@ from executor_service.registry.access import Access
 from executor_service.registry.answers import PASSING, BusyError, given_up, refused, told, unreachable
 from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, answered
 from executor_service.registry.certificates import tls_context
+from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint, Patience, Retry
 from executor_service.storage.threads import finish
 
@@ -22,6 +23,7 @@ _CONNECT = 15.0  # seconds
 _READS = frozenset({"GET", "HEAD"})  # what may be asked for elsewhere
 _BACKOFF = 0.2  # seconds before the second attempt, doubled each time
 _MAX_BACKOFF = 10.0  # seconds
+_ANSWERS = 3  # to challenges for one request, when each was somebody else's
 _WRITTEN = 1 << 16  # bytes handed over at a time: each has the time of a stall
 ATTEMPTS = 6  # connections in a row that bring nothing
 
@@ -77,7 +79,8 @@ class Exchange:
         """A good answer, or one with an `expected` status. `what` is asked for, in words. Raises httpx.TransportError
         for one that may be better the next time, PermissionDenied, NotFound, Unavailable."""
         length = {"Content-Length": str(len(content))} if content else {}
-        for asked in (False, True):
+        answers = 0
+        while True:
             shown = self._access.headers
             request = self._http.build_request(
                 method,
@@ -87,7 +90,7 @@ class Exchange:
             )
             try:
                 async with answered(self._http, request, follow=method in _READS, patience=self.stall) as response:
-                    if response.status_code == httpx.codes.UNAUTHORIZED and not asked:
+                    if response.status_code == httpx.codes.UNAUTHORIZED and answers < _ANSWERS:
                         challenge = response.headers.get_list("WWW-Authenticate")
                     elif response.is_success or response.status_code in expected:
                         yield response
@@ -95,14 +98,22 @@ class Exchange:
                     elif response.status_code in PASSING:
                         raise BusyError(response)
                     else:
-                        raise refused(self.endpoint, response.status_code, what)
+                        raise refused(self.endpoint, self._meaning(response), what)
             except httpx.TooManyRedirects as error:
                 why = f"{what}: more than {MAX_REDIRECTS} redirects"
                 raise unreachable(self.endpoint, why, reason="REGISTRY_REDIRECTS") from error
             except ssl.SSLError as error:
                 # What a registry has against our certificate comes after the handshake, past the client's own errors.
                 raise unreachable(self.endpoint, f"TLS: {error.reason or error}") from error
-            await self._access.answer(challenge, shown=shown)
+            answers += _ANSWERS if await self._access.answer(challenge, shown=shown) else 1
+
+    def _meaning(self, response: httpx.Response) -> int:
+        """401 is also said to somebody who is known and may not: that is 403."""
+        challenges = parse_challenges(response.headers.get_list("WWW-Authenticate"))
+        lacks = any(each.parameters.get("error") == "insufficient_scope" for each in challenges)
+        shown = self.endpoint.credentials
+        known = bool(shown.username or shown.identity_token)
+        return httpx.codes.FORBIDDEN if lacks and known else response.status_code
 
     async def back_off(
         self,

@@ -257,3 +257,47 @@ async def test_a_token_that_expired_is_fetched_once_by_all_and_scopes_are_asked_
         await read(registry)  # t1 is not good enough
     assert await asyncio.gather(*(read(registry) for _ in range(5))) == [DATA] * 5
     assert tokens == [scope.split()] * 2
+
+
+async def test_requests_side_by_side_keep_each_others_scopes() -> None:
+    """What one wants as well takes nothing from the other, who wants it not."""
+    asked: list[list[str]] = []
+    wanted = {"GET": "repository:a/b:pull", "POST": "repository:a/b:pull,push repository:c/d:pull"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "auth.test":
+            asked.append(sorted(request.url.params.get_list("scope")))
+            return httpx.Response(200, content=json.dumps({"token": f"t{len(asked)}"}).encode())
+        token = int(request.headers.get("Authorization", "Bearer t0")[8:])
+        if (request.method == "POST" and token < 2) or token < 1:
+            challenge = f'Bearer realm="https://auth.test/t",scope="{wanted[request.method]}"'
+            return httpx.Response(401, headers={"WWW-Authenticate": challenge})
+        return httpx.Response(200, content=b"{}")
+
+    one = exchange.Exchange(scripted(answer), Endpoint(host="reg.test", repository="a/b"), patience=lambda: 1.0)
+    for method in ("GET", "POST", "GET"):
+        async with one.send(method, one.url("x"), what="x") as response:
+            assert response.is_success
+    assert asked == [["repository:a/b:pull"], ["repository:a/b:pull,push", "repository:c/d:pull"]]
+
+
+@pytest.mark.parametrize(
+    ("known", "error", "reason"),
+    [(True, "insufficient_scope", "REGISTRY_ACCESS_DENIED"), (False, "insufficient_scope", "REGISTRY_LOGIN_REFUSED"),
+     (True, "invalid_token", "REGISTRY_LOGIN_REFUSED")],
+)  # fmt: skip
+async def test_a_right_that_lacks_is_no_refused_login(known: bool, error: str, reason: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "auth.test":
+            return httpx.Response(200, content=b'{"token": "t"}')
+        challenge = f'Bearer realm="https://auth.test/t",error="{error}"'
+        return httpx.Response(401, headers={"WWW-Authenticate": challenge})
+
+    shown = Credentials(username="u", password="p") if known else Credentials()
+    one = exchange.Exchange(
+        scripted(answer), Endpoint(host="reg.test", repository="a/b", credentials=shown), patience=lambda: 1.0
+    )
+    with pytest.raises(SlipwayError) as caught:
+        async with one.send("GET", one.url("x"), what="x"):
+            pass
+    assert caught.value.reason == reason
