@@ -42,10 +42,11 @@ async def place(scratch: Path, authority: trustme.CA) -> AsyncIterator[Registry]
     # Not a loopback address, which would be spoken to without TLS.
     await run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], timeout=10)
     server = authority.issue_cert(ADDRESS)
-    tls = Tls(certificate=scratch / "server.pem", key=scratch / "server.key", clients=scratch / "clients.pem")
+    clients = scratch / "clients.pem"
+    tls = Tls(certificate=scratch / "server.pem", key=scratch / "server.key", clients=clients)
     server.cert_chain_pems[0].write_to_path(tls.certificate)
     server.private_key_pem.write_to_path(tls.key)
-    authority.cert_pem.write_to_path(tls.clients)
+    authority.cert_pem.write_to_path(clients)
     async with registry(scratch / "registry", address=ADDRESS, tls=tls) as made:
         yield made
 
