@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import shutil
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,8 +26,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(240),
 ]
-
-KILLS = 20
 
 
 def layer(name: str, size: int) -> bytes:
@@ -140,50 +136,3 @@ async def test_equal_pulls_are_one(engine: Slipway, source: Registry) -> None:
     # Of what one pull costs; the layer alone has 40 MiB, and other tests run in the same executor.
     assert peak_memory(engine.executor.pid) - idle < 60
     await remove(engine, name)
-
-
-async def test_pull_survives_kills_of_the_executor(engine: Slipway, source: Registry) -> None:
-    await source.push(image(*BIG), "team/killed:1")
-    name = f"{source.host}/team/killed:1"
-    begun = time.monotonic()
-    await pull(engine, name)
-    took = time.monotonic() - begun
-    await remove(engine, name)
-    chance = random.Random(7)
-    interrupted = 0
-    downloaded: set[str] = set()
-
-    async def watch() -> None:
-        async for answer in engine.images.PullImage(pb.PullImageRequest(reference=name), timeout=60):
-            if answer.progress.phase in (pb.LAYER_PHASE_UNPACKING, pb.LAYER_PHASE_DONE):
-                downloaded.add(answer.progress.digest)
-
-    for kill in range(1, KILLS + 1):
-        pulling = asyncio.create_task(watch())
-        await asyncio.wait([pulling], timeout=chance.uniform(0.0, took))
-        await engine.executor.kill()
-        await asyncio.wait([pulling])
-        interrupted += pulling.exception() is not None
-        here, place = set(downloaded), source.log.stat().st_size
-        await engine.executor.start()
-        await engine.node_back()
-        if kill % 4 == 0:
-            assert (await pull(engine, name))[-1].HasField("image")
-            assert not here & set(source.blob_requests(after=place))
-            await remove(engine, name)
-            downloaded.clear()
-    assert interrupted >= KILLS // 2
-    await pull(engine, name)
-    assert await output(engine, name) == "0\n1\n2\n3\n4\n"
-
-
-async def test_pull_survives_a_kill_of_the_api(engine: Slipway, source: Registry) -> None:
-    await source.push(image(*BIG, layer("more", 4 << 20)), "team/api:1")
-    name = f"{source.host}/team/api:1"
-    call = engine.images.PullImage(pb.PullImageRequest(reference=name), timeout=60)
-    await call.read()
-    await engine.api.kill()
-    await engine.api.start()
-    await engine.node_back()
-    assert (await pull(engine, name))[-1].image.image.repo_tags == [name]
-    assert "more" in await output(engine, name)
