@@ -14,9 +14,11 @@ from api_service.node_composition import dial, open_node, own_node
 from api_service.nodes.directory import NodeDirectory
 from api_service.nodes.journal_follower import Backoff
 from api_service.nodes.registry import NodeRegistry
+from api_service.operations.cluster_lock import ClusterLock
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import Jobs
+from api_service.operations.node_sweep import sweep_after_departures
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
@@ -26,7 +28,7 @@ from api_service.records.node_cursors import NodeCursors
 from api_service.records.node_repository import NodeRepository
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
-from api_service.store.claims import Claims
+from api_service.store.claims import Claims, run_claimed
 from api_service.store.store import Store
 from common.request_rules import RequestRules
 from common.tls import TlsSource
@@ -66,7 +68,12 @@ async def open_engine(
             node_records=NodeRepository(store, events),
             nodes=NodeRegistry(),
             dial=partial(dial, tls=plan.tls),
-            locks=ContainerLocks(),
+            claims=claims,
+            catch_up=store.catch_up,
+            locks=ContainerLocks(claims),
+            network_locks=ContainerLocks(claims, "network"),
+            volume_locks=ContainerLocks(claims, "volume"),
+            image_changes=ClusterLock(claims, "images"),
             jobs=jobs,
             clock=clock,
             image_rules=image_rules(rules),
@@ -79,8 +86,9 @@ async def open_engine(
         # Entered after the nodes: what is under way gets its time while they are still there.
         await stack.enter_async_context(jobs)
         for name, work in {
-            "trim events": events.trim_forever(),
-            "forget execs": execs.forget_old_forever(),
+            "trim events": run_claimed(claims, "trim/events", events.trim_forever),
+            "forget execs": run_claimed(claims, "trim/execs", execs.forget_old_forever),
+            "look after replicas": sweep_after_departures(engine),
             "follow nodes": directory.follow_forever(),
         }.items():
             await stack.enter_async_context(background(work, name=name))

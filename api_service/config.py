@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from api_service.etcd.target import EtcdTarget
 from api_service.registries.docker_config import DockerConfig
 from api_service.registries.endpoints import Registries
 from api_service.registries.locations import MAX_MIRRORS, parse_location, parse_repository
@@ -40,6 +41,22 @@ class Settings(ServiceSettings):
         False, description="let TCP addresses that other machines reach do without TLS: whoever reaches them may do all"
     )
     state_dir: Path = Field(Path(), description="where the records are; empty: /var/lib/slipway/api")
+    store: str = Field(
+        "",
+        description="where the records are: empty, the embedded store in state_dir; etcd://host:port,host:port… for "
+        "any number of API services over one etcd, etcds://… with TLS",
+    )
+    insecure_store: bool = Field(
+        False, description="let etcd:// lead to other machines: whoever is between may read and change everything"
+    )
+    etcd_ca: Path = Field(Path(), description="the authorities of etcd's certificates, PEM; empty: tls_ca")
+    etcd_cert: Path = Field(Path(), description="our certificate for etcd, PEM; empty: tls_cert, if there is one")
+    etcd_key: Path = Field(Path(), description="its private key, PEM; empty: tls_key")
+    etcd_user: str = Field("", description="our user of etcd; empty: it is told none")
+    etcd_password_file: Path = Field(Path(), description="the file with its password")
+    etcd_prefix: Annotated[str, Field(pattern=r"^/([a-zA-Z0-9._-]+/)*$")] = Field(
+        "/slipway/", description="what the keys of this installation begin with"
+    )
     executor: str = Field(
         "",
         description="the executor's address; empty: unix:///run/slipway/executor.sock; none: only the nodes that are "
@@ -85,6 +102,11 @@ class Settings(ServiceSettings):
             docker_config=DockerConfig(path=self.docker_config if self.docker_config != Path() else _own_config()),
         )
 
+    @property
+    def etcd(self) -> EtcdTarget | None:
+        """None for the embedded store. Raises ValueError."""
+        return etcd_target(self.store, self) if self.store else None
+
     @classmethod
     def _instance_defaults(cls, instance: str) -> Mapping[str, object]:
         suffix = instance_suffix(instance)
@@ -100,6 +122,18 @@ class Settings(ServiceSettings):
     @model_validator(mode="after")
     def _known_registries(self) -> Self:
         assert self.registries
+        return self
+
+    @model_validator(mode="after")
+    def _known_store(self) -> Self:
+        target = self.etcd
+        if target is not None and target.authority is None and not self.insecure_store:
+            for endpoint in target.endpoints:
+                if not is_loopback(endpoint):
+                    raise ValueError(
+                        f"store {endpoint!r}: it is on another machine; say etcds:// and give etcd_ca, or tls_ca; "
+                        "--insecure-store does without, and lets whoever is between read and change everything"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -121,6 +155,43 @@ class Settings(ServiceSettings):
                     f"listen {address!r}: other machines may reach it, so it needs tls_cert, tls_key and tls_ca; "
                     "--insecure-listen does without, and lets whoever reaches it do everything"
                 )
+
+
+def etcd_target(store: str, settings: Settings) -> EtcdTarget:
+    """What `store` names. Raises ValueError."""
+    scheme, found, rest = store.partition("://")
+    if not found or scheme not in ("etcd", "etcds"):
+        raise ValueError(f"store {store!r}: write etcd://host:port,host:port or etcds://…, or leave it empty")
+    endpoints = tuple(rest.rstrip("/").split(","))
+    for endpoint in endpoints:
+        check_address(endpoint)
+        if is_unix(endpoint):
+            raise ValueError(f"store {endpoint!r}: etcd's clients are served at host:port")
+    authority, certificate, key = (
+        next((path for path in paths if path != Path()), None)
+        for paths in (
+            (settings.etcd_ca, settings.tls_ca),
+            (settings.etcd_cert, settings.tls_cert),
+            (settings.etcd_key, settings.tls_key),
+        )
+    )
+    if scheme == "etcds" and authority is None:
+        raise ValueError("store: etcds:// needs etcd_ca, or tls_ca")
+    if (certificate is None) != (key is None):
+        raise ValueError("etcd_cert and etcd_key belong together: give both or none")
+    password_file = settings.etcd_password_file if settings.etcd_password_file != Path() else None
+    if bool(settings.etcd_user) != (password_file is not None):
+        raise ValueError("etcd_user and etcd_password_file belong together: give both or none")
+    secure = scheme == "etcds"
+    return EtcdTarget(
+        endpoints=endpoints,
+        prefix=settings.etcd_prefix,
+        authority=authority if secure else None,
+        certificate=certificate if secure else None,
+        key=key if secure else None,
+        user=settings.etcd_user,
+        password_file=password_file,
+    )
 
 
 def _own_config() -> Path | None:

@@ -29,6 +29,7 @@ from slipway.v1 import (
     volume_service_pb2_grpc,
 )
 
+from api_service.fresh_reads import FreshReads
 from api_service.operations.engine import Engine
 from api_service.servicers.container_servicer import ContainerServicer
 from api_service.servicers.exec_servicer import ExecServicer
@@ -79,7 +80,10 @@ async def serve(
     FailedPrecondition (reason `ADDRESS_IN_USE`) and InvalidArgument for an address that cannot be had."""
     long_calls = LongCalls()
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(rules, Callers(tls) if tls is not None else None)],
+        interceptors=[
+            CallInterceptor(rules, Callers(tls) if tls is not None else None),
+            FreshReads(engine.catch_up),
+        ],
         # Without this two services could share a port, each getting some of the calls.
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)],
         maximum_concurrent_rpcs=max_calls,

@@ -12,8 +12,7 @@ import structlog
 from api_service.composition import Plan, open_engine
 from api_service.config import NO_EXECUTOR, Settings
 from api_service.server import request_rules, serve
-from api_service.store.claims import LocalClaims
-from api_service.store.sqlite_store import SqliteStore
+from api_service.store_choice import open_store
 from common.tls import TlsSource
 
 _log = structlog.get_logger(__name__)
@@ -35,11 +34,12 @@ async def run_service(settings: Settings) -> None:
         tls=tls,
     )
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(SqliteStore(settings.state_dir / "api.db"))
-        engine = await stack.enter_async_context(open_engine(store, LocalClaims(), plan, rules))
+        store, claims = await stack.enter_async_context(open_store(settings))
+        engine = await stack.enter_async_context(open_engine(store, claims, plan, rules))
         await stack.enter_async_context(
             serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls, tls=tls)
         )
-        _log.info("serving", addresses=settings.listen, node=settings.node, executor=settings.executor)
+        where = {"node": settings.node, "executor": settings.executor, "store": settings.store or "embedded"}
+        _log.info("serving", addresses=settings.listen, replica=claims.replica, **where)
         await stop.wait()
         _log.info("stopping", grace=settings.grace)

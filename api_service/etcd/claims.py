@@ -22,11 +22,12 @@ from api_service.etcd.session import LeaseHeld, Session
 from api_service.etcd.target import Layout
 from api_service.etcd.transaction import compare_revision, read
 from api_service.store.claims import Claim, Claims, Holder, LocalClaims
-from common.errors import NotFound, OutOfRange, SlipwayError
+from common.errors import NotFound, OutOfRange, SlipwayError, Unavailable
 
 _log = structlog.get_logger(__name__)
 
 _HISTORY = 10_000  # revisions
+_LOOK_EVERY = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class EtcdClaims:
         self._mirror = Mirror(client, self._layout.claims, history_limit=_HISTORY)
         self._queues = LocalClaims()
         self._ours: set[bytes] = set()  # values of claims that we hold or ask for
+        self._known: Set[str] = frozenset()  # as `departed` has seen them last
         self._releasing: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -102,6 +104,14 @@ class EtcdClaims:
         keys = self._layout.replicas
         answer = await self._client.call(range_call(pb2.RangeRequest(key=keys.begin, range_end=keys.end)))
         return {name for kv in answer.kvs if (name := keys.name(kv.key)) is not None} | {self.replica}
+
+    async def departed(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            with contextlib.suppress(Unavailable):
+                known, self._known = self._known, await self.replicas()
+                if known - self._known:
+                    return
 
     async def _take(self, name: str, value: bytes) -> LeaseHeld | _Taken:
         if (releasing := self._releasing.get(name)) is not None:

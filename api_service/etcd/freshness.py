@@ -22,6 +22,7 @@ _log = structlog.get_logger(__name__)
 
 _PATIENCE = 3.0  # seconds
 _ASK_AGAIN = 0.5  # seconds
+_UNKNOWN = -1
 
 
 class Freshness:
@@ -49,19 +50,22 @@ class Freshness:
         for waiter in self._waiting:
             waiter.cancel()
 
-    async def catch_up(self) -> None:
+    async def catch_up(self) -> bool:
         """See `Store.catch_up`."""
         if self._silent:
-            return
-        waiter = asyncio.get_running_loop().create_future()
+            return False
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._wanted.set()
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self._mirror.reached(await waiter)
+                latest = await waiter
+                await self._mirror.reached(latest)
+            return latest != _UNKNOWN
         except TimeoutError:
             self._silent = True
             self._wanted.set()
+            return False
 
     async def _answer_forever(self) -> None:
         """One question at a time: who comes while one is on its way needs the next one."""
@@ -84,7 +88,7 @@ class Freshness:
                     self._client.leave(self._client.member())  # it answers, and does not tell of changes
                 for waiter in waiting:
                     if not waiter.done():
-                        waiter.set_result(0)
+                        waiter.set_result(_UNKNOWN)
                 if not self._silent:
                     _log.warning("etcd does not answer: reads may be behind", error=str(error))
                 self._silent = True

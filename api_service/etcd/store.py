@@ -74,8 +74,8 @@ class EtcdStore:
     async def revision(self) -> int:
         return self._mirror.revision
 
-    async def catch_up(self) -> None:
-        await self._freshness.catch_up()
+    async def catch_up(self) -> bool:
+        return await self._freshness.catch_up()
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         return self._mirror.follow(prefix, after=after)

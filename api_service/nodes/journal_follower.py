@@ -26,6 +26,7 @@ _MAX_BATCH = 64
 _MAX_TOGETHER = 16  # entries of one container in one commit, which holds up to three events for each
 _SAVE_EVERY = 64  # entries
 _SNAPSHOT_TIME = 30  # seconds
+_SAVE_AFTER = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class JournalFollower:
         self._backoff = backoff
         self._position = JournalPosition()
         self._saved = JournalPosition()
+        self._following = False
         self._connected = False
         self._failure = ""
         self._changed = asyncio.Event()
@@ -70,6 +72,11 @@ class JournalFollower:
     @property
     def connected(self) -> bool:
         return self._connected
+
+    @property
+    def following(self) -> bool:
+        """Whether it is this replica that follows the journal, connected or not."""
+        return self._following
 
     @property
     def failure(self) -> str:
@@ -102,6 +109,22 @@ class JournalFollower:
                     await self._changed.wait()
         return self._position.sequence >= sequence
 
+    async def recorded(self) -> JournalPosition | None:
+        """How far the records are at least, whoever follows the journal; None when nobody ever did."""
+        return self._position if self._following and self.journal_id else await self._cursors.get(self._node)
+
+    async def told(self, position: JournalPosition, *, patience: float) -> bool:
+        """Wait until the records are as far as this position, whoever follows the journal; False when it is another
+        journal, when nobody follows it, or after `patience` seconds."""
+        if self._following:
+            return position.journal_id == self.journal_id and await self.reached(position.sequence, patience=patience)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience), contextlib.aclosing(self._cursors.watch(self._node)) as positions:
+                async for known in positions:
+                    if known.journal_id == position.journal_id and known.sequence >= position.sequence:
+                        return True
+        return False
+
     @contextlib.contextmanager
     def ahead(self, entry: JournalEntry) -> Iterator[bool]:
         """Around the application of an entry that came in an answer: true when every entry before it has been applied.
@@ -121,6 +144,8 @@ class JournalFollower:
         self._position = self._saved = stored or JournalPosition()
         lost = False
         delay = self._backoff.first
+        self._following = True
+        saving = asyncio.create_task(self._save_when_idle(), name=f"save the position in {self._node}")
         try:
             while True:
                 try:
@@ -146,6 +171,9 @@ class JournalFollower:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, self._backoff.limit)
         finally:
+            self._following = False
+            saving.cancel()
+            await asyncio.wait([saving])
             self._set_connected(False)
             await self._save()
 
@@ -196,6 +224,13 @@ class JournalFollower:
         await self._observer.resynchronise(snapshot)
         self._move_to(JournalPosition(journal_id=snapshot.journal_id, sequence=snapshot.sequence))
         await self._save()
+
+    async def _save_when_idle(self) -> None:
+        """Other replicas know from the store alone how far the records are."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(_SAVE_AFTER)
+            await self._save()
 
     async def _save(self) -> None:
         if self._position != self._saved and self._position.journal_id:

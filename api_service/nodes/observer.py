@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -69,6 +70,18 @@ class Observer:
         for entry in entries:
             record = await self.observe([entry], journal_id=journal_id)
         return record
+
+    async def told(self, entry: JournalEntry, *, journal_id: str, patience: float) -> bool:
+        """Wait until the record includes the entry, or is gone; False after `patience` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(patience),
+                contextlib.aclosing(self._containers.watch(entry.container_id)) as records,
+            ):
+                async for record in records:
+                    if record is None or _includes(record, entry, journal_id):
+                        return True
+        return False
 
     async def _observe(
         self, entries: Sequence[JournalEntry], *, journal_id: str, tell: bool = True

@@ -46,8 +46,14 @@ class Node:
 
         What happened before it is told before it: when it is not the journal's very next entry, the journal is waited
         for, unless it is not being followed. While it is unknown which journal the entry belongs to, nothing is
-        written, for the journal would tell it again: after some seconds the entry is left to the journal.
+        written, for the journal would tell it again: after some seconds the entry is left to the journal. Where another
+        replica follows the journal, it is given the same time to do so.
         """
+        if not self.follower.following and (position := await self.follower.recorded()) is not None:
+            journal_id = position.journal_id
+            if not await self._observer.told(entry, journal_id=journal_id, patience=_JOURNAL_PATIENCE):
+                await self._observer.observe([entry], journal_id=journal_id)
+            return
         if not await self.follower.known(patience=_CONTACT_PATIENCE):
             _log.warning("answer left to the journal", node=self.name, container=entry.container_id)
             return

@@ -211,6 +211,7 @@ async def _draft(
         node=node.name,
         platform=platform,
         request_id=request.request_id,
+        creator=engine.claims.replica,
         mount_points=plan.points,
     )
     return draft, plan

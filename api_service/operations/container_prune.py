@@ -40,13 +40,13 @@ class Pruned:
 
 async def prune_containers(engine: Engine, wanted: PruneFilter, *, deadline: Deadline) -> Pruned:
     """Raises Aborted (`PRUNE_RUNNING`) while another one is under way, DeadlineExceeded with part of them removed."""
-    if engine.pruning.locked():
-        raise Aborted(
-            "containers are being pruned already; repeat the request when that has ended", reason="PRUNE_RUNNING"
-        )
     removed: list[str] = []
     reclaimed = 0
-    async with engine.pruning, deadline.enforced("prune containers"):
+    async with engine.claims.try_hold("prune/containers") as claim, deadline.enforced("prune containers"):
+        if claim is None:
+            raise Aborted(
+                "containers are being pruned already; repeat the request when that has ended", reason="PRUNE_RUNNING"
+            )
         for record in sorted(await engine.containers.all(), key=lambda record: record.created_at):
             if not _matches(record, wanted):
                 continue

@@ -66,7 +66,10 @@ async def _remove(engine: Engine, container_id: str, removal: Removal, deadline:
         # Before the lock: a stop that waits for the process would hold it until then.
         await _kill(engine, record, deadline)
     async with engine.locks.hold(container_id, "remove", deadline), deadline.enforced("remove the container"):
-        record = await current(engine, container_id)
+        stored = await engine.containers.get(container_id)
+        if stored is None:
+            return  # another replica was faster
+        record = stored.record
         if record.phase is Phase.READY:
             _refuse_running(record, force=removal.force)
             if record.state.active:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from api_service.nodes.executor import ExecutorClient
 from api_service.nodes.registry import NodeRegistry
+from api_service.operations.cluster_lock import ClusterLock
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.jobs import Jobs
 from api_service.operations.removals import Removals
@@ -22,6 +22,7 @@ from api_service.records.node import NodeRecord
 from api_service.records.node_repository import NodeRepository
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
+from api_service.store.claims import Claims
 from common.errors import Violation
 
 ImageRules = Callable[[ImageConfig], Sequence[Violation]]
@@ -34,9 +35,10 @@ Dial = Callable[[NodeRecord], AbstractAsyncContextManager[ExecutorClient]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """`clock`: nanoseconds since the epoch. `creating` holds the ids of the creates under way in this process, of
-    containers and of networks: a record in the phase `creating` that is not among them was left behind by one that
-    died. `starting_execs`: the same for execs that are taken and not yet answered for."""
+    """`clock`: nanoseconds since the epoch. `catch_up`: see `Store`. `creating` holds the ids of the creates under way
+    in this process, of containers and of networks: a record in the phase `creating` that is this replica's and not
+    among them, or that of a replica which is gone, was left behind. `starting_execs`: the same for execs that are taken
+    and not yet answered for. `image_changes`: of all replicas, as the other locks."""
 
     containers: ContainerRepository
     images: ImageRepository
@@ -47,7 +49,12 @@ class Engine:
     node_records: NodeRepository
     nodes: NodeRegistry
     dial: Dial
+    claims: Claims
+    catch_up: Callable[[], Awaitable[bool]]
     locks: ContainerLocks
+    network_locks: ContainerLocks
+    volume_locks: ContainerLocks
+    image_changes: ClusterLock
     jobs: Jobs
     clock: Callable[[], int]
     image_rules: ImageRules
@@ -55,8 +62,3 @@ class Engine:
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)
     starting_execs: set[str] = field(default_factory=set)
-    network_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("network"))
-    volume_locks: ContainerLocks = field(default_factory=lambda: ContainerLocks("volume"))
-    image_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
-    pruning: asyncio.Lock = field(default_factory=asyncio.Lock)
-    pruning_images: asyncio.Lock = field(default_factory=asyncio.Lock)

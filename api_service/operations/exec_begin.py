@@ -48,7 +48,7 @@ async def _take(engine: Engine, record: ExecRecord, container: ContainerRecord) 
     def change(found: ExecRecord) -> ExecRecord:
         if found.started_at is not None:
             raise _started(found, "is running already" if found.running else "has already run; create another one")
-        return dataclasses.replace(found, started_at=engine.clock())
+        return dataclasses.replace(found, started_at=engine.clock(), starter=engine.claims.replica)
 
     # Told before the node knows of it, as Docker does: its end cannot be told first.
     action = f"exec_start: {' '.join(record.config.cmd)}"[:256]

@@ -4,33 +4,48 @@ between the record and the call."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.registry import Node
+from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.engine import Engine
+from api_service.records.container import JournalPosition
 from api_service.records.exec import ExecRecord
 
 _CALL_TIME = 60.0  # seconds
 _PATIENCE = 30.0  # seconds for what the journal has to tell before the node's word counts
+_STARTS_WITHIN = 120 * 1_000_000_000  # nanoseconds; by then every replica has its answer or has given up
 _UNSEEN = "the node no longer knows how it ended"
 
 
 async def settle_execs(engine: Engine, node: Node) -> None:
     """One that the node does not know, and whose end the journal has not told, has ended unseen; one that never had a
     pid has never run and can be started again. Raises Unavailable: the node's next contact settles it."""
-    said = [record for record in await engine.execs.running() if record.id not in engine.starting_execs]
+    running = await engine.execs.running()
+    if not running:
+        return
+    replicas = await alive(engine)
+    said = [record for record in running if record.pid != 0 or _is_left(engine, record, replicas)]
     if not said:
         return
     snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
-    if snapshot.journal_id != node.follower.journal_id:
-        return
-    if not await node.follower.reached(snapshot.sequence, patience=_PATIENCE):
+    position = JournalPosition(journal_id=snapshot.journal_id, sequence=snapshot.sequence)
+    if not await node.follower.told(position, patience=_PATIENCE):
         return
     known = {exec_id for container in snapshot.containers for exec_id in container.execs}
     here = {record.id for record in await engine.containers.every_phase() if record.node == node.name}
     for record in said:
         if record.container_id in here and record.id not in known:
             await _settle(engine, record)
+
+
+def _is_left(engine: Engine, record: ExecRecord, replicas: Set[str]) -> bool:
+    """It is taken, and who took it does not wait for the node's answer any more."""
+    if is_abandoned(engine, record.starter, replicas, under_way=record.id in engine.starting_execs):
+        return True
+    elsewhere = record.starter != engine.claims.replica
+    return elsewhere and engine.clock() - (record.started_at or 0) > _STARTS_WITHIN
 
 
 async def _settle(engine: Engine, record: ExecRecord) -> None:

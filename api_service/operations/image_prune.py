@@ -42,11 +42,13 @@ class PrunedImages:
 async def prune_images(engine: Engine, wanted: ImagePruneFilter, *, deadline: Deadline) -> PrunedImages:
     """Raises Aborted (`PRUNE_RUNNING`) while another one is under way, Unavailable when a node does not answer,
     DeadlineExceeded with part of them removed."""
-    if engine.pruning_images.locked():
-        raise Aborted("images are being pruned already; repeat the request when that has ended", reason="PRUNE_RUNNING")
     untagged: list[str] = []
     deleted: list[str] = []
-    async with engine.pruning_images, deadline.enforced("prune images"):
+    async with engine.claims.try_hold("prune/images") as claim, deadline.enforced("prune images"):
+        if claim is None:
+            raise Aborted(
+                "images are being pruned already; repeat the request when that has ended", reason="PRUNE_RUNNING"
+            )
         before = await _stored(engine, deadline)
         for record in await engine.images.all():
             if _matches(record, wanted) and (removed := await _remove(engine, record.id, wanted, deadline)) is not None:

@@ -121,6 +121,7 @@ def _draft(engine: Engine, request: NetworkRequest, node: str) -> NetworkRecord:
         macvlan=request.macvlan,
         labels=dict(request.labels),
         phase=NetworkPhase.CREATING,
+        creator=engine.claims.replica,
     )
 
 

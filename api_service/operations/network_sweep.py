@@ -6,6 +6,7 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.registry import Node
+from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.engine import Engine
 from api_service.operations.network_create import stored_network, undo_network
 from api_service.operations.network_remove import remove_unused
@@ -21,17 +22,22 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
     """Creates that nobody finishes are taken back, removals finished, networks that the node has lost made again. What
     the node has and no record tells of was undone: records are written before the node is asked."""
     stored = {one.id: one.name for one in await node.executor.list_networks(deadline=Deadline.after(_CALL_TIME))}
+    fresh = await engine.catch_up()  # another replica may have recorded what the node has
     known, recorded = await engine.networks.every_phase(), await engine.networks.ids()
+    replicas = await alive(engine)
     for network in known:
         if network.node != node.name:
             continue
-        if network.phase is NetworkPhase.CREATING and network.id not in engine.creating:
-            engine.jobs.background(undo_network(engine, network), name=f"undo network {network.name}")
+        if network.phase is NetworkPhase.CREATING:
+            if is_abandoned(engine, network.creator, replicas, under_way=network.id in engine.creating):
+                engine.jobs.background(undo_network(engine, network), name=f"undo network {network.name}")
         elif network.phase is NetworkPhase.REMOVING:
             removal = remove_unused(engine, network, Deadline.after(_CALL_TIME))
             engine.jobs.background(removal, name=f"finish removal of network {network.name}")
         elif network.phase is NetworkPhase.READY and network.id not in stored:
             await _make_again(network, node)
+    if not fresh:
+        return
     for network_id in stored.keys() - recorded - {network.id for network in known} - {DEFAULT_NETWORK}:
         await _remove_stray(node, network_id, stored[network_id])
 

@@ -9,6 +9,7 @@ import structlog
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import NodeSnapshot, SnapshotPhase, StoredImage
 from api_service.nodes.registry import Node
+from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.container_remove import join_removal, remove_ended
 from api_service.operations.container_undo import undo_create
 from api_service.operations.container_update import settle_update
@@ -32,11 +33,15 @@ async def sweep_node(engine: Engine, node: Node) -> None:
     """Each part on its own: one that fails is logged and leaves the others alone."""
     jobs = engine.jobs
     snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
-    for record in await engine.containers.every_phase():
+    fresh = await engine.catch_up()  # another replica may have recorded what the node has
+    records = await engine.containers.every_phase()
+    replicas = await alive(engine)
+    for record in records:
         if record.node != node.name:
             continue
-        if record.phase is Phase.CREATING and record.id not in engine.creating:
-            jobs.background(undo_create(engine, record), name=f"undo create {record.id[:12]}")
+        if record.phase is Phase.CREATING:
+            if is_abandoned(engine, record.creator, replicas, under_way=record.id in engine.creating):
+                jobs.background(undo_create(engine, record), name=f"undo create {record.id[:12]}")
         elif record.phase is Phase.REMOVING:
             jobs.background(_finish_removal(engine, record.id), name=f"finish removal {record.id[:12]}")
         elif record.update_unsettled:
@@ -46,11 +51,21 @@ async def sweep_node(engine: Engine, node: Node) -> None:
             jobs.background(names, name=f"names of {record.id[:12]}")
         elif _should_be_gone(record):
             jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
-    jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
+    if fresh:
+        jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
     jobs.background(settle_execs(engine, node), name=f"execs of {node.name}")
     jobs.background(sweep_networks(engine, node), name=f"networks of {node.name}")
     jobs.background(sweep_volumes(engine, node), name=f"volumes of {node.name}")
     jobs.background(_adopt_images(engine, node), name=f"images of {node.name}")
+
+
+async def sweep_after_departures(engine: Engine) -> None:
+    """What a replica had begun when it died is put right by who follows the node it began it on."""
+    while True:
+        await engine.claims.departed()
+        for node in engine.nodes.all():
+            if node.follower.connected:
+                engine.jobs.background(sweep_node(engine, node), name=f"sweep {node.name}")
 
 
 def auto_remove(engine: Engine, record: ContainerRecord) -> None:

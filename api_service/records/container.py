@@ -107,6 +107,7 @@ class JournalPosition:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
     """`config` is merged with the image's, `host_config` has its defaults. `request_id`: empty when none was given.
+    `creator`: the replica of the API that makes it, or did.
     `update_unsettled`: the node may hold other limits and another restart policy than stand here. `names_untold`: it
     may know the container by an old name on its networks.
     `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
@@ -124,6 +125,7 @@ class ContainerRecord:
     node: str
     platform: str
     request_id: str = ""
+    creator: str = ""
     update_unsettled: bool = False
     names_untold: bool = False
     mount_points: tuple[MountPoint, ...] = ()

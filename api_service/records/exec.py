@@ -29,13 +29,15 @@ class ExecConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRecord:
     """`started_at` is None before its one start, `finished_at` before its end. `exit_code` is None before that, and
-    when nobody saw it; `error` then says why. `pid` is 0 unless it runs."""
+    when nobody saw it; `error` then says why. `pid` is 0 unless it runs. `starter`: the replica of the API that started
+    it."""
 
     id: str
     container_id: str
     config: ExecConfig
     created_at: int
     started_at: int | None = None
+    starter: str = ""
     finished_at: int | None = None
     pid: int = 0
     exit_code: int | None = None

@@ -53,7 +53,7 @@ class Subnet:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRecord:
     """A family that is None gets no addresses. `bridge` names the bridge on the node, `mtu` in bytes; empty and 0 are
-    chosen there. `created_at`: nanoseconds since the epoch."""
+    chosen there. `created_at`: nanoseconds since the epoch. `creator`: the replica of the API that makes it, or did."""
 
     id: str
     name: str
@@ -70,3 +70,4 @@ class NetworkRecord:
     macvlan: Macvlan | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     phase: NetworkPhase = NetworkPhase.READY
+    creator: str = ""

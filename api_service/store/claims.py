@@ -60,6 +60,9 @@ class Claims(Protocol):
     async def replicas(self) -> Set[str]:
         """The processes that are alive, this one included. One that died may be among them for some seconds."""
 
+    async def departed(self) -> None:
+        """Wait until a process that was alive is not any more."""
+
 
 async def run_claimed(claims: Claims, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `work` while the claim is ours, and from its beginning each time it becomes ours again, until it ends by
@@ -136,6 +139,9 @@ class LocalClaims:
 
     async def replicas(self) -> Set[str]:
         return frozenset(self._replicas)
+
+    async def departed(self) -> None:
+        await asyncio.Event().wait()
 
     def _pass_on(self, name: str) -> None:
         """To who has waited longest; nobody waits: it is free."""

@@ -108,8 +108,8 @@ class SqliteStore:
     async def revision(self) -> int:
         return self._feed.revision
 
-    async def catch_up(self) -> None:
-        return
+    async def catch_up(self) -> bool:
+        return True
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         return self._feed.follow(prefix, after=after)

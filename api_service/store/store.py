@@ -82,10 +82,10 @@ class Store(Protocol):
     async def revision(self) -> int:
         """The revision of the last commit, as far as reads here include it."""
 
-    async def catch_up(self) -> None:
+    async def catch_up(self) -> bool:
         """Whatever is read from then on includes every commit that was acknowledged before, also by other processes. To
         be called at the beginning of a request. Does not fail: without an answer of who knows, reads go on with what
-        was known last."""
+        was known last, and it returns false."""
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         """Every change under `prefix` of a revision greater than `after`, in order, without end: first history, then

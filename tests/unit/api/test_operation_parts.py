@@ -14,11 +14,12 @@ from api_service.operations.image_record import encode_image_config, image_recor
 from api_service.operations.jobs import Jobs, whole
 from api_service.records.config import ImageConfig
 from api_service.servicers.call import deadline_of
+from api_service.store.claims import LocalClaims
 from common.errors import Aborted, DeadlineExceeded, Unavailable
 
 
 async def test_lock_is_fair_and_forgotten() -> None:
-    locks, order = ContainerLocks(), []
+    locks, order = ContainerLocks(LocalClaims()), []
 
     async def verb(number: int) -> None:
         async with locks.hold("a", "start", Deadline.after(5)):
@@ -31,7 +32,7 @@ async def test_lock_is_fair_and_forgotten() -> None:
 
 
 async def test_who_waits_in_vain_is_told_for_what() -> None:
-    locks = ContainerLocks()
+    locks = ContainerLocks(LocalClaims())
     async with locks.hold("a", "stop", Deadline.after(5)):
         with pytest.raises(Aborted, match=r"cannot start it, a stop has been running for") as caught:
             async with locks.hold("a", "start", Deadline.after(0.01)):
@@ -40,6 +41,18 @@ async def test_who_waits_in_vain_is_told_for_what() -> None:
             pass
     assert caught.value.metadata["running"] == "stop"
     assert locks._held == {}
+
+
+async def test_who_waits_for_another_replica_is_told_for_what() -> None:
+    here = LocalClaims()
+    locks, others = ContainerLocks(here), ContainerLocks(LocalClaims(beside=here))
+    async with others.hold("a", "stop", Deadline.after(5)):
+        with pytest.raises(Aborted, match=r"cannot start it, a stop has not ended on another replica in") as caught:
+            async with locks.hold("a", "start", Deadline.after(0.01)):
+                raise AssertionError("held twice")
+    assert caught.value.metadata["running"] == "stop"
+    async with locks.hold("a", "start", Deadline.after(5)):
+        pass
 
 
 async def test_deadline_names_what_was_late() -> None:
