@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import container_spec_pb2, node_service_pb2, runtime_service_pb2
 
+from common.protocol_version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 from executor_service.container import EndpointSpec
 from executor_service.health import HealthStatus
 from executor_service.journal import (
@@ -267,6 +268,8 @@ def log_records_to_proto(records: Iterable[LogRecord]) -> runtime_service_pb2.Re
 
 def node_to_proto(node: NodeDescription) -> node_service_pb2.GetNodeResponse:
     return node_service_pb2.GetNodeResponse(
+        protocol_version=PROTOCOL_VERSION,
+        oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
         node_id=node.node_id,
         version=node.facts.version,
         hostname=node.hostname,

@@ -478,7 +478,8 @@ class ExecutorClient(Protocol):
     ) -> JournalEntry | None:
         """The `NetworkDisconnected` entry; None when it was not attached."""
 
-    async def facts(self, *, deadline: Deadline) -> NodeFacts: ...
+    async def facts(self, *, deadline: Deadline) -> NodeFacts:
+        """Raises FailedPrecondition (reason `NODE_INCOMPATIBLE`) for an executor that speaks another protocol."""
 
     async def disk_usage(self, *, deadline: Deadline, containers: Sequence[str] = ()) -> DiskUsage:
         """Of everything; with `containers` only of their writable layers."""

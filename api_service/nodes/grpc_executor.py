@@ -71,6 +71,7 @@ from api_service.nodes.images import (
 )
 from api_service.nodes.network import StoredNetwork
 from api_service.nodes.node_channel import open_channel
+from api_service.nodes.protocol import ProtocolRange, require_common_protocol
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.resources import Resources
@@ -85,6 +86,7 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 _RETRY_AFTER = 1.0  # seconds
+_CONTACT_TIME = 5.0  # seconds
 _MAX_MESSAGE = 64 * 1024 * 1024  # bytes; the list of a node's images, with their configurations, is the largest
 _OPTIONS = (
     # The defaults back off to two minutes, in which an executor that is back would go on being called unavailable.
@@ -229,6 +231,8 @@ class GrpcExecutor:
                 yield [conversion.log_line_from_proto(line) for line in message.lines]
 
     async def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
+        # The first call of each contact: what an executor of another version says is not to be understood by chance.
+        await self.facts(deadline=Deadline.after(_CONTACT_TIME))
         call = self._runtime.FollowJournal(
             runtime_pb2.FollowJournalRequest(journal_id=journal_id, after_sequence=after)
         )
@@ -335,6 +339,8 @@ class GrpcExecutor:
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         answer = await self._answer(self._nodes.GetNode(node_pb2.GetNodeRequest(), timeout=deadline.remaining))
+        theirs = ProtocolRange(oldest=answer.oldest_protocol_version, latest=answer.protocol_version)
+        require_common_protocol(self._node, version=answer.version, theirs=theirs)
         return conversion.facts_from_proto(answer)
 
     async def disk_usage(self, *, deadline: Deadline, containers: Sequence[str] = ()) -> DiskUsage:

@@ -24,6 +24,7 @@ from common.certificate_authority import Certified
 from common.errors import FailedPrecondition, Unavailable
 from common.identity import Role
 from common.interceptor import CallInterceptor
+from common.protocol_version import PROTOCOL_VERSION
 from common.tls import TlsSource, server_credentials
 from tests.fixtures.certificates import Authority
 
@@ -34,7 +35,9 @@ class _Node(rpc.NodeServiceServicer):
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         self.connections.add(context.peer())
-        return pb.GetNodeResponse(node_id="x")
+        return pb.GetNodeResponse(
+            node_id="x", protocol_version=PROTOCOL_VERSION, oldest_protocol_version=PROTOCOL_VERSION
+        )
 
     async def GetDiskUsage(self, request: pb.GetDiskUsageRequest, context: Any) -> pb.GetDiskUsageResponse:
         return pb.GetDiskUsageResponse()

@@ -64,6 +64,8 @@ class GetNodeResponse(_message.Message):
     INIT_FIELD_NUMBER: _builtins.int
     USER_MAPPING_FIELD_NUMBER: _builtins.int
     OVERLAY_ADDRESS_FIELD_NUMBER: _builtins.int
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Random, made with the node's state and kept with it."""
     version: _builtins.str
@@ -100,6 +102,12 @@ class GetNodeResponse(_message.Message):
     """Whether there is a small init to run as process 1."""
     overlay_address: _builtins.str
     """By which other nodes reach it, for overlay networks: the address that is configured, else that of its default route; empty without."""
+    protocol_version: _builtins.int
+    """Version of this protocol that the executor speaks, from 1 on; 0: from before there were versions. An API service that speaks none
+    of those from `oldest_protocol_version` to this one has nothing further to do with the node.
+    """
+    oldest_protocol_version: _builtins.int
+    """Oldest version of this protocol that the executor speaks as well."""
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OCI runtimes, the default first."""
@@ -148,10 +156,12 @@ class GetNodeResponse(_message.Message):
         init: _builtins.bool = ...,
         user_mapping: Global___UserMapping | None = ...,
         overlay_address: _builtins.str = ...,
+        protocol_version: _builtins.int = ...,
+        oldest_protocol_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping", "user_mapping", b"user_mapping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping", "apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "os", b"os", "overlay_address", b"overlay_address", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "user_mapping", b"user_mapping", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping", "apparmor", b"apparmor", "architecture", b"architecture", "capabilities", b"capabilities", "cgroup_features", b"cgroup_features", "cgroup_layout", b"cgroup_layout", "cpus", b"cpus", "cpuset_cpus", b"cpuset_cpus", "cpuset_mems", b"cpuset_mems", "hostname", b"hostname", "init", b"init", "ipv4_forwarding", b"ipv4_forwarding", "kernel_version", b"kernel_version", "memory", b"memory", "node_id", b"node_id", "oldest_protocol_version", b"oldest_protocol_version", "os", b"os", "overlay_address", b"overlay_address", "protocol_version", b"protocol_version", "recursive_read_only", b"recursive_read_only", "runtimes", b"runtimes", "seccomp", b"seccomp", "selinux", b"selinux", "user_mapping", b"user_mapping", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__user_mapping: _TypeAlias = _typing.Literal["user_mapping"]  # noqa: Y015
     _WhichOneofArgType__user_mapping: _TypeAlias = _typing.Literal["_user_mapping", b"_user_mapping"]  # noqa: Y015
