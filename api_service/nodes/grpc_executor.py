@@ -87,6 +87,7 @@ ResponseT = TypeVar("ResponseT")
 
 _RETRY_AFTER = 1.0  # seconds
 _CONTACT_TIME = 5.0  # seconds
+_GET_NODE = "/slipway.executor.v1.NodeService/GetNode"
 _MAX_MESSAGE = 64 * 1024 * 1024  # bytes; the list of a node's images, with their configurations, is the largest
 _OPTIONS = (
     # The defaults back off to two minutes, in which an executor that is back would go on being called unavailable.
@@ -110,10 +111,11 @@ class GrpcExecutor:
         self._node = node
         self._address = address
         self._tls = tls
+        self._met: tuple[str, ProtocolRange] | None = None  # its version and protocol, when it was last asked
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(node=self._node, address=self._address, tls=self._tls, options=_OPTIONS)
-        self._addressed = AddressedChannel(self._channel)
+        self._addressed = AddressedChannel(self._channel, self._admit)
         addressed = cast("grpc.aio.Channel", self._addressed)
         self._runtime = runtime_grpc.RuntimeServiceStub(addressed)
         self._images = image_grpc.ImageStoreServiceStub(addressed)
@@ -340,6 +342,7 @@ class GrpcExecutor:
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         answer = await self._answer(self._nodes.GetNode(node_pb2.GetNodeRequest(), timeout=deadline.remaining))
         theirs = ProtocolRange(oldest=answer.oldest_protocol_version, latest=answer.protocol_version)
+        self._met = answer.version, theirs
         require_common_protocol(self._node, version=answer.version, theirs=theirs)
         return conversion.facts_from_proto(answer)
 
@@ -380,6 +383,12 @@ class GrpcExecutor:
             stack.callback(call.cancel)
             async for message in call:
                 yield message.chunk
+
+    def _admit(self, method: str) -> None:
+        """An executor of another version is asked for nothing but what it is by now."""
+        if self._met is not None and method != _GET_NODE:
+            version, theirs = self._met
+            require_common_protocol(self._node, version=version, theirs=theirs)
 
     async def _answer(self, call: Awaitable[T]) -> T:
         with self._errors():

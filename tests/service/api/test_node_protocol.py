@@ -13,6 +13,7 @@ from tests.fixtures.fake_executor import FakeExecutor
 
 
 async def test_an_executor_of_another_version(api: Api, executor: FakeExecutor, tmp_path: Path) -> None:
+    await api.create(name="kept")
     later = OURS.latest + 1
     executor.protocol = ProtocolRange(oldest=later, latest=later)
     await executor.down()
@@ -25,6 +26,8 @@ async def test_an_executor_of_another_version(api: Api, executor: FakeExecutor, 
     refusal = await refused(api.create(name="web"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NODE_INCOMPATIBLE")
     assert f"speaks protocol {later}" in refusal.message
+    assert (await refused(api.start("kept"))).reason == "NODE_INCOMPATIBLE"
+    assert "StartContainer" not in executor.calls
     seen = executor.calls.count("GetNode")
     await executor.until(lambda: executor.calls.count("GetNode") >= seen + 3)
     assert not api.engine.nodes.get("local").follower.connected
