@@ -47,6 +47,9 @@ class Bundles(Protocol):
         """Its networks have changed while it runs: write the files of name resolution anew, save those that are no more
         as we wrote them, for then they are the container's. Raises OSError."""
 
+    async def restore_names(self, spec: ContainerSpec, sandbox: Sandbox) -> None:
+        """The same for a change that a former executor may not have come to. Raises OSError."""
+
     async def remove_bundle(self, container_id: str) -> None:
         """Delete the bundle, and end whatever still lives in the container's cgroup: the bundle's files may be lost,
         and then nothing else tells of it. Logs stay."""

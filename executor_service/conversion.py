@@ -171,6 +171,7 @@ def _endpoint(endpoint: Endpoint) -> runtime_service_pb2.Endpoint:
         ipv6_address=endpoint.ipv6_address,
         ipv6_prefix_length=endpoint.ipv6_prefix_length,
         ipv6_gateway=endpoint.ipv6_gateway,
+        network_driver=endpoint.network_driver.value,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import Internal, StartFailed, Violation
@@ -14,7 +14,14 @@ from executor_service.cdi.edits import with_cdi_devices
 from executor_service.cdi.files import DIRECTORIES
 from executor_service.container import CONTAINER_ID, ContainerSpec, NetworkMode
 from executor_service.mount_staging import StagedMount
-from executor_service.network.files import NameFiles, name_files, update_name_files, write_name_files
+from executor_service.network.files import (
+    NameFiles,
+    name_files,
+    resolv_conf_content,
+    restore_name_files,
+    update_name_files,
+    write_name_files,
+)
 from executor_service.network.sandbox import Sandbox
 from executor_service.oci.block_devices import block_devices
 from executor_service.oci.bundle_record import recorded_cgroup
@@ -89,6 +96,18 @@ class NodeBundles:
                 self.paths.network_files(spec.id),
                 old=self._name_files(spec, before),
                 new=self._name_files(spec, after),
+                owner=self._mapping_of(spec),
+            )
+        )
+
+    async def restore_names(self, spec: ContainerSpec, sandbox: Sandbox) -> None:
+        await finish(
+            lambda: restore_name_files(
+                self.paths.network_files(spec.id),
+                spec,
+                new=self._name_files(spec, sandbox),
+                bare=self._name_files(spec, replace(sandbox, endpoints=())),
+                embedded=resolv_conf_content(_text(self.resolv_conf), spec.names, own_namespace=True, embedded=True),
                 owner=self._mapping_of(spec),
             )
         )

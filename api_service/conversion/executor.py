@@ -41,6 +41,7 @@ from api_service.nodes.executor import (
 )
 from api_service.records.container import BoundPort
 from api_service.records.health import Health, HealthStatus, ProbeResult
+from api_service.records.network import BRIDGE_DRIVER
 from common.errors import Internal
 
 _PHASES = {
@@ -182,6 +183,7 @@ def _endpoint_from_proto(message: runtime_pb2.Endpoint) -> Endpoint:
         ipv6_address=message.ipv6_address,
         ipv6_prefix_length=message.ipv6_prefix_length,
         ipv6_gateway=message.ipv6_gateway,
+        network_driver=message.network_driver or BRIDGE_DRIVER,
     )
 
 

@@ -20,6 +20,7 @@ from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.container import BoundPort
 from api_service.records.health import Health
+from api_service.records.network import BRIDGE_DRIVER
 from api_service.records.resources import Resources
 
 
@@ -27,6 +28,7 @@ from api_service.records.resources import Resources
 class Endpoint:
     network_id: str
     network_name: str
+    network_driver: str = BRIDGE_DRIVER
     interface: str = ""
     mac_address: str = ""
     ipv4_address: str = ""

@@ -41,6 +41,7 @@ from api_service.records.event import Event
 from api_service.records.event_shapes import container_event, mount_event, network_event
 from api_service.records.health import Health, HealthStatus, is_checked
 from api_service.records.mount import MountType
+from api_service.records.network import MODE_DRIVERS
 
 _SECOND = 1_000_000_000  # nanoseconds
 _ALIVE = (SnapshotPhase.RUNNING, SnapshotPhase.PAUSED)
@@ -107,7 +108,7 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         ports=event.ports,
     )
     started = dataclasses.replace(record, state=state, network=network)
-    connected = _network_events(record, "connect", time, network.endpoints)
+    connected = _network_events(record, "connect", time, _attachments(record, network))
     mounted = _volume_events(record, "mount", time)
     return started, [*connected, *mounted, container_event(record, "start", time)]
 
@@ -142,10 +143,21 @@ def _attached(
     return dataclasses.replace(record, networking_config=NetworkingConfig(endpoints=asked), network=network)
 
 
+def _attachments(record: ContainerRecord, network: ObservedNetwork) -> Sequence[ObservedEndpoint]:
+    """As Docker tells them: a mode without networks is one itself."""
+    mode = record.host_config.network_mode
+    if mode not in MODE_DRIVERS:
+        return network.endpoints
+    return (ObservedEndpoint(network_id=mode, network_name=mode, network_driver=MODE_DRIVERS[mode]),)
+
+
 def _network_events(
     record: ContainerRecord, action: str, time: int, endpoints: Sequence[ObservedEndpoint]
 ) -> list[Event]:
-    return [network_event(record, action, time, network_id=one.network_id, name=one.network_name) for one in endpoints]
+    return [
+        network_event(record, action, time, network_id=one.network_id, name=one.network_name, driver=one.network_driver)
+        for one in endpoints
+    ]
 
 
 def _volume_events(record: ContainerRecord, action: str, time: int) -> list[Event]:
@@ -165,6 +177,7 @@ def _endpoint(endpoint: Endpoint) -> ObservedEndpoint:
     return ObservedEndpoint(
         network_id=endpoint.network_id,
         network_name=endpoint.network_name,
+        network_driver=endpoint.network_driver,
         mac_address=endpoint.mac_address,
         ip_address=endpoint.ipv4_address,
         ip_prefix_len=endpoint.ipv4_prefix_length,
@@ -201,7 +214,7 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
         more["signal"] = str(event.exit_code - 128)
     events = [container_event(record, "oom", time)] if event.oom_killed else []
     events.append(container_event(record, "die", time, **more))
-    events += _network_events(record, "disconnect", time, record.network.endpoints)
+    events += _network_events(record, "disconnect", time, _attachments(record, record.network))
     events += _volume_events(record, "unmount", time)
     return events
 

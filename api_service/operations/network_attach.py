@@ -15,6 +15,7 @@ from api_service.validation.network_mode import has_networks
 from common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 
 _FIELD = "networking_config.endpoints_config"
+_PORTS = "host_config.port_bindings has no effect"
 _MAX_SHOWN = 10
 
 
@@ -48,14 +49,18 @@ async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConf
 
 
 async def network_warnings(engine: Engine, mode: str, networking: NetworkingConfig, *, publishes: bool) -> list[str]:
-    """Of a container that is made: ports are the node's, and nothing of a macvlan network passes that."""
-    if not publishes or not has_networks(mode):
-        return []
-    for reference in {mode, *networking.endpoints}:
+    """Of a container that is made: ports are the node's. Nothing of an internal network passes that, and nothing of a
+    macvlan one; as in Docker that is no error."""
+    found = []
+    for reference in {mode, *networking.endpoints} if publishes and has_networks(mode) else ():
         with contextlib.suppress(NotFound):
-            if (await find_network(engine, reference)).driver != MACVLAN_DRIVER:
-                return []
-    return ["host_config.port_bindings has no effect on macvlan networks: the container's ports are open on its link."]
+            found.append(await find_network(engine, reference))
+    ways_out = [network for network in found if not network.internal]
+    if found and not ways_out:
+        return [f"{_PORTS} on internal networks: nothing is published while the container is on no other."]
+    if found and all(network.driver == MACVLAN_DRIVER for network in ways_out):
+        return [f"{_PORTS} on macvlan networks: the container's ports are open on its link."]
+    return []
 
 
 def network_violations(settings: EndpointSettings, network: NetworkRecord, path: str) -> list[Violation]:

@@ -11,13 +11,13 @@ from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
 from api_service.records.container import ContainerRecord, Status
-from api_service.records.network import BRIDGE_DRIVER, DEFAULT_NETWORK, NetworkRecord
-from api_service.validation.network_mode import HOST, NONE, PREDEFINED
+from api_service.records.network import BRIDGE_DRIVER, DEFAULT_NETWORK, MODE_DRIVERS, NetworkRecord
+from api_service.validation.network_mode import PREDEFINED
 from common.errors import DeadlineExceeded, Unavailable
 
 _NODE_TIME = 1.0  # seconds
 _ALIVE = frozenset({Status.RUNNING, Status.PAUSED})
-_DRIVERS = {DEFAULT_NETWORK: BRIDGE_DRIVER, HOST: "host", NONE: "null"}
+_DRIVERS = {DEFAULT_NETWORK: BRIDGE_DRIVER, **MODE_DRIVERS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def networks_of(containers: Iterable[ContainerRecord]) -> set[str]:
 
 
 def _is_on(record: ContainerRecord, network: NetworkRecord) -> bool:
-    if network.id in (HOST, NONE):
+    if network.id in MODE_DRIVERS:
         return record.host_config.network_mode == network.id and record.status in _ALIVE
     return any(endpoint.network_id == network.id for endpoint in record.network.endpoints)
 

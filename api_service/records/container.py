@@ -11,6 +11,7 @@ from enum import StrEnum
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.health import Health
 from api_service.records.mount import MountPoint
+from api_service.records.network import BRIDGE_DRIVER
 
 
 class Phase(StrEnum):
@@ -67,6 +68,7 @@ class ObservedEndpoint:
 
     network_id: str
     network_name: str
+    network_driver: str = BRIDGE_DRIVER
     mac_address: str = ""
     ip_address: str = ""
     ip_prefix_len: int = 0

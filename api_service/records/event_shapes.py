@@ -7,7 +7,7 @@ from api_service.records.container import ContainerRecord
 from api_service.records.event import Event, EventType
 from api_service.records.image import ImageRecord
 from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint
-from api_service.records.network import BRIDGE_DRIVER, NetworkRecord
+from api_service.records.network import NetworkRecord
 from api_service.records.node import NodeRecord
 from api_service.records.volume import VolumeRecord
 
@@ -36,14 +36,14 @@ def network_life_event(network: NetworkRecord, action: str, time: int) -> Event:
     )
 
 
-def network_event(record: ContainerRecord, action: str, time: int, *, network_id: str, name: str) -> Event:
+def network_event(record: ContainerRecord, action: str, time: int, *, network_id: str, name: str, driver: str) -> Event:
     """Of a container that was attached or detached."""
     return Event(
         type=EventType.NETWORK,
         action=action,
         actor_id=network_id,
         time=time,
-        details={"container": record.id, "name": name, "type": BRIDGE_DRIVER},
+        details={"container": record.id, "name": name, "type": driver},
     )
 
 

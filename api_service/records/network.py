@@ -8,6 +8,7 @@ from enum import StrEnum
 
 BRIDGE_DRIVER, MACVLAN_DRIVER = "bridge", "macvlan"
 DEFAULT_NETWORK = "bridge"  # id and name of the one that every node has
+MODE_DRIVERS = {"host": "host", "none": "null"}  # Docker's, of the network modes that it shows as networks
 
 
 class GatewayMode(StrEnum):

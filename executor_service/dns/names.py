@@ -59,11 +59,13 @@ class Names:
 
     def __init__(self) -> None:
         self._zones: dict[str, _Zone] = {}
+        self.changes = 0  # counts up: while it stands, so does every answer
 
     def register(self, registration: Registration) -> None:
         """Replaces whatever the container was called on that network."""
         owner = registration.owner
         self.withdraw(registration.network_id, owner)
+        self.changes += 1
         zone = self._zones.setdefault(registration.network_id, _Zone())
         zone.registered[owner] = registration
         records = _records(registration.addresses)
@@ -77,6 +79,7 @@ class Names:
         zone = self._zones.get(network_id)
         if zone is None or (registration := zone.registered.pop(owner, None)) is None:
             return
+        self.changes += 1
         for table, key in _keys(zone, registration):
             _remove(table, key, owner)
         for key, _ in _pointers(registration):

@@ -38,6 +38,7 @@ _log = structlog.get_logger(__name__)
 _DATAGRAMS_A_TURN = 8
 _MOST_FORWARDED = 100
 _MOST_CONNECTIONS = 16
+_MOST_REMEMBERED = 256  # answers; a container may write a name in upper and lower case as it likes
 _IDLE = 10.0  # seconds that a connection may say nothing, or read nothing
 
 
@@ -67,6 +68,8 @@ class SandboxServer:
         self._forwarded: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._in_flight = 0
+        self._answers: dict[bytes, bytes] = {}  # by the query, both without their id
+        self._answers_are_of: tuple[int, Resolving] = (-1, resolving)
 
     async def start(self) -> None:
         self._loop.add_reader(self._sockets.udp, self._read_datagrams)
@@ -91,26 +94,46 @@ class SandboxServer:
                 data, client = self._sockets.udp.recvfrom(LARGEST_DATAGRAM)
             except OSError:
                 return  # nothing more there
+            if (answer := self._remembered(data)) is not None:
+                self._send(answer, client)
+                continue
             try:
                 query = parse_query(data)
             except Malformed as error:
                 self._send(error.answer, client)
                 continue
-            if (answer := self._here(query)) is not None:
+            if (answer := self._here(query, data)) is not None:
                 self._send(answer, client)
             else:
                 task = self._loop.create_task(self._forward_datagram(query, data, client))
                 self._forwarded.add(task)
                 task.add_done_callback(self._forwarded.discard)
 
-    def _here(self, query: Query, *, limit: int = 0) -> bytes | None:
-        """The answer, unless another server must be asked."""
+    def _remembered(self, data: bytes) -> bytes | None:
+        """The answer to the same datagram, while no name and nothing of how names are resolved has changed."""
+        if self._answers_are_of != (self._names.changes, self.resolving):
+            self._answers.clear()
+            return None
+        answer = self._answers.get(data[2:])
+        return None if answer is None else data[:2] + answer
+
+    def _remember(self, data: bytes, answer: bytes) -> None:
+        if len(self._answers) >= _MOST_REMEMBERED:
+            self._answers.clear()
+        self._answers_are_of = (self._names.changes, self.resolving)
+        self._answers[data[2:]] = answer[2:]
+
+    def _here(self, query: Query, data: bytes = b"", *, limit: int = 0) -> bytes | None:
+        """The answer, unless another server must be asked. `data`: the datagram that the query came in."""
         resolving = self.resolving
         if query.klass == CLASS_IN:
             records = self._names.find(resolving.networks, query.name, query.type)
             if records is not None:
                 # A type that the name does not have is an empty answer: another server would say there is no such name.
-                return respond(query, records=records, limit=limit)
+                answer = respond(query, records=records, limit=limit)
+                if data and len(records) < 2:  # several come in another order each time
+                    self._remember(data, answer)
+                return answer
             if self._search_first() and query.type in {TYPE_A, TYPE_AAAA} and is_single_label(query.name):
                 return respond(query)
         return None if resolving.forward else respond(query, rcode=SERVER_FAILURE)

@@ -118,6 +118,27 @@ def update_name_files(directory: Path, *, old: NameFiles, new: NameFiles, owner:
             _write(path, content, owner)
 
 
+def restore_name_files(
+    directory: Path,
+    spec: ContainerSpec,
+    *,
+    new: NameFiles,
+    bare: NameFiles,
+    embedded: str,
+    owner: UserMapping | None = None,
+) -> None:
+    """Write what differs from `new` and is as on other networks, as a change that was cut off leaves it; what the
+    container has changed is its own. `bare`: the files on no network, `embedded`: the resolv.conf on a user-defined
+    one. Blocks. Raises OSError."""
+    hosts = _read(directory / "hosts").decode(errors="replace")
+    if hosts != new.hosts and hosts.startswith(bare.hosts):
+        own = [line.partition("\t") for line in hosts.removeprefix(bare.hosts).splitlines()]
+        if all(_is_address(address) and names == _own_names(spec) for address, _, names in own):
+            _write(directory / "hosts", new.hosts, owner)
+    if _read(directory / "resolv.conf").decode(errors="replace") in {bare.resolv_conf, embedded} - {new.resolv_conf}:
+        _write(directory / "resolv.conf", new.resolv_conf, owner)
+
+
 def _by_name(files: NameFiles) -> dict[str, str]:
     return {"hosts": files.hosts, "hostname": files.hostname, "resolv.conf": files.resolv_conf}
 
@@ -145,12 +166,15 @@ def _write(path: Path, content: str, owner: UserMapping | None) -> None:
 def _own(spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> list[tuple[str, str]]:
     if not spec.hostname:
         return []
-    # The fully qualified name first, as hosts(5) wants it.
+    addresses = (address for one in endpoints for address in (one.ipv4_address, one.ipv6_address) if address)
+    return [(address, _own_names(spec)) for address in addresses]
+
+
+def _own_names(spec: ContainerSpec) -> str:
+    """The fully qualified name first, as hosts(5) wants it."""
     qualified = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
     short = qualified.partition(".")[0]
-    names = f"{qualified} {short}" if short and short != qualified else qualified
-    addresses = (address for one in endpoints for address in (one.ipv4_address, one.ipv6_address) if address)
-    return [(address, names) for address in addresses]
+    return f"{qualified} {short}" if short and short != qualified else qualified
 
 
 def _extra(extra_hosts: Iterable[tuple[str, str]], host_gateway: Sequence[str]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.network.network import Driver
 from executor_service.user_namespaces import Owner
 
 
@@ -23,6 +24,7 @@ class Endpoint:
 
     network_id: str
     network_name: str
+    network_driver: Driver = Driver.BRIDGE
     interface: str
     mac_address: str
     ipv4_address: str = ""

@@ -15,7 +15,7 @@ from executor_service.container import NetworkMode
 from executor_service.network import host_bridge, rtnetlink, wiring
 from executor_service.network.bridge_driver import BridgeAttachment
 from executor_service.network.config import BridgeConfig
-from executor_service.network.network import gateway_order
+from executor_service.network.network import Driver, gateway_order
 from executor_service.network.networks import Networks
 from executor_service.network.pins import PinDirectory
 from executor_service.network.records import EndpointRecord, SandboxRecord
@@ -142,6 +142,7 @@ class SandboxKernel:
         return Endpoint(
             network_id=record.network_id,
             network_name=network.name if network is not None else "",
+            network_driver=network.driver if network is not None else Driver.BRIDGE,
             interface=record.interface,
             mac_address=record.mac_address,
             ipv4_address=record.ipv4_address,

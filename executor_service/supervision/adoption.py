@@ -98,6 +98,8 @@ async def _answer_names(node: Node, running: Iterable[ContainerRecord]) -> None:
         owner = node.records.find(spec.network_container) if spec.network_container else None
         try:
             await node.seams.names.follow(spec, sandbox, owner=owner.spec if owner is not None else None)
+            if spec.network_mode is NetworkMode.BRIDGE:
+                await node.seams.bundles.restore_names(spec, sandbox)
         except OSError as error:
             _log.error("names are not answered", container=spec.id, error=str(error))
 

@@ -15,7 +15,7 @@ import dns.rcode
 import pytest
 
 from common.sqlite import Database
-from executor_service.dns import elsewhere
+from executor_service.dns import elsewhere, sandbox_server, wire
 from executor_service.dns.elsewhere import ContainerElsewhere, StoredNamesElsewhere
 from executor_service.dns.names import Registration
 from executor_service.dns.sandbox_server import Resolving
@@ -85,6 +85,32 @@ async def test_names_are_answered_over_both_protocols_as_records_change(server: 
     # Attached to another network while it runs.
     await server.serve("one", namespace=one.path, resolving=Resolving(networks=("n1", "n2"), forward=False))
     assert await client.answers("other") == ["10.0.3.1"]
+
+
+async def test_a_question_is_looked_at_once_and_again_when_anything_has_changed(
+    server: NameServer, one: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = 0
+
+    def counted(data: bytes) -> wire.Query:
+        nonlocal looked_at
+        looked_at += 1
+        return wire.parse_query(data)
+
+    monkeypatch.setattr(sandbox_server, "parse_query", counted)
+    server.register(container("c1", "web"))
+    await server.serve("one", namespace=one.path, resolving=HERE)
+    client = Client(one)
+    assert [await client.answers("web") for _ in range(3)] == [["10.0.0.1"]] * 3
+    assert looked_at == 1
+    server.register(container("c2", "web", addresses=("10.0.0.2",)))
+    assert await client.answers("web") == ["10.0.0.1", "10.0.0.2"]
+    firsts = {str((await client.ask("web")).answer[0][0]) for _ in range(40)}
+    assert firsts == {"10.0.0.1", "10.0.0.2"}, "in turn"
+    server.withdraw("n1", "c1")
+    assert await client.answers("web") == ["10.0.0.2"]
+    await server.serve("one", namespace=one.path, resolving=Resolving(networks=("n2",), forward=False))
+    assert await client.answers("web") == "SERVFAIL"
 
 
 async def test_a_large_answer_is_cut_for_datagrams_and_whole_over_tcp(server: NameServer, one: Namespace) -> None:

@@ -13,7 +13,7 @@ import pytest
 from common.errors import FailedPrecondition, SlipwayError
 from common.sqlite import Database
 from executor_service.container import EndpointSpec, NetworkMode
-from executor_service.network.network import MacvlanLink, MacvlanMode, NetworkSpec, SubnetSpec
+from executor_service.network.network import Driver, MacvlanLink, MacvlanMode, NetworkSpec, SubnetSpec
 from executor_service.network.sandbox import Sandbox
 from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import bridge_config, bridge_network, interfaces, node_state
@@ -110,6 +110,7 @@ async def test_the_mode_says_whether_containers_reach_each_other(
 ) -> None:
     await network.networks.create(spec(mode=MacvlanMode(mode)))
     one, two = await lan_sandbox(network, "one"), await lan_sandbox(network, "two")
+    assert two.endpoints[0].network_driver is Driver.MACVLAN
     assert two.endpoints[0].ipv4_address == "10.88.0.130"  # the auxiliary address between them is nobody's
     with open_namespace(one.netns_path) as inside:
         assert f"macvlan mode {mode}" in inside.command("ip", "-d", "link", "show", "eth0")

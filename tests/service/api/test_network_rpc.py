@@ -125,6 +125,40 @@ async def test_a_macvlan_network_and_the_ports_that_it_does_not_publish(api: Api
         assert bool(told) is warned
 
 
+async def test_ports_on_internal_networks_alone_are_warned_of(api: Api) -> None:
+    await make(api, "back", internal=True)
+    await make(api, "deep", internal=True)
+    await make(api, "front")
+    bindings = {"80/tcp": container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port="8080")])}
+    for more, warned in ((("deep",), True), (("front",), False)):
+        request = container_service.CreateContainerRequest(
+            config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
+            host_config=container_pb2.HostConfig(network_mode="back", port_bindings=bindings),
+            networking_config=container_pb2.NetworkingConfig(
+                endpoints_config={network: container_pb2.EndpointSettings() for network in more}
+            ),
+        )
+        answer = await api.containers.CreateContainer(request)
+        told = [one for one in answer.warnings if "has no effect on internal networks" in one]
+        assert bool(told) is warned
+
+
+async def test_attachments_are_told_with_the_driver_and_modes_as_docker_shows_them(api: Api) -> None:
+    ipam = pb2.Ipam(config=[pb2.IpamConfig(subnet="10.77.0.0/24")])
+    await make(api, "lan", driver="macvlan", macvlan=pb2.MacvlanOptions(parent="eth0"), ipam=ipam)
+    drivers = {"lan": "macvlan", "bridge": "bridge", "host": "host", "none": "null"}
+    for mode in drivers:
+        container = await create_on(api, mode)
+        await api.start(container)
+        await api.stop(container)
+    told = [
+        (event.action, event.attributes["name"], event.attributes["type"])
+        for event in [answer.event for answer in await api.events(9, type=["network"])]
+        if event.attributes["container"]
+    ]
+    assert told == [(action, mode, driver) for mode, driver in drivers.items() for action in ("connect", "disconnect")]
+
+
 async def test_the_modes_without_networks_show_who_runs_in_them(api: Api) -> None:
     for mode in ("host", "none"):
         container = await create_on(api, mode, name=f"in-{mode}")

@@ -12,6 +12,7 @@ from executor_service.network.files import (
     NameFiles,
     name_files,
     resolv_conf_content,
+    restore_name_files,
     update_name_files,
     write_name_files,
 )
@@ -194,6 +195,22 @@ def test_what_the_container_has_changed_is_its_own(tmp_path: Path) -> None:
     contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert contents == {"hosts": "old\n10.0.0.1 mine\n", "hostname": "mine\n", "resolv.conf": "new\n"}
     assert (tmp_path / "resolv.conf").stat().st_ino == inode
+
+
+def test_a_change_that_was_cut_off_is_made_good_and_what_the_container_has_changed_is_its_own(tmp_path: Path) -> None:
+    user = replace(ENDPOINT, network_id="0" * 64, ipv4_address="10.1.0.9", ipv6_address="")
+    bare, plain, both = _files(SPEC, endpoints=()), _files(SPEC), _files(SPEC, endpoints=(ENDPOINT, user))
+    for was, now in ((plain, both), (both, plain), (bare, both), (both, bare), (both, both)):
+        write_name_files(tmp_path, was)
+        restore_name_files(tmp_path, SPEC, new=now, bare=bare, embedded=both.resolv_conf)
+        assert (tmp_path / "hosts").read_text() == now.hosts
+        assert (tmp_path / "resolv.conf").read_text() == now.resolv_conf
+    for mine in (f"{plain.hosts}10.0.0.1\tmine\n", "10.0.0.1 mine\n", f"# mine\n{plain.hosts}", ""):
+        (tmp_path / "hosts").write_text(mine)
+        (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.7\n")
+        restore_name_files(tmp_path, SPEC, new=both, bare=bare, embedded=both.resolv_conf)
+        assert (tmp_path / "hosts").read_text() == mine
+        assert (tmp_path / "resolv.conf").read_text() == "nameserver 192.0.2.7\n"
 
 
 def test_files_are_never_written_through_a_link(tmp_path: Path) -> None:

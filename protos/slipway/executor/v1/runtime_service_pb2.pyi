@@ -640,6 +640,7 @@ class Endpoint(_message.Message):
     IPV6_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
     NETWORK_NAME_FIELD_NUMBER: _builtins.int
+    NETWORK_DRIVER_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     """Id of the network."""
     interface: _builtins.str
@@ -660,6 +661,8 @@ class Endpoint(_message.Message):
     """IPv6 gateway."""
     network_name: _builtins.str
     """Name of the network."""
+    network_driver: _builtins.str
+    """Driver of the network, `bridge` or another one."""
     def __init__(
         self,
         *,
@@ -673,10 +676,11 @@ class Endpoint(_message.Message):
         ipv6_prefix_length: _builtins.int = ...,
         ipv6_gateway: _builtins.str = ...,
         network_name: _builtins.str = ...,
+        network_driver: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4_address", b"ipv4_address", "ipv4_gateway", b"ipv4_gateway", "ipv4_prefix_length", b"ipv4_prefix_length", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefix_length", b"ipv6_prefix_length", "mac_address", b"mac_address", "network_id", b"network_id", "network_name", b"network_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4_address", b"ipv4_address", "ipv4_gateway", b"ipv4_gateway", "ipv4_prefix_length", b"ipv4_prefix_length", "ipv6_address", b"ipv6_address", "ipv6_gateway", b"ipv6_gateway", "ipv6_prefix_length", b"ipv6_prefix_length", "mac_address", b"mac_address", "network_driver", b"network_driver", "network_id", b"network_id", "network_name", b"network_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
