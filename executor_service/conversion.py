@@ -89,8 +89,11 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
             message.unpaused.SetInParent()
         case RestartCancelled():
             message.restart_cancelled.SetInParent()
-        case Updated():
+        case Updated() as event:
             message.updated.SetInParent()
+            if event.ports is not None:
+                message.updated.published.SetInParent()
+                message.updated.published.ports.extend(_bound_port(port) for port in event.ports)
         case HealthChanged() as event:
             message.health_changed.CopyFrom(_health_changed(event))
         case NetworkConnected() as event:

@@ -17,6 +17,7 @@ from executor_service.mount_staging import HostMounts
 from executor_service.network import port_leases
 from executor_service.network import records as network_records
 from executor_service.network.bridge_watch import watch_bridges
+from executor_service.network.networks import Networks
 from executor_service.network.port_publisher import HostPorts
 from executor_service.network.sandboxes import Sandboxes
 from executor_service.network.table_watch import watch_table
@@ -64,7 +65,10 @@ async def open_seams(
         open_storage(paths.storage, limits=settings.storage_limits, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
         Sandboxes(bridge, database, mapping) as network,
-        watch_table(bridge.table, network.networks.restore_rules),
+        watch_table(
+            bridge.table,
+            partial(_restore_rules, network.networks, ports := HostPorts(table=bridge.table, database=database)),
+        ),
         watch_bridges(network.networks.has_bridge, network.restore_bridges),
         NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
@@ -96,9 +100,14 @@ async def open_seams(
             network=network,
             names=EmbeddedNames(name_server, network.networks.find),
             names_elsewhere=names_elsewhere,
-            ports=HostPorts(table=bridge.table, database=database),
+            ports=ports,
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,
             bundles=bundles,
             cgroups=NodeCgroups(tree=cgroups, cgroup_of=bundles.cgroup),
         )
+
+
+async def _restore_rules(networks: Networks, ports: HostPorts) -> None:
+    await networks.restore_rules()
+    await ports.lead_again()

@@ -113,8 +113,10 @@ class RestartCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updated:
-    """Its limits or its restart policy were changed."""
+    """Its limits, its restart policy or its published ports were changed. `ports`: where it is published now, none
+    unless it runs; None when they were not changed."""
 
+    ports: tuple[BoundPort, ...] | None = None
     kind: Literal["updated"] = "updated"
 
 

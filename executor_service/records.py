@@ -24,10 +24,14 @@ from executor_service.journal import (
     HealthChanged,
     Journal,
     JournalEntry,
+    NetworkConnected,
+    NetworkDisconnected,
     Signaled,
     Started,
     StartFailure,
+    Updated,
 )
+from executor_service.network.publication import Publication
 from executor_service.oci.runtime import CreatedProcess
 from executor_service.restart import RestartState
 
@@ -79,8 +83,8 @@ class ContainerRecord:
 
     `starting` is the start_id of a start under way, `removing` that a removal began: what a crash left half done.
     `started`, `outcome` (how the last start ended) and `last` (a begin, an end or a signal) are journal entries, kept
-    here however old they are. `stopped`: somebody ended its last run, or called its restart off. `health`: what its
-    check says; None without one, and unless it runs.
+    here however old they are; `started` with the endpoints and ports of now. `stopped`: somebody ended its last run, or
+    called its restart off. `health`: what its check says; None without one, and unless it runs.
     """
 
     id: str
@@ -169,20 +173,27 @@ class ContainerRecords:
         *,
         time_ns: int | None = None,
         only_in: Phase | None = None,
+        ports: Publication | None = None,
         **change: Unpack[Change],
     ) -> JournalEntry:
-        """A change and its journal entry, in one transaction. Raises NotFound when the container was removed, and
-        FailedPrecondition when its phase is no longer `only_in`."""
+        """A change, its journal entry and where its `ports` lead, in one transaction. Raises NotFound when the
+        container was removed, and FailedPrecondition when its phase is no longer `only_in`."""
+
+        started = _started_now(self._records.get(container_id), event)
 
         def work(connection: sqlite3.Connection) -> tuple[JournalEntry, dict[str, JournalEntry]]:
             if only_in is not None:
                 _require_phase(connection, container_id, only_in)
             entry = self._journal.append(connection, container_id=container_id, event=event, time_ns=time_ns)
+            if ports is not None:
+                ports.write(connection)
             kept = {"last": entry} if isinstance(event, _OF_A_RUN) else {}
             if isinstance(event, Started | StartFailure):
                 kept["outcome"] = entry
             if isinstance(event, Started):
                 kept["started"] = entry
+            elif started is not None:
+                kept["started"] = started
             _update(connection, container_id, change, kept)
             return entry, kept
 
@@ -190,6 +201,8 @@ class ContainerRecords:
             entry, kept = result
             fields: dict[str, Any] = {**change, **kept}
             self._records[container_id] = replace(self._records[container_id], **fields)
+            if ports is not None:
+                ports.committed()
             self._journal.publish(entry)
 
         entry, _ = await self._database.write(work, on_commit=committed)
@@ -205,6 +218,19 @@ class ContainerRecords:
             self._records.pop(container_id, None)
 
         await self._database.write(work, on_commit=committed)
+
+
+def _started_now(record: ContainerRecord | None, event: Event) -> JournalEntry | None:
+    """The run's begin as it would be told now: a snapshot says by it where the container's ports are."""
+    if record is None or record.started is None or not record.phase.has_process:
+        return None
+    started = record.started.event
+    assert isinstance(started, Started)
+    if isinstance(event, NetworkConnected | NetworkDisconnected):
+        return replace(record.started, event=replace(started, endpoints=event.endpoints, ports=event.ports))
+    if isinstance(event, Updated) and event.ports is not None:
+        return replace(record.started, event=replace(started, ports=event.ports))
+    return None
 
 
 _OF_A_RUN = Started | StartFailure | Exited | Signaled

@@ -11,7 +11,7 @@ from executor_service.dns.containers import ContainerNames
 from executor_service.dns.elsewhere import NamesElsewhere
 from executor_service.mount_staging import MountStager
 from executor_service.network.networks import NetworkStore
-from executor_service.network.port_publisher import PortPublisher
+from executor_service.network.publication import PortPublisher
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime
 from executor_service.oci.runtime import ContainerRuntime

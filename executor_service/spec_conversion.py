@@ -175,12 +175,34 @@ def restart_policy_from_proto(message: pb2.RestartPolicy) -> RestartPolicy:
     )
 
 
+def published_ports_from_proto(messages: Iterable[pb2.PublishedPort]) -> tuple[PublishedPort, ...]:
+    """Raises InvalidArgument for a protocol that this version lacks."""
+    ports = tuple(messages)
+    if unknown := list(_violations_of_words(_protocol_words(ports), "")):
+        raise InvalidArgument(violations=unknown)
+    return tuple(_published_port(port) for port in ports)
+
+
 def size_from_proto(message: pb2.TerminalSize) -> TerminalSize:
     return TerminalSize(height=message.height, width=message.width)
 
 
+_Word = tuple[str, int, Iterable[int]]  # field, number, the numbers that are known
+
+
+def _protocol_words(ports: Iterable[pb2.PublishedPort]) -> list[_Word]:
+    return [(f"published_ports[{index}].protocol", port.protocol, _PROTOCOLS) for index, port in enumerate(ports)]
+
+
+def _violations_of_words(words: Iterable[_Word], prefix: str) -> Iterable[Violation]:
+    for field, number, known in words:
+        if number not in known:
+            rule = f"{number} is none of {', '.join(map(str, known))}, the numbers this executor knows"
+            yield Violation(field=f"{prefix}{field}", description=rule)
+
+
 def _unknown_words(message: pb2.ContainerSpec) -> Iterable[Violation]:
-    checks: list[tuple[str, int, Iterable[int]]] = [
+    checks: list[_Word] = [
         ("network_mode", message.network_mode, _NETWORK_MODES),
         ("seccomp", message.seccomp, _SECCOMP),
         ("ipc_mode", message.ipc_mode, _NAMESPACE_MODES),
@@ -192,14 +214,7 @@ def _unknown_words(message: pb2.ContainerSpec) -> Iterable[Violation]:
         (f"dependencies[{index}].condition", dependency.condition, _DEPENDENCY_CONDITIONS)
         for index, dependency in enumerate(message.dependencies)
     ]
-    checks += [
-        (f"published_ports[{index}].protocol", port.protocol, _PROTOCOLS)
-        for index, port in enumerate(message.published_ports)
-    ]
-    for field, number, known in checks:
-        if number not in known:
-            rule = f"{number} is none of {', '.join(map(str, known))}, the numbers this executor knows"
-            yield Violation(field=f"spec.{field}", description=rule)
+    yield from _violations_of_words([*checks, *_protocol_words(message.published_ports)], "spec.")
     if message.HasField("health_check") and message.health_check.WhichOneof("probe") is None:
         yield Violation(field="spec.health_check.probe", description="must say how to probe; leave out the whole check")
 

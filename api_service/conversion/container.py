@@ -15,6 +15,7 @@ from api_service.conversion.container_config import (
     host_config_to_proto,
     networking_from_proto,
     networking_to_proto,
+    port_bindings_from_proto,
     resources_from_proto,
     restart_policy_from_proto,
 )
@@ -34,6 +35,7 @@ from api_service.records.container import ContainerRecord, Status
 from api_service.records.health import Health, HealthStatus
 from api_service.records.mount import DEFAULT_VOLUME_DRIVER, MountPoint, MountType
 from api_service.validation.network_mode import HOST, NONE
+from api_service.validation.port_changes import PortChanges
 from common.errors import Violation
 
 _STATUSES = {
@@ -88,7 +90,12 @@ def create_request_from_proto(
 
 def update_request_from_proto(message: service_pb2.UpdateContainerRequest) -> UpdateRequest:
     policy = restart_policy_from_proto(message.restart_policy) if message.HasField("restart_policy") else None
-    return UpdateRequest(resources=resources_from_proto(message.resources), restart_policy=policy)
+    ports = PortChanges(
+        port_bindings=port_bindings_from_proto(message.port_bindings),
+        unpublish=tuple(message.unpublish),
+        publish_all_ports=message.publish_all_ports if message.HasField("publish_all_ports") else None,
+    )
+    return UpdateRequest(resources=resources_from_proto(message.resources), restart_policy=policy, ports=ports)
 
 
 def container_to_proto(record: ContainerRecord, exec_ids: Sequence[str]) -> container_pb2.Container:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from slipway.v1 import container_pb2 as pb2
 from slipway.v1 import health_pb2, mount_pb2, resources_pb2
@@ -130,7 +130,7 @@ def host_config_from_proto(message: pb2.HostConfig) -> HostConfig:
         oom_score_adj=message.oom_score_adj,
         init=message.init if message.HasField("init") else None,
         console_size=size_from_proto(message.console_size) if message.HasField("console_size") else None,
-        port_bindings={port: _bindings_from_proto(bindings) for port, bindings in message.port_bindings.items()},
+        port_bindings=port_bindings_from_proto(message.port_bindings),
         publish_all_ports=message.publish_all_ports,
         storage_opt=dict(message.storage_opt),
     )
@@ -200,8 +200,11 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
     )
 
 
-def _bindings_from_proto(message: pb2.PortBindings) -> tuple[PortBinding, ...]:
-    return tuple(PortBinding(host_ip=binding.host_ip, host_port=binding.host_port) for binding in message.bindings)
+def port_bindings_from_proto(messages: Mapping[str, pb2.PortBindings]) -> dict[str, tuple[PortBinding, ...]]:
+    return {
+        port: tuple(PortBinding(host_ip=one.host_ip, host_port=one.host_port) for one in message.bindings)
+        for port, message in messages.items()
+    }
 
 
 def bindings_to_proto(bindings: Iterable[PortBinding]) -> pb2.PortBindings:

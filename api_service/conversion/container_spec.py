@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from slipway.executor.v1 import container_spec_pb2 as pb2
@@ -15,6 +15,7 @@ from api_service.nodes.container_spec import (
     HealthCheck,
     NamespaceMode,
     NetworkMode,
+    PublishedPort,
     Seccomp,
 )
 from api_service.records.config import RestartPolicy
@@ -119,15 +120,21 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
             condition=_DEPENDENCY_CONDITIONS[dependency.condition],
             timeout=_duration(dependency.timeout),
         )
-    for port in spec.published_ports:
-        message.published_ports.add(
+    message.published_ports.extend(published_ports_to_proto(spec.published_ports))
+    return message
+
+
+def published_ports_to_proto(ports: Iterable[PublishedPort]) -> list[pb2.PublishedPort]:
+    return [
+        pb2.PublishedPort(
             host_ip=port.host_ip,
             host_port=port.host_port,
             host_port_last=port.host_port_last,
             container_port=port.container_port,
             protocol=_PROTOCOLS[port.protocol],
         )
-    return message
+        for port in ports
+    ]
 
 
 def resources_to_proto(resources: Resources) -> pb2.Resources:

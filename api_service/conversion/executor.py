@@ -117,7 +117,9 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
         case "restart_cancelled":
             return RestartCancelled()
         case "updated":
-            return Updated()
+            updated = message.updated
+            changed = updated.HasField("published")
+            return Updated(ports=tuple(_bound_port(port) for port in updated.published.ports) if changed else None)
         case "health_changed":
             return HealthChanged(health=_health_from_proto(message.health_changed))
         case "network_connected":

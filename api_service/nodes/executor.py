@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
+from api_service.nodes.container_spec import ContainerSpec, EndpointSpec, PublishedPort
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
@@ -94,7 +94,10 @@ class RestartCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updated:
-    """Its limits or its restart policy were changed."""
+    """Its limits, its restart policy or its published ports were changed. `ports`: where it is published now, none
+    unless it runs; None when they were not changed."""
+
+    ports: tuple[BoundPort, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,10 +390,17 @@ class ExecutorClient(Protocol):
         """The `Unpaused` entry, None when it was not frozen. Raises FailedPrecondition when it does not run."""
 
     async def update(
-        self, container_id: str, *, resources: Resources, restart_policy: RestartPolicy, deadline: Deadline
+        self,
+        container_id: str,
+        *,
+        resources: Resources,
+        restart_policy: RestartPolicy,
+        published_ports: Sequence[PublishedPort],
+        deadline: Deadline,
     ) -> JournalEntry:
-        """The `Updated` entry. All limits, without `nano_cpus`, and a policy that has its defaults. Raises
-        FailedPrecondition for what the kernel refuses; nothing has changed then."""
+        """The `Updated` entry. All limits, without `nano_cpus`, a policy that has its defaults, and all ports. Raises
+        FailedPrecondition for what the kernel refuses, AlreadyExists for a port that is taken, ResourceExhausted;
+        nothing has changed then."""
 
     async def read_stats(self, container_ids: Sequence[str], *, deadline: Deadline) -> Sequence[ContainerStats]:
         """Those that run; without ids all of them."""

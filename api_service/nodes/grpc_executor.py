@@ -33,13 +33,14 @@ from api_service.conversion import node_networks as networks
 from api_service.conversion import node_streams as streams
 from api_service.conversion.container_spec import (
     endpoint_to_proto,
+    published_ports_to_proto,
     resources_to_proto,
     restart_policy_to_proto,
     spec_to_proto,
 )
 from api_service.conversion.node_stats import process_from_proto, stats_from_proto
 from api_service.nodes.addressed_channel import AddressedChannel
-from api_service.nodes.container_spec import ContainerSpec, EndpointSpec
+from api_service.nodes.container_spec import ContainerSpec, EndpointSpec, PublishedPort
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import (
     AttachTarget,
@@ -162,12 +163,19 @@ class GrpcExecutor:
         return conversion.entry_from_proto(answer.entry) if answer.HasField("entry") else None
 
     async def update(
-        self, container_id: str, *, resources: Resources, restart_policy: RestartPolicy, deadline: Deadline
+        self,
+        container_id: str,
+        *,
+        resources: Resources,
+        restart_policy: RestartPolicy,
+        published_ports: Sequence[PublishedPort],
+        deadline: Deadline,
     ) -> JournalEntry:
         request = runtime_pb2.UpdateContainerRequest(
             container_id=container_id,
             resources=resources_to_proto(resources),
             restart_policy=restart_policy_to_proto(restart_policy),
+            published_ports=published_ports_to_proto(published_ports),
         )
         answer = await self._answer(self._runtime.UpdateContainer(request, timeout=deadline.remaining))
         return conversion.entry_from_proto(answer.entry)

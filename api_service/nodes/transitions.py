@@ -87,8 +87,9 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
             return _connected(record, event, entry.time)
         case NetworkDisconnected() as event:
             return _disconnected(record, event, entry.time)
-        case Updated():
-            return record, []
+        case Updated() as event:
+            ports = record.network.ports if event.ports is None else event.ports
+            return dataclasses.replace(record, network=dataclasses.replace(record.network, ports=ports)), []
 
 
 def _started(record: ContainerRecord, event: Started, time: int) -> tuple[ContainerRecord, list[Event]]:
@@ -263,7 +264,7 @@ def _missed(record: ContainerRecord, snapshot: ContainerSnapshot | None, *, now:
 
 
 def _standing(record: ContainerRecord, snapshot: ContainerSnapshot) -> list[JournalEvent]:
-    """What else is not as the snapshot has it: frozen or not, health, a restart that is pending no more."""
+    """What else is not as the snapshot has it: frozen or not, health, ports, a restart that is pending no more."""
     state, phase = record.state, snapshot.phase
     events: list[JournalEvent] = []
     if not state.running:
@@ -273,6 +274,9 @@ def _standing(record: ContainerRecord, snapshot: ContainerSnapshot) -> list[Jour
         events.append(Unpaused() if state.paused else Paused())
     if snapshot.health is not None and snapshot.health != state.health:
         events.append(HealthChanged(health=snapshot.health))
+    started = snapshot.started.event if snapshot.started is not None else None
+    if isinstance(started, Started) and started.start_id == state.start_id and started.ports != record.network.ports:
+        events.append(Updated(ports=started.ports))
     return events
 
 

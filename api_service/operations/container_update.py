@@ -1,4 +1,4 @@
-"""Change a container's limits and restart policy.
+"""Change a container's limits, restart policy and published ports.
 
 The record says beforehand that the node may come to hold other values than it does, the node changes them whole or not
 at all, and then the record has them. Whatever interrupts that, what is not in the record is taken back on the node, now
@@ -11,40 +11,50 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import JournalEntry
+from api_service.operations.container_start import holder_named
 from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.operations.host_facts import host_facts
 from api_service.operations.node_resources import node_resources
+from api_service.operations.published_ports import published_ports, validate_published_ports
 from api_service.records.config import HostConfig, RestartPolicy
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
 from api_service.records.event_shapes import container_event
 from api_service.records.resources import Resources
 from api_service.validation.host_facts import HostFacts
+from api_service.validation.port_changes import (
+    PortChanges,
+    changed_ports,
+    normalise_port_changes,
+    port_change_warnings,
+    validate_port_changes,
+)
 from api_service.validation.resources import fit_resources, validate_resources
 from api_service.validation.restart_policy import normalise_restart_policy, validate_restart_policy, validate_unhealthy
-from common.errors import DeadlineExceeded, InvalidArgument, NotFound, SlipwayError, Unavailable
+from common.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound, SlipwayError, Unavailable
 
 _TAKE_BACK_TIME = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRequest:
-    """`resources`: what is not given stays. `restart_policy`: None stays."""
+    """`resources`: what is not given stays. `restart_policy`: None stays. `ports`: what is not named stays."""
 
     resources: Resources
     restart_policy: RestartPolicy | None = None
+    ports: PortChanges = field(default_factory=PortChanges)
 
 
 async def update_container(
     engine: Engine, container: str, request: UpdateRequest, *, deadline: Deadline
 ) -> Sequence[str]:
     """Warnings, a sentence each. Raises InvalidArgument with every violation, FailedPrecondition for what the kernel
-    refuses, NotFound, Unavailable."""
+    refuses, AlreadyExists for a port that is taken, NotFound, ResourceExhausted, Unavailable."""
     record = await engine.containers.find(container)
     refuse_when_going(record, "update")
     return await engine.jobs.finish(_update(engine, record.id, request, deadline), name=f"update {record.name}")
@@ -62,9 +72,9 @@ async def _update(engine: Engine, container_id: str, request: UpdateRequest, dea
         except (Unavailable, DeadlineExceeded, asyncio.CancelledError):
             engine.jobs.background(settle_update(engine, record.id), name=f"take back update {record.name}")
             raise
-        except SlipwayError:
+        except SlipwayError as error:
             await _mark(engine, record.id, unsettled=False)
-            raise
+            raise (await holder_named(engine, error) if isinstance(error, AlreadyExists) else error) from error
         await _commit(engine, record.id, wanted, entry.time)
         return warnings
 
@@ -91,11 +101,16 @@ def _changed(record: ContainerRecord, request: UpdateRequest, facts: HostFacts) 
         policy = request.restart_policy
         violations += validate_restart_policy(policy, "restart_policy", auto_remove=host.auto_remove)
         violations += validate_unhealthy(policy, record.config.healthcheck, "restart_policy")
+    ports = changed_ports(host, request.ports)
+    broken = validate_port_changes(ports, request.ports, record.config.exposed_ports)
+    violations += broken or validate_published_ports(record.config, ports, "publish_all_ports")
     if violations:
         raise InvalidArgument(violations=violations)
     fitted = fit_resources(merged, facts, "resources")
-    changed = dataclasses.replace(host, resources=fitted.resources, restart_policy=normalise_restart_policy(policy))
-    return changed, fitted.warnings
+    changed = dataclasses.replace(
+        normalise_port_changes(ports), resources=fitted.resources, restart_policy=normalise_restart_policy(policy)
+    )
+    return changed, [*fitted.warnings, *port_change_warnings(host, request.ports)]
 
 
 def merge_resources(current: Resources, asked: Resources) -> Resources:
@@ -115,6 +130,7 @@ async def _tell_node(engine: Engine, record: ContainerRecord, wanted: HostConfig
         record.id,
         resources=node_resources(wanted.resources),
         restart_policy=normalise_restart_policy(wanted.restart_policy),
+        published_ports=published_ports(record.config, wanted),
         deadline=deadline,
     )
     await node.settle(entry)

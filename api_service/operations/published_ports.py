@@ -19,13 +19,15 @@ def published_ports(config: ContainerConfig, host: HostConfig) -> tuple[Publishe
     return (*_bound(host), *_exposed(config, host))
 
 
-def validate_published_ports(config: ContainerConfig, host: HostConfig) -> list[Violation]:
+def validate_published_ports(
+    config: ContainerConfig, host: HostConfig, field: str = "host_config.publish_all_ports"
+) -> list[Violation]:
     """What only the image's exposed ports can break."""
     count = sum(1 for _ in _bound(host)) + sum(1 for _ in _exposed(config, host))
     if not host.publish_all_ports or count <= MAX_PUBLISHED:
         return []
     why = f"{count} ports would be published, of which {MAX_PUBLISHED} are allowed; name those that are wanted"
-    return [Violation(field="host_config.publish_all_ports", description=why)]
+    return [Violation(field=field, description=why)]
 
 
 def _bound(host: HostConfig) -> Iterator[PublishedPort]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
 
 from api_service.records.config import HostConfig, PortBinding
@@ -47,16 +47,27 @@ def expand_binding(span: PortRange, binding: PortBinding) -> Iterator[SinglePort
         )
 
 
+def part_of_binding(span: PortRange, part: PortRange, binding: PortBinding) -> PortBinding:
+    """What a valid binding of a range says of a part of it."""
+    first, _ = _host_ports(binding.host_port)
+    if span.first == span.last or first == 0:
+        return binding
+    begin = first + part.first - span.first
+    return replace(binding, host_port=_shown(begin, begin + part.last - part.first))
+
+
 def validate_port_bindings(host_config: HostConfig, field: str) -> list[Violation]:
+    """`field`: the host configuration's, or empty for fields of the request itself."""
+    prefix = f"{field}." if field else ""
     shared = host_config.network_mode.startswith(_SHARED)
     violations = []
     if shared and host_config.publish_all_ports:
-        violations.append(Violation(field=f"{field}.publish_all_ports", description=_NOT_SHARED))
+        violations.append(Violation(field=f"{prefix}publish_all_ports", description=_NOT_SHARED))
     if shared and host_config.port_bindings:
-        violations.append(Violation(field=f"{field}.port_bindings", description=_NOT_SHARED))
+        violations.append(Violation(field=f"{prefix}port_bindings", description=_NOT_SHARED))
     valid: list[tuple[str, PortRange, PortBinding]] = []
     for port, bindings in host_config.port_bindings.items():
-        path = f"{field}.port_bindings[{json.dumps(port)}]"
+        path = f"{prefix}port_bindings[{json.dumps(port)}]"
         try:
             span = parse_port(port)
         except ValueError as error:
@@ -71,7 +82,7 @@ def validate_port_bindings(host_config: HostConfig, field: str) -> list[Violatio
     count = sum(span.last - span.first + 1 for _, span, _ in valid)
     if count > MAX_PUBLISHED:
         why = f"{count} ports are more than the {MAX_PUBLISHED} that one container can publish"
-        return [*violations, Violation(field=f"{field}.port_bindings", description=why)]
+        return [*violations, Violation(field=f"{prefix}port_bindings", description=why)]
     return [*violations, *_doubles(valid)]
 
 
@@ -89,13 +100,14 @@ def normalise_port_bindings(
     return {str(span): tuple(found[span]) for span in ordered}
 
 
-def port_warnings(asked: HostConfig) -> list[str]:
-    """Of a valid host configuration with its defaults."""
+def port_warnings(asked: HostConfig, field: str = "host_config") -> list[str]:
+    """Of a valid host configuration with its defaults; `field` as in `validate_port_bindings`."""
+    prefix = f"{field}." if field else ""
     mode, found = asked.network_mode, []
     if mode in (HOST, NONE):
         for name, given in (("port_bindings", asked.port_bindings), ("publish_all_ports", asked.publish_all_ports)):
             if given:
-                found.append(f"host_config.{name} has no effect with network mode '{mode}'.")
+                found.append(f"{prefix}{name} has no effect with network mode '{mode}'.")
     return found
 
 

@@ -45,23 +45,21 @@ class Targets:
 
 @dataclass(slots=True, kw_only=True)
 class Allocation:
-    """One container's. `candidates`: the ports of the host that may be chosen. `process`: (pid, command) of a socket's
-    inode, for people."""
+    """One container's. `sockets`: those that listen, asked for when it matters. `candidates`: the ports of the host
+    that may be chosen. `process`: (pid, command) of a socket's inode, for people."""
 
     container_id: str
     targets: Targets
     leases: Leases
-    sockets: Iterable[ListeningSocket]
+    sockets: Callable[[], Iterable[ListeningSocket]]
     candidates: Iterable[int]
     process: Callable[[int], tuple[str, str]]
     given: Leases = field(default_factory=Leases)
-    _listening: dict[tuple[PortProtocol, int], list[ListeningSocket]] = field(default_factory=dict)
+    _listening: dict[tuple[PortProtocol, int], list[ListeningSocket]] | None = None
 
     def give(self, ports: Iterable[PublishedPort]) -> Sequence[Lease]:
         """A lease for each port and address. Raises AlreadyExists for a port that is taken, ResourceExhausted when
         there is none left to choose, FailedPrecondition for an address whose family the container's network lacks."""
-        for socket in self.sockets:
-            self._listening.setdefault((socket.protocol, socket.port), []).append(socket)
         kept, candidates = self._kept(), iter(self.candidates)
         for port in ports:
             host_ips = self._host_ips(port)
@@ -148,10 +146,22 @@ class Allocation:
             for lease in self.leases.excluding(protocol, host_ip, number):
                 if lease.container_id != self.container_id and (lease.target or patient):
                     return lease
-            for socket in self._listening.get((protocol, number), ()):
+            for socket in () if self._leads(protocol, host_ip, number) else self._sockets(protocol, number):
                 if socket.takes(host_ip):
                     return socket
         return None
+
+    def _leads(self, protocol: PortProtocol, host_ip: str, number: int) -> bool:
+        """It is the container's already, whoever has opened a socket there since."""
+        lease = self.leases.find(self.container_id, (protocol, host_ip, number))
+        return lease is not None and lease.target != ""
+
+    def _sockets(self, protocol: PortProtocol, number: int) -> Sequence[ListeningSocket]:
+        if self._listening is None:
+            self._listening = {}
+            for socket in self.sockets():
+                self._listening.setdefault((socket.protocol, socket.port), []).append(socket)
+        return self._listening.get((protocol, number), ())
 
     def _taken(self, port: PublishedPort, host_ips: tuple[str, ...]) -> AlreadyExists:
         single = port.host_port == port.host_port_last

@@ -1,7 +1,7 @@
 """Leases of ports of the host, as values and as rows of the node's state database.
 
-A row is committed before anything is in the kernel, and says where the rule leads while the container runs: the
-kernel's rules can be made of the rows alone.
+A row says where the rule leads while the container runs: the kernel's rules can be made of the rows alone. It is
+written in the commit of what the port is published for, so that a crash leaves both or neither.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS port_leases (
     target TEXT NOT NULL,        -- the container's address; empty while it does not run
     PRIMARY KEY (protocol, host_port, host_ip)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS port_leases_by_container ON port_leases (container_id);
 """
 
 ALL_IPV4, ALL_IPV6 = "0.0.0.0", "::"
@@ -89,6 +90,9 @@ class Leases:
     def of(self, container_id: str) -> Sequence[Lease]:
         return tuple(self._by_container.get(container_id, {}).values())
 
+    def find(self, container_id: str, key: tuple[PortProtocol, str, int]) -> Lease | None:
+        return self._by_container.get(container_id, {}).get(key)
+
     def all(self) -> Sequence[Lease]:
         return [lease for own in self._by_container.values() for lease in own.values()]
 
@@ -107,11 +111,14 @@ def everything(connection: sqlite3.Connection) -> list[Lease]:
     return [_lease(row) for row in connection.execute(statement)]
 
 
-def change(connection: sqlite3.Connection, *, gone: Iterable[Lease], new: Iterable[Lease]) -> None:
-    """Delete rows, then insert others."""
+def replace(
+    connection: sqlite3.Connection, *, container_id: str, evicted: Iterable[Lease] = (), new: Iterable[Lease] = ()
+) -> None:
+    """Give a container these and no others. `evicted`: others' that give way to them."""
+    connection.execute("DELETE FROM port_leases WHERE container_id = ?", (container_id,))
     connection.executemany(
         "DELETE FROM port_leases WHERE protocol = ? AND host_ip = ? AND host_port = ?",
-        [(lease.protocol.value, lease.host_ip, lease.host_port) for lease in gone],
+        [(lease.protocol.value, lease.host_ip, lease.host_port) for lease in evicted],
     )
     connection.executemany(
         f"INSERT INTO port_leases ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  constant

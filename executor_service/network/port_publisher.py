@@ -1,15 +1,15 @@
-"""Published ports on this host: leases first, then the kernel's rules, one container at a time."""
+"""Published ports on this host: the kernel's rules first, then the leases, in one commit with what they are for.
+
+What was led somewhere and never recorded leads nowhere again: `revert` sees to that, and after a crash the next
+executor, which makes the rules of the leases on record alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from secrets import randbelow
-from typing import Protocol
 
 import structlog
 
@@ -19,33 +19,33 @@ from executor_service.network import conntrack, firewall, port_leases, port_rule
 from executor_service.network.listening_sockets import listening_sockets, socket_owner
 from executor_service.network.port_allocation import Allocation, Targets
 from executor_service.network.port_leases import Lease, Leases
+from executor_service.network.port_space import candidates, check_addresses
+from executor_service.network.publication import PortPublisher, Publication
 from executor_service.network.worker import to_the_end
-from executor_service.ports import BoundPort, PublishedPort
+from executor_service.ports import PublishedPort
 
 _log = structlog.get_logger(__name__)
 
-_SYSCTLS = Path("/proc/sys/net/ipv4")
-_FALLBACK_RANGE = (49153, 65535)  # Docker's, where the kernel tells none
 
+@dataclass(slots=True, kw_only=True)
+class _Change:
+    """The leases of one container before and after, and those of others that gave way. What it gives up stays held
+    until that is on record: it may be wanted back."""
 
-class PortPublisher(Protocol):
-    """Ports of the host that lead to containers. State is durable; every method is idempotent."""
+    before: Sequence[Lease]
+    given: Sequence[Lease]
+    evicted: Sequence[Lease] = ()
+    recorded: bool = False
 
-    async def publish(
-        self, container_id: str, ports: Sequence[PublishedPort], *, targets: Targets
-    ) -> Sequence[BoundPort]:
-        """Lead the ports to these addresses of the container, and what else was published of it nowhere. Raises
-        AlreadyExists (`PORT_ALLOCATED`) for a port that is taken, ResourceExhausted when there is none left to choose,
-        FailedPrecondition for an address that the host, or a family that the container, does not have."""
+    @property
+    def given_up(self) -> list[Lease]:
+        kept = {lease.key for lease in self.given}
+        return [lease for lease in self.before if lease.key not in kept]
 
-    async def withdraw(self, container_id: str) -> None:
-        """The container does not run any more: nothing leads to it. Ports that were chosen here stay its own."""
-
-    async def forget(self, container_id: str) -> None:
-        """The container is removed: nothing is its own any more."""
-
-    async def reconcile(self, *, running: Collection[str], known: Collection[str]) -> None:
-        """At start-up, to be called before the first publish: withdraw and forget what is of others."""
+    @property
+    def replaced(self) -> list[Lease]:
+        kept = {lease.key for lease in self.given}
+        return [lease for lease in self.before if lease.key in kept]
 
 
 class HostPorts:
@@ -55,84 +55,174 @@ class HostPorts:
         self._table = table
         self._database = database
         self._leases = Leases()
-        self._changing = asyncio.Lock()
+        self._loaded = False
+        self._changes: dict[str, _Change] = {}
+        self._changing = asyncio.Lock()  # whoever has it may change `_leases`, which threads read meanwhile
 
-    async def publish(
-        self, container_id: str, ports: Sequence[PublishedPort], *, targets: Targets
-    ) -> Sequence[BoundPort]:
+    async def publish(self, container_id: str, ports: Sequence[PublishedPort], *, targets: Targets) -> Publication:
         if not ports and not self._leases.of(container_id):
-            return ()
+            return Publication()
         async with self._changing:
             return await to_the_end(self._publish(container_id, ports, targets))
 
-    async def withdraw(self, container_id: str) -> None:
-        if not any(lease.target for lease in self._leases.of(container_id)):
+    async def suspend(self, container_id: str) -> Publication:
+        if not self._leases.of(container_id):
+            return Publication()
+        async with self._changing:
+            return await to_the_end(self._suspend(container_id))
+
+    async def revert(self, container_id: str) -> None:
+        if container_id not in self._changes:
             return
         async with self._changing:
-            await to_the_end(self._withdraw(self._leases.of(container_id), forget=False))
+            await to_the_end(self._revert(container_id))
+
+    async def withdraw(self, container_id: str) -> None:
+        if container_id not in self._changes and not any(lease.target for lease in self._leases.of(container_id)):
+            return
+        async with self._changing:
+            await to_the_end(self._withdraw(container_id))
 
     async def forget(self, container_id: str) -> None:
-        if not self._leases.of(container_id):
+        evicted = any(lease.container_id == container_id for one in self._changes.values() for lease in one.evicted)
+        if not evicted and not self._leases.of(container_id):
             return
         async with self._changing:
-            await to_the_end(self._withdraw(self._leases.of(container_id), forget=True))
+            await to_the_end(self._forget(container_id))
 
     async def reconcile(self, *, running: Collection[str], known: Collection[str]) -> None:
         async with self._changing:
             self._leases = Leases(await self._database.read(port_leases.everything))
+            self._loaded = True
             for container_id in self._leases.containers() - set(running):
-                leases = self._leases.of(container_id)
-                await to_the_end(self._withdraw(leases, forget=container_id not in known))
+                await to_the_end((self._withdraw if container_id in known else self._forget)(container_id))
 
-    async def _publish(
-        self, container_id: str, ports: Sequence[PublishedPort], targets: Targets
-    ) -> Sequence[BoundPort]:
+    async def lead_again(self) -> None:
+        """The table was made anew of the leases on record, beside which there may be some that are not yet."""
+        async with self._changing:
+            if self._loaded:
+                await to_the_end(asyncio.to_thread(self._lead_all))
+
+    async def _publish(self, container_id: str, ports: Sequence[PublishedPort], targets: Targets) -> Publication:
+        await self._revert(container_id)
         before = self._leases.of(container_id)
-        given, evicted = await asyncio.to_thread(self._allocate, container_id, ports, targets)
-        if set(given) != set(before):
-            await self._record(gone=[*before, *evicted], new=given)
-            await asyncio.to_thread(self._lead, gone=[lease for lease in before if lease.target], new=given)
-        return [lease.bound for lease in given]
+        allocation = await asyncio.to_thread(self._allocate, container_id, ports, targets)
+        given = allocation.given.of(container_id)
+        kept = {lease.key for lease in given}
+        left = [_idle(lease) for lease in before if lease.chosen and lease.key not in kept]
+        await self._change(container_id, _Change(before=before, given=[*given, *left], evicted=allocation.evicted()))
+        return self._publication(container_id, given)
 
-    def _allocate(
-        self, container_id: str, ports: Sequence[PublishedPort], targets: Targets
-    ) -> tuple[Sequence[Lease], Sequence[Lease]]:
+    async def _suspend(self, container_id: str) -> Publication:
+        await self._revert(container_id)
+        before = self._leases.of(container_id)
+        await self._change(
+            container_id, _Change(before=before, given=[_idle(lease) for lease in before if lease.chosen])
+        )
+        return self._publication(container_id, ())
+
+    def _allocate(self, container_id: str, ports: Sequence[PublishedPort], targets: Targets) -> Allocation:
         # What is published already stays so while its address is gone for a while.
         served = {lease.host_ip for lease in self._leases.of(container_id) if lease.target}
-        _check_addresses({port.host_ip for port in ports if port.host_ip} - served)
+        check_addresses({port.host_ip for port in ports if port.host_ip} - served)
         allocation = Allocation(
             container_id=container_id,
             targets=targets,
             leases=self._leases,
-            sockets=listening_sockets({port.protocol for port in ports}),
-            candidates=_candidates(),
+            sockets=lambda: listening_sockets({port.protocol for port in ports}),
+            candidates=candidates(),
             process=socket_owner,
         )
-        return allocation.give(ports), allocation.evicted()
+        allocation.give(ports)
+        return allocation
 
-    async def _withdraw(self, leases: Sequence[Lease], *, forget: bool) -> None:
-        active = [lease for lease in leases if lease.target]
-        kept = [] if forget else [_idle(lease) for lease in leases if lease.chosen]
-        await self._record(gone=leases, new=kept)
-        if active:
-            await asyncio.to_thread(self._lead, gone=active, new=())
+    async def _change(self, container_id: str, change: _Change) -> None:
+        """In the kernel and here."""
+        if set(change.given) == set(change.before):
+            return
+        before, given = set(change.before), set(change.given)
+        gone = [lease for lease in change.before if lease.target and lease not in given]
+        new = [lease for lease in change.given if lease.target and lease not in before]
+        await asyncio.to_thread(self._lead, gone=gone, new=new)
+        self._give_up_evicted(container_id)
+        self._replace(gone=[*change.replaced, *change.evicted], new=change.given)
+        self._changes[container_id] = change
 
-    async def _record(self, *, gone: Sequence[Lease], new: Sequence[Lease]) -> None:
+    async def _revert(self, container_id: str) -> None:
+        self._settle()
+        change = self._changes.get(container_id)
+        if change is None:
+            return
+        before, given = set(change.before), set(change.given)
+        gone = [lease for lease in change.given if lease.target and lease not in before]
+        new = [lease for lease in change.before if lease.target and lease not in given]
+        await asyncio.to_thread(self._lead, gone=gone, new=new)
+        self._replace(gone=change.given, new=[*change.replaced, *change.evicted])
+        del self._changes[container_id]
+
+    async def _withdraw(self, container_id: str) -> None:
+        publication = await self._suspend(container_id)
+        await self._database.write(publication.write, on_commit=lambda _: publication.committed())
+
+    async def _forget(self, container_id: str) -> None:
+        await self._revert(container_id)
+        change = _Change(before=self._leases.of(container_id), given=())
+        await self._change(container_id, change)
+        self._give_up_evicted(container_id)
+
         def committed(_: None) -> None:
-            for lease in gone:
-                self._leases.discard(lease)
-            for lease in new:
-                self._leases.add(lease)
+            change.recorded = True
 
-        await self._database.write(partial(port_leases.change, gone=gone, new=new), on_commit=committed)
+        await self._database.write(partial(port_leases.replace, container_id=container_id), on_commit=committed)
+
+    def _publication(self, container_id: str, given: Iterable[Lease]) -> Publication:
+        bound = tuple(lease.bound for lease in given)
+        change = self._changes.get(container_id)
+        if change is None:
+            return Publication(bound=bound)
+
+        def committed() -> None:
+            change.recorded = True
+
+        write = partial(
+            port_leases.replace, container_id=container_id, evicted=tuple(change.evicted), new=tuple(change.given)
+        )
+        return Publication(bound=bound, changed=True, write=write, committed=committed)
+
+    def _settle(self) -> None:
+        """What is on record cannot be wanted back any more."""
+        for container_id in [name for name, change in self._changes.items() if change.recorded]:
+            self._replace(gone=self._changes.pop(container_id).given_up, new=())
+
+    def _give_up_evicted(self, container_id: str) -> None:
+        """The container has other leases from now on: what once gave way of it is not put back."""
+        for change in self._changes.values():
+            change.evicted = [lease for lease in change.evicted if lease.container_id != container_id]
+
+    def _replace(self, *, gone: Iterable[Lease], new: Iterable[Lease]) -> None:
+        for lease in gone:
+            self._leases.discard(lease)
+        for lease in new:
+            self._leases.add(lease)
+
+    def _led(self) -> list[Lease]:
+        """Those that the kernel's rules are for just now."""
+        given_up = {lease for change in self._changes.values() for lease in change.given_up}
+        return [lease for lease in self._leases.all() if lease.target and lease not in given_up]
+
+    def _lead_all(self, *, gone: Collection[Lease] = (), new: Collection[Lease] = ()) -> None:
+        led = [*(lease for lease in self._led() if lease not in gone), *new]
+        firewall.run_commands(port_rules.replace_all(self._table, led))
 
     def _lead(self, *, gone: Sequence[Lease], new: Sequence[Lease]) -> None:
-        commands = port_rules.remove(self._table, gone) + port_rules.add(self._table, new)
+        """Raises FailedPrecondition; then the rules are what they were."""
+        if not gone and not new:
+            return
         try:
-            firewall.run_commands(commands)
+            firewall.run_commands(port_rules.remove(self._table, gone) + port_rules.add(self._table, new))
         except FailedPrecondition:
             # Something is not as it was left: a change that a crash cut short, or somebody else's hand.
-            firewall.run_commands(port_rules.replace_all(self._table, self._leases.all()))
+            self._lead_all(gone=set(gone), new=new)
         try:
             if gone:
                 conntrack.forget_translated(gone)
@@ -150,40 +240,6 @@ def _idle(lease: Lease) -> Lease:
         container_port=lease.container_port,
         chosen=lease.chosen,
     )
-
-
-def _check_addresses(host_ips: Collection[str]) -> None:
-    for host_ip in host_ips:
-        family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((host_ip, 0))
-            except OSError as error:
-                raise FailedPrecondition(
-                    f"{host_ip} is no address of this host ({error.strerror}); publish the port on one that it has",
-                    resource_type="address",
-                    resource_name=host_ip,
-                    reason="NO_SUCH_ADDRESS",
-                ) from error
-
-
-def _candidates() -> Iterator[int]:
-    """The ports that the kernel gives to whoever asks for none, less the reserved ones, from a random one on."""
-    low, high = _FALLBACK_RANGE
-    reserved: set[int] = set()
-    with suppress(OSError, ValueError):
-        low, high = map(int, (_SYSCTLS / "ip_local_port_range").read_text().split())
-    with suppress(OSError, ValueError):
-        for part in (_SYSCTLS / "ip_local_reserved_ports").read_text().split(","):
-            if part.strip():
-                first, _, last = part.strip().partition("-")
-                reserved.update(range(int(first), int(last or first) + 1))
-    count = high - low + 1
-    begin = randbelow(count)
-    for step in range(count):
-        number = low + (begin + step) % count
-        if number not in reserved:
-            yield number
 
 
 _: type[PortPublisher] = HostPorts

@@ -57,6 +57,10 @@ def endpoint_violations(endpoint: EndpointSpec, *, field: str) -> list[Violation
     return [Violation(field=f"{field}.{name}", description=text) for name, text in _endpoint(endpoint)]
 
 
+def port_violations(spec: ContainerSpec) -> list[Violation]:
+    return [Violation(field=field, description=text) for field, text in _ports(spec)]
+
+
 def start_id_violations(start_id: str) -> list[Violation]:
     if START_ID.fullmatch(start_id):
         return []

@@ -18,6 +18,7 @@ from executor_service.health import HealthStatus
 from executor_service.host_errors import host_errors
 from executor_service.journal import HealthChanged, JournalEntry, Started, StartFailure
 from executor_service.mount_staging import StagedMount
+from executor_service.network.publication import Publication
 from executor_service.network.sandbox import Endpoint, Sandbox
 from executor_service.node import Node
 from executor_service.oci.runtime import CreatedProcess
@@ -29,7 +30,6 @@ from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
-from executor_service.ports import BoundPort
 from executor_service.records import Change, ContainerRecord, Phase, Run
 from executor_service.restart import RestartState
 from executor_service.storage.threads import settle
@@ -111,7 +111,7 @@ class _Start:
     user: ResolvedUser = field(init=False)
     sandbox: Sandbox = field(init=False)
     mounts: Sequence[StagedMount] = ()
-    ports: Sequence[BoundPort] = ()
+    ports: Publication = field(default_factory=Publication)
     committed: bool = False
 
     async def run(self) -> JournalEntry:
@@ -197,7 +197,7 @@ class _Start:
             await self.node.seams.names.follow(spec, self.sandbox)
         if self.spec.published_ports and passes_host(self.node, self.sandbox):
             with steps.step("ports"):
-                self._push("ports", lambda: self.node.seams.ports.withdraw(self.spec.id))
+                self._push("ports", lambda: self.node.seams.ports.revert(self.spec.id))
                 self.ports = await self.node.seams.ports.publish(
                     self.spec.id,
                     self.spec.published_ports,
@@ -216,7 +216,7 @@ class _Start:
             netns_path=self.sandbox.netns_path,
             endpoints=self._endpoints(),
             restart_count=restart.count,
-            ports=tuple(self.ports),
+            ports=self.ports.bound,
         )
         change = Change(phase=Phase.RUNNING, starting="", run=run)
         if record.restart != restart:
@@ -225,7 +225,7 @@ class _Start:
             change["stopped"] = False
         if self.spec.health_check is not None:
             change["health"] = HealthChanged(status=HealthStatus.STARTING)
-        entry = await self.node.records.transition(self.spec.id, started, **change)
+        entry = await self.node.records.transition(self.spec.id, started, ports=self.ports, **change)
         self.committed = True
         if not self.by_policy:
             self.node.restarts.cancel(self.spec.id)

@@ -10,11 +10,11 @@ from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.container import ContainerSpec, EndpointSpec, NetworkMode
 from executor_service.host_errors import host_errors
 from executor_service.journal import JournalEntry, NetworkConnected, NetworkDisconnected
+from executor_service.network.publication import Publication
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
-from executor_service.operations.port_targets import port_targets
-from executor_service.ports import BoundPort
+from executor_service.operations.port_targets import lead_ports, sandbox_of
 from executor_service.records import ContainerRecord
 from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
@@ -66,30 +66,23 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
         )
     others = tuple(one for one in old.endpoints if one not in known)
     new = replace(old, endpoints=(*others, endpoint))
-    before = await _sandbox(node, record)
+    before = await sandbox_of(node, record)
     sandbox = await network.connect(old.id, endpoint) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
     try:
-        ports = await _lead(node, new, sandbox) if sandbox is not None else ()
-        event = NetworkConnected(spec=endpoint, network_name=joined.name, endpoints=endpoints, ports=ports)
-        entry = await node.records.transition(new.id, event, spec=new)
+        ports = await lead_ports(node, new, sandbox) if sandbox is not None else Publication()
+        event = NetworkConnected(spec=endpoint, network_name=joined.name, endpoints=endpoints, ports=ports.bound)
+        entry = await node.records.transition(new.id, event, spec=new, ports=ports)
     except Exception:
+        await bounded("ports", lambda: node.seams.ports.revert(old.id), timeout=10, container=old.id)
         if before is not None and not known:
             await bounded(
                 "network", lambda: network.disconnect(old.id, endpoint.network_id), timeout=10, container=old.id
             )
-            await bounded("ports", lambda: _lead(node, old, before), timeout=10, container=old.id)
         raise
     if sandbox is not None:
         await _follow(node, new, before or sandbox, sandbox)
     return entry
-
-
-async def _sandbox(node: Node, record: ContainerRecord) -> Sandbox | None:
-    """As it is now, if it runs."""
-    if not record.phase.has_process:
-        return None
-    return next((sandbox for sandbox in await node.seams.network.list() if sandbox.id == record.id), None)
 
 
 async def _follow(node: Node, spec: ContainerSpec, before: Sandbox, after: Sandbox) -> None:
@@ -101,35 +94,25 @@ async def _follow(node: Node, spec: ContainerSpec, before: Sandbox, after: Sandb
     )
 
 
-async def _lead(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> tuple[BoundPort, ...]:
-    """Its gateway may be another now, or be there again; without one it has no port."""
-    targets = port_targets(node, spec, sandbox)
-    if spec.published_ports and (targets.ipv4 or targets.ipv6):
-        return tuple(await node.seams.ports.publish(spec.id, spec.published_ports, targets=targets))
-    await node.seams.ports.withdraw(spec.id)
-    return ()
-
-
-async def _lead_on(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> tuple[BoundPort, ...]:
+async def _lead_on(node: Node, spec: ContainerSpec, sandbox: Sandbox) -> Publication:
     """It is detached already: what cannot be led to where it still is (an address of a family that it has no more) is
     published no more, and so are its other ports."""
     try:
-        return await _lead(node, spec, sandbox)
+        return await lead_ports(node, spec, sandbox)
     except SlipwayError as error:
         _log.warning("ports are withdrawn", container=spec.id, error=error.message)
-        await bounded("ports", lambda: node.seams.ports.withdraw(spec.id), timeout=10, container=spec.id)
-        return ()
+        return await node.seams.ports.suspend(spec.id)
 
 
 async def _disconnect(node: Node, record: ContainerRecord, new: ContainerSpec, network_id: str) -> JournalEntry:
-    before = await _sandbox(node, record)
+    before = await sandbox_of(node, record)
     sandbox = await node.seams.network.disconnect(new.id, network_id) if record.phase.has_process else None
     endpoints = sandbox.endpoints if sandbox is not None else ()
     known = node.seams.networks.find(network_id)
     name = known.name if known is not None else ""
-    ports = await _lead_on(node, new, sandbox) if sandbox is not None else ()
-    event = NetworkDisconnected(network_id=network_id, network_name=name, endpoints=endpoints, ports=ports)
-    entry = await node.records.transition(new.id, event, spec=new)
+    ports = await _lead_on(node, new, sandbox) if sandbox is not None else Publication()
+    event = NetworkDisconnected(network_id=network_id, network_name=name, endpoints=endpoints, ports=ports.bound)
+    entry = await node.records.transition(new.id, event, spec=new, ports=ports)
     if sandbox is not None:
         await _follow(node, new, before or sandbox, sandbox)
     return entry

@@ -35,6 +35,7 @@ from executor_service.operations.network_connect import network_connect, network
 from executor_service.operations.terminal_resize import container_resize, exec_resize
 from executor_service.spec_conversion import (
     endpoint_from_proto,
+    published_ports_from_proto,
     resources_from_proto,
     restart_policy_from_proto,
     size_from_proto,
@@ -111,6 +112,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
             container_id=request.container_id,
             resources=resources_from_proto(request.resources),
             restart_policy=restart_policy_from_proto(request.restart_policy),
+            published_ports=published_ports_from_proto(request.published_ports),
         )
         entry = await self._operations.run(update, abandoned="finish")
         return pb.UpdateContainerResponse(entry=entry_to_proto(entry))

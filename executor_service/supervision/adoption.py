@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
 from common.errors import SlipwayError
 from executor_service.container import EndpointSpec, NetworkMode
-from executor_service.journal import Exited
+from executor_service.journal import Exited, Updated
+from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_pause import align_freezer
 from executor_service.operations.container_remove import remove_locked
+from executor_service.operations.port_targets import lead_ports, passes_host
 from executor_service.operations.start_recovery import recover_start
 from executor_service.records import Change, ContainerRecord, Phase
 from executor_service.resource_use import volumes_of
@@ -41,10 +43,14 @@ async def adopt(node: Node, operations: Operations) -> None:
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
     await node.seams.network.reconcile(_members(alive) | dict.fromkeys(broken))
-    await _answer_names(node, alive)
+    sandboxes = {sandbox.id: sandbox for sandbox in await node.seams.network.list()}
+    await _answer_names(node, alive, sandboxes)
     await node.seams.ports.reconcile(
         running={record.id for record in alive} | broken, known={record.id for record in records}
     )
+    for record in alive:
+        if record.id in sandboxes:
+            await _publish_as_recorded(node, record, sandboxes[record.id])
     await node.seams.mounts.adopt(_volume_holders(alive))
     for record in alive:
         assert record.run is not None
@@ -87,9 +93,8 @@ def _members(running: Iterable[ContainerRecord]) -> dict[str, Sequence[EndpointS
     return {record.id: record.spec.endpoints for record in running if record.spec is not None}
 
 
-async def _answer_names(node: Node, running: Iterable[ContainerRecord]) -> None:
+async def _answer_names(node: Node, running: Iterable[ContainerRecord], sandboxes: Mapping[str, Sandbox]) -> None:
     """Owners of sandboxes before those that share them."""
-    sandboxes = {sandbox.id: sandbox for sandbox in await node.seams.network.list()}
     specs = [record.spec for record in running if record.spec is not None]
     for spec in sorted(specs, key=lambda spec: spec.network_mode is NetworkMode.CONTAINER):
         sandbox = sandboxes.get(spec.network_container or spec.id)
@@ -102,6 +107,22 @@ async def _answer_names(node: Node, running: Iterable[ContainerRecord]) -> None:
                 await node.seams.bundles.restore_names(spec, sandbox)
         except OSError as error:
             _log.error("names are not answered", container=spec.id, error=str(error))
+
+
+async def _publish_as_recorded(node: Node, record: ContainerRecord, sandbox: Sandbox) -> None:
+    """Its ports lead to where its record says. They do already, unless somebody changed something behind the executor's
+    back, or an address had to become another."""
+    spec = record.spec
+    if spec is None or spec.network_mode is not NetworkMode.BRIDGE or not passes_host(node, sandbox):
+        return
+    try:
+        ports = await lead_ports(node, spec, sandbox)
+        if ports.changed:
+            _log.warning("published ports are put right", container=record.id)
+            await node.records.transition(record.id, Updated(ports=ports.bound), ports=ports)
+    except (SlipwayError, OSError) as error:
+        _log.error("ports cannot be put right", container=record.id, error=str(error))
+        await bounded("ports", lambda: node.seams.ports.revert(spec.id), timeout=10, container=spec.id)
 
 
 def _volume_holders(running: Iterable[ContainerRecord]) -> dict[str, set[str]]:

@@ -1,134 +1,42 @@
-"""Published ports as their users see them: other machines, the host itself, containers, and who must not get in.
-
-The servers are sockets of the test in the containers' network namespaces: they see the client's address themselves.
-"""
+"""Published ports as their users see them: other machines, the host itself, containers, and who must not get in."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 import pytest_asyncio
-from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import network_service_pb2 as network_pb
 
 from tests.fixtures.frames import send_datagram
-from tests.fixtures.netns import Namespace, command, new_namespace, open_namespace
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.netns import command
+from tests.fixtures.port_world import (
+    HOST_V4,
+    HOST_V6,
+    OTHER_V4,
+    OUTSIDE_V4,
+    OUTSIDE_V6,
+    World,
+    bindings,
+    inside,
+    port_world,
+    ports_of,
+    published,
+    seen_by,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-# A documentation network (RFC 5737, RFC 3849) between the host of the test and another machine.
-HOST_V4, OTHER_V4, OUTSIDE_V4 = "198.51.100.1", "198.51.100.3", "198.51.100.2"
-HOST_V6, OUTSIDE_V6 = "2001:db8::1", "2001:db8::2"
-Ports = Mapping[str, Sequence[tuple[str, str]]]
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """An engine, another machine beside its host, and the host itself."""
-
-    engine: Slipway
-    outside: Namespace
-    host: Namespace
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    with uplink() as outside, open_namespace("/proc/thread-self/ns/net") as host:
-        async with installed(tmp_path_factory.mktemp("services")) as engine:
-            yield World(engine, outside, host)
-
-
-@contextmanager
-def uplink() -> Iterator[Namespace]:
-    with new_namespace() as machine:
-        command("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "outside", "netns", machine.path)
-        try:
-            for address in (f"{HOST_V4}/24", f"{OTHER_V4}/24", f"{HOST_V6}/64"):
-                command("ip", "address", "add", address, "dev", "uplink", *nodad(address))
-            for address in (f"{OUTSIDE_V4}/24", f"{OUTSIDE_V6}/64"):
-                machine.command("ip", "address", "add", address, "dev", "outside", *nodad(address))
-            command("ip", "link", "set", "uplink", "up")
-            machine.command("ip", "link", "set", "outside", "up")
-            yield machine
-        finally:
-            command("ip", "link", "delete", "uplink")
-
-
-def nodad(address: str) -> tuple[str, ...]:
-    return ("nodad",) if ":" in address else ()
-
-
-def bindings(ports: Ports) -> dict[str, container_pb2.PortBindings]:
-    return {
-        port: container_pb2.PortBindings(
-            bindings=[container_pb2.PortBinding(host_ip=ip, host_port=number) for ip, number in places]
-        )
-        for port, places in ports.items()
-    }
-
-
-async def published(engine: Slipway, ports: Ports, **options: bool) -> str:
-    return await engine.run("sleep", "300", port_bindings=bindings(ports), **options)
-
-
-async def ports_of(engine: Slipway, container: str) -> dict[str, list[tuple[str, str]]]:
-    shown = (await engine.inspect(container)).network_settings.ports
-    return {port: sorted((one.host_ip, one.host_port) for one in shown[port].bindings) for port in shown}
-
-
-@contextmanager
-def inside(pid: int) -> Iterator[Namespace]:
-    with open_namespace(f"/proc/{pid}/ns/net") as namespace:
-        yield namespace
-
-
-async def seen_by(
-    world: World,
-    container: str,
-    client: Namespace,
-    address: str,
-    port: int,
-    *,
-    kind: socket.SocketKind = socket.SOCK_STREAM,
-    container_port: int = 80,
-    timeout: float = 5,
-) -> str:
-    """The client's address as the container sees it, after a question and an answer. Raises OSError."""
-    pid = (await world.engine.inspect(container)).state.pid
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with (
-        inside(pid) as box,
-        box.socket(family, kind, timeout=5) as server,
-        client.socket(family, kind, timeout=timeout) as asking,
-    ):
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", container_port))
-        if kind == socket.SOCK_DGRAM:
-            asking.sendto(b"question", (address, port))
-            _, peer = server.recvfrom(64)
-            server.sendto(b"answer", peer)
-            assert asking.recvfrom(64) == (b"answer", asking_peer(address, port))
-            return str(peer[0])
-        server.listen()
-        asking.connect((address, port))
-        connection, peer = server.accept()
-        with connection:
-            connection.send(b"answer")
-            assert asking.recv(64) == b"answer"
-        return str(peer[0])
-
-
-def asking_peer(address: str, port: int) -> tuple[object, ...]:
-    return (address, port, 0, 0) if ":" in address else (address, port)
+    async with port_world(tmp_path_factory.mktemp("services")) as made:
+        yield made
 
 
 async def test_everybody_reaches_a_published_port_and_other_machines_keep_their_address(world: World) -> None:

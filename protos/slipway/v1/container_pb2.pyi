@@ -419,7 +419,8 @@ Global___ConsoleSize: _TypeAlias = ConsoleSize  # noqa: Y015
 @_typing.final
 class HostConfig(_message.Message):
     """What belongs to this host rather than to the workload: network mode, name resolution, logs, runtime, resources, mounts,
-    privileges. `resources` and `restart_policy` can be changed by UpdateContainer, the rest is immutable after create.
+    privileges. `resources`, `restart_policy`, `port_bindings` and `publish_all_ports` can be changed by UpdateContainer, the rest is
+    immutable after create.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

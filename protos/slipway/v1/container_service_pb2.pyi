@@ -977,11 +977,37 @@ class UpdateContainerRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PortBindingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _container_pb2.PortBindings: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _container_pb2.PortBindings | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTAINER_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    PORT_BINDINGS_FIELD_NUMBER: _builtins.int
+    UNPUBLISH_FIELD_NUMBER: _builtins.int
+    PUBLISH_ALL_PORTS_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Id, name or unique id prefix. Required."""
+    publish_all_ports: _builtins.bool
+    """The new `HostConfig.publish_all_ports`. Default: it stays."""
     @_builtins.property
     def resources(self) -> _resources_pb2.Resources:
         """Limits; those that are not given, or are 0, stay. Default: all stay."""
@@ -990,18 +1016,37 @@ class UpdateContainerRequest(_message.Message):
     def restart_policy(self) -> _container_pb2.RestartPolicy:
         """The new policy, in force at once. Default: the old one stays."""
 
+    @_builtins.property
+    def port_bindings(self) -> _containers.MessageMap[_builtins.str, _container_pb2.PortBindings]:
+        """Ports to publish, by the container's port as in `HostConfig.port_bindings`. Each of them is then published as said here and
+        nowhere else, so repeating the call changes nothing; ports that are not named stay. A port of the host that was chosen stays
+        the container's, also when its port is unpublished and published again. A port that is taken: ALREADY_EXISTS with its holder's
+        name, and nothing has changed. Default: none.
+        """
+
+    @_builtins.property
+    def unpublish(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The container's ports to publish no more: `80`, `80/tcp`, or a range `8000-8010/udp`. A port that is not published: a warning.
+        Default: none.
+        """
+
     def __init__(
         self,
         *,
         container: _builtins.str = ...,
         resources: _resources_pb2.Resources | None = ...,
         restart_policy: _container_pb2.RestartPolicy | None = ...,
+        port_bindings: _abc.Mapping[_builtins.str, _container_pb2.PortBindings] | None = ...,
+        unpublish: _abc.Iterable[_builtins.str] | None = ...,
+        publish_all_ports: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_publish_all_ports", b"_publish_all_ports", "publish_all_ports", b"publish_all_ports", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_publish_all_ports", b"_publish_all_ports", "container", b"container", "port_bindings", b"port_bindings", "publish_all_ports", b"publish_all_ports", "resources", b"resources", "restart_policy", b"restart_policy", "unpublish", b"unpublish"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__publish_all_ports: _TypeAlias = _typing.Literal["publish_all_ports"]  # noqa: Y015
+    _WhichOneofArgType__publish_all_ports: _TypeAlias = _typing.Literal["_publish_all_ports", b"_publish_all_ports"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__publish_all_ports) -> _WhichOneofReturnType__publish_all_ports | None: ...
 
 Global___UpdateContainerRequest: _TypeAlias = UpdateContainerRequest  # noqa: Y015
 

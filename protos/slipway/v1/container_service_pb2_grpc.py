@@ -258,7 +258,7 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateContainer(self, request, context):
-        """Change limits and restart policy, at once when it runs.
+        """Change limits, restart policy and published ports, at once when it runs; all of it or, with an error, nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

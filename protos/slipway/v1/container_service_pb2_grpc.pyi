@@ -52,7 +52,7 @@ class ContainerServiceStub:
     UnpauseContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.UnpauseContainerRequest, _container_service_pb2.UnpauseContainerResponse]
     """Let them go on."""
     UpdateContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.UpdateContainerRequest, _container_service_pb2.UpdateContainerResponse]
-    """Change limits and restart policy, at once when it runs."""
+    """Change limits, restart policy and published ports, at once when it runs; all of it or, with an error, nothing."""
     AttachContainer: _aio.StreamStreamMultiCallable[_container_service_pb2.AttachContainerRequest, _container_service_pb2.AttachContainerResponse]
     """Connect to the container's own standard streams. The first message names the container; one that does not run yet is
     waited for, so that attaching before StartContainer misses nothing. Ends when the process ends, when the detach keys are
@@ -197,7 +197,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_service_pb2.UpdateContainerRequest,
         context: _aio.ServicerContext[_container_service_pb2.UpdateContainerRequest, _abc.Awaitable[_container_service_pb2.UpdateContainerResponse]],
     ) -> _abc.Awaitable[_container_service_pb2.UpdateContainerResponse]:
-        """Change limits and restart policy, at once when it runs."""
+        """Change limits, restart policy and published ports, at once when it runs; all of it or, with an error, nothing."""
 
     @_abc_1.abstractmethod
     def AttachContainer(

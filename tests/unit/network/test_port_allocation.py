@@ -46,7 +46,7 @@ def allocation(
         container_id="me",
         targets=targets,
         leases=Leases(leases),
-        sockets=sockets,
+        sockets=lambda: sockets,
         candidates=free,
         process=lambda inode: (str(inode), "nginx"),
     )

@@ -380,7 +380,7 @@ class ContainerSnapshot(_message.Message):
     """What is wrong with a broken one."""
     @_builtins.property
     def started(self) -> Global___JournalEntry:
-        """Its last `started` entry; absent when never started."""
+        """Its last `started` entry, with the endpoints and ports it has now; absent when never started."""
 
     @_builtins.property
     def last(self) -> Global___JournalEntry:
@@ -923,20 +923,53 @@ Global___RestartCancelled: _TypeAlias = RestartCancelled  # noqa: Y015
 
 @_typing.final
 class Updated(_message.Message):
-    """Its limits or its restart policy were changed."""
+    """Its limits, its restart policy or its published ports were changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def published(self) -> Global___BoundPorts:
+        """Where its ports are published now; absent when they were not changed."""
+
     def __init__(
         self,
+        *,
+        published: Global___BoundPorts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_published", b"_published", "published", b"published"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_published", b"_published", "published", b"published"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__published: _TypeAlias = _typing.Literal["published"]  # noqa: Y015
+    _WhichOneofArgType__published: _TypeAlias = _typing.Literal["_published", b"_published"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__published) -> _WhichOneofReturnType__published | None: ...
+
+Global___Updated: _TypeAlias = Updated  # noqa: Y015
+
+@_typing.final
+class BoundPorts(_message.Message):
+    """All published ports of a container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundPort]:
+        """Once for each address of the node; empty unless it runs."""
+
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[Global___BoundPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Updated: _TypeAlias = Updated  # noqa: Y015
+Global___BoundPorts: _TypeAlias = BoundPorts  # noqa: Y015
 
 @_typing.final
 class ProbeResult(_message.Message):
@@ -1177,7 +1210,7 @@ class JournalEntry(_message.Message):
 
     @_builtins.property
     def updated(self) -> Global___Updated:
-        """Its limits or its restart policy were changed."""
+        """Its limits, its restart policy or its published ports were changed."""
 
     @_builtins.property
     def health_changed(self) -> Global___HealthChanged:
@@ -1435,6 +1468,7 @@ class UpdateContainerRequest(_message.Message):
     CONTAINER_ID_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     RESTART_POLICY_FIELD_NUMBER: _builtins.int
+    PUBLISHED_PORTS_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     """Its id."""
     @_builtins.property
@@ -1445,16 +1479,21 @@ class UpdateContainerRequest(_message.Message):
     def restart_policy(self) -> _container_spec_pb2.RestartPolicy:
         """Its restart policy from now on."""
 
+    @_builtins.property
+    def published_ports(self) -> _containers.RepeatedCompositeFieldContainer[_container_spec_pb2.PublishedPort]:
+        """All its published ports from now on; only with a network of its own."""
+
     def __init__(
         self,
         *,
         container_id: _builtins.str = ...,
         resources: _container_spec_pb2.Resources | None = ...,
         restart_policy: _container_spec_pb2.RestartPolicy | None = ...,
+        published_ports: _abc.Iterable[_container_spec_pb2.PublishedPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "published_ports", b"published_ports", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

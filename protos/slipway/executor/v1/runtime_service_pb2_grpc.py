@@ -204,7 +204,8 @@ class RuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateContainer(self, request, context):
-        """Set its limits and its restart policy as a whole, at once when it runs. When the kernel refuses, everything stays as it was.
+        """Set its limits, its restart policy and its published ports as a whole, at once when it runs. What the kernel refuses and a port
+        that is taken (ALREADY_EXISTS) leave everything as it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

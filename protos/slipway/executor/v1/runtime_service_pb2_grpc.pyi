@@ -41,7 +41,9 @@ class RuntimeServiceStub:
     UnpauseContainer: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.UnpauseContainerRequest, _runtime_service_pb2.UnpauseContainerResponse]
     """Let it go on. Repeating it changes nothing. FAILED_PRECONDITION when it does not run."""
     UpdateContainer: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.UpdateContainerRequest, _runtime_service_pb2.UpdateContainerResponse]
-    """Set its limits and its restart policy as a whole, at once when it runs. When the kernel refuses, everything stays as it was."""
+    """Set its limits, its restart policy and its published ports as a whole, at once when it runs. What the kernel refuses and a port
+    that is taken (ALREADY_EXISTS) leave everything as it was.
+    """
     AttachContainer: _aio.StreamStreamMultiCallable[_runtime_service_pb2.AttachContainerRequest, _runtime_service_pb2.AttachContainerResponse]
     """The container's own standard streams. The first message names the container. Before its start: waits for that."""
     ResizeTerminal: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ResizeTerminalRequest, _runtime_service_pb2.ResizeTerminalResponse]
@@ -152,7 +154,9 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runtime_service_pb2.UpdateContainerRequest,
         context: _aio.ServicerContext[_runtime_service_pb2.UpdateContainerRequest, _abc.Awaitable[_runtime_service_pb2.UpdateContainerResponse]],
     ) -> _abc.Awaitable[_runtime_service_pb2.UpdateContainerResponse]:
-        """Set its limits and its restart policy as a whole, at once when it runs. When the kernel refuses, everything stays as it was."""
+        """Set its limits, its restart policy and its published ports as a whole, at once when it runs. What the kernel refuses and a port
+        that is taken (ALREADY_EXISTS) leave everything as it was.
+        """
 
     @_abc_1.abstractmethod
     def AttachContainer(
