@@ -96,6 +96,19 @@ async def disconnect(world: World, dice: random.Random) -> None:
     await world.engine.networks.DisconnectContainer(request, timeout=DEADLINE)
 
 
+async def publish(world: World, dice: random.Random) -> None:
+    """A port more, that was asked for or is to be chosen, another place for one, or one less."""
+    port, number = dice.choice(("80", "81")), dice.choice(("", str(dice.randrange(8000, 8004))))
+    bindings = {port: container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port=number)])}
+    less = dice.random() < 0.4
+    request = pb.UpdateContainerRequest(
+        container=dice.choice(CONTAINERS),
+        port_bindings={} if less else bindings,
+        unpublish=[port] if less else [],
+    )
+    await world.engine.containers.UpdateContainer(request, timeout=DEADLINE)
+
+
 async def rename(world: World, dice: random.Random) -> None:
     one, other = dice.sample(CONTAINERS, 2)
     request = pb.RenameContainerRequest(container=one, new_name=other)
@@ -124,6 +137,7 @@ WEIGHTS: Mapping[Operation, int] = {
     remove: 3,
     connect: 8,
     disconnect: 7,
+    publish: 8,
     rename: 1,
     create_network: 2,
     remove_network: 1,
@@ -142,6 +156,10 @@ RIGHT: Mapping[Operation, set[tuple[str, str]]] = {
         *(("ALREADY_EXISTS", "PORT_ALLOCATED"), ("FAILED_PRECONDITION", "NO_ADDRESS")),
     },
     disconnect: {GONE, GOING, *NO_NETWORK, ("FAILED_PRECONDITION", "NOT_CONNECTED")},
+    publish: {
+        *(GONE, GOING, ("ALREADY_EXISTS", "PORT_ALLOCATED"), ("FAILED_PRECONDITION", "NO_ADDRESS")),
+        ("INVALID_ARGUMENT", "INVALID_REQUEST"),  # the same port of the host twice
+    },
     rename: {GONE, GOING, NAME_TAKEN},
     create_network: {("ALREADY_EXISTS", "NETWORK_NAME_IN_USE")},
     remove_network: {*NO_NETWORK, ("FAILED_PRECONDITION", "NETWORK_IN_USE")},
@@ -185,8 +203,7 @@ async def as_recorded(world: World) -> Objects:
     except TimeoutError:
         pass
     assert (wrong, found.prepared) == ([], POOL)
-    without_ports = {container.id for container in told.running if not container.network_settings.ports}
-    assert found.kept_ports <= {container.id for container in told.ended} | without_ports
+    assert found.kept_ports <= {container.id for container in (*told.running, *told.ended)}
     assert await network_state.name_differences(told) == []
     return found.objects
 
