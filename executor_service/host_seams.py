@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from common.sqlite import Database
@@ -64,11 +65,9 @@ async def open_seams(
         Database(paths.database, schema=SCHEMA) as database,
         open_storage(paths.storage, limits=settings.storage_limits, mapped=mapped, roots=paths.roots) as storage,
         LocalVolumes(paths.volumes, host=namespace) as volumes,
-        Sandboxes(bridge, database, mapping) as network,
-        watch_table(
-            bridge.table,
-            partial(_restore_rules, network.networks, ports := HostPorts(table=bridge.table, database=database)),
-        ),
+        HostPorts.open(table=bridge.table, database=database) as ports,
+        Sandboxes(replace(bridge, loopback_forwarder=ports.loopback_forwarder), database, mapping) as network,
+        watch_table(bridge.table, partial(_restore_rules, network.networks, ports)),
         watch_bridges(network.networks.has_bridge, network.restore_bridges),
         NameServer() as name_server,
         RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 MAX_PUBLISHED = 16_384  # ports of one container
 HIGHEST_PORT = 65_535
+LOOPBACK_IPV6 = "::1"
 
 
 class PortProtocol(StrEnum):

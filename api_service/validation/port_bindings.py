@@ -75,7 +75,7 @@ def validate_port_bindings(host_config: HostConfig, field: str) -> list[Violatio
             continue
         for index, binding in enumerate(bindings or (PortBinding(),)):
             at = f"{path}.bindings[{index}]"
-            broken = [*_validate_host_ip(binding.host_ip, at), *_validate_host_port(span, binding.host_port, at)]
+            broken = [*_validate_host_ip(span, binding.host_ip, at), *_validate_host_port(span, binding.host_port, at)]
             violations += broken
             if not broken:
                 valid.append((at, span, binding))
@@ -117,7 +117,7 @@ _NOT_SHARED = (
 )
 
 
-def _validate_host_ip(host_ip: str, at: str) -> list[Violation]:
+def _validate_host_ip(span: PortRange, host_ip: str, at: str) -> list[Violation]:
     if not host_ip:
         return []
     why = ""
@@ -130,8 +130,8 @@ def _validate_host_ip(host_ip: str, at: str) -> list[Violation]:
             why = f"{host_ip[:64]!r} is an address of one link; publish on another address"
         elif isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             why = f"{host_ip[:64]!r} stands for an IPv4 address; write {address.ipv4_mapped}"
-        elif address == IPv6Address("::1"):
-            why = "the kernel cannot lead ::1 elsewhere; publish on 127.0.0.1, or on an address that is not loopback"
+        elif address == IPv6Address("::1") and span.protocol != "tcp":
+            why = f"only tcp can be published on ::1, not {span.protocol}; publish it on 127.0.0.1"
         elif address.is_multicast:
             why = f"{host_ip[:64]!r} is a multicast address; publish on an address of the host"
     return [Violation(field=f"{at}.host_ip", description=why)] if why else []

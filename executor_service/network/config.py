@@ -39,6 +39,7 @@ class BridgeConfig:
     ipv6_base: IPv6Network
     mtu: int | None = None  # bytes
     pool_size: int = 4
+    loopback_forwarder: int = 0  # the port of [::1] on which this process serves published ones; 0: none
 
     @property
     def default_network(self) -> Network:

@@ -110,14 +110,15 @@ table inet {table} {{
 """
 
 
-def install_table(table: str, networks: Iterable[Network], ports: Iterable[Lease] = ()) -> None:
-    """Put our table in place, whatever it held before. Raises FailedPrecondition when nftables is not to be had."""
+def install_table(table: str, networks: Iterable[Network], ports: Iterable[Lease] = (), *, forwarder: int = 0) -> None:
+    """Put our table in place, whatever it held before; `forwarder` as in `port_rules`. Raises FailedPrecondition when
+    nftables is not to be had."""
     elements: dict[str, list[str]] = {name: [] for name in _SETS}
     for network in networks:
         for name, own in _elements(network).items():
             elements[name] += own
     sets = {name: f"elements = {{ {', '.join(own)} }}" if own else "" for name, own in elements.items()}
-    run_commands(_TABLE.format(table=table, ports=port_rules.declarations(ports), **sets))
+    run_commands(_TABLE.format(table=table, ports=port_rules.declarations(ports, forwarder=forwarder), **sets))
 
 
 def table_stands(table: str) -> bool:

@@ -7,7 +7,7 @@ made good by the next set-up, which makes everything that is on record, or by th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -139,7 +139,7 @@ class Networks:
                 return
             ports = await self._database.read(port_leases.active)
             networks = tuple(self._networks.values())
-            await to_the_end(asyncio.to_thread(firewall.install_table, self._config.table, networks, ports))
+            await to_the_end(asyncio.to_thread(self._install_table, networks, ports))
             _log.warning("nftables table was deleted by somebody and is put back", table=self._config.table)
 
     async def restore_bridges(self) -> None:
@@ -210,6 +210,9 @@ class Networks:
         await to_the_end(asyncio.to_thread(self._take_down))
         self._networks, self._links = {}, {}
 
+    def _install_table(self, networks: Iterable[Network], ports: Iterable[Lease]) -> None:
+        firewall.install_table(self._config.table, networks, ports, forwarder=self._config.loopback_forwarder)
+
     def _set_up(self, default: Network, stored: Sequence[Network], ports: Sequence[Lease]) -> HostLink:
         try:
             with ExitStack() as undo:
@@ -217,7 +220,7 @@ class Networks:
                 bridge = host_bridge.ensure_bridge(default, self._config.run_directory)
                 if bridge.created:
                     undo.callback(host_bridge.delete_bridge, default, self._config.run_directory)
-                firewall.install_table(self._config.table, (default, *stored), ports)
+                self._install_table((default, *stored), ports)
                 forwarding.route_localnet(default.bridge)
                 undo.pop_all()
                 return bridge

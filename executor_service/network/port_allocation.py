@@ -13,7 +13,7 @@ from itertools import chain
 
 from common.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from executor_service.network.port_leases import ALL_IPV4, ALL_IPV6, Lease, Leases, overlap
-from executor_service.ports import PortProtocol, PublishedPort
+from executor_service.ports import LOOPBACK_IPV6, PortProtocol, PublishedPort
 
 _Purpose = tuple[PortProtocol, int, tuple[str, ...]]  # protocol, the container's port, addresses of the host
 
@@ -40,6 +40,8 @@ class Targets:
     ipv6: str
 
     def of(self, host_ip: str) -> str:
+        if host_ip == LOOPBACK_IPV6:  # forwarded, not translated: either family will do
+            return self.ipv6 or self.ipv4
         return self.ipv6 if ":" in host_ip else self.ipv4
 
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from executor_service.ports import BoundPort, PortProtocol
+from executor_service.ports import LOOPBACK_IPV6, BoundPort, PortProtocol
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS port_leases (
@@ -47,6 +47,11 @@ class Lease:
     @property
     def key(self) -> tuple[PortProtocol, str, int]:
         return self.protocol, self.host_ip, self.host_port
+
+    @property
+    def forwarded(self) -> bool:
+        """It is published on ::1, alone or with all addresses."""
+        return self.protocol is PortProtocol.TCP and self.host_ip in (ALL_IPV6, LOOPBACK_IPV6)
 
     @property
     def bound(self) -> BoundPort:

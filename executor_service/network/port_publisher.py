@@ -7,7 +7,8 @@ executor, which makes the rules of the leases on record alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +18,13 @@ from common.errors import FailedPrecondition
 from common.sqlite import Database
 from executor_service.network import conntrack, firewall, port_leases, port_rules
 from executor_service.network.listening_sockets import listening_sockets, socket_owner
+from executor_service.network.loopback_forwarder import NO_FORWARDER, LoopbackForwarder
 from executor_service.network.port_allocation import Allocation, Targets
 from executor_service.network.port_leases import Lease, Leases
 from executor_service.network.port_space import candidates, check_addresses
 from executor_service.network.publication import PortPublisher, Publication
 from executor_service.network.worker import to_the_end
-from executor_service.ports import PublishedPort
+from executor_service.ports import LOOPBACK_IPV6, PortProtocol, PublishedPort
 
 _log = structlog.get_logger(__name__)
 
@@ -54,10 +56,25 @@ class HostPorts:
     def __init__(self, *, table: str, database: Database) -> None:
         self._table = table
         self._database = database
+        self._forwarder = NO_FORWARDER
         self._leases = Leases()
         self._loaded = False
         self._changes: dict[str, _Change] = {}
         self._changing = asyncio.Lock()  # whoever has it may change `_leases`, which threads read meanwhile
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, *, table: str, database: Database) -> AsyncIterator[HostPorts]:
+        """With a forwarder for [::1], whose port belongs into the table's rules."""
+        ports = cls(table=table, database=database)
+        taken = {lease.host_port for lease in await database.read(port_leases.everything)}
+        async with LoopbackForwarder.open(ports._forwarded_to, taken=taken) as ports._forwarder:
+            yield ports
+
+    @property
+    def loopback_forwarder(self) -> int:
+        """The port of [::1] on which it listens; 0: there is none."""
+        return self._forwarder.port
 
     async def publish(self, container_id: str, ports: Sequence[PublishedPort], *, targets: Targets) -> Publication:
         if not ports and not self._leases.of(container_id):
@@ -143,7 +160,7 @@ class HostPorts:
         before, given = set(change.before), set(change.given)
         gone = [lease for lease in change.before if lease.target and lease not in given]
         new = [lease for lease in change.given if lease.target and lease not in before]
-        await asyncio.to_thread(self._lead, gone=gone, new=new)
+        await self._lead(gone=gone, new=new)
         self._give_up_evicted(container_id)
         self._replace(gone=[*change.replaced, *change.evicted], new=change.given)
         self._changes[container_id] = change
@@ -156,7 +173,7 @@ class HostPorts:
         before, given = set(change.before), set(change.given)
         gone = [lease for lease in change.given if lease.target and lease not in before]
         new = [lease for lease in change.before if lease.target and lease not in given]
-        await asyncio.to_thread(self._lead, gone=gone, new=new)
+        await self._lead(gone=gone, new=new)
         self._replace(gone=change.given, new=[*change.replaced, *change.evicted])
         del self._changes[container_id]
 
@@ -214,10 +231,19 @@ class HostPorts:
         led = [*(lease for lease in self._led() if lease not in gone), *new]
         firewall.run_commands(port_rules.replace_all(self._table, led))
 
-    def _lead(self, *, gone: Sequence[Lease], new: Sequence[Lease]) -> None:
+    async def _lead(self, *, gone: Sequence[Lease], new: Sequence[Lease]) -> None:
         """Raises FailedPrecondition; then the rules are what they were."""
-        if not gone and not new:
-            return
+        if gone or new:
+            await asyncio.to_thread(self._change_rules, gone, new)
+            self._forwarder.drop({lease.host_port for lease in gone if lease.forwarded})
+
+    def _forwarded_to(self, port: int) -> tuple[str, int] | None:
+        for lease in self._leases.excluding(PortProtocol.TCP, LOOPBACK_IPV6, port):
+            if lease.target:
+                return lease.target, lease.container_port
+        return None
+
+    def _change_rules(self, gone: Sequence[Lease], new: Sequence[Lease]) -> None:
         try:
             firewall.run_commands(port_rules.remove(self._table, gone) + port_rules.add(self._table, new))
         except FailedPrecondition:

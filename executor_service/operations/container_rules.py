@@ -17,7 +17,7 @@ from executor_service.operations.mount_rules import mount_rules
 from executor_service.operations.resource_rules import cgroup_parent_violations, resource_violations
 from executor_service.operations.security_rules import security_rules
 from executor_service.operations.supervision_rules import supervision_rules
-from executor_service.ports import HIGHEST_PORT, MAX_PUBLISHED, PublishedPort
+from executor_service.ports import HIGHEST_PORT, LOOPBACK_IPV6, MAX_PUBLISHED, PortProtocol, PublishedPort
 
 IMAGE_ID = re.compile(r"sha256:[a-f0-9]{64}")
 START_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -199,6 +199,8 @@ def _ports(spec: ContainerSpec) -> _Rules:
 def _port(port: PublishedPort) -> _Rules:
     if port.host_ip and not _is_canonical(port.host_ip):
         yield "host_ip", f"{port.host_ip!a} must be an IP address in its canonical form, or empty"
+    if port.host_ip == LOOPBACK_IPV6 and port.protocol is not PortProtocol.TCP:
+        yield "host_ip", f"only TCP can be published on {LOOPBACK_IPV6}, not {port.protocol}"
     if not 1 <= port.container_port <= HIGHEST_PORT:
         yield "container_port", f"{port.container_port} must be 1 to {HIGHEST_PORT}"
     if port.host_port > HIGHEST_PORT:

@@ -798,7 +798,7 @@ class PortBinding(_message.Message):
     HOST_IP_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
     host_ip: _builtins.str
-    """An address of the host. Default: all, IPv4 and IPv6, with the same port."""
+    """An address of the host; on 127.0.0.1 and, for TCP, ::1 nobody else reaches it. Default: all, IPv4 and IPv6, with the same port."""
     host_port: _builtins.str
     """A port; for one port of the container also a range `8000-8010`, of which the first free one is taken; for a range of the
     container's one that is as long. Default: a free port, kept until the container is removed.

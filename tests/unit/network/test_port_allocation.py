@@ -23,6 +23,10 @@ def asked(
     )
 
 
+def udp(number: int) -> PublishedPort:
+    return asked(number, protocol=PortProtocol.UDP)
+
+
 def lease(number: int, ip: str = "0.0.0.0", *, owner: str = "other", chosen: bool = False, runs: bool = True) -> Lease:
     return Lease(
         container_id=owner,
@@ -113,18 +117,23 @@ def test_shortages() -> None:
         allocation(lease(500), lease(501)).give([asked()])
     with pytest.raises(FailedPrecondition, match="no addresses of that family"):
         allocation(targets=Targets(ipv4="10.0.0.2", ipv6="")).give([asked(80, ip="::")])
+    ipv4 = Targets(ipv4="10.0.0.2", ipv6="")
+    assert [one.target for one in allocation(targets=ipv4).give([asked(80, ip="::1")])] == ["10.0.0.2"]
     only_ipv4 = allocation(targets=Targets(ipv4="10.0.0.2", ipv6=""))
     assert places(only_ipv4.give([asked(80)])) == [("0.0.0.0", 80)]
 
 
 def test_rules_have_one_element_for_each_lease_that_leads_somewhere() -> None:
     leases = [
-        *allocation().give([asked(80), asked(81, ip="127.0.0.1"), asked(82, ip="2001:db8::1")]),
+        *allocation().give(
+            [asked(80), asked(81, ip="127.0.0.1"), asked(82, ip="2001:db8::1"), asked(83, ip="::1"), udp(84)]
+        ),
         lease(1, runs=False),
     ]
     assert port_rules.add("t", leases).splitlines() == [
-        "add element inet t ports4 { tcp . 80 : 10.0.0.2 . 80 }",
-        "add element inet t ports6 { tcp . 80 : fd00::2 . 80 }",
+        "add element inet t ports4 { tcp . 80 : 10.0.0.2 . 80, udp . 84 : 10.0.0.2 . 80 }",
+        "add element inet t ports6_loopback { 80, 83 }",
+        "add element inet t ports6 { tcp . 80 : fd00::2 . 80, udp . 84 : fd00::2 . 80 }",
         "add element inet t ports4_loopback { 127.0.0.1 . tcp . 81 : 10.0.0.2 . 80 }",
         "add element inet t ports6_at { 2001:db8::1 . tcp . 82 : fd00::2 . 80 }",
     ]

@@ -39,7 +39,7 @@ def host_config(asked: Asked, *, mode: str = "bridge", publish_all: bool = False
         ({"80": [("host", "")]}, '["80"].bindings[0].host_ip', "is not an IP address"),
         ({"80": [("fe80::1%eth0", "")]}, '["80"].bindings[0].host_ip', "is an address of one link"),
         ({"80": [("::ffff:1.2.3.4", "")]}, '["80"].bindings[0].host_ip', "write 1.2.3.4"),
-        ({"80": [("::1", "")]}, '["80"].bindings[0].host_ip', "publish on 127.0.0.1"),
+        ({"80/udp": [("::1", "")]}, '["80/udp"].bindings[0].host_ip', "publish it on 127.0.0.1"),
         ({"80": [("224.0.0.1", "")]}, '["80"].bindings[0].host_ip', "multicast"),
         ({"80": [("", "90")], "81": [("127.0.0.1", "90")]}, '["81"].bindings[0].host_port', "is bound by f.port_b"),
         ({"80-81": [("::", "90-91")], "82": [("", "91")]}, '["82"].bindings[0].host_port', "port 91/tcp of the host"),
