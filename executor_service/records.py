@@ -249,9 +249,6 @@ _ENCODERS: Mapping[str, Callable[[Any], object]] = {
     "starting": str,
     "removing": int,
     "run": lambda run: None if run is None else _RUN.dump_json(run).decode(),
-    "started": lambda entry: _ENTRY.dump_json(entry).decode(),
-    "outcome": lambda entry: _ENTRY.dump_json(entry).decode(),
-    "last": lambda entry: _ENTRY.dump_json(entry).decode(),
     "stopped": int,
     "restart": lambda restart: _RESTART.dump_json(restart).decode(),
     "health": lambda health: None if health is None else _HEALTH.dump_json(health).decode(),
@@ -261,12 +258,14 @@ _ENCODERS: Mapping[str, Callable[[Any], object]] = {
 def _update(
     connection: sqlite3.Connection, container_id: str, change: Change, kept: Mapping[str, JournalEntry]
 ) -> None:
-    columns: dict[str, object] = {**change, **kept}
+    columns: dict[str, object] = {name: _ENCODERS[name](value) for name, value in change.items()}
+    # Mostly one entry in several columns, which is long when the container has many ports.
+    texts = {entry.sequence: _ENTRY.dump_json(entry).decode() for entry in kept.values()}
+    columns |= {name: texts[entry.sequence] for name, entry in kept.items()}
     assignments = ", ".join(f"{name} = ?" for name in columns) or "id = id"
-    values = [_ENCODERS[name](value) for name, value in columns.items()]
     cursor = connection.execute(
         f"UPDATE containers SET {assignments} WHERE id = ?",  # noqa: S608 - the names are those of `_ENCODERS`
-        (*values, container_id),
+        (*columns.values(), container_id),
     )
     if cursor.rowcount == 0:
         raise _unknown(container_id)

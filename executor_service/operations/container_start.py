@@ -1,7 +1,8 @@
 """Start a container: mount, sandbox, bundle, process. Everything is undone when anything fails, is cancelled or late.
 
 The start is on record before its process can exist, so that whatever a crash leaves is found again. What does not
-depend on each other runs side by side: that record, the network, and the root with the lookup of the user in it.
+depend on each other runs side by side: that record, the network, and the root with the lookup of the user in it; then
+the process that does nothing yet, and the ports that lead to where it will listen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from executor_service.mount_staging import StagedMount
 from executor_service.network.publication import Publication
 from executor_service.network.sandbox import Endpoint, Sandbox
 from executor_service.node import Node
-from executor_service.oci.runtime import CreatedProcess
+from executor_service.oci.namespaces import Joined
+from executor_service.oci.runtime import Bundle, CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
 from executor_service.operations.namespace_join import check_joined, join_namespaces, sandbox_owner
@@ -110,6 +112,8 @@ class _Start:
     rootfs: Path = field(init=False)
     user: ResolvedUser = field(init=False)
     sandbox: Sandbox = field(init=False)
+    bundle: Bundle = field(init=False)
+    process: CreatedProcess = field(init=False)
     mounts: Sequence[StagedMount] = ()
     ports: Publication = field(default_factory=Publication)
     committed: bool = False
@@ -140,29 +144,13 @@ class _Start:
                 joined = await join_namespaces(node, self.spec)
                 owner = sandbox_owner(node, self.spec, joined)
                 await together(self._record(steps), self._root(steps), self._network(steps, owner))
-                with steps.step("bundle"):
-                    self._push("bundle", lambda: node.seams.bundles.remove_bundle(container_id))
-                    bundle = await node.seams.bundles.lay_out(
-                        self.spec,
-                        rootfs=self.rootfs,
-                        sandbox=self.sandbox,
-                        user=self.user,
-                        mounts=self.mounts,
-                        joined=joined,
-                    )
-                with steps.step("create"):
-                    self._push("process", lambda: node.cleanup.end_process(container_id, runtime=self.spec.runtime))
-                    process = await node.seams.runtime.create(bundle)
-                    await check_joined(self.spec, joined)
-                    await node.seams.cgroups.complete(self.spec)
-                if self.mounts:
-                    await node.seams.mounts.unstage(container_id)
+                await together(self._create(steps, joined), self._publish(steps))
                 if node.attachments.awaited(container_id):
                     # Before the process does anything: whoever attached before the start misses nothing.
-                    await node.attachments.connect(self.spec, bundle.directory)
+                    await node.attachments.connect(self.spec, self.bundle.directory)
                 with steps.step("start"):
-                    await node.seams.runtime.start(container_id, runtime=bundle.runtime)
-                return process
+                    await node.seams.runtime.start(container_id, runtime=self.bundle.runtime)
+                return self.process
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"container {container_id!r}: its start took longer than {node.limits.start:g} s and was undone"
@@ -195,6 +183,29 @@ class _Start:
                 )
             self._push("names", lambda: self.node.seams.names.forget(spec.id))
             await self.node.seams.names.follow(spec, self.sandbox)
+
+    async def _create(self, steps: StartSteps, joined: Joined) -> None:
+        """The process, which does nothing yet."""
+        node, container_id = self.node, self.spec.id
+        with steps.step("bundle"):
+            self._push("bundle", lambda: node.seams.bundles.remove_bundle(container_id))
+            self.bundle = await node.seams.bundles.lay_out(
+                self.spec,
+                rootfs=self.rootfs,
+                sandbox=self.sandbox,
+                user=self.user,
+                mounts=self.mounts,
+                joined=joined,
+            )
+        with steps.step("create"):
+            self._push("process", lambda: node.cleanup.end_process(container_id, runtime=self.spec.runtime))
+            self.process = await node.seams.runtime.create(self.bundle)
+            await check_joined(self.spec, joined)
+            await node.seams.cgroups.complete(self.spec)
+        if self.mounts:
+            await node.seams.mounts.unstage(container_id)
+
+    async def _publish(self, steps: StartSteps) -> None:
         if self.spec.published_ports and passes_host(self.node, self.sandbox):
             with steps.step("ports"):
                 self._push("ports", lambda: self.node.seams.ports.revert(self.spec.id))
