@@ -19,6 +19,8 @@ from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import Jobs
 from api_service.operations.node_sweep import sweep_after_departures
+from api_service.overlays.slices import OverlayPools
+from api_service.overlays.view import OverlayView
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
@@ -44,6 +46,7 @@ class Plan:
     grace: float = 10.0
     max_events: int = 100_000
     registries: Registries = field(default_factory=Registries)
+    overlay_pools: OverlayPools = field(default_factory=OverlayPools)
     tls: TlsSource | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -58,11 +61,14 @@ async def open_engine(
         events = EventLog(store, limit=plan.max_events)
         execs = ExecRepository(store, events, clock=clock)
         jobs = Jobs(grace=plan.grace)
+        containers, networks = ContainerRepository(store, events), NetworkRepository(store, events)
         engine = Engine(
-            containers=ContainerRepository(store, events),
+            containers=containers,
             images=ImageRepository(store, events),
             volumes=VolumeRepository(store, events),
-            networks=NetworkRepository(store, events),
+            networks=networks,
+            overlays=OverlayView(networks, containers),
+            overlay_pools=plan.overlay_pools,
             execs=execs,
             events=events,
             node_records=NodeRepository(store, events),
@@ -89,6 +95,7 @@ async def open_engine(
             "trim events": run_claimed(claims, "trim/events", events.trim_forever),
             "forget execs": run_claimed(claims, "trim/execs", execs.forget_old_forever),
             "look after replicas": sweep_after_departures(engine),
+            "follow overlay networks": engine.overlays.follow_forever(),
             "follow nodes": directory.follow_forever(),
         }.items():
             await stack.enter_async_context(background(work, name=name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from api_service.etcd.target import EtcdTarget
+from api_service.overlays.slices import OverlayPools
 from api_service.registries.docker_config import DockerConfig
 from api_service.registries.endpoints import Registries
 from api_service.registries.locations import MAX_MIRRORS, parse_location, parse_repository
@@ -83,6 +85,8 @@ class Settings(ServiceSettings):
     docker_config: Path = Field(
         Path(), description="Docker's config.json; empty: .docker/config.json of the user that the service runs as"
     )
+    overlay_ipv4: IPv4Network = Field(OverlayPools().ipv4, description="cut into /18s, one an overlay network")
+    overlay_ipv6: IPv6Network = Field(OverlayPools().ipv6, description="cut into /48s, one an overlay network")
     max_events: Annotated[int, Field(ge=100, le=10_000_000)] = Field(100_000, description="events kept")
     max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000, description="calls served at the same time; more are refused with RESOURCE_EXHAUSTED"

@@ -18,6 +18,7 @@ from api_service.nodes.observer import Observer
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.node_sweep import auto_remove, sweep_node
+from api_service.overlays.teller import OverlayTeller
 from api_service.records.node import NodeRecord, NodeState, NodeStatus
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.claims import Claims, run_claimed
@@ -45,6 +46,7 @@ async def open_node(
 
         def connected() -> None:
             node.forget_facts()
+            teller.repeat()
             engine.jobs.background(sweep_node(engine, node), name=f"sweep {node.name}")
 
         follower = JournalFollower(
@@ -56,6 +58,7 @@ async def open_node(
             backoff=backoff,
         )
         node = Node(record=record, executor=executor, follower=follower, observer=observer)
+        teller = OverlayTeller(node, engine.overlays)
         contact = NodeContact(node, engine.node_records, clock=engine.clock)
         follower.introduce = contact.introduce
 
@@ -63,6 +66,7 @@ async def open_node(
             async with asyncio.TaskGroup() as group:
                 group.create_task(follower.follow_forever(), name=f"follow {node.name}")
                 group.create_task(contact.report_forever(), name=f"report {node.name}")
+                group.create_task(teller.tell_forever(), name=f"tell {node.name} of overlay networks")
 
         attending = run_claimed(claims, f"journal/{record.name}", attend)
         await stack.enter_async_context(background(attending, name=f"attend {record.name}"))

@@ -11,6 +11,7 @@ import structlog
 
 from api_service.composition import Plan, open_engine
 from api_service.config import NO_EXECUTOR, Settings
+from api_service.overlays.slices import OverlayPools
 from api_service.server import request_rules, serve
 from api_service.store_choice import open_store
 from common.tls import TlsSource
@@ -31,6 +32,7 @@ async def run_service(settings: Settings) -> None:
         grace=settings.grace,
         max_events=settings.max_events,
         registries=settings.registries,
+        overlay_pools=OverlayPools(ipv4=settings.overlay_ipv4, ipv6=settings.overlay_ipv6),
         tls=tls,
     )
     async with AsyncExitStack() as stack:

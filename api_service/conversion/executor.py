@@ -288,6 +288,7 @@ def facts_from_proto(message: node_pb2.GetNodeResponse) -> NodeFacts:
         recursive_read_only=message.recursive_read_only,
         init=message.init,
         user_mapping=_mapping_from_proto(message.user_mapping) if message.HasField("user_mapping") else None,
+        overlay_address=message.overlay_address,
     )
 
 

@@ -10,14 +10,16 @@ from api_service.records.container import ContainerRecord, ObservedEndpoint
 from api_service.records.network import (
     BRIDGE_DRIVER,
     MACVLAN_DRIVER,
+    OVERLAY_DRIVER,
     GatewayMode,
     Macvlan,
     MacvlanMode,
     NetworkRecord,
+    Overlay,
     Subnet,
 )
 from api_service.validation.ipam import IpamConfig
-from api_service.validation.networks import NetworkRequest
+from api_service.validation.networks import NetworkRequest, OverlayRequest
 
 _GATEWAY_MODES = {
     GatewayMode.NAT: pb2.GATEWAY_MODE_NAT,
@@ -35,7 +37,8 @@ _GATEWAY_MODES_FROM_PROTO = {number: mode for mode, number in _GATEWAY_MODES.ite
 
 
 def network_request_from_proto(message: pb2.CreateNetworkRequest) -> NetworkRequest:
-    bridge = message.bridge
+    bridge, overlay = message.bridge, message.overlay
+    options = overlay if message.driver == OVERLAY_DRIVER else bridge
     return NetworkRequest(
         name=message.name,
         driver=message.driver,
@@ -54,12 +57,18 @@ def network_request_from_proto(message: pb2.CreateNetworkRequest) -> NetworkRequ
         ],
         bridge_given=message.HasField("bridge"),
         bridge_name=bridge.name,
-        icc=bridge.enable_icc if bridge.HasField("enable_icc") else True,
-        mtu=bridge.mtu,
+        icc=options.enable_icc if options.HasField("enable_icc") else True,
+        mtu=options.mtu,
         host_binding_ipv4=bridge.host_binding_ipv4,
         gateway_mode_ipv4=_GATEWAY_MODES_FROM_PROTO.get(bridge.gateway_mode_ipv4, GatewayMode.NAT),
         gateway_mode_ipv6=_GATEWAY_MODES_FROM_PROTO.get(bridge.gateway_mode_ipv6, GatewayMode.NAT),
         macvlan=_macvlan_from_proto(message.macvlan) if message.HasField("macvlan") else None,
+        overlay_given=message.HasField("overlay"),
+        overlay=OverlayRequest(
+            port=overlay.port,
+            slice_prefix_ipv4=overlay.slice_prefix_ipv4,
+            slice_prefix_ipv6=overlay.slice_prefix_ipv6,
+        ),
         labels=dict(message.labels),
     )
 
@@ -109,6 +118,7 @@ def network_to_proto(network: NetworkRecord) -> pb2.Network:
         ipam=pb2.Ipam(driver="default", config=[_ipam_to_proto(subnet) for subnet in subnets]) if subnets else None,
         bridge=_bridge_to_proto(network) if network.driver == BRIDGE_DRIVER else None,
         macvlan=_macvlan_to_proto(network.macvlan) if network.macvlan is not None else None,
+        overlay=_overlay_to_proto(network, network.overlay) if network.overlay is not None else None,
         labels=dict(network.labels),
     )
 
@@ -136,6 +146,23 @@ def _bridge_to_proto(network: NetworkRecord) -> pb2.BridgeOptions:
 
 def _macvlan_to_proto(macvlan: Macvlan) -> pb2.MacvlanOptions:
     return pb2.MacvlanOptions(parent=macvlan.parent, mode=_MACVLAN_MODES[macvlan.mode])
+
+
+def _overlay_to_proto(network: NetworkRecord, overlay: Overlay) -> pb2.Overlay:
+    return pb2.Overlay(
+        options=pb2.OverlayOptions(
+            enable_icc=network.icc,
+            mtu=network.mtu,
+            port=overlay.port,
+            slice_prefix_ipv4=overlay.slice_prefix_ipv4,
+            slice_prefix_ipv6=overlay.slice_prefix_ipv6,
+        ),
+        vni=overlay.vni,
+        slices={
+            node: pb2.OverlaySlice(address=one.address, ipv4=one.ipv4, ipv6=one.ipv6)
+            for node, one in overlay.slices.items()
+        },
+    )
 
 
 def _endpoint_to_proto(record: ContainerRecord, endpoint: ObservedEndpoint) -> pb2.NetworkEndpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slipway.executor.v1 import network_store_service_pb2 as pb2
 
-from api_service.nodes.network import StoredNetwork
+from api_service.nodes.network import ContainerElsewhere, OverlayLink, StoredNetwork, Underlay
 from api_service.records.network import GatewayMode, Macvlan, MacvlanMode, Subnet
 
 _GATEWAY_MODES = {
@@ -33,6 +33,7 @@ def network_to_proto(network: StoredNetwork) -> pb2.NetworkSpec:
         internal=network.internal,
         icc=network.icc,
         macvlan=_macvlan_to_proto(network.macvlan) if network.macvlan is not None else None,
+        overlay=_overlay_to_proto(network.overlay) if network.overlay is not None else None,
     )
 
 
@@ -48,6 +49,24 @@ def network_from_proto(message: pb2.StoredNetwork) -> StoredNetwork:
         internal=spec.internal,
         icc=spec.icc,
         macvlan=_macvlan_from_proto(spec.macvlan) if spec.HasField("macvlan") else None,
+    )
+
+
+def underlay_to_proto(underlay: Underlay) -> pb2.OverlayUnderlay:
+    return pb2.OverlayUnderlay(
+        local=underlay.local,
+        peers=[pb2.OverlayPeer(address=one.address, ipv4=one.ipv4, ipv6=one.ipv6) for one in underlay.peers],
+        version=underlay.version,
+    )
+
+
+def container_elsewhere_to_proto(container: ContainerElsewhere) -> pb2.ContainerElsewhere:
+    return pb2.ContainerElsewhere(container_id=container.id, names=container.names, addresses=container.addresses)
+
+
+def _overlay_to_proto(link: OverlayLink) -> pb2.OverlayLink:
+    return pb2.OverlayLink(
+        vni=link.vni, port=link.port, ipv4=link.ipv4, ipv6=link.ipv6, underlay=underlay_to_proto(link.underlay)
     )
 
 

@@ -15,7 +15,7 @@ from api_service.nodes.container_spec import ContainerSpec, EndpointSpec, Publis
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
-from api_service.nodes.network import StoredNetwork
+from api_service.nodes.network import ContainerElsewhere, StoredNetwork, Underlay
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
 from api_service.records.container import BoundPort
@@ -339,6 +339,7 @@ class NodeFacts:
     recursive_read_only: bool = False
     init: bool = False
     user_mapping: UserMapping | None = None
+    overlay_address: str = ""  # by which other nodes reach it; empty: none does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -478,6 +479,22 @@ class ExecutorClient(Protocol):
 
     async def list_networks(self, *, deadline: Deadline) -> Sequence[StoredNetwork]:
         """The default one, `bridge`, too."""
+
+    async def set_overlay_peers(self, network_id: str, underlay: Underlay, *, deadline: Deadline) -> None:
+        """Which other nodes an overlay network has, as a whole. Raises FailedPrecondition (reason `NO_SUCH_NETWORK`)
+        when the node does not have it."""
+
+    async def set_names_elsewhere(
+        self,
+        network_id: str,
+        containers: Sequence[ContainerElsewhere],
+        *,
+        version: int,
+        renumbered: bool,
+        deadline: Deadline,
+    ) -> int:
+        """What its containers on other nodes are called, as a whole. Returns the version that the node has then: a
+        greater one if it was told something newer, unless the versions were `renumbered`. Raises as the one above."""
 
     async def connect_network(
         self, container_id: str, endpoint: EndpointSpec, *, deadline: Deadline

@@ -70,7 +70,7 @@ from api_service.nodes.images import (
     PushSpec,
     SavedImage,
 )
-from api_service.nodes.network import StoredNetwork
+from api_service.nodes.network import ContainerElsewhere, StoredNetwork, Underlay
 from api_service.nodes.node_channel import open_channel
 from api_service.nodes.protocol import ProtocolRange, require_common_protocol
 from api_service.nodes.stats import ContainerStats, Process
@@ -332,6 +332,30 @@ class GrpcExecutor:
         request = network_pb2.ListNetworksRequest()
         answer = await self._answer(self._networks.ListNetworks(request, timeout=deadline.remaining))
         return [networks.network_from_proto(network) for network in answer.networks]
+
+    async def set_overlay_peers(self, network_id: str, underlay: Underlay, *, deadline: Deadline) -> None:
+        request = network_pb2.SetOverlayPeersRequest(
+            network_id=network_id, underlay=networks.underlay_to_proto(underlay)
+        )
+        await self._answer(self._networks.SetOverlayPeers(request, timeout=deadline.remaining))
+
+    async def set_names_elsewhere(
+        self,
+        network_id: str,
+        containers: Sequence[ContainerElsewhere],
+        *,
+        version: int,
+        renumbered: bool,
+        deadline: Deadline,
+    ) -> int:
+        request = network_pb2.SetNamesElsewhereRequest(
+            network_id=network_id,
+            containers=[networks.container_elsewhere_to_proto(one) for one in containers],
+            version=version,
+            renumbered=renumbered,
+        )
+        answer = await self._answer(self._networks.SetNamesElsewhere(request, timeout=deadline.remaining))
+        return answer.version
 
     async def connect_network(
         self, container_id: str, endpoint: EndpointSpec, *, deadline: Deadline

@@ -39,6 +39,7 @@ from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
 from api_service.operations.mount_plan import MountPlan, plan_mounts
 from api_service.operations.network_attach import network_warnings, resolve_networks
+from api_service.operations.network_spread import spread_to
 from api_service.operations.platform import check_platform
 from api_service.operations.published_ports import validate_published_ports
 from api_service.operations.volume_create import ensure_on_node
@@ -253,6 +254,8 @@ async def _lay_out(
             return False
         for volume in plan.volumes:
             await ensure_on_node(engine, volume.name, deadline)
+        attached = [endpoint.network_id for endpoint in record.networking_config.endpoints.values()]
+        await spread_to(engine, attached, node, deadline)
         try:
             await node.executor.create(container_spec(record, remapped=remapped), deadline=deadline)
         except InvalidArgument as error:

@@ -12,6 +12,8 @@ from api_service.operations.cluster_lock import ClusterLock
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.jobs import Jobs
 from api_service.operations.removals import Removals
+from api_service.overlays.slices import OverlayPools
+from api_service.overlays.view import OverlayView
 from api_service.records.config import ImageConfig
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
@@ -44,6 +46,7 @@ class Engine:
     images: ImageRepository
     volumes: VolumeRepository
     networks: NetworkRepository
+    overlays: OverlayView
     execs: ExecRepository
     events: EventLog
     node_records: NodeRepository
@@ -58,6 +61,7 @@ class Engine:
     jobs: Jobs
     clock: Callable[[], int]
     image_rules: ImageRules
+    overlay_pools: OverlayPools = field(default_factory=OverlayPools)
     registries: Registries = field(default_factory=Registries)
     removals: Removals = field(default_factory=Removals)
     creating: set[str] = field(default_factory=set)

@@ -109,6 +109,9 @@ def require_usable(network: NetworkRecord) -> None:
 def _validate_fixed(address: str, network: NetworkRecord, subnet: Subnet | None, field: str) -> list[Violation]:
     if not address:
         return []
+    if network.overlay is not None:
+        why = f"which addresses of '{network.name}' a node has is chosen with its first container; leave it empty"
+        return [Violation(field=field, description=why)]
     if subnet is None or not subnet.configured:
         why = f"a fixed address needs a network whose subnet was given when it was made, '{network.name}' has none"
         return [Violation(field=field, description=f"{why} of this family; leave it empty to get one chosen")]

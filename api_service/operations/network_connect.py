@@ -13,6 +13,7 @@ from api_service.operations.container_state import current, refuse_when_going, w
 from api_service.operations.engine import Engine
 from api_service.operations.network_attach import network_violations, require_usable
 from api_service.operations.network_list import find_network
+from api_service.operations.network_spread import spread_to
 from api_service.records.config import EndpointSettings
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
@@ -97,6 +98,7 @@ async def _connect(
             )
         node = engine.nodes.get(record.node)
         spec = endpoint_spec(record, settings)
+        await spread_to(engine, [network.id], node, deadline)
         try:
             entry = await node.executor.connect_network(record.id, spec, deadline=deadline)
         except AlreadyExists as error:

@@ -18,8 +18,9 @@ from api_service.nodes.deadline import Deadline
 from api_service.nodes.network import StoredNetwork
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
+from api_service.operations.network_spread import add_overlay
 from api_service.records.event_shapes import network_life_event
-from api_service.records.network import BRIDGE_DRIVER, NetworkPhase, NetworkRecord, Subnet
+from api_service.records.network import BRIDGE_DRIVER, OVERLAY_DRIVER, NetworkPhase, NetworkRecord, Subnet
 from api_service.validation.networks import NetworkRequest, network_warnings, subnets, validate_network
 from common.errors import Aborted, AlreadyExists, InvalidArgument, SlipwayError
 
@@ -41,6 +42,8 @@ async def create_network(engine: Engine, request: NetworkRequest, *, deadline: D
     bridge that is somebody else's, ResourceExhausted when no subnet is free, Unavailable."""
     if broken := validate_network(request):
         raise InvalidArgument(violations=broken)
+    if request.driver == OVERLAY_DRIVER:
+        return await _create_overlay(engine, request, deadline)
     node = engine.nodes.place()
     draft = _draft(engine, request, node.name)
     async with deadline.enforced(f"create network {draft.name!r}"), AsyncExitStack() as undo:
@@ -54,6 +57,15 @@ async def create_network(engine: Engine, request: NetworkRequest, *, deadline: D
         stored = await node.executor.create_network(stored_network(draft), deadline=deadline)
         await whole(_make_ready(engine, with_chosen(draft, stored), undo))
     engine.creating.discard(draft.id)
+    return CreatedNetwork(id=draft.id, warnings=network_warnings(request))
+
+
+async def _create_overlay(engine: Engine, request: NetworkRequest, deadline: Deadline) -> CreatedNetwork:
+    """It is there at once: a node is asked with the first container that it gets there."""
+    draft = _draft(engine, request, node="")
+    async with deadline.enforced(f"create network {draft.name!r}"):
+        if (holder := await add_overlay(engine, draft, request)) is not None:
+            raise _name_taken(draft.name, holder)
     return CreatedNetwork(id=draft.id, warnings=network_warnings(request))
 
 

@@ -11,6 +11,7 @@ from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import passes_labels
 from api_service.operations.network_list import networks_of
+from api_service.operations.network_spread import withdraw_everywhere
 from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import network_life_event
 from api_service.records.network import NetworkPhase, NetworkRecord
@@ -59,16 +60,24 @@ async def remove_unused(engine: Engine, network: NetworkRecord, deadline: Deadli
     async with engine.network_locks.hold(network.id, "remove", deadline):
         if users := await _users(engine, network):
             raise _in_use(network, users)
-        if await _mark(engine, network, NetworkPhase.REMOVING) is None:
+        marked = await _mark(engine, network, NetworkPhase.REMOVING)
+        if marked is None:
             return
         try:
-            await engine.nodes.get(network.node).executor.remove_network(network.id, deadline=deadline)
+            await _remove_from_nodes(engine, marked, deadline)
         except (Unavailable, DeadlineExceeded):
             raise  # whether it happened is unknown; the mark stays
         except SlipwayError:
             await _mark(engine, network, NetworkPhase.READY)
             raise
         await engine.networks.delete(network.id, [network_life_event(network, "destroy", engine.clock())])
+
+
+async def _remove_from_nodes(engine: Engine, network: NetworkRecord, deadline: Deadline) -> None:
+    if network.overlay is not None:
+        await withdraw_everywhere(engine, network, deadline)
+    else:
+        await engine.nodes.get(network.node).executor.remove_network(network.id, deadline=deadline)
 
 
 async def _users(engine: Engine, network: NetworkRecord) -> list[ContainerRecord]:

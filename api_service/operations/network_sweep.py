@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import structlog
 
 from api_service.nodes.deadline import Deadline
@@ -10,6 +12,7 @@ from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.engine import Engine
 from api_service.operations.network_create import stored_network, undo_network
 from api_service.operations.network_remove import remove_unused
+from api_service.operations.network_spread import make_on_node
 from api_service.records.network import DEFAULT_NETWORK, NetworkPhase, NetworkRecord
 from common.errors import SlipwayError
 
@@ -26,6 +29,8 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
     known, recorded = await engine.networks.every_phase(), await engine.networks.ids()
     replicas = await alive(engine)
     for network in known:
+        if network.overlay is not None:
+            await _sweep_overlay(engine, network, node, stored=network.id in stored, fresh=fresh)
         if network.node != node.name:
             continue
         if network.phase is NetworkPhase.CREATING:
@@ -35,11 +40,28 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
             removal = remove_unused(engine, network, Deadline.after(_CALL_TIME))
             engine.jobs.background(removal, name=f"finish removal of network {network.name}")
         elif network.phase is NetworkPhase.READY and network.id not in stored:
-            await _make_again(network, node)
+            creation = node.executor.create_network(stored_network(network), deadline=Deadline.after(_CALL_TIME))
+            await _made_again(network, creation)
     if not fresh:
         return
     for network_id in stored.keys() - recorded - {network.id for network in known} - {DEFAULT_NETWORK}:
         await _remove_stray(node, network_id, stored[network_id])
+
+
+async def _sweep_overlay(engine: Engine, network: NetworkRecord, node: Node, *, stored: bool, fresh: bool) -> None:
+    """The node may be reached by another address than before, may have lost the network, or have it still though its
+    slice is another node's by now. `fresh`: what is on record was read as it is."""
+    assert network.overlay is not None
+    own = network.overlay.slices.get(node.name)
+    if network.phase is NetworkPhase.REMOVING:
+        removal = remove_unused(engine, network, Deadline.after(_CALL_TIME))
+        engine.jobs.background(removal, name=f"finish removal of network {network.name}")
+    elif own is None and stored and fresh:
+        await _remove_stray(node, network.id, network.name)
+    elif own is not None and own.made:
+        facts = await node.facts(Deadline.after(_CALL_TIME))
+        if not stored or own.address != facts.overlay_address:
+            await _made_again(network, make_on_node(engine, network, node, Deadline.after(_CALL_TIME)))
 
 
 async def _remove_stray(node: Node, network_id: str, name: str) -> None:
@@ -50,8 +72,8 @@ async def _remove_stray(node: Node, network_id: str, name: str) -> None:
         _log.warning("network without a record kept", network=name, node=node.name, error=error.message)
 
 
-async def _make_again(network: NetworkRecord, node: Node) -> None:
+async def _made_again(network: NetworkRecord, creation: Awaitable[object]) -> None:
     try:
-        await node.executor.create_network(stored_network(network), deadline=Deadline.after(_CALL_TIME))
+        await creation
     except SlipwayError as error:
         _log.error("network that the node lost not made again", network=network.name, error=error.message)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
+from api_service.operations.network_spread import release_slices
 from api_service.records.event_shapes import (
     container_event,
     image_event,
@@ -56,6 +57,7 @@ async def _remove(engine: Engine, node: NodeRecord, *, force: bool, deadline: De
                 _refuse(node, used, force=force)
                 await _forget(engine, node)
             await _forget_images(engine, node)
+            await release_slices(engine, node.name)
             await _delete(engine, node)
         except BaseException:
             await _mark(engine, node, removing=False)

@@ -34,6 +34,15 @@ class Changed:
     sourced: Mapping[str, Sequence[Event]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A container as one commit left it; `record` None: removed, or nothing that was asked about."""
+
+    id: str
+    record: ContainerRecord | None
+    revision: int
+
+
 class ContainerRepository:
     """Every method raises what the store raises."""
 
@@ -189,6 +198,25 @@ class ContainerRepository:
                 yield None
                 return
             yield self._codec.decode(Entry(key=change.key, value=change.value, revision=change.revision)).record
+
+    async def watch_all(self, *, after: int, about: Callable[[bytes], bool]) -> AsyncGenerator[Seen]:
+        """Every change of a revision greater than `after` whose value `about` chooses, and every removal. One that
+        cannot be read is left out. Raises OutOfRange (`CURSOR_GONE`)."""
+        async for change in self._store.watch(_key(""), after=after):
+            container_id = change.key.removeprefix(_key(""))
+            if change.value is None or not about(change.value):
+                yield Seen(id=container_id, record=None, revision=change.revision)
+                continue
+            for record in self._codec.readable([Entry(key=change.key, value=change.value, revision=change.revision)]):
+                yield Seen(id=container_id, record=record, revision=change.revision)
+
+    async def revision(self) -> int:
+        """Of the last change of anything, as far as reads here include it."""
+        return await self._store.revision()
+
+    async def latest_revision(self) -> int | None:
+        """Of the last change of anything, by whichever process; None when nobody can tell just now."""
+        return await self._store.revision() if await self._store.catch_up() else None
 
     async def _commit(self, stored: Stored[ContainerRecord], changed: Changed, *more: Put | Delete) -> None:
         record = Put(

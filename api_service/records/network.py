@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-BRIDGE_DRIVER, MACVLAN_DRIVER = "bridge", "macvlan"
+BRIDGE_DRIVER, MACVLAN_DRIVER, OVERLAY_DRIVER = "bridge", "macvlan", "overlay"
 DEFAULT_NETWORK = "bridge"  # id and name of the one that every node has
 MODE_DRIVERS = {"host": "host", "none": "null"}  # Docker's, of the network modes that it shows as networks
 
@@ -32,6 +32,30 @@ class Macvlan:
     mode: MacvlanMode = MacvlanMode.BRIDGE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A node's part of an overlay network, in CIDR notation, empty where the network has none of the family, and the
+    address that other nodes send to. `made`: the node has the network."""
+
+    address: str
+    ipv4: str = ""
+    ipv6: str = ""
+    made: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """A network that spans nodes: its subnets are cut into slices, one a node, by the node's name. `slice_prefix_…` in
+    bits. `version` grows with every change of the slices that other nodes must know of."""
+
+    vni: int
+    port: int
+    slice_prefix_ipv4: int
+    slice_prefix_ipv6: int
+    slices: Mapping[str, Slice] = field(default_factory=dict)
+    version: int = 1
+
+
 class NetworkPhase(StrEnum):
     CREATING = "creating"  # not there for anybody else
     READY = "ready"
@@ -54,7 +78,8 @@ class Subnet:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRecord:
     """A family that is None gets no addresses. `bridge` names the bridge on the node, `mtu` in bytes; empty and 0 are
-    chosen there. `created_at`: nanoseconds since the epoch. `creator`: the replica of the API that makes it, or did."""
+    chosen there. `node` is empty for an overlay network, which spans them. `created_at`: nanoseconds since the epoch.
+    `creator`: the replica of the API that makes it, or did."""
 
     id: str
     name: str
@@ -69,6 +94,7 @@ class NetworkRecord:
     icc: bool = True
     host_binding_ipv4: str = ""
     macvlan: Macvlan | None = None
+    overlay: Overlay | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     phase: NetworkPhase = NetworkPhase.READY
     creator: str = ""

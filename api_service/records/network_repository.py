@@ -1,4 +1,5 @@
-"""The networks in the store: `networks/<id>`, and `network-names/<name>` to an id, written in the same commits.
+"""The networks in the store: `networks/<id>`, and `network-names/<name>` to an id, written in the same commits. What no
+two overlay networks may have, `overlays/vni/<number>` and `overlays/subnet/<subnet>`, leads to an id, too.
 
 Who is attached to a network stands in the containers' records, and the node has the last word: it refuses to remove a
 network that a container names, and to make a container on a network that is not there.
@@ -7,16 +8,16 @@ network that a container names, and to make a container on a network that is not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from api_service.records.codec import Codec, Stored
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
 from api_service.records.network import NetworkPhase, NetworkRecord
-from api_service.store.store import Delete, Put, RevisionConflict, Store
+from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Aborted, InvalidArgument, NotFound, Violation
 
-_PREFIX, _NAMES = "networks/", "network-names/"
+_PREFIX, _NAMES, _OVERLAYS = "networks/", "network-names/", "overlays/"
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 _MAX_ATTEMPTS = 16
 _MAX_CANDIDATES = 10
@@ -62,14 +63,19 @@ class NetworkRepository:
         """Of all there are, of whatever phase, readable or not."""
         return {entry.key.removeprefix(_PREFIX) for entry in await self._store.list(_PREFIX)}
 
-    async def add(self, network: NetworkRecord) -> str | None:
-        """The id of the network that holds its name; None: it was written."""
+    async def add(self, network: NetworkRecord, events: Sequence[Event] = ()) -> str | None:
+        """The id of the network that holds its name; None: it was written. Raises RevisionConflict when another overlay
+        network has its VNI or one of its subnets."""
+        keys = (_name_key(network.name), *_overlay_keys(network))
         try:
             await self._store.commit(
-                Put(key=_name_key(network.name), value=network.id.encode(), expected_revision=0),
+                *(Put(key=key, value=network.id.encode(), expected_revision=0) for key in keys),
                 Put(key=_key(network.id), value=self._codec.encode(network), expected_revision=0),
+                *self._events.puts(events),
             )
         except RevisionConflict as conflict:
+            if conflict.key != _name_key(network.name):
+                raise
             return conflict.current.value.decode() if conflict.current is not None else ""
         return None
 
@@ -97,9 +103,24 @@ class NetworkRepository:
             gone = [Delete(key=_key(network_id), expected_revision=stored.revision)]
             if named is not None and named.value.decode() == network_id:
                 gone.append(Delete(key=_name_key(stored.record.name), expected_revision=named.revision))
+            gone += [Delete(key=key) for key in _overlay_keys(stored.record)]
             if await self._committed(*gone, *self._events.puts(events)):
                 return
         raise _contended(network_id)
+
+    async def watch(self) -> AsyncGenerator[tuple[str, NetworkRecord | None]]:
+        """Every network as it stands, then every change; None when it is removed. One that cannot be read is left
+        out."""
+        revision = await self._store.revision()
+        for network in await self.every_phase():
+            yield network.id, network
+        async for change in self._store.watch(_PREFIX, after=revision):
+            network_id = change.key.removeprefix(_PREFIX)
+            if change.value is None:
+                yield network_id, None
+                continue
+            for one in self._codec.readable([Entry(key=change.key, value=change.value, revision=change.revision)]):
+                yield network_id, one
 
     async def _shown(self, network_id: str) -> NetworkRecord | None:
         stored = await self.get(network_id)
@@ -130,6 +151,13 @@ def _ambiguous(reference: str, matches: Sequence[NetworkRecord]) -> InvalidArgum
 
 def _contended(network_id: str) -> Aborted:
     return Aborted(f"network {network_id[:12]!r}: others change its record all the time; repeat the request")
+
+
+def _overlay_keys(network: NetworkRecord) -> list[str]:
+    if network.overlay is None:
+        return []
+    subnets = [subnet.subnet for subnet in (network.ipv4, network.ipv6) if subnet is not None]
+    return [f"{_OVERLAYS}vni/{network.overlay.vni}", *(f"{_OVERLAYS}subnet/{subnet}" for subnet in subnets)]
 
 
 def _key(network_id: str) -> str:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from api_service.records.network import BRIDGE_DRIVER, MACVLAN_DRIVER, GatewayMode, Macvlan, Subnet
+from api_service.overlays.slices import IpNetwork, OverlayPools, free_part, slice_prefix, slice_prefix_rule
+from api_service.records.network import BRIDGE_DRIVER, MACVLAN_DRIVER, OVERLAY_DRIVER, GatewayMode, Macvlan, Subnet
 from api_service.validation.addresses import parse_ip
 from api_service.validation.ipam import IpamConfig, parse_subnet, validate_subnet, validate_within
 from api_service.validation.network_mode import CONTAINER_PREFIX, DEFAULT, PREDEFINED
@@ -18,9 +19,18 @@ _PARENT = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}")  # IFNAMSIZ is 16 with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayRequest:
+    """What is 0 is chosen. `slice_prefix_…` in bits."""
+
+    port: int = 0
+    slice_prefix_ipv4: int = 0
+    slice_prefix_ipv6: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRequest:
-    """As a request gives it. `bridge_given`: it says something of a bridge. `bridge_name` empty and
-    `mtu` 0 are chosen by the node."""
+    """As a request gives it. `bridge_given`: it says something of a bridge, `overlay_given`: of an overlay.
+    `bridge_name` empty and `mtu` 0 are chosen by the node."""
 
     name: str
     driver: str = ""
@@ -37,6 +47,8 @@ class NetworkRequest:
     gateway_mode_ipv4: GatewayMode = GatewayMode.NAT
     gateway_mode_ipv6: GatewayMode = GatewayMode.NAT
     macvlan: Macvlan | None = None
+    overlay_given: bool = False
+    overlay: OverlayRequest = field(default_factory=OverlayRequest)
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,12 +120,12 @@ def _validate_name(name: str) -> list[Violation]:
 
 
 def _validate_driver(driver: str) -> list[Violation]:
-    if driver in ("", BRIDGE_DRIVER, MACVLAN_DRIVER):
+    if driver in ("", BRIDGE_DRIVER, MACVLAN_DRIVER, OVERLAY_DRIVER):
         return []
     if driver == "ipvlan":
         why = "'ipvlan' is not supported, whose containers share their parent's hardware address; use 'macvlan'"
         return [Violation(field="driver", description=f"{why}, which gives each its own, or 'bridge'")]
-    why = f"{driver[:64]!r} is not supported; use 'bridge' or 'macvlan', or leave it empty for 'bridge'"
+    why = f"{driver[:64]!r} is not supported; use 'bridge', 'macvlan' or 'overlay', or leave it empty for 'bridge'"
     return [Violation(field="driver", description=why)]
 
 
@@ -127,6 +139,11 @@ def _validate_ipam_driver(driver: str) -> list[Violation]:
 def _validate_options(request: NetworkRequest) -> list[Violation]:
     """Each driver has its own, and none of the other's."""
     found: list[Violation] = []
+    if request.driver == OVERLAY_DRIVER:
+        return _validate_overlay(request)
+    if request.overlay_given:
+        why = "is for the driver 'overlay'; leave it out, or ask for that driver"
+        found.append(Violation(field="overlay", description=why))
     if request.driver != MACVLAN_DRIVER:
         if request.macvlan is not None:
             why = "is for the driver 'macvlan'; leave it out, or ask for that driver"
@@ -148,6 +165,34 @@ def _validate_options(request: NetworkRequest) -> list[Violation]:
         if enabled and version not in given:
             why = f"a macvlan network needs its link's IPv{version} subnet, which the node cannot choose; give it"
             found.append(Violation(field="ipam.config", description=f"{why}, or set enable_ipv{version} to false"))
+    return found
+
+
+def _validate_overlay(request: NetworkRequest) -> list[Violation]:
+    found: list[Violation] = []
+    for name, given in (("bridge", request.bridge_given), ("macvlan", request.macvlan is not None)):
+        if given:
+            why = f"is for the driver '{name}'; leave it out, an overlay network has its own, `overlay`"
+            found.append(Violation(field=name, description=why))
+    asked: dict[int, IpNetwork] = {}
+    for index, config in enumerate(request.ipam):
+        for field_name, value in (("gateway", config.gateway), ("ip_range", config.ip_range)):
+            if value:
+                why = "is each node's own on an overlay network, as its slice is; leave it out"
+                found.append(Violation(field=f"ipam.config[{index}].{field_name}", description=why))
+        if (subnet := parse_subnet(config.subnet)) is not None:
+            asked[subnet.version] = subnet
+    pools = OverlayPools()
+    for version, prefix, pool in (
+        (4, request.overlay.slice_prefix_ipv4, free_part(pools.ipv4, ())),
+        (6, request.overlay.slice_prefix_ipv6, free_part(pools.ipv6, ())),
+    ):
+        subnet = asked.get(version, pool)
+        if slice_prefix_rule(subnet, slice_prefix(subnet)):
+            why = f"{subnet} is too small to be cut into slices, one a node; give a larger one"
+            found.append(Violation(field="ipam.config", description=why))
+        elif prefix and (why := slice_prefix_rule(subnet, prefix)):
+            found.append(Violation(field=f"overlay.slice_prefix_ipv{version}", description=f"{prefix} {why}"))
     return found
 
 

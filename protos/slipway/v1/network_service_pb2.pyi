@@ -152,6 +152,131 @@ class MacvlanOptions(_message.Message):
 Global___MacvlanOptions: _TypeAlias = MacvlanOptions  # noqa: Y015
 
 @_typing.final
+class OverlayOptions(_message.Message):
+    """What an overlay network can be told. Immutable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLE_ICC_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    SLICE_PREFIX_IPV4_FIELD_NUMBER: _builtins.int
+    SLICE_PREFIX_IPV6_FIELD_NUMBER: _builtins.int
+    enable_icc: _builtins.bool
+    """Its containers may talk to each other, on one node and across nodes. Default: true."""
+    mtu: _builtins.int
+    """Bytes, 1280 to 65535, the same on every node. Default: on each node what the interface with its underlay address leaves."""
+    port: _builtins.int
+    """UDP port that the nodes send to, 1 to 65535. Default: 4789."""
+    slice_prefix_ipv4: _builtins.int
+    """How much of the IPv4 subnet each node gets, bits of its prefix. Default: 24; of a subnet smaller than a /20 a sixteenth."""
+    slice_prefix_ipv6: _builtins.int
+    """How much of the IPv6 subnet each node gets, bits of its prefix. Default: 64; of a subnet smaller than a /60 a sixteenth."""
+    def __init__(
+        self,
+        *,
+        enable_icc: _builtins.bool | None = ...,
+        mtu: _builtins.int = ...,
+        port: _builtins.int = ...,
+        slice_prefix_ipv4: _builtins.int = ...,
+        slice_prefix_ipv6: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enable_icc", b"_enable_icc", "enable_icc", b"enable_icc"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_icc", b"_enable_icc", "enable_icc", b"enable_icc", "mtu", b"mtu", "port", b"port", "slice_prefix_ipv4", b"slice_prefix_ipv4", "slice_prefix_ipv6", b"slice_prefix_ipv6"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__enable_icc: _TypeAlias = _typing.Literal["enable_icc"]  # noqa: Y015
+    _WhichOneofArgType__enable_icc: _TypeAlias = _typing.Literal["_enable_icc", b"_enable_icc"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enable_icc) -> _WhichOneofReturnType__enable_icc | None: ...
+
+Global___OverlayOptions: _TypeAlias = OverlayOptions  # noqa: Y015
+
+@_typing.final
+class OverlaySlice(_message.Message):
+    """A node's part of an overlay network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    IPV4_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """The node's address on the underlay, which the other nodes send to."""
+    ipv4: _builtins.str
+    """In CIDR notation; empty without IPv4."""
+    ipv6: _builtins.str
+    """In CIDR notation; empty without IPv6."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        ipv4: _builtins.str = ...,
+        ipv6: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "ipv4", b"ipv4", "ipv6", b"ipv6"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverlaySlice: _TypeAlias = OverlaySlice  # noqa: Y015
+
+@_typing.final
+class Overlay(_message.Message):
+    """An overlay network as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SlicesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___OverlaySlice: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___OverlaySlice | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    VNI_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    vni: _builtins.int
+    """VXLAN network identifier, of this network alone."""
+    @_builtins.property
+    def options(self) -> Global___OverlayOptions:
+        """What it was told, what was chosen included."""
+
+    @_builtins.property
+    def slices(self) -> _containers.MessageMap[_builtins.str, Global___OverlaySlice]:
+        """The nodes that have had a container on it, by name."""
+
+    def __init__(
+        self,
+        *,
+        options: Global___OverlayOptions | None = ...,
+        vni: _builtins.int = ...,
+        slices: _abc.Mapping[_builtins.str, Global___OverlaySlice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "slices", b"slices", "vni", b"vni"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Overlay: _TypeAlias = Overlay  # noqa: Y015
+
+@_typing.final
 class IpamConfig(_message.Message):
     """One family's addresses. Subnets in CIDR notation, addresses plain."""
 
@@ -329,14 +454,15 @@ class Network(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CONTAINERS_FIELD_NUMBER: _builtins.int
     MACVLAN_FIELD_NUMBER: _builtins.int
+    OVERLAY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """64 hex characters; of the networks that are always there, their name."""
     name: _builtins.str
     """Its name. Never changes."""
     driver: _builtins.str
-    """`bridge`, `macvlan`, `host` or `null`."""
+    """`bridge`, `macvlan`, `overlay`, `host` or `null`."""
     node: _builtins.str
-    """The node it is on."""
+    """The node it is on; empty for an overlay network, which is on every node that has a container on it."""
     internal: _builtins.bool
     """Nothing leaves it, nothing enters it."""
     enable_ipv4: _builtins.bool
@@ -367,6 +493,10 @@ class Network(_message.Message):
     def macvlan(self) -> Global___MacvlanOptions:
         """What a macvlan network was told."""
 
+    @_builtins.property
+    def overlay(self) -> Global___Overlay:
+        """What an overlay network was told, and which nodes have which part of it."""
+
     def __init__(
         self,
         *,
@@ -383,10 +513,11 @@ class Network(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         containers: _abc.Mapping[_builtins.str, Global___NetworkEndpoint] | None = ...,
         macvlan: Global___MacvlanOptions | None = ...,
+        overlay: Global___Overlay | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "created_at", b"created_at", "ipam", b"ipam", "macvlan", b"macvlan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "created_at", b"created_at", "ipam", b"ipam", "macvlan", b"macvlan", "overlay", b"overlay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "containers", b"containers", "created_at", b"created_at", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "id", b"id", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "containers", b"containers", "created_at", b"created_at", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "id", b"id", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name", "node", b"node", "overlay", b"overlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,10 +558,11 @@ class CreateNetworkRequest(_message.Message):
     BRIDGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     MACVLAN_FIELD_NUMBER: _builtins.int
+    OVERLAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter or digit, then letters, digits, `_`, `.` or `-`. Required."""
     driver: _builtins.str
-    """`bridge` or `macvlan`. Default: `bridge`."""
+    """`bridge`, `macvlan` or `overlay`. Default: `bridge`."""
     internal: _builtins.bool
     """Nothing leaves it, nothing enters it. Default: false."""
     enable_ipv4: _builtins.bool
@@ -439,7 +571,7 @@ class CreateNetworkRequest(_message.Message):
     """Give containers IPv6 addresses. Default: true; with `macvlan`, whether `ipam` has a subnet of them."""
     @_builtins.property
     def ipam(self) -> Global___Ipam:
-        """Addresses. Required with `macvlan`: those of its link. Default: chosen on the node."""
+        """Addresses. Required with `macvlan`: those of its link. With `overlay` only subnets, each cut into slices, one a node. Default: chosen."""
 
     @_builtins.property
     def bridge(self) -> Global___BridgeOptions:
@@ -453,6 +585,10 @@ class CreateNetworkRequest(_message.Message):
     def macvlan(self) -> Global___MacvlanOptions:
         """What a macvlan network is told; required with that driver, and only then."""
 
+    @_builtins.property
+    def overlay(self) -> Global___OverlayOptions:
+        """What an overlay network is told; only with that driver. Default: as its fields say."""
+
     def __init__(
         self,
         *,
@@ -465,10 +601,11 @@ class CreateNetworkRequest(_message.Message):
         bridge: Global___BridgeOptions | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         macvlan: Global___MacvlanOptions | None = ...,
+        overlay: Global___OverlayOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "ipam", b"ipam", "macvlan", b"macvlan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "ipam", b"ipam", "macvlan", b"macvlan", "overlay", b"overlay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name", "overlay", b"overlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enable_ipv4: _TypeAlias = _typing.Literal["enable_ipv4"]  # noqa: Y015
     _WhichOneofArgType__enable_ipv4: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4"]  # noqa: Y015

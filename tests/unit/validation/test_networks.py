@@ -8,7 +8,7 @@ import pytest
 
 from api_service.records.network import GatewayMode, Macvlan
 from api_service.validation.ipam import IpamConfig
-from api_service.validation.networks import NetworkRequest, network_warnings, subnets, validate_network
+from api_service.validation.networks import NetworkRequest, OverlayRequest, network_warnings, subnets, validate_network
 
 _V4 = IpamConfig(subnet="10.77.0.0/24")
 _ISOLATED = GatewayMode.ISOLATED
@@ -27,7 +27,16 @@ _LAN: dict[str, Any] = {
         ({"ipam": [_V4, IpamConfig(subnet="fd00:7::/64", gateway="fd00:7::1")]}, []),
         ({"name": "bridge"}, ["name"]),
         ({"name": "default"}, ["name"]),
-        ({"driver": "overlay"}, ["driver"]),
+        ({"driver": "overlay"}, []),
+        (
+            {"driver": "overlay", "ipam": [IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.1")]},
+            ["ipam.config[0].gateway"],
+        ),
+        ({"driver": "overlay", "ipam": [IpamConfig(subnet="10.77.0.0/30")]}, ["ipam.config"]),
+        ({"driver": "overlay", "overlay": OverlayRequest(slice_prefix_ipv4=18)}, ["overlay.slice_prefix_ipv4"]),
+        ({"driver": "overlay", "overlay": OverlayRequest(slice_prefix_ipv6=127)}, ["overlay.slice_prefix_ipv6"]),
+        ({"driver": "overlay", "macvlan": Macvlan(parent="eth0")}, ["macvlan"]),
+        ({"overlay_given": True}, ["overlay"]),
         ({"driver": "ipvlan"}, ["driver"]),
         ({**_LAN}, []),
         ({**_LAN, "ipam": [_V4, IpamConfig(subnet="fd00:7::/64")], "enable_ipv6": True}, []),

@@ -1,0 +1,110 @@
+"""Tells one node of the others that share its overlay networks: which slices they have, and who runs there.
+
+What is told is always the whole, and what changes while a message is under way goes with the next one: a node that is
+slow is told less often, never too much, and one that was away is told everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import structlog
+
+from api_service.nodes.deadline import Deadline
+from api_service.nodes.network import ContainerElsewhere, Underlay
+from api_service.nodes.registry import Node
+from api_service.overlays.slices import underlay_of
+from api_service.overlays.view import Interest, OverlayView
+from common.errors import SlipwayError
+
+_log = structlog.get_logger(__name__)
+
+_CALL_TIME = 10.0  # seconds
+_FIRST_RETRY, _LONGEST_RETRY = 0.5, 15.0  # seconds
+
+
+@dataclass(slots=True)
+class _Told:
+    """Of one network; None: the node may know anything."""
+
+    underlay: Underlay | None = None
+    containers: list[ContainerElsewhere] | None = None
+
+
+class OverlayTeller:
+    """Run `tell_forever` as a task, for one node in one process at a time."""
+
+    def __init__(self, node: Node, view: OverlayView) -> None:
+        self._node = node
+        self._view = view
+        self._told: dict[str, _Told] = {}
+        self._interest: Interest | None = None
+        self._back = asyncio.Event()
+
+    def repeat(self) -> None:
+        """It was away, and may have forgotten everything."""
+        self._told.clear()
+        if self._interest is not None:
+            self._interest.add(*self._view.networks())
+        self._back.set()
+
+    async def tell_forever(self) -> None:
+        with self._view.interest() as interest:
+            self._interest = interest
+            self._told.clear()
+            delay = _FIRST_RETRY
+            while True:
+                waiting = sorted(await interest.taken())
+                self._back.clear()
+                while waiting and await self._tell(waiting[0]):
+                    del waiting[0]
+                    delay = _FIRST_RETRY
+                if waiting:
+                    interest.add(*waiting)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._back.wait(), delay)
+                    delay = min(delay * 2, _LONGEST_RETRY)
+
+    async def _tell(self, network_id: str) -> bool:
+        network = self._view.network(network_id)
+        overlay = network.overlay if network is not None else None
+        own = overlay.slices.get(self._node.name) if overlay is not None else None
+        if overlay is None or own is None or not own.made:
+            self._told.pop(network_id, None)
+            return True  # there is nobody there to be told
+        told = self._told.setdefault(network_id, _Told())
+        try:
+            underlay = underlay_of(overlay, self._node.name)
+            if told.underlay != underlay:
+                await self._node.executor.set_overlay_peers(network_id, underlay, deadline=Deadline.after(_CALL_TIME))
+                told.underlay = underlay
+            await self._tell_names(network_id, told)
+        except SlipwayError as error:
+            _log.warning("overlay network not told", node=self._node.name, network=network_id, error=error.message)
+            return False
+        return True
+
+    async def _tell_names(self, network_id: str, told: _Told) -> None:
+        version, containers = self._view.revision, self._view.elsewhere(network_id, self._node.name)
+        if told.containers == containers:
+            return
+        held = await self._send_names(network_id, containers, version, renumbered=False)
+        if held > version and await self._view.from_elsewhere(held):
+            # From a store that was at another number: records were moved from one to the other.
+            await self._send_names(network_id, containers, version, renumbered=True)
+        elif held > version:
+            return  # somebody knew more than is known here yet; that comes
+        told.containers = containers
+
+    async def _send_names(
+        self, network_id: str, containers: list[ContainerElsewhere], version: int, *, renumbered: bool
+    ) -> int:
+        return await self._node.executor.set_names_elsewhere(
+            network_id,
+            containers,
+            version=version,
+            renumbered=renumbered,
+            deadline=Deadline.after(_CALL_TIME),
+        )

@@ -1,0 +1,313 @@
+"""Overlay networks over fake executors: slices, what each node is told of the others, what one that was away is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from slipway.executor.v1 import network_store_service_pb2 as node_pb2
+from slipway.v1 import container_pb2, node_service_pb2
+from slipway.v1 import container_service_pb2 as container_service
+from slipway.v1 import network_service_pb2 as pb2
+
+from api_service.nodes.registry import NodeRegistry
+from common.errors import FailedPrecondition
+from tests.fixtures.api import PATIENCE, Api, refused, running_api
+from tests.fixtures.fake_executor import FakeExecutor
+
+Fakes = Mapping[str, FakeExecutor]
+
+
+@pytest.fixture
+async def executors(tmp_path: Path) -> AsyncIterator[Fakes]:
+    async with AsyncExitStack() as stack:
+        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b", "c")}
+        for number, fake in enumerate(fakes.values(), 1):
+            fake.overlay_address = f"10.90.0.{number}"
+            await stack.enter_async_context(fake.serving())
+        yield fakes
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, executors: Fakes) -> AsyncIterator[Api]:
+    async with running_api(tmp_path, executors["a"], configured=False) as api:
+        for name, fake in executors.items():
+            await api.add_node(name, fake.address)
+            await api.node_in(name, node_service_pb2.NODE_STATE_READY)
+            with placed_on(name):
+                await api.load()
+        yield api
+
+
+@contextmanager
+def placed_on(node: str) -> Iterator[None]:
+    """Everything new goes to that node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NodeRegistry, "place", lambda registry: registry.get(node))
+        yield
+
+
+async def make(api: Api, name: str = "wide", **fields: Any) -> str:
+    request = pb2.CreateNetworkRequest(name=name, driver="overlay", **fields)
+    return (await api.networks.CreateNetwork(request)).id
+
+
+async def inspect(api: Api, network: str = "wide") -> pb2.Network:
+    return (await api.networks.InspectNetwork(pb2.InspectNetworkRequest(network=network))).network
+
+
+async def create_on(api: Api, node: str, name: str, network: str = "wide", *, aliases: tuple[str, ...] = ()) -> str:
+    request = container_service.CreateContainerRequest(
+        name=name,
+        config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
+        host_config=container_pb2.HostConfig(network_mode=network),
+        networking_config=container_pb2.NetworkingConfig(
+            endpoints_config={network: container_pb2.EndpointSettings(aliases=aliases)}
+        ),
+    )
+    with placed_on(node):
+        return (await api.containers.CreateContainer(request)).id
+
+
+async def run_on(api: Api, node: str, name: str, **more: Any) -> str:
+    container_id = await create_on(api, node, name, **more)
+    await api.start(container_id)
+    return container_id
+
+
+def known(fake: FakeExecutor, network: str) -> node_pb2.OverlayLink:
+    return fake.networks[network].overlay
+
+
+def peers(fake: FakeExecutor, network: str) -> set[tuple[str, str]]:
+    spec = fake.networks.get(network)
+    return {(one.address, one.ipv4) for one in spec.overlay.underlay.peers} if spec is not None else set()
+
+
+def elsewhere(fake: FakeExecutor, network: str) -> dict[str, list[str]]:
+    """Addresses by the containers' own names."""
+    told = fake.names_elsewhere.get(network)
+    return {one.names[0]: list(one.addresses) for one in told.containers} if told is not None else {}
+
+
+async def test_a_network_spans_the_nodes_that_have_a_container_on_it(cluster: Api, executors: Fakes) -> None:
+    network_id = await make(cluster)
+    shown = await inspect(cluster)
+    assert (shown.driver, shown.node, dict(shown.overlay.slices)) == ("overlay", "", {})
+    assert [config.subnet for config in shown.ipam.config] == ["10.64.0.0/18", "fd53:6c69:7000::/48"]
+    assert shown.overlay.options.port == 4789
+    assert not any(network_id in fake.networks for fake in executors.values())
+
+    one = await run_on(cluster, "b", "one", aliases=("web",))
+    assert peers(executors["b"], network_id) == set()
+    two = await run_on(cluster, "a", "two", aliases=("web",))
+    link = known(executors["a"], network_id)
+    assert (link.vni, link.ipv4, link.underlay.local) == (shown.overlay.vni, "10.64.0.0/18", "10.90.0.1")
+    assert executors["a"].networks[network_id].ipv4.subnet == "10.64.1.0/24"
+    assert peers(executors["a"], network_id) == {("10.90.0.2", "10.64.0.0/24")}
+    await executors["b"].until(lambda: peers(executors["b"], network_id) == {("10.90.0.1", "10.64.1.0/24")})
+    assert network_id not in executors["c"].networks
+
+    for name, other in (("a", "one"), ("b", "two")):
+        fake = executors[name]
+        await fake.until(lambda fake=fake, other=other: set(elsewhere(fake, network_id)) == {other})  # type: ignore[misc]
+    (told,) = executors["a"].names_elsewhere[network_id].containers
+    assert (list(told.names)[:3], list(told.addresses)) == (["one", "web", one[:12]], ["10.64.0.2"])
+    shown = await inspect(cluster)
+    assert {name: (one.address, one.ipv4, one.ipv6) for name, one in shown.overlay.slices.items()} == {
+        "a": ("10.90.0.1", "10.64.1.0/24", "fd53:6c69:7000:1::/64"),
+        "b": ("10.90.0.2", "10.64.0.0/24", "fd53:6c69:7000::/64"),
+    }
+    assert {one.name for one in shown.containers.values()} == {"one", "two"}
+
+    # A join costs each other node one message about peers, and the second container there none.
+    before = [list(fake.calls) for fake in executors.values()]
+    await run_on(cluster, "c", "three")
+    await run_on(cluster, "c", "four")
+    for name in ("a", "b"):
+        fake = executors[name]
+        await fake.until(lambda fake=fake: {"three", "four"} <= set(elsewhere(fake, network_id)))  # type: ignore[misc]
+    after = [list(fake.calls) for fake in executors.values()]
+    messages = [now[len(then) :].count("SetOverlayPeers") for then, now in zip(before, after, strict=True)]
+    assert messages[:2] == [1, 1]
+    assert after[2][len(before[2]) :].count("CreateNetwork") == 1
+    assert two in executors["a"].containers
+
+
+async def test_names_follow_renames_ends_and_disconnects(cluster: Api, executors: Fakes) -> None:
+    network_id, here = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    there = await run_on(cluster, "b", "there")
+    await here.until(lambda: elsewhere(here, network_id) == {"there": ["10.64.1.2"]})
+    await cluster.containers.RenameContainer(
+        container_service.RenameContainerRequest(container="there", new_name="moved")
+    )
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"moved"})
+    executors["b"].exit(there)
+    await here.until(lambda: elsewhere(here, network_id) == {})
+    await cluster.start("moved")
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"moved"})
+    gone = pb2.DisconnectContainerRequest(network="wide", container="moved")
+    await cluster.networks.DisconnectContainer(gone)
+    await here.until(lambda: elsewhere(here, network_id) == {})
+    await cluster.networks.ConnectContainer(pb2.ConnectContainerRequest(network="wide", container="moved"))
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"moved"})
+    await cluster.remove("moved", force=True)
+    await here.until(lambda: elsewhere(here, network_id) == {})
+
+
+async def test_a_connect_brings_the_network_to_the_node(cluster: Api, executors: Fakes) -> None:
+    network_id = await make(cluster)
+    with placed_on("c"):
+        await cluster.run(name="plain")
+    await cluster.networks.ConnectContainer(pb2.ConnectContainerRequest(network="wide", container="plain"))
+    assert known(executors["c"], network_id).underlay.local == "10.90.0.3"
+    assert set((await inspect(cluster)).overlay.slices) == {"c"}
+
+
+async def test_a_node_that_was_away_is_told_everything_when_it_is_back(cluster: Api, executors: Fakes) -> None:
+    network_id, away = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    await away.down()
+    await cluster.node_in("a", node_service_pb2.NODE_STATE_UNREACHABLE)
+    await run_on(cluster, "b", "there")
+    assert peers(away, network_id) == set()
+    await away.up()
+    await away.until(lambda: peers(away, network_id) == {("10.90.0.2", "10.64.1.0/24")})
+    await away.until(lambda: set(elsewhere(away, network_id)) == {"there"})
+    # One that has lost everything is given the network again, and its names.
+    await away.down()
+    await cluster.node_in("a", node_service_pb2.NODE_STATE_UNREACHABLE)
+    del away.networks[network_id], away.names_elsewhere[network_id]
+    away.new_journal()
+    await away.up()
+    await away.until(lambda: peers(away, network_id) == {("10.90.0.2", "10.64.1.0/24")})
+    await away.until(lambda: set(elsewhere(away, network_id)) == {"there"})
+
+
+async def test_a_node_that_is_reached_by_another_address_is_told_to_all(cluster: Api, executors: Fakes) -> None:
+    network_id, moved = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    await run_on(cluster, "b", "there")
+    await moved.down()
+    await cluster.node_in("a", node_service_pb2.NODE_STATE_UNREACHABLE)
+    moved.overlay_address = "10.90.0.61"
+    await moved.up()
+    other = executors["b"]
+    await other.until(lambda: peers(other, network_id) == {("10.90.0.61", "10.64.0.0/24")})
+    assert (await inspect(cluster)).overlay.slices["a"].address == "10.90.0.61"
+
+
+async def test_names_from_a_store_at_other_numbers_are_told_anew(cluster: Api, executors: Fakes) -> None:
+    network_id, here = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    here.names_elsewhere[network_id] = node_pb2.SetNamesElsewhereRequest(network_id=network_id, version=1 << 40)
+    await run_on(cluster, "b", "there")
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"there"})
+    assert here.names_elsewhere[network_id].renumbered
+
+
+async def test_what_fails_to_be_told_is_told_again(cluster: Api, executors: Fakes) -> None:
+    network_id, here = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    here.fault("SetOverlayPeers", error=FailedPrecondition("not now"))
+    here.fault("SetNamesElsewhere", error=FailedPrecondition("not now"))
+    await run_on(cluster, "b", "there")
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"there"})
+    assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24")}
+
+
+async def test_a_create_on_the_node_that_fails_is_made_good_by_the_next(cluster: Api, executors: Fakes) -> None:
+    network_id = await make(cluster)
+    executors["a"].fault("CreateNetwork", error=FailedPrecondition("no interface has the address"))
+    refusal = await refused(create_on(cluster, "a", "one"))
+    assert "no interface has the address" in refusal.message
+    await run_on(cluster, "a", "one")
+    assert executors["a"].networks[network_id].ipv4.subnet == "10.64.0.0/24"
+
+
+async def test_removal_takes_it_from_every_node_also_from_one_that_is_away(cluster: Api, executors: Fakes) -> None:
+    network_id = await make(cluster)
+    for node in ("a", "b"):
+        await run_on(cluster, node, f"on-{node}")
+    in_use = await refused(cluster.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="wide")))
+    assert "has containers attached: on-a, on-b" in in_use.message
+    for node in ("a", "b"):
+        await cluster.remove(f"on-{node}", force=True)
+    executors["b"].fault("RemoveNetwork", error=FailedPrecondition("in use by a sandbox"))
+    refusal = await refused(cluster.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="wide")))
+    assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
+    # It is ready again, and what was taken from a node is there again before a container is.
+    await run_on(cluster, "a", "again")
+    assert network_id in executors["a"].networks
+    await cluster.remove("again", force=True)
+    await executors["b"].down()
+    await cluster.node_in("b", node_service_pb2.NODE_STATE_UNREACHABLE)
+    await cluster.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="wide"))
+    assert network_id not in executors["a"].networks
+    await executors["b"].up()
+    await executors["b"].until(lambda: network_id not in executors["b"].networks)
+    # Its name, VNI and subnets are free.
+    await make(cluster)
+    assert (await inspect(cluster)).ipam.config[0].subnet == "10.64.0.0/18"
+
+
+async def test_a_removed_node_is_nobodys_peer_and_its_slice_is_given_to_another(cluster: Api, executors: Fakes) -> None:
+    network_id, here = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    there = await run_on(cluster, "b", "there")
+    await here.until(lambda: peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24")})
+    await cluster.remove(there, force=True)
+    await cluster.nodes.RemoveNode(node_service_pb2.RemoveNodeRequest(node="b"), timeout=PATIENCE)
+    await here.until(lambda: peers(here, network_id) == set())
+    await run_on(cluster, "c", "heir")
+    await here.until(lambda: peers(here, network_id) == {("10.90.0.3", "10.64.1.0/24")})
+
+
+async def test_what_cannot_be_is_refused_with_the_way_out(cluster: Api, executors: Fakes) -> None:
+    config = pb2.IpamConfig(subnet="10.9.0.0/24", gateway="10.9.0.1", ip_range="10.9.0.0/25")
+    refusal = await refused(
+        make(
+            cluster,
+            ipam=pb2.Ipam(config=[config]),
+            bridge=pb2.BridgeOptions(),
+            overlay=pb2.OverlayOptions(slice_prefix_ipv4=31),
+        )
+    )
+    assert set(refusal.violations) == {
+        "bridge",
+        "ipam.config[0].gateway",
+        "ipam.config[0].ip_range",
+        "overlay.slice_prefix_ipv4",
+    }
+    refusal = await refused(
+        cluster.networks.CreateNetwork(pb2.CreateNetworkRequest(name="b", overlay=pb2.OverlayOptions(mtu=9000)))
+    )
+    assert refusal.violations == {"overlay": "is for the driver 'overlay'; leave it out, or ask for that driver"}
+    small = pb2.Ipam(config=[pb2.IpamConfig(subnet="10.9.0.0/24")])
+    await make(cluster, "small", enable_ipv6=False, ipam=small, overlay=pb2.OverlayOptions(slice_prefix_ipv4=25))
+    assert (await refused(make(cluster, "small"))).reason == "NETWORK_NAME_IN_USE"
+    overlapping = pb2.Ipam(config=[pb2.IpamConfig(subnet="10.9.0.128/25")])
+    refusal = await refused(make(cluster, "other", ipam=overlapping))
+    assert (refusal.reason, "overlaps 10.9.0.0/24 of network 'small'" in refusal.message) == ("SUBNET_OVERLAPS", True)
+    for node in ("a", "b"):
+        await create_on(cluster, node, f"on-{node}", "small")
+    refusal = await refused(create_on(cluster, "c", "on-c", "small"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLICES_EXHAUSTED")
+
+    await make(cluster)
+    for address, told in (("", "give its executor an overlay_address"), ("fd00::3", "of one family")):
+        executors["c"].overlay_address = address
+        cluster.engine.nodes.get("c").forget_facts()
+        refusal = await refused(create_on(cluster, "c", "on-c"))
+        assert (refusal.reason, told in refusal.message) == ("UNDERLAY_UNAVAILABLE", True)
+        await create_on(cluster, "a", f"first{len(address)}")
+    connect = pb2.ConnectContainerRequest(
+        network="wide", container="on-b", endpoint=container_pb2.EndpointSettings(ipv4_address="10.64.0.9")
+    )
+    refusal = await refused(cluster.networks.ConnectContainer(connect))
+    assert "is chosen with its first container; leave it empty" in refusal.violations["endpoint.ipv4_address"]
