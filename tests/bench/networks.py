@@ -7,10 +7,8 @@ benchmark's patience (a process for each of thousands of ports) it is not asked 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from tests.bench import docker_engine, machine, processes, report, slipway_engin
 from tests.bench.engine import Engine, Kind
 from tests.bench.memory import read_memory
 from tests.bench.statistics import percentile
+from tests.bench.throughput import run, throughput
 from tests.bench.workspace import workspace
 from tests.fixtures.busybox import busybox_archive
 from tests.fixtures.netns import isolate_process, new_namespace, open_namespace
@@ -180,7 +179,7 @@ def _throughput(engine: Engine, found: Found, seconds: int) -> None:
         engine.start(container)
     client, server = (f"/proc/{engine.process(container)}/ns/net" for container in containers)
     for row, path in (("container to container", client), ("host to container", str(engine.namespace.path))):
-        found.add(f"throughput, {row}", "Gbit/s", engine.name, _iperf(path, server, seconds))
+        found.add(f"throughput, {row}", "Gbit/s", engine.name, throughput(path, server, seconds))
     for container in containers:
         _end(engine, container)
 
@@ -192,25 +191,9 @@ def _bare_throughput(found: Found, seconds: int) -> None:
         for number, namespace in ((1, client), (2, server)):
             namespace.command("ip", "address", "add", f"10.0.0.{number}/24", "dev", "eth0")
             namespace.command("ip", "link", "set", "eth0", "up")
-        rate = _iperf(client.path, server.path, seconds)
+        rate = throughput(client.path, server.path, seconds)
         for row in ("container to container", "host to container"):
             found.add(f"throughput, {row}", "Gbit/s", _BARE, rate)
-
-
-def _iperf(client: str, server: str, seconds: int) -> float:
-    """Gbit/s of one connection. iperf3(1)"""
-    inside = ("nsenter", f"--net={server}")
-    said = _run(*inside, "ip", "-4", "-j", "address", "show", "dev", "eth0")
-    address = json.loads(said)[0]["addr_info"][0]["local"]
-    serving = subprocess.Popen([*inside, "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
-    try:
-        while not _run(*inside, "ss", "-Hltn", "sport = 5201"):
-            time.sleep(0.05)
-        said = _run("nsenter", f"--net={client}", "iperf3", "-J", "-t", str(seconds), "-c", address)
-    finally:
-        serving.terminate()
-        serving.wait()
-    return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def _memory(engine: Engine, containers: Sequence[str]) -> int:
@@ -230,14 +213,7 @@ def _from_first(ports: range) -> range:
 
 
 def _in_host(engine: Engine, *argv: str) -> None:
-    _run("nsenter", f"--net={engine.namespace.path}", *argv)
-
-
-def _run(*argv: str) -> str:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}{done.stdout[-300:]}")
-    return done.stdout
+    run("nsenter", f"--net={engine.namespace.path}", *argv)
 
 
 def _name() -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,26 @@ async def cluster(tmp_path: Path, executors: Fakes) -> AsyncIterator[Api]:
         for name, fake in executors.items():
             await api.add_node(name, fake.address)
             await api.node_in(name, node_service_pb2.NODE_STATE_READY)
-            with placed_on(name):
+            async with placed_on(api, name):
                 await api.load()
         yield api
 
 
-@contextmanager
-def placed_on(node: str) -> Iterator[None]:
-    """Everything new goes to that node."""
+@asynccontextmanager
+async def placed_on(api: Api, node: str) -> AsyncIterator[None]:
+    """Everything new goes to that node: no other takes anything."""
+    others = [one for one in ("a", "b", "c") if one != node and api.engine.nodes.find(one) is not None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NodeRegistry, "place", lambda registry: registry.get(node))
+        patch.setattr(NodeRegistry, "place", lambda registry: registry.get(node), raising=False)
+        for other in others:
+            await available(api, other, node_service_pb2.NODE_AVAILABILITY_CORDONED)
         yield
+        for other in others:
+            await available(api, other, node_service_pb2.NODE_AVAILABILITY_ACTIVE)
+
+
+async def available(api: Api, node: str, availability: node_service_pb2.NodeAvailability.ValueType) -> None:
+    await api.nodes.UpdateNode(node_service_pb2.UpdateNodeRequest(node=node, availability=availability))
 
 
 async def make(api: Api, name: str = "wide", **fields: Any) -> str:
@@ -69,7 +78,7 @@ async def create_on(api: Api, node: str, name: str, network: str = "wide", *, al
             endpoints_config={network: container_pb2.EndpointSettings(aliases=aliases)}
         ),
     )
-    with placed_on(node):
+    async with placed_on(api, node):
         return (await api.containers.CreateContainer(request)).id
 
 
@@ -162,7 +171,7 @@ async def test_names_follow_renames_ends_and_disconnects(cluster: Api, executors
 
 async def test_a_connect_brings_the_network_to_the_node(cluster: Api, executors: Fakes) -> None:
     network_id = await make(cluster)
-    with placed_on("c"):
+    async with placed_on(cluster, "c"):
         await cluster.run(name="plain")
     await cluster.networks.ConnectContainer(pb2.ConnectContainerRequest(network="wide", container="plain"))
     assert known(executors["c"], network_id).underlay.local == "10.90.0.3"
@@ -235,7 +244,8 @@ async def test_removal_takes_it_from_every_node_also_from_one_that_is_away(clust
     for node in ("a", "b"):
         await run_on(cluster, node, f"on-{node}")
     in_use = await refused(cluster.networks.RemoveNetwork(pb2.RemoveNetworkRequest(network="wide")))
-    assert "has containers attached: on-a, on-b" in in_use.message
+    assert in_use.reason == "NETWORK_IN_USE"
+    assert all(name in in_use.message for name in ("on-a", "on-b"))
     for node in ("a", "b"):
         await cluster.remove(f"on-{node}", force=True)
     executors["b"].fault("RemoveNetwork", error=FailedPrecondition("in use by a sandbox"))
