@@ -51,9 +51,11 @@ async def placed_on(api: Api, node: str) -> AsyncIterator[None]:
         patch.setattr(NodeRegistry, "place", lambda registry: registry.get(node), raising=False)
         for other in others:
             await available(api, other, node_service_pb2.NODE_AVAILABILITY_CORDONED)
-        yield
-        for other in others:
-            await available(api, other, node_service_pb2.NODE_AVAILABILITY_ACTIVE)
+        try:
+            yield
+        finally:
+            for other in others:
+                await available(api, other, node_service_pb2.NODE_AVAILABILITY_ACTIVE)
 
 
 async def available(api: Api, node: str, availability: node_service_pb2.NodeAvailability.ValueType) -> None:
