@@ -15,6 +15,7 @@ import structlog
 from common.logging import configure_logging
 from common.tls import TlsSource
 from common.version import VERSION
+from executor_service.allocator import keep_little
 from executor_service.config import Settings
 from executor_service.executor import open_executor, serving
 from executor_service.host_check import check_host, refuses, table, warnings
@@ -40,6 +41,7 @@ OpenSeams = Callable[[], AbstractAsyncContextManager[Seams]]
 def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: seams) -> int:
     """Serve until a signal. `wrap` may put something between the executor and its seams. Call it on the main thread,
     before there is any other: the kernel moves no threads that share a working directory (setns(2))."""
+    keep_little()
     configure_logging(level=settings.log_level, format=settings.log_format)
     mapping = configured_mapping(settings.userns_remap)
     rows = check_host()

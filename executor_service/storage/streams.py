@@ -22,7 +22,7 @@ from executor_service.storage.refusals import corrupt_image
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 18  # bytes; isal has a dozen of them for each stream, and more would not make it faster
 _MAX_ZSTD_WINDOW = 1 << 27  # bytes; what the zstd program itself accepts without --long
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"

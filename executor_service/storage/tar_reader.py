@@ -9,9 +9,11 @@ more entries than allowed.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol
 
 from common.errors import ResourceExhausted
@@ -160,7 +162,7 @@ class TarReader:
 def _entry(block: bytes, flag: bytes, meta: _Meta) -> Entry:
     pax = meta.pax
     name = meta.name or pax.get(b"path") or _name(block)
-    if any(key.startswith(b"GNU.sparse.") for key in pax) or flag == b"S":
+    if flag == b"S" or (pax and any(key.startswith(b"GNU.sparse.") for key in pax)):
         raise corrupt_image(f"tar: {shown(name)} is a sparse file, which is not supported; write it without --sparse")
     kind = _KINDS.get(flag)
     if kind is None:
@@ -176,7 +178,7 @@ def _entry(block: bytes, flag: bytes, meta: _Meta) -> Entry:
         link=(meta.link or pax.get(b"linkpath") or _text(block[157:257]))
         if kind in (Kind.HARDLINK, Kind.SYMLINK)
         else b"",
-        mode=_number(block[100:108], "mode") & 0o7777,
+        mode=_repeated_number(block[100:108], "mode") & 0o7777,
         uid=_owner(block[108:116], pax, b"uid"),
         gid=_owner(block[116:124], pax, b"gid"),
         size=_size(block, pax, name) if kind is Kind.FILE else 0,
@@ -187,9 +189,14 @@ def _entry(block: bytes, flag: bytes, meta: _Meta) -> Entry:
     )
 
 
+def byte_sum(block: bytes) -> int:
+    """The sum of at most 512 bytes. Adler-32's low half is one more than it modulo 65521, which 257 of them reach."""
+    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+
+
 def _check_sum(block: bytes) -> None:
     stored = _number(block[148:156], "checksum")
-    unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
+    unsigned = byte_sum(block) - byte_sum(block[148:156]) + 8 * 0x20
     if stored == unsigned:
         return
     # Some historic tars summed signed characters.
@@ -224,8 +231,12 @@ def _number(raw: bytes, what: str) -> int:
     return int(digits, 8)
 
 
+# Of modes, owners and times an archive has a few values, in each of its entries.
+_repeated_number = lru_cache(maxsize=1024)(_number)
+
+
 def _owner(raw: bytes, pax: Mapping[bytes, bytes], key: bytes) -> int:
-    value = _decimal(text, key) if (text := pax.get(key)) else _number(raw, key.decode())
+    value = _decimal(text, key) if pax and (text := pax.get(key)) else _repeated_number(raw, key.decode())
     if not 0 <= value < 0xFFFFFFFF:
         raise corrupt_image(f"tar: the {key.decode()} {value} of an entry is out of range")
     return value
@@ -260,7 +271,7 @@ def _mtime(block: bytes, pax: Mapping[bytes, bytes]) -> tuple[int, int]:
         seconds = int(match[1])
         nanoseconds = int((match[2] or b"")[:9].ljust(9, b"0"))
     else:
-        seconds = _number(block[136:148], "mtime")
+        seconds = _repeated_number(block[136:148], "mtime")
     return (seconds, nanoseconds) if 0 <= seconds < _MAX_TIME else (0, 0)
 
 

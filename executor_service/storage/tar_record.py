@@ -28,7 +28,7 @@ from executor_service.storage.streams import HashingSource
 
 _LITERAL = struct.Struct(">cQ")
 _FILE = struct.Struct(">cQI")
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 18  # bytes
 _MAX_NAME = 4096  # bytes
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO})
 

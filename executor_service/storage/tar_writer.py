@@ -6,11 +6,15 @@ attributes and fractions of a second into a PAX header, in GNU tar's escaping of
 
 from __future__ import annotations
 
-from executor_service.storage.tar_reader import BLOCK, Entry, Kind
+import struct
+
+from executor_service.storage.tar_reader import BLOCK, Entry, Kind, byte_sum
 
 END = bytes(2 * BLOCK)
 _NAME_FIELD = 100
 _LONG_NAME = b"././@LongLink"
+# Name, mode, owner, group, size, time, checksum, type, link, magic, device; what is shorter ends in NUL characters.
+_HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s64x8s8s167x")
 
 
 def header(entry: Entry) -> bytes:
@@ -56,25 +60,21 @@ def _extension(flag: bytes, body: bytes) -> bytes:
 
 
 def _block(name: bytes, flag: bytes, *, entry: Entry, size: int, link: bytes) -> bytes:
-    block = b"".join(
-        (
-            name.ljust(_NAME_FIELD, b"\0"),
-            b"%07o\0" % entry.mode,
-            _number(entry.uid, 8),
-            _number(entry.gid, 8),
-            _number(size, 12),
-            _number(entry.mtime[0], 12),
-            b" " * 8,
-            flag,
-            link.ljust(_NAME_FIELD, b"\0"),
-            b"ustar\x0000",
-            bytes(64),
-            b"%07o\0" % entry.major,
-            b"%07o\0" % entry.minor,
-            bytes(167),
-        )
+    block = _HEADER.pack(
+        name,
+        b"%07o" % entry.mode,
+        _number(entry.uid, 8),
+        _number(entry.gid, 8),
+        _number(size, 12),
+        _number(entry.mtime[0], 12),
+        b" " * 8,
+        flag,
+        link,
+        b"ustar\x0000",
+        b"%07o" % entry.major,
+        b"%07o" % entry.minor,
     )
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    return block[:148] + b"%06o\0 " % byte_sum(block) + block[156:]
 
 
 def _number(value: int, width: int) -> bytes:

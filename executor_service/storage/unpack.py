@@ -27,12 +27,14 @@ from executor_service.storage.layer_filter import Filtered, LayerFilter
 from executor_service.storage.layers import LayerFacts
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import HashingSource, Window, decompressed
+from executor_service.storage.tar_reader import BLOCK
 from executor_service.storage.tar_record import TarRecorder
 from executor_service.storage.threads import finish, settle
 
 _log = structlog.get_logger(__name__)
 
 _PIPE_SIZE = 1 << 20  # bytes
+_PIPE_BUFFER = 1 << 18  # bytes of one write
 _SIDE_BY_SIDE = 2  # layers unpacked at a time
 # What tar says of ENOSPC and EDQUOT; a file system that is just full takes part of a write first.
 _FULL = ("No space left on device", "Disk quota exceeded", "Wrote only")
@@ -123,7 +125,8 @@ class Unpacker:
     async def _tar(self, read_end: int, directory: Path) -> Completed:
         argv = ["tar", "--extract", "--file", f"/dev/fd/{read_end}", "--directory", str(directory)]
         argv += ["--numeric-owner", "--same-owner", "--same-permissions"]
-        argv += ["--xattrs", "--xattrs-include=*", "--warning=no-timestamp", "--read-full-records"]
+        argv += ["--xattrs", "--xattrs-include=*", "--warning=no-timestamp"]
+        argv += ["--read-full-records", f"--blocking-factor={_PIPE_BUFFER // BLOCK}"]
         try:
             return await run(argv, timeout=self._limits.seconds, pass_fds=(read_end,))
         finally:
@@ -140,7 +143,7 @@ class Unpacker:
 
         algorithm, _, stated = (blob.digest or "").partition(":")
         window = Window(blob.file, offset=blob.offset, size=blob.size, algorithm=algorithm or None)
-        with os.fdopen(write_end, "wb", buffering=1 << 16) as pipe:
+        with os.fdopen(write_end, "wb", buffering=_PIPE_BUFFER) as pipe:
             with decompressed(window) as stream, record.open("wb") as file:
                 source = TarRecorder(HashingSource(stream, max_bytes=self._limits.bytes, check=check), file)
                 filtered = LayerFilter(

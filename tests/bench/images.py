@@ -30,6 +30,8 @@ _HOST = "127.0.0.1:5000"
 _PROGRAMS = ("docker-registry", "dockerd", "skopeo", "umoci", "gzip", "tar")
 _WHOLE = "pull of 400 MB, 46,000 files, 8 layers"
 _SHARED = "pull that shares 7 of 8 layers"
+_ONE = "create from 1 layer"
+_MANY = "create from 40 layers"
 _READY = 20.0  # seconds
 _TOOLS = "skopeo, umoci"
 _TAR = "gzip, tar"
@@ -62,7 +64,7 @@ def main() -> int:
     with workspace(options.directory, cgroup_names=(slipway_engine.CGROUP, docker_engine.CGROUP)) as directory:
         found = _measured(directory, rounds=options.rounds, creates=options.creates)
     print("; ".join(f"{key} {value}" for key, value in facts.items()))
-    print(_rendered(found))
+    print(rendered(found))
     return 0
 
 
@@ -131,7 +133,7 @@ def _creates(engine: Engine, rounds: int, found: Found) -> None:
     for name in ("small", "many"):
         engine.pull(f"{_HOST}/{name}:1")
     for _ in range(rounds):
-        for name, row in (("small", "create from 1 layer"), ("many", "create from 40 layers")):
+        for name, row in (("small", _ONE), ("many", _MANY)):
             with found.timed(row, engine.name):
                 container = engine.create(f"bench-{uuid4().hex}", image=f"{_HOST}/{name}:1")
             engine.remove(container)
@@ -181,15 +183,34 @@ def _peak(engine: slipway_engine.SlipwayEngine) -> int:
     return int(Path(f"/proc/{executor}/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
 
 
-def _rendered(found: Found) -> str:
+def rendered(found: Found) -> str:
     who = (slipway_engine.NAME, docker_engine.NAME, _TOOLS, _TAR)
     body = [
         (row, *(f"{percentile(times[each], 50) * 1000:,.0f}" if each in times else "" for each in who))
         for row, times in found.times.items()
     ]
+    aims = [(text, f"{figure:.2f}", f"{limit:.2f}", verdict(figure, limit)) for text, figure, limit in _aims(found)]
     before, after = found.memory
     memory = f"the executor's peak memory: {before} MiB before the pulls, {after} MiB with them"
-    return f"{report.table(('p50, ms', *who), body)}\n\n{memory}"
+    table = report.table(("p50, ms", *who), body)
+    return f"{table}\n\n{report.table(('aim', 'is', 'at most', ''), aims)}\n\n{memory}"
+
+
+def verdict(figure: float, limit: float) -> str:
+    return report.MET if figure <= limit else report.NOT_MET
+
+
+def _aims(found: Found) -> Iterator[tuple[str, float, float]]:
+    """What it is about, what was found, and what it should be at most."""
+
+    def median(row: str, who: str = slipway_engine.NAME) -> float:
+        return percentile(found.times[row][who], 50)
+
+    yield "pull, to dockerd's", median(_WHOLE) / median(_WHOLE, docker_engine.NAME), 1.0
+    yield "pull, to gzip and tar", median(_WHOLE) / median(_WHOLE, _TAR), 1.3
+    yield "pull that shares, to a whole one", median(_SHARED) / median(_WHOLE), 0.2
+    yield "create from 40 layers, to one from 1", median(_MANY) / median(_ONE), 1.2
+    yield "peak memory with pulls, in MB", found.memory[-1] * 2**20 / 1e6, 150.0
 
 
 if __name__ == "__main__":
