@@ -152,11 +152,14 @@ class Internal(SlipwayError):
 
 class StartFailed(SlipwayError):
     """The container's process could not be started. `exit_code` is what the container's record shows:
-    126 not executable, 127 not found, 128 anything else , as Docker maps them."""
+    126 not executable, 127 not found, 128 anything else, as Docker maps them. `reason`: of a 128 that the container and
+    its image are to be changed for; without one it is the node's."""
 
     default_reason = "START_FAILED"
 
-    def __init__(self, message: str, *, exit_code: int, metadata: Mapping[str, str] | None = None) -> None:
-        reason = {126: "COMMAND_NOT_EXECUTABLE", 127: "COMMAND_NOT_FOUND"}.get(exit_code, "START_FAILED")
-        super().__init__(message, reason=reason, metadata={**(metadata or {}), "exit_code": str(exit_code)})
+    def __init__(
+        self, message: str, *, exit_code: int, reason: str = "", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        named = {126: "COMMAND_NOT_EXECUTABLE", 127: "COMMAND_NOT_FOUND"}.get(exit_code, reason)
+        super().__init__(message, reason=named, metadata={**(metadata or {}), "exit_code": str(exit_code)})
         self.exit_code = exit_code

@@ -62,15 +62,18 @@ _CODES: tuple[tuple[type[SlipwayError], grpc.StatusCode], ...] = (
 _CLASSES: dict[grpc.StatusCode, type[SlipwayError]] = {code: kind for kind, code in _CODES}
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
-# A command that is not in the image is the request's fault, any other failed start is ours.
+# A command that is not in the image is the request's fault; so is what has a reason of its own, with what the image is.
+# Any other failed start is ours.
 _CALLERS_FAULT = frozenset({126, 127})
 
 
 def code_of(error: SlipwayError) -> grpc.StatusCode:
     """The canonical code of an error's class."""
     if isinstance(error, StartFailed):
-        callers = error.exit_code in _CALLERS_FAULT
-        return grpc.StatusCode.INVALID_ARGUMENT if callers else grpc.StatusCode.INTERNAL
+        if error.exit_code in _CALLERS_FAULT:
+            return grpc.StatusCode.INVALID_ARGUMENT
+        ours = error.reason == StartFailed.default_reason
+        return grpc.StatusCode.INTERNAL if ours else grpc.StatusCode.FAILED_PRECONDITION
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 

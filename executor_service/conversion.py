@@ -71,6 +71,7 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
             message.start_failed.start_id = event.start_id
             message.start_failed.exit_code = event.exit_code
             message.start_failed.message = event.message
+            message.start_failed.reason = event.reason
             if event.next_start is not None:
                 message.start_failed.next_start.FromNanoseconds(event.next_start)
         case Exited() as event:

@@ -60,12 +60,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFailure:
-    """The process could not be started, and everything done for it was undone. `exit_code` as in `StartFailed`.
-    `next_start`: when it is tried again, nanoseconds since the epoch; None when it is not."""
+    """The process could not be started, and everything done for it was undone. `exit_code` and `reason` as in
+    `StartFailed`. `next_start`: when it is tried again, nanoseconds since the epoch; None when it is not."""
 
     start_id: str
     exit_code: int
     message: str
+    reason: str = ""
     next_start: int | None = None
     kind: Literal["start_failed"] = "start_failed"
 

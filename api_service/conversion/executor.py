@@ -97,6 +97,7 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
                 start_id=failed.start_id,
                 exit_code=failed.exit_code,
                 message=failed.message,
+                reason=failed.reason,
                 next_start=failed.next_start.ToNanoseconds() if failed.HasField("next_start") else None,
             )
         case "exited":

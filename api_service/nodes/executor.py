@@ -52,12 +52,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRefused:
-    """The process could not be started, and nothing of the attempt is left. `next_start`: when it is tried again, None
-    when it is not."""
+    """The process could not be started, and nothing of the attempt is left. `reason` as in `StartFailed`. `next_start`:
+    when it is tried again, None when it is not."""
 
     start_id: str
     exit_code: int
     message: str
+    reason: str = ""
     next_start: int | None = None
 
 

@@ -69,6 +69,7 @@ async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadli
         raise StartFailed(
             f"container {record.name!r}: {named_as_asked(entry.event.message, record)}",
             exit_code=entry.event.exit_code,
+            reason=entry.event.reason,
             metadata={"container": record.id},
         )
 

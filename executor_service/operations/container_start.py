@@ -39,6 +39,7 @@ from executor_service.tasks import bounded, together
 from executor_service.user_namespaces import Owner
 
 POLICY_START = "restart-"  # how the start ids begin that the executor gives
+_IMAGE_UNFIT = "IMAGE_UNFIT"  # what the container asks for is not in its image, a user for one
 
 
 async def container_start(node: Node, *, container_id: str, start_id: str) -> JournalEntry:
@@ -95,8 +96,10 @@ def _failure(error: BaseException) -> StartFailed | None:
     """The error, if it is the container's own: its command, or what its image says of users and directories."""
     if isinstance(error, StartFailed):
         return error
-    if isinstance(error, InvalidArgument) or (isinstance(error, FailedPrecondition) and error.resource_type == "image"):
-        return StartFailed(error.message, exit_code=OTHER_FAILURE)
+    if isinstance(error, InvalidArgument):
+        return StartFailed(error.message, exit_code=OTHER_FAILURE, reason=_IMAGE_UNFIT)
+    if isinstance(error, FailedPrecondition) and error.resource_type == "image":
+        return StartFailed(error.message, exit_code=OTHER_FAILURE, reason=error.reason)
     return None
 
 
@@ -250,8 +253,14 @@ class _Start:
 
     async def _failed(self, error: StartFailed) -> JournalEntry:
         self.node.attachments.give_up(self.spec.id, error)
+        own = error.reason if error.exit_code == OTHER_FAILURE and error.reason != error.default_reason else ""
         return await start_failed(
-            self.node, self.spec.id, start_id=self.start_id, message=error.message, exit_code=error.exit_code
+            self.node,
+            self.spec.id,
+            start_id=self.start_id,
+            message=error.message,
+            exit_code=error.exit_code,
+            reason=own,
         )
 
     async def _forget(self) -> None:

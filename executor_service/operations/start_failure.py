@@ -18,7 +18,7 @@ OTHER_FAILURE = 128  # the exit code of a start that failed for no reason of the
 
 
 async def start_failed(
-    node: Node, container_id: str, *, start_id: str, message: str, exit_code: int = OTHER_FAILURE
+    node: Node, container_id: str, *, start_id: str, message: str, exit_code: int = OTHER_FAILURE, reason: str = ""
 ) -> JournalEntry:
     """Under the container's lock, everything of the start undone. Raises NotFound."""
     now = time.time_ns()
@@ -26,7 +26,7 @@ async def start_failed(
     next_start = restart.next_start if restart is not None else None
     entry = await node.records.transition(
         container_id,
-        StartFailure(start_id=start_id, exit_code=exit_code, message=message, next_start=next_start),
+        StartFailure(start_id=start_id, exit_code=exit_code, message=message, reason=reason, next_start=next_start),
         time_ns=now,
         phase=Phase.STOPPED if restart is None else Phase.RESTARTING,
         starting="",

@@ -132,8 +132,8 @@ class OverlaySnapshots:
                 unsafe = await finish(lambda: self._mount(container_id, record, remapped=remapped))
             if unsafe:
                 raise FailedPrecondition(
-                    f"container {container_id}: {', '.join(unsafe)} of the image {record.image_id!r} must be real "
-                    "directories, not symlinks or files: a runtime would follow them to the host; change the image",
+                    f"{', '.join(unsafe)} of the image {record.image_id!r} must be real "
+                    "directories, no symlinks and no files: a runtime would follow them to the host; change the image",
                     resource_type="image",
                     resource_name=record.image_id,
                     reason="UNSAFE_ROOT",

@@ -15,9 +15,10 @@ import pytest_asyncio
 from slipway.v1 import image_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
 
+from common.rpc_status import error_from
 from executor_service.run import run
 from tests.fixtures.busybox import busybox_image
-from tests.fixtures.images import BuiltImage, digest, docker_archive, member, tar
+from tests.fixtures.images import BuiltImage, Member, digest, docker_archive, member, symlink, tar
 from tests.fixtures.slipway import Slipway, installed
 
 pytestmark = [
@@ -90,6 +91,32 @@ async def test_saved_images_are_what_skopeo_and_a_load_take(engine: Slipway, tmp
     assert await engine.output(config={"image": "save:1", "cmd": []}) == f"{3 << 20} /saved\n"
     for image in (one, two):
         await engine.images.RemoveImage(pb.RemoveImageRequest(image=image.id, force=True), timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("odd", "user", "reason", "why"),
+    [
+        ([symlink("proc", "/tmp")], "", "UNSAFE_ROOT", "/proc of the image"),
+        ([member("dev", b"a file")], "", "UNSAFE_ROOT", "/dev of the image"),
+        ([member("harmless")], "nemo", "IMAGE_UNFIT", "nemo"),
+    ],
+)
+async def test_an_image_that_cannot_be_run_says_why(
+    engine: Slipway, odd: list[Member], user: str, reason: str, why: str
+) -> None:
+    await load(engine, BuiltImage(layers=[*busybox_image().layers, tar(odd)], names=["odd"]))
+    box = await engine.create("true", config={"image": "odd", "user": user})
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await engine.start(box)
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    error = error_from(refusal.value)
+    assert (error.reason, error.metadata["exit_code"]) == (reason, "128")
+    state = (await engine.inspect(box)).state
+    assert state.exit_code == 128
+    assert why in error.message
+    assert why in state.error
+    await engine.remove(box)
+    await engine.images.RemoveImage(pb.RemoveImageRequest(image="odd"), timeout=30)
 
 
 async def test_history_and_prune(engine: Slipway) -> None:

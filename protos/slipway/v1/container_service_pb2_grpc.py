@@ -175,6 +175,7 @@ class ContainerServiceServicer:
     def StartContainer(self, request, context):
         """Start the process. A running container is left alone and `already_started` says so. INVALID_ARGUMENT with reason
         COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE when the image has no such program; the record then shows 127 or 126.
+        FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

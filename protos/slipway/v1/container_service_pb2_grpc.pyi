@@ -28,6 +28,7 @@ class ContainerServiceStub:
     StartContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.StartContainerRequest, _container_service_pb2.StartContainerResponse]
     """Start the process. A running container is left alone and `already_started` says so. INVALID_ARGUMENT with reason
     COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE when the image has no such program; the record then shows 127 or 126.
+    FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
     """
     StopContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.StopContainerRequest, _container_service_pb2.StopContainerResponse]
     """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended."""
@@ -101,6 +102,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_container_service_pb2.StartContainerResponse]:
         """Start the process. A running container is left alone and `already_started` says so. INVALID_ARGUMENT with reason
         COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE when the image has no such program; the record then shows 127 or 126.
+        FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
         """
 
     @_abc_1.abstractmethod

@@ -890,7 +890,7 @@ class SaveImageRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """References, ids or unique id prefixes; the tag defaults to `latest`. At least one."""
+        """References, ids or unique id prefixes; a repository without a tag means all its tags. At least one."""
 
     def __init__(
         self,

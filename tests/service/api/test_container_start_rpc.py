@@ -21,6 +21,7 @@ from tests.fixtures.api import Api, refused
         ("missing", 127, grpc.StatusCode.INVALID_ARGUMENT, "COMMAND_NOT_FOUND"),
         ("denied", 126, grpc.StatusCode.INVALID_ARGUMENT, "COMMAND_NOT_EXECUTABLE"),
         ("broken", 128, grpc.StatusCode.INTERNAL, "START_FAILED"),
+        ("unfit", 128, grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_UNFIT"),
     ],
 )
 async def test_program_that_cannot_be_started(

@@ -150,6 +150,22 @@ async def test_saved_images_have_the_names_they_were_asked_for_by(api: Api) -> N
     assert not (await save(api, image.id)).images[0].names
 
 
+async def test_a_repository_is_saved_with_all_its_tags(api: Api) -> None:
+    first = await load(api, "reg.example/app:1", layer="2")
+    second = await load(api, "reg.example/app:2", layer="3")
+    await api.images.TagImage(pb2.TagImageRequest(image=first.id, target="reg.example/app:old"))
+    await api.images.TagImage(pb2.TagImageRequest(image=first.id, target="app:1"))
+    await load(api, "reg.example/app/more:1", layer="4")
+    asked = await save(api, "reg.example/app", "reg.example/app:2")
+    assert [(image.image_id, [name.tag for name in image.names]) for image in asked.images] == [
+        (first.id, ["1", "old"]),
+        (second.id, ["2"]),
+    ]
+    await api.images.RemoveImage(pb2.RemoveImageRequest(image="reg.example/app:2"))
+    asked = await save(api, "reg.example/app")
+    assert [image.image_id for image in asked.images] == [first.id]
+
+
 async def test_save_refusals(api: Api) -> None:
     refusal = await refused(save(api, "busybox", "nobody"))
     assert (refusal.code, refusal.resource.resource_name if refusal.resource else "") == (

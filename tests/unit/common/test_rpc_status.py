@@ -91,17 +91,18 @@ def test_unavailable_carries_when_to_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "code"),
+    ("exit_code", "reason", "code"),
     [
-        (126, grpc.StatusCode.INVALID_ARGUMENT),
-        (127, grpc.StatusCode.INVALID_ARGUMENT),
-        (128, grpc.StatusCode.INTERNAL),
+        (126, "", grpc.StatusCode.INVALID_ARGUMENT),
+        (127, "", grpc.StatusCode.INVALID_ARGUMENT),
+        (128, "", grpc.StatusCode.INTERNAL),
+        (128, "UNSAFE_ROOT", grpc.StatusCode.FAILED_PRECONDITION),
     ],
 )
-def test_a_missing_command_is_the_callers_fault_any_other_failed_start_ours(
-    exit_code: int, code: grpc.StatusCode
+def test_a_missing_command_is_the_callers_fault_and_what_has_no_reason_ours(
+    exit_code: int, reason: str, code: grpc.StatusCode
 ) -> None:
-    error = errors.StartFailed("no such program", exit_code=exit_code)
+    error = errors.StartFailed("no such program", exit_code=exit_code, reason=reason)
 
     assert code_of(error) is code
     info = detail(status_of(error), error_details_pb2.ErrorInfo)

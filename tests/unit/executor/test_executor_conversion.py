@@ -83,8 +83,8 @@ def test_an_unknown_exit_code_is_absent_and_zero_is_not() -> None:
 
 def test_every_event_has_its_own_field() -> None:
     assert _entry(Signaled(signal=9)).signaled.signal == 9
-    failed = _entry(StartFailure(start_id="s", exit_code=127, message="m")).start_failed
-    assert (failed.start_id, failed.exit_code, failed.message) == ("s", 127, "m")
+    failed = _entry(StartFailure(start_id="s", exit_code=128, message="m", reason="UNSAFE_ROOT")).start_failed
+    assert (failed.start_id, failed.exit_code, failed.message, failed.reason) == ("s", 128, "m", "UNSAFE_ROOT")
 
 
 def test_until_is_exclusive_and_tail_may_be_zero() -> None:

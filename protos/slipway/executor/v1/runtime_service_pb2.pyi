@@ -780,12 +780,17 @@ class StartFailed(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     NEXT_START_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start."""
     exit_code: _builtins.int
     """126 not executable, 127 not found, 128 anything else."""
     message: _builtins.str
     """Why, for people."""
+    reason: _builtins.str
+    """What of the container or its image is to be changed, for programs (`UNSAFE_ROOT`, `IMAGE_UNFIT`); empty with another exit code
+    than 128, and when it is the node's fault.
+    """
     @_builtins.property
     def next_start(self) -> _timestamp_pb2.Timestamp:
         """When it will be tried again; absent: it will not."""
@@ -797,10 +802,11 @@ class StartFailed(_message.Message):
         exit_code: _builtins.int = ...,
         message: _builtins.str = ...,
         next_start: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_start", b"next_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "message", b"message", "next_start", b"next_start", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "message", b"message", "next_start", b"next_start", "reason", b"reason", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
