@@ -31,6 +31,7 @@ class Archive:
         """Reads all headers: blocks. Raises InvalidArgument (CORRUPT_IMAGE)."""
         self._file = file
         self._members: dict[str, _Member] = {}
+        self._below = ""
         source = SeekingSource(file)
         for entry in TarReader(source, max_entries=_MAX_MEMBERS):
             name = _key(entry.name)
@@ -43,8 +44,14 @@ class Archive:
                 continue
             self._members[name] = _Member(offset=source.position, size=entry.size, link=link)
 
+    def enter_sole_directory(self) -> None:
+        """When everything lies in one directory, take that for the root, from here on."""
+        (first, *others) = {name.partition("/")[0] for name in self._members} or {""}
+        if not others and first not in self._members:
+            self._below = f"{first}/"
+
     def __contains__(self, name: str) -> bool:
-        return _key(_raw(name)) in self._members
+        return self._below + _key(_raw(name)) in self._members
 
     def read_json(self, name: str) -> object:
         return parse_json(self.read(name), f"archive: {shown(_raw(name))}")
@@ -57,7 +64,7 @@ class Archive:
         return Window(blob.file, offset=blob.offset, size=blob.size).readall()
 
     def blob(self, name: str, *, digest: str | None = None) -> Blob:
-        key = _key(_raw(name))
+        key = self._below + _key(_raw(name))
         for _ in range(_MAX_LINKS):
             member = self._members.get(key)
             if member is None:

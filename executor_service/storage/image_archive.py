@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from common.errors import InvalidArgument
 from executor_service.storage.archive import Archive
-from executor_service.storage.image_config import ImageConfig, parse_config, parse_json
+from executor_service.storage.image_config import UNSUPPORTED_PLATFORM, ImageConfig, parse_config, parse_json
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.unpack import Blob
 
@@ -40,39 +41,58 @@ class ArchivedImage:
 
 def images_in(archive: Archive, *, architecture: str) -> list[ArchivedImage]:
     """Every image of the archive for this platform, each once. Raises InvalidArgument; blocks."""
+    if not ("manifest.json" in archive or "index.json" in archive):
+        archive.enter_sole_directory()  # a layout that was packed from outside
     if "manifest.json" in archive:
-        found = list(_docker_images(archive, architecture))
+        described = _docker_images(archive, architecture)
     elif "index.json" in archive:
-        found = list(_oci_images(archive, architecture))
+        described = _oci_images(archive, architecture)
     else:
         raise corrupt_image("archive: neither a `docker save` archive (manifest.json) nor an OCI layout (index.json)")
-    if not found:
-        raise InvalidArgument(
-            f"archive: it holds no image for linux/{architecture}, the platform of this node",
-            reason="UNSUPPORTED_PLATFORM",
-        )
     unique: dict[str, ArchivedImage] = {}
-    for image in found:
+    for image in _of_this_platform(described, architecture):
         before = unique.get(image.config.id)
         names = tuple(dict.fromkeys((before.names if before else ()) + image.names))
         unique[image.config.id] = ArchivedImage(config=image.config, layers=image.layers, names=names)
     return list(unique.values())
 
 
-def _docker_images(archive: Archive, architecture: str) -> Iterator[ArchivedImage]:
+def _of_this_platform(described: Iterator[Callable[[], ArchivedImage]], architecture: str) -> Sequence[ArchivedImage]:
+    """At least one. What else is in the archive is for other machines."""
+    found: list[ArchivedImage] = []
+    foreign = InvalidArgument(
+        f"archive: it holds no image for linux/{architecture}, the platform of this node", reason=UNSUPPORTED_PLATFORM
+    )
+    for image in described:
+        try:
+            found.append(image())
+        except InvalidArgument as error:
+            if error.reason != UNSUPPORTED_PLATFORM:
+                raise
+            foreign = error
+    if not found:
+        raise foreign
+    return found
+
+
+def _docker_images(archive: Archive, architecture: str) -> Iterator[Callable[[], ArchivedImage]]:
     for item in _items(archive.read_json("manifest.json"), "manifest.json"):
-        path = _text(item, "Config", "manifest.json")
-        config = parse_config(archive.read(path), architecture=architecture)
-        stated = re.search(r"([a-f0-9]{64})(\.json)?$", path)
-        if stated and f"sha256:{stated[1]}" != config.id:
-            raise corrupt_image(f"archive: the config {path!r} has the digest {config.id}")
-        layers = item.get("Layers") or []
-        if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
-            raise corrupt_image("archive: manifest.json: Layers is not a list of names")
-        yield _image(config, tuple(archive.blob(layer) for layer in layers), item.get("RepoTags") or [])
+        yield partial(_docker_image, archive, item, architecture)
 
 
-def _oci_images(archive: Archive, architecture: str) -> Iterator[ArchivedImage]:
+def _docker_image(archive: Archive, item: Mapping[str, object], architecture: str) -> ArchivedImage:
+    path = _text(item, "Config", "manifest.json")
+    config = parse_config(archive.read(path), architecture=architecture)
+    stated = re.search(r"([a-f0-9]{64})(\.json)?$", path)
+    if stated and f"sha256:{stated[1]}" != config.id:
+        raise corrupt_image(f"archive: the config {path!r} has the digest {config.id}")
+    layers = item.get("Layers") or []
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        raise corrupt_image("archive: manifest.json: Layers is not a list of names")
+    return _image(config, tuple(archive.blob(layer) for layer in layers), item.get("RepoTags") or [])
+
+
+def _oci_images(archive: Archive, architecture: str) -> Iterator[Callable[[], ArchivedImage]]:
     index = archive.read_json("index.json")
     for descriptor in _items(_field(index, "manifests", "index.json"), "index.json"):
         if not _matches(descriptor, architecture):
@@ -83,7 +103,7 @@ def _oci_images(archive: Archive, architecture: str) -> Iterator[ArchivedImage]:
         annotations = descriptor.get("annotations")
         known = annotations if isinstance(annotations, dict) else {}
         name = next((known[key] for key in _NAME_ANNOTATIONS if known.get(key)), None)
-        yield _oci_image(archive, manifest, architecture, [] if name is None else [name])
+        yield partial(_oci_image, archive, manifest, architecture, [] if name is None else [name])
 
 
 def _oci_image(archive: Archive, manifest: Mapping[str, object], architecture: str, names: object) -> ArchivedImage:

@@ -16,6 +16,8 @@ from executor_service.storage.refusals import corrupt_image, word
 MAX_JSON = 4 * 1024 * 1024  # bytes of any JSON in an archive
 MAX_LAYERS = 125  # Docker's limit too: more do not fit into one mount(2) with their descriptors' names
 
+UNSUPPORTED_PLATFORM = "UNSUPPORTED_PLATFORM"
+
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 
 # Python's name of a machine → Go's, which images use.
@@ -65,9 +67,9 @@ def parse_config(data: bytes, *, architecture: str) -> ImageConfig:
     here = ("linux", architecture)
     if (there := (config.get("os"), config.get("architecture"))) != here:
         raise InvalidArgument(
-            f"image config: it is for {word(there[0])}/{word(there[1])}, this node runs {'/'.join(here)}; "
-            "load an image built for this platform",
-            reason="UNSUPPORTED_PLATFORM",
+            f"image config: it is for {word(there[0])}/{word(there[1])}, and {'/'.join(here)} is wanted; take an image "
+            "built for this platform",
+            reason=UNSUPPORTED_PLATFORM,
         )
     created = config.get("created")
     return ImageConfig(

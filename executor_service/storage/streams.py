@@ -1,12 +1,15 @@
 """Byte streams out of spooled archives: windows on a file, decompressed by their first bytes, hashed on the way.
 
-Everything here blocks and runs in worker threads. Formats: gzip (RFC 1952), zstd (RFC 8878), else plain.
+Everything here blocks and runs in worker threads. Formats: gzip (RFC 1952), zstd (RFC 8878), and bzip2 and xz, which
+Docker takes too; else plain.
 """
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import io
+import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,8 +27,12 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18  # bytes; isal has a dozen of them for each stream, and more would not make it faster
 _MAX_ZSTD_WINDOW = 1 << 27  # bytes; what the zstd program itself accepts without --long
+_MAX_XZ_MEMORY = 1 << 27  # bytes; `xz -9` wants half of it
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))  # may come first
+_BZIP2 = b"BZh"
+_XZ = b"\xfd7zXZ\0"
 
 # isal has no annotations.
 _open_gzip = cast("Callable[..., AbstractContextManager[BinaryIO]]", igzip_threaded.open)
@@ -57,11 +64,11 @@ class Window(io.RawIOBase):
     @property
     def is_packed(self) -> bool:
         """Whether `decompressed` would yield anything but the window itself."""
-        return self.starts_with(_GZIP) or self.starts_with(_ZSTD)
+        return self.starts_with(_GZIP, _ZSTD, *_ZSTD_SKIPPABLE, _BZIP2, _XZ)
 
-    def starts_with(self, magic: bytes) -> bool:
-        length = min(len(magic), self._end - self._position)
-        return os.pread(self._descriptor, length, self._position) == magic
+    def starts_with(self, *magics: bytes) -> bool:
+        longest = max(map(len, magics))
+        return os.pread(self._descriptor, min(longest, self._end - self._position), self._position).startswith(magics)
 
     def digest(self) -> str:
         """Lower-hex digest of the whole window."""
@@ -72,6 +79,33 @@ class Window(io.RawIOBase):
         return self._hash.hexdigest()
 
 
+class _XzReader(io.RawIOBase):
+    """Streams one after the other, as xz(1) reads them. `lzma.LZMAFile` takes as much memory as a header asks for."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self._window = window
+        self._unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        while True:
+            packed = b""
+            if self._unpacker.eof:
+                packed = self._unpacker.unused_data.lstrip(b"\0") or self._window.read(_CHUNK) or b""
+                if not packed:
+                    return 0
+                self._unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)
+            elif self._unpacker.needs_input and not (packed := self._window.read(_CHUNK) or b""):
+                raise EOFError("it ends in the middle of a stream")
+            if plain := self._unpacker.decompress(packed, len(view)):
+                view[: len(plain)] = plain
+                return len(plain)
+
+
 @contextmanager
 def decompressed(window: Window) -> Iterator[BinaryIO]:
     """The window's content, whatever it is packed with. Broken packing raises CORRUPT_IMAGE within the block."""
@@ -79,15 +113,20 @@ def decompressed(window: Window) -> Iterator[BinaryIO]:
         if window.starts_with(_GZIP):
             with _open_gzip(window, "rb", threads=1, block_size=_CHUNK) as plain:
                 yield plain
-        elif window.starts_with(_ZSTD):
+        elif window.starts_with(_ZSTD, *_ZSTD_SKIPPABLE):
             unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
             with unpacker.stream_reader(
                 cast("BinaryIO", window), read_size=_CHUNK, read_across_frames=True, closefd=False
             ) as plain:
                 yield plain
+        elif window.starts_with(_BZIP2):
+            with bz2.open(cast("BinaryIO", window)) as plain:
+                yield cast("BinaryIO", plain)
+        elif window.starts_with(_XZ):
+            yield cast("BinaryIO", io.BufferedReader(_XzReader(window), _CHUNK))
         else:
             yield cast("BinaryIO", window)
-    except (EOFError, zlib.error, _GzipError, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, _GzipError, zstandard.ZstdError, lzma.LZMAError) as error:
         raise corrupt_image(f"archive: its compressed data is broken: {error}") from error
     except OSError as error:
         if error.errno is None:  # gzip.BadGzipFile and its kin

@@ -1760,7 +1760,7 @@ class CopyToContainerRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """Bytes of the archive: tar, plain or compressed with gzip or zstd."""
+    """Bytes of the archive: tar, plain or compressed with gzip, zstd, bzip2 or xz."""
     @_builtins.property
     def target(self) -> Global___CopyTarget:
         """Only as the first message."""

@@ -108,15 +108,16 @@ class ImageServiceServicer:
     """
 
     def LoadImage(self, request_iterator, context):
-        """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip or zstd. A corrupt archive
-        is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
+        """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip, zstd, bzip2 or xz; of images for
+        several platforms, those for the node's. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportImage(self, request_iterator, context):
-        """Make an image of one layer from a tar of a root filesystem. The first message is the header, the others carry the tar.
+        """Make an image of one layer from a tar of a root filesystem, compressed or not, as for LoadImage. The first message is the header,
+        the others carry the tar.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

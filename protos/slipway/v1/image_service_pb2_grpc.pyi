@@ -21,11 +21,13 @@ class ImageServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadImage: _aio.StreamUnaryMultiCallable[_image_service_pb2.LoadImageRequest, _image_service_pb2.LoadImageResponse]
-    """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip or zstd. A corrupt archive
-    is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
+    """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip, zstd, bzip2 or xz; of images for
+    several platforms, those for the node's. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
     """
     ImportImage: _aio.StreamUnaryMultiCallable[_image_service_pb2.ImportImageRequest, _image_service_pb2.ImportImageResponse]
-    """Make an image of one layer from a tar of a root filesystem. The first message is the header, the others carry the tar."""
+    """Make an image of one layer from a tar of a root filesystem, compressed or not, as for LoadImage. The first message is the header,
+    the others carry the tar.
+    """
     PullImage: _aio.UnaryStreamMultiCallable[_image_service_pb2.PullImageRequest, _image_service_pb2.PullImageResponse]
     """Take an image from a registry. First what becomes of its layers, at last the image. A pull that was interrupted goes on where it
     stopped when it is asked for again. Equal pulls at the same time are one.
@@ -72,8 +74,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_image_service_pb2.LoadImageRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_image_service_pb2.LoadImageRequest], _abc.Awaitable[_image_service_pb2.LoadImageResponse]],
     ) -> _abc.Awaitable[_image_service_pb2.LoadImageResponse]:
-        """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip or zstd. A corrupt archive
-        is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
+        """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip, zstd, bzip2 or xz; of images for
+        several platforms, those for the node's. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
         """
 
     @_abc_1.abstractmethod
@@ -82,7 +84,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_image_service_pb2.ImportImageRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_image_service_pb2.ImportImageRequest], _abc.Awaitable[_image_service_pb2.ImportImageResponse]],
     ) -> _abc.Awaitable[_image_service_pb2.ImportImageResponse]:
-        """Make an image of one layer from a tar of a root filesystem. The first message is the header, the others carry the tar."""
+        """Make an image of one layer from a tar of a root filesystem, compressed or not, as for LoadImage. The first message is the header,
+        the others carry the tar.
+        """
 
     @_abc_1.abstractmethod
     def PullImage(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import time
 from collections.abc import Callable
 
@@ -17,6 +19,7 @@ from tests.fixtures.images import (
     BuiltImage,
     descriptor,
     digest,
+    directory,
     docker_archive,
     hardlink,
     member,
@@ -107,6 +110,25 @@ def test_other_platforms_are_refused_by_name(
     with pytest.raises(InvalidArgument, match=f"linux/{ARCHITECTURE}") as refusal:
         read(archive(image))
     assert refusal.value.reason == "UNSUPPORTED_PLATFORM"
+
+
+@pytest.mark.parametrize("archive", [docker_archive, oci_layout])
+def test_what_is_for_other_platforms_is_passed_over(read: Read, archive: Callable[..., bytes]) -> None:
+    foreign = BuiltImage(layers=[LAYER], architecture="vax", names=["one:latest"])
+    (found,) = read(archive(foreign, IMAGE))
+    assert found.config.id == IMAGE.id
+
+
+@pytest.mark.parametrize("archive", [docker_archive, oci_layout])
+def test_a_layout_may_lie_in_one_directory(read: Read, archive: Callable[..., bytes]) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archive(IMAGE))) as packed:
+        inner = [(info, stream.read()) for info in packed if (stream := packed.extractfile(info))]
+    for info, _ in inner:
+        info.name = f"./layout/{info.name}"
+    (found,) = read(tar([directory("layout"), *inner]))
+    assert (found.config.id, found.names) == (IMAGE.id, tuple(IMAGE.names))
+    with pytest.raises(InvalidArgument, match="neither"):
+        read(tar([member("layout-2/other"), *inner]))
 
 
 def _swapped(old: bytes, new: bytes) -> bytes:

@@ -163,7 +163,7 @@ class PutArchiveRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """Bytes of the archive: tar, plain or compressed with gzip or zstd."""
+    """Bytes of the archive: tar, plain or compressed with gzip, zstd, bzip2 or xz."""
     @_builtins.property
     def target(self) -> Global___ArchiveTarget:
         """Only as the first message."""
