@@ -29,6 +29,10 @@ up: setup ## Run both services in the foreground: 127.0.0.1:50051 and unix:///ru
 shell: setup ## A terminal in a running container: NAME=web; with ATTACH=1 that of its own process
 	@$(if $(NAME),,$(error name the container: make shell NAME=web))$(BIN)/python -m tests.shell $(NAME) $(if $(ATTACH),--attach)
 
+.PHONY: pull
+pull: setup ## Take an image from its registry, a line a layer: IMAGE=registry.example/team/app:1.4
+	@$(if $(IMAGE),,$(error name the image: make pull IMAGE=busybox))$(BIN)/python -m tests.pull $(IMAGE)
+
 .PHONY: check-host
 check-host: setup ## Say in one table what this host lacks and how to get it
 	@$(SUDO) $(BIN)/python -m executor_service check

@@ -49,6 +49,23 @@ call() {
     "$grpcurl" -plaintext -unix -d "$2" "$socket" "slipway.v1.$1"
 }
 
+# With a registry on this machine (Debian's docker-registry), the image goes there and comes back as images usually come.
+pull_image() {
+    local place=127.0.0.1:5000/busybox
+    printf '%s' "{\"version\": 0.1, \"log\": {\"level\": \"error\", \"accesslog\": {\"disabled\": true}}," \
+        "\"storage\": {\"filesystem\": {\"rootdirectory\": \"$scratch/registry\"}}, \"http\": {\"addr\": \"${place%/*}\"}}" >"$scratch/registry.yml"
+    nsenter --net="$namespace" docker-registry serve "$scratch/registry.yml" >>"$scratch/log" 2>&1 &
+    pids+=($!)
+    timeout 20 nsenter --net="$namespace" bash -c 'until { exec 3<>/dev/tcp/127.0.0.1/5000; } 2>/dev/null; do sleep 0.1; done'
+    call ImageService/TagImage '{"image": "busybox", "target": "'$place'"}'
+    call ImageService/PushImage '{"image": "'$place'"}'
+    call ImageService/RemoveImage '{"image": "busybox"}'
+    call ImageService/RemoveImage '{"image": "'$place'"}'
+    call ImageService/PullImage '{"reference": "'$place'"}'
+    call ImageService/TagImage '{"image": "'$place'", "target": "busybox"}'
+    call ImageService/RemoveImage '{"image": "'$place'"}'
+}
+
 load_image() {
     bold "\$ split -b 1M --filter='printf \"{\\\"chunk\\\":\\\"%s\\\"}\" \"\$(base64 -w0)\"' busybox.tar | grpcurl -plaintext -unix -d @ $socket slipway.v1.ImageService/LoadImage"
     split -b 1M --filter='printf "{\"chunk\":\"%s\"}" "$(base64 -w0)"' "$scratch/busybox.tar" |
@@ -58,6 +75,7 @@ load_image() {
 "$python" -m tests.fixtures.busybox "$scratch/busybox.tar"
 start_services
 load_image
+if command -v docker-registry >/dev/null; then pull_image; fi
 call ContainerService/CreateContainer '{"name": "hello", "config": {"image": "busybox", "cmd": ["sh", "-c", "echo hello from $(hostname); ip -4 addr show eth0; exec sleep 300"], "stop_timeout": 1}}'
 call ContainerService/StartContainer '{"container": "hello"}'
 call ContainerService/InspectContainer '{"container": "hello"}'

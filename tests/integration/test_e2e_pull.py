@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as container_pb
 from slipway.v1 import image_service_pb2 as pb
 
+from executor_service.run import run
 from tests.fixtures.busybox import busybox_image
 from tests.fixtures.images import BuiltImage, directory, member, tar
 from tests.fixtures.registry import Registry, registry
@@ -78,6 +80,27 @@ async def output(engine: Slipway, name: str) -> str:
 def peak_memory(pid: int) -> int:
     """In MiB."""
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
+
+
+async def test_a_person_sees_a_line_a_layer(engine: Slipway, source: Registry) -> None:
+    top = layer("seen", 3 << 20)
+    await source.push(image(top), "seen:1")
+    client = (sys.executable, "-m", "tests.pull", "--address", engine.api.address)
+    name = f"{source.host}/seen:1"
+    shown = await run([*client, name], timeout=60)
+    assert shown.returncode == 0, shown.message
+    *lines, last = shown.stdout.decode().splitlines()
+    base, moved = (digest.partition(":")[2][:12] for digest in await source.layers("seen:1"))
+    assert [each.split()[1] for each in lines if each.startswith(base)][-1] == "exists"
+    phases = [each.split()[1] for each in lines if each.startswith(moved)]
+    assert phases[-1] == "done"
+    assert "downloading" in phases
+    (pulled,) = (await engine.images.ListImages(pb.ListImagesRequest(reference=[name]), timeout=10)).images
+    assert last.split() == [name, pulled.repo_digests[0].partition("@")[2]]
+    refused = await run([*client, f"{source.host}/seen:nobody"], timeout=60)
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert "nobody" in refused.message
+    await remove(engine, name)
 
 
 async def test_pulled_image_runs_and_shared_layers_come_once(engine: Slipway, source: Registry) -> None:
