@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import struct
 import tarfile
 import tempfile
@@ -24,6 +25,7 @@ from slipway.v1 import image_service_pb2 as image_pb
 from tests.fixtures.debian import MirrorUnavailableError, debian_root
 from tests.fixtures.file_trees import differences, tree
 from tests.fixtures.images import CREATED, BuiltImage, descriptor, directory, hardlink, member, symlink, tar
+from tests.fixtures.random_layers import random_layers
 from tests.fixtures.registry import Registry, registry
 from tests.fixtures.slipway import Slipway, installed
 
@@ -36,8 +38,10 @@ pytestmark = [
 ]
 
 # What is in every container beside its image: mount points, and what Docker's init layer adds.
+_CHURNED = 36  # layers
 NOT_THE_IMAGES = {"/dev", "/proc", "/sys", "/.dockerenv", "/etc/mtab"}
 TOUCHED = ("/", "/etc")  # by adding those
+KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO}
 NET_BIND_SERVICE = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # a file's capabilities, capabilities(7)
 
 
@@ -151,7 +155,7 @@ def layout(pytestconfig: pytest.Config, scratch: Path) -> Path:
     made = scratch / "layout"
     blobs = made / "blobs/sha256"
     blobs.mkdir(parents=True)
-    write_layout(made, base, [additions(), removals(), again()])
+    write_layout(made, base, [additions(), removals(), again(), *random_layers(_CHURNED, seed=1)])
     return made
 
 
@@ -208,7 +212,7 @@ async def test_root_is_what_another_unpacker_makes_of_it(
     )
     created, _ = await asyncio.gather(engine.containers.CreateContainer(request, timeout=120), unpacking)
     image = (await engine.images.InspectImage(image_pb.InspectImageRequest(image=name))).image
-    assert len(image.layers) == 4
+    assert len(image.layers) == 4 + _CHURNED
     await engine.start(created.id)
     pid = (await engine.inspect(created.id)).state.pid
     other = NOT_THE_IMAGES | mounted(pid)
@@ -216,6 +220,10 @@ async def test_root_is_what_another_unpacker_makes_of_it(
     found = tree(Path(f"/proc/{pid}/root"), without=other)
     assert len(expected) > 4000
     assert len(expected["/more/goes/back"].links) == 1
+    churned = [entry for path, entry in expected.items() if path.startswith("/churn/")]
+    assert {stat.S_IFMT(entry.mode) for entry in churned} == KINDS
+    assert sum(bool(entry.links) for entry in churned) > 10
+    assert sum(bool(entry.attributes) for entry in churned) > 20
     assert expected["/more/null"].content == "1:3"
     assert expected["/more/capable"].attributes == {"security.capability": NET_BIND_SERVICE}
     for tree_ in (expected, found):
