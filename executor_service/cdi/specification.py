@@ -18,7 +18,8 @@ DEVICE_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]{0,254}[A-Za-z0-9])?"
 KIND = r"[A-Za-z](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?/[A-Za-z](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?"
 
 _Id = Annotated[int, Field(ge=0, le=MAX_ID)]
-_Path = Annotated[str, Field(pattern=r"^/[^\x00]{0,4094}$")]
+# Not as `{0,4094}` in the pattern, which takes 6 MiB when it is compiled.
+_Path = Annotated[str, Field(pattern=r"^/[^\x00]*$", max_length=4095)]
 _Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
