@@ -94,6 +94,8 @@ def image_filter_from_proto(message: image_pb2.ListImagesRequest) -> ImageFilter
         references=tuple(message.reference),
         labels=tuple(message.label),
         dangling=message.dangling if message.HasField("dangling") else None,
+        before=message.before,
+        since=message.since,
     )
 
 

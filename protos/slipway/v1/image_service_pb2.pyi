@@ -523,8 +523,14 @@ class ListImagesRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     DANGLING_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     dangling: _builtins.bool
     """True: only those without a name; false: only those with one. Default: both."""
+    before: _builtins.str
+    """Only those built before this image: reference, id or unique id prefix. Default: any."""
+    since: _builtins.str
+    """Only those built after this image: reference, id or unique id prefix. Default: any."""
     @_builtins.property
     def reference(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only images one of whose names matches one of these, `busybox`, `busybox:*`. Default: all."""
@@ -539,10 +545,12 @@ class ListImagesRequest(_message.Message):
         reference: _abc.Iterable[_builtins.str] | None = ...,
         label: _abc.Iterable[_builtins.str] | None = ...,
         dangling: _builtins.bool | None = ...,
+        before: _builtins.str = ...,
+        since: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dangling", b"_dangling", "dangling", b"dangling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dangling", b"_dangling", "dangling", b"dangling", "label", b"label", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dangling", b"_dangling", "before", b"before", "dangling", b"dangling", "label", b"label", "reference", b"reference", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dangling: _TypeAlias = _typing.Literal["dangling"]  # noqa: Y015
     _WhichOneofArgType__dangling: _TypeAlias = _typing.Literal["_dangling", b"_dangling"]  # noqa: Y015

@@ -120,6 +120,23 @@ async def test_list_filters(api: Api) -> None:
     assert await listed(api, label=["tier=back"]) == []
 
 
+async def test_list_by_age(api: Api) -> None:
+    for year in (2020, 2022, 2024):
+        made = {**image_config(Labels={"of": str(year)}), "created": f"{year}-06-01T00:00:00Z"}
+        await api.load(archive([f"of:{year}"], made))
+    silent = await api.load(archive(["of:nobody-knows"], {**image_config(Labels={"of": "?"}), "created": None}))
+    older = [["of:2020"], ["of:nobody-knows"]]
+    assert await listed(api, reference=["of"], before="of:2022") == older
+    assert await listed(api, reference=["of"], since="of:2020") == [["of:2024"], ["of:2022"]]
+    assert await listed(api, reference=["of"], before="of:2024", since=silent.images[0].id) == [
+        ["of:2022"],
+        ["of:2020"],
+    ]
+    refusal = await refused(listed(api, since="of:2021"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND")
+    assert (await refused(listed(api, before="No Image"))).violations.keys() == {"before"}
+
+
 async def test_tag(api: Api) -> None:
     await tag(api, "busybox", "docker.io/library/tools")
     await tag(api, "busybox", "tools:latest")
