@@ -25,16 +25,18 @@ async def answered(
     http: httpx.AsyncClient, request: httpx.Request, *, follow: bool, patience: float
 ) -> AsyncIterator[httpx.Response]:
     """The answer, its body not read; of redirects, when `follow`, the last one's. httpx would read the bodies of the
-    others to their end, which a server need not have. `patience`: seconds for the head of an answer.
+    others to their end, which a server need not have. `patience`: seconds for the head of an answer, twice, and what
+    the request's own body may take.
 
     Raises httpx.TransportError, httpx.TooManyRedirects.
     """
     for _ in range(MAX_REDIRECTS + 1):
+        patient = 2 * patience + int(request.headers.get("Content-Length", "0")) / _LEAST
         try:
-            async with asyncio.timeout(2 * patience):
+            async with asyncio.timeout(patient):
                 response = await http.send(request, stream=True, follow_redirects=False)
         except TimeoutError as error:
-            raise TooSlowError(f"the head of an answer takes more than {2 * patience:g} s") from error
+            raise TooSlowError(f"the head of an answer takes more than {patient:g} s") from error
         except (httpx.InvalidURL, UnicodeError) as error:
             raise httpx.RemoteProtocolError("it redirects to what is no address") from error
         try:

@@ -63,7 +63,8 @@ class RegistryClient:
 
     async def resolve(self, reference: str, platform: Platform, deadline: float) -> Manifest:
         failures: list[SlipwayError] = []
-        for self._current, exchange in enumerate(self._exchanges):  # noqa: B020
+        for place, exchange in enumerate(self._exchanges):
+            self._current = place
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     return await _resolve(exchange, reference, platform)

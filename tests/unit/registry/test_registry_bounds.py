@@ -301,3 +301,19 @@ async def test_a_right_that_lacks_is_no_refused_login(known: bool, error: str, r
         async with one.send("GET", one.url("x"), what="x"):
             pass
     assert caught.value.reason == reason
+
+
+async def test_a_body_of_ours_has_its_own_time() -> None:
+    """A piece of a push takes what it takes, as long as some of it moves."""
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.2)
+        return httpx.Response(200, content=streamed(b"x"))
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(slow))
+    one = exchange.Exchange(http, Endpoint(host="reg.test", repository="a/b"), patience=lambda: 60.0, stall=0.05)
+    async with one.send("PATCH", one.url("x"), what="x", content=bytes(8 << 20)) as response:
+        assert response.is_success
+    with pytest.raises(httpx.TransportError, match="the head of an answer"):
+        async with one.send("PATCH", one.url("x"), what="x", content=b"x"):
+            pass
