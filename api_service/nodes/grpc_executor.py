@@ -450,6 +450,12 @@ class GrpcExecutor:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # It was the call that was cancelled, with its channel: the peer's authority is no longer trusted.
+            raise self._unavailable(Unavailable("its connection was given up")) from error
         except grpc.aio.AioRpcError as error:
             known = error_from(error)
             if known.reason in REFUSED_IDENTITIES:

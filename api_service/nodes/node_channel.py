@@ -1,7 +1,8 @@
 """The connection to an executor: over a unix socket as it is, to another machine with certificates on both sides.
 
 gRPC takes a client's certificate when a channel is made. When the files have changed, later calls go through a new
-channel; the old one is closed when the last of its calls has ended.
+channel; the old one is closed when the last of its calls has ended, or at once when an authority was taken away: then
+the peer may be one that is not to be believed any more.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from common.tls import TlsMaterial, TlsSource, channel_credentials
 _log = structlog.get_logger(__name__)
 
 Options = Sequence[tuple[str, Any]]
+
+_LOOK_EVERY = 5.0  # seconds; also when nothing is called, as calls may last
 
 
 def open_channel(*, node: str, address: str, tls: TlsSource | None, options: Options) -> grpc.aio.Channel:
@@ -65,6 +68,7 @@ class _RenewedChannel(grpc.aio.Channel):
         self._current = self._open(tls.current())
         self._closing: set[asyncio.Task[None]] = set()
         self._retired: set[_Generation] = set()
+        self._looking = asyncio.get_running_loop().create_task(self._look_forever())
 
     def _open(self, material: TlsMaterial) -> _Generation:
         channel = grpc.aio.secure_channel(self._address, channel_credentials(material), options=self._options)
@@ -75,15 +79,23 @@ class _RenewedChannel(grpc.aio.Channel):
             _log.info("dialling with another certificate", node=self._node, address=self._address)
             before, self._current = self._current, self._open(material)
             self._retired.add(before)
-            self._close_unused(before)
+            trusted = set(material.authorities)
+            for generation in tuple(self._retired):
+                if generation.calls == 0 or not trusted.issuperset(generation.material.authorities):
+                    self._close(generation)
         return self._current
 
-    def _close_unused(self, generation: _Generation) -> None:
-        if generation in self._retired and generation.calls == 0:
-            self._retired.remove(generation)
-            task = asyncio.get_running_loop().create_task(generation.channel.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            self._generation()
+
+    def _close(self, generation: _Generation) -> None:
+        """Its calls, if there are any, are cancelled; GrpcExecutor tells that from a cancellation of the caller."""
+        self._retired.discard(generation)
+        task = asyncio.get_running_loop().create_task(generation.channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _calls(self, kind: str, method: str, *codec: Any, **more: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -93,7 +105,8 @@ class _RenewedChannel(grpc.aio.Channel):
 
             def ended(_: object) -> None:
                 generation.calls -= 1
-                self._close_unused(generation)
+                if generation.calls == 0 and generation in self._retired:
+                    self._close(generation)
 
             begun.add_done_callback(ended)
             return begun
@@ -119,6 +132,7 @@ class _RenewedChannel(grpc.aio.Channel):
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
+        self._looking.cancel()
         generations, self._retired = [self._current, *self._retired], set()
         await asyncio.gather(*(each.channel.close(grace) for each in generations), *self._closing)
 

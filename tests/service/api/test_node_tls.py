@@ -16,17 +16,18 @@ from slipway.executor.v1 import node_service_pb2_grpc as rpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_rpc
 
+from api_service.nodes import node_channel
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.grpc_executor import GrpcExecutor
 from common import tls
 from common.callers import Callers
-from common.certificate_authority import Certified
+from common.certificate_authority import Certified, make_authority
 from common.errors import FailedPrecondition, Unavailable
 from common.identity import Role
 from common.interceptor import CallInterceptor
 from common.protocol_version import PROTOCOL_VERSION
 from common.tls import TlsSource, server_credentials
-from tests.fixtures.certificates import Authority
+from tests.fixtures.certificates import Authority, replace
 
 
 class _Node(rpc.NodeServiceServicer):
@@ -156,3 +157,30 @@ async def test_a_renewed_certificate_is_shown_while_calls_run_on(place: Place) -
     await journal.aclose()
     await _facts(executor)
     assert len(place.node.connections) == 2
+
+
+async def test_an_authority_that_is_taken_away_takes_the_connection_along(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from under a stream that is being waited for, and when nothing else is asked of the node."""
+    monkeypatch.setattr(node_channel, "_LOOK_EVERY", 0.02)
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    journal = executor.follow_journal(journal_id="", after=0)
+    assert (await anext(journal)).journal_id == "j"
+    replace(tmp_path / "api/ca.crt", make_authority("test", valid=timedelta(days=1)).certificate_pem)
+    with pytest.raises(Unavailable, match="its connection was given up") as caught:
+        await asyncio.wait_for(anext(journal), 10)
+    assert caught.value.reason == "NODE_UNAVAILABLE"
+    with pytest.raises(Unavailable):
+        await _facts(executor)
+
+
+async def test_who_stops_waiting_is_cancelled_and_nothing_else(place: Place) -> None:
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    journal = executor.follow_journal(journal_id="", after=0)
+    assert (await anext(journal)).journal_id == "j"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await anext(journal)
