@@ -28,6 +28,7 @@ from tests.fixtures.port_world import (
     published,
     seen_by,
 )
+from tests.fixtures.sctp import Speaker
 from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -204,3 +205,33 @@ async def test_on_a_network_of_ones_own_ports_follow_the_gateway(world: World) -
         await engine.remove(container)
     for name in ("front", "back"):
         await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=name), timeout=30)
+
+
+@pytest.mark.parametrize("network", ["bridge", "own"])
+async def test_sctp_is_led_there_and_back(world: World, network: str) -> None:
+    """An association's first two packets; the kernel of the host need not speak SCTP itself to translate it."""
+    engine = world.engine
+    if network != "bridge":
+        await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name=network), timeout=30)
+    box = await engine.run("sleep", "300", network_mode=network)
+    await update(engine, box, {"80/sctp": [("", "8240")]})
+    assert await ports_of(engine, box) == {"80/sctp": [("0.0.0.0", "8240"), ("::", "8240")]}
+    with inside((await engine.inspect(box)).state.pid) as namespace:
+        for family, host, outside in (
+            (socket.AF_INET, HOST_V4, OUTSIDE_V4),
+            (socket.AF_INET6, HOST_V6, OUTSIDE_V6),
+        ):
+            with Speaker.open(namespace, family) as server, Speaker.open(world.outside, family) as client:
+                client.init(host, source=5000, destination=8240)
+                asked = await asyncio.to_thread(server.receive)
+                assert (asked.peer, asked.source, asked.destination, asked.intact) == (outside, 5000, 80, True)
+                server.init_ack(asked)
+                answer = await asyncio.to_thread(client.receive)
+                assert (answer.peer, answer.source, answer.destination, answer.intact) == (host, 8240, 5000, True)
+    taken = await engine.create("sleep", "300", port_bindings=bindings({"81/sctp": [("", "8240")]}))
+    with pytest.raises(grpc.aio.AioRpcError, match="8240/sctp failed: port is already allocated by container"):
+        await engine.start(taken)
+    for container in (box, taken):
+        await engine.remove(container)
+    if network != "bridge":
+        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=network), timeout=30)
