@@ -35,16 +35,27 @@ def forget_translated(leases: Collection[Lease]) -> None:
     """Every connection that these leases led to their containers. Raises OSError."""
     for target in {lease.target for lease in leases}:
         ports = {(_NUMBERS[lease.protocol], lease.container_port) for lease in leases if lease.target == target}
-        address = ip_address(target)
-        source = attribute(_V4_SRC if address.version == 4 else _V6_SRC, address.packed)
-        body = nested(_TUPLE_REPLY, nested(_TUPLE_IP, source)) + _filtered(reply=_BY_SOURCE)
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        address = ip_address(target).packed
+        source = _V4_SRC if len(address) == 4 else _V6_SRC
 
-        def led_there(entry: dict[int, bytes], ports: Collection[tuple[int, int]] = ports) -> bool:
+        def led_there(
+            entry: dict[int, bytes],
+            ports: Collection[tuple[int, int]] = ports,
+            whence: tuple[int, bytes] = (source, address),
+        ) -> bool:
             protocol = _protocol(entry, _TUPLE_REPLY)
-            return (protocol[_PROTO_NUM][0], _port(protocol, _PROTO_SRC_PORT)) in ports
+            kind, wanted = whence
+            found = attributes(attributes(entry[_TUPLE_REPLY])[_TUPLE_IP]).get(kind)
+            return found == wanted and (protocol[_PROTO_NUM][0], _port(protocol, _PROTO_SRC_PORT)) in ports
 
-        _forget(family, body, led_there)
+        if source == _V4_SRC:
+            where = nested(_TUPLE_IP, attribute(source, address))
+            _forget(socket.AF_INET, nested(_TUPLE_REPLY, where) + _filtered(reply=_BY_SOURCE), led_there)
+            continue
+        # Of IPv6 the kernel's filter takes every source but the one that is asked for.
+        for number in {number for number, _ in ports}:
+            which = nested(_TUPLE_PROTO, attribute(_PROTO_NUM, bytes([number])))
+            _forget(socket.AF_INET6, nested(_TUPLE_REPLY, which) + _filtered(reply=_BY_PROTOCOL), led_there)
 
 
 def forget_datagrams_to(leases: Collection[Lease]) -> None:

@@ -51,19 +51,21 @@ async def refused(world: World, box: str, address: str, port: int) -> None:
         await seen_by(world, box, world.outside, address, port)
 
 
-async def test_a_port_comes_and_goes_without_touching_the_others(world: World) -> None:
+@pytest.mark.parametrize("host", [HOST_V4, HOST_V6])
+async def test_a_port_comes_and_goes_without_touching_the_others(world: World, host: str) -> None:
     engine = world.engine
     box = await published(engine, {"80": [("", "8200")]})
     pid = (await engine.inspect(box)).state.pid
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         inside(pid) as namespace,
-        namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as server,
-        world.outside.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+        namespace.socket(family, socket.SOCK_STREAM) as server,
+        world.outside.socket(family, socket.SOCK_STREAM) as client,
     ):
-        server.bind(("0.0.0.0", 88))
+        server.bind(("::" if ":" in host else "0.0.0.0", 88))
         server.listen()
         await update(engine, box, {"88": [("", "8288")]})
-        client.connect((HOST_V4, 8288))
+        client.connect((host, 8288))
         connection, _ = server.accept()
         with connection:
             await update(engine, box, {"81": [(HOST_V4, "8201")], "81/udp": [("", "8201")]})
