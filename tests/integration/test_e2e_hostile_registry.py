@@ -1,4 +1,4 @@
-"""Pulls from a registry that lies, loops, dawdles or refuses, through both services: told, and nothing left of it."""
+"""A registry that lies, loops, dawdles or refuses, seen through both services: told, and nothing left of it."""
 
 from __future__ import annotations
 
@@ -69,11 +69,15 @@ async def refusal(engine: Slipway, source: ScriptedRegistry, **how: object) -> t
     """Code, reason and all of it."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await pull(engine, source, **how)  # type: ignore[arg-type]  # those of `pull`
-    status = rpc_status.from_call(raised.value)  # type: ignore[arg-type]  # it has the metadata
-    assert status is not None, raised.value
+    return told(raised.value)
+
+
+def told(error: grpc.aio.AioRpcError) -> tuple[str, str, Status]:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has the metadata
+    assert status is not None, error
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
-    return raised.value.code().name, info.reason, status
+    return error.code().name, info.reason, status
 
 
 def storage(engine: Slipway, below: str) -> list[Path]:
@@ -361,3 +365,38 @@ async def test_a_length_that_is_a_lie_costs_a_connection(
     source.instead["layer"] = lying
     assert await pull(engine, source) == (IMAGE.id, 1)
     await engine.images.RemoveImage(pb.RemoveImageRequest(image=IMAGE.id, force=True), timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "words"),
+    [
+        (with_status(500), (AWAY, "REGISTRY_UNAVAILABLE"), "HTTP status 500"),
+        (with_status(429, Retry_After="3600"), (AWAY, "REGISTRY_RATE_LIMITED"), "in 3600 s or later"),
+        (with_status(403), (DENIED, "REGISTRY_ACCESS_DENIED"), "credentials"),
+        (with_status(401), ("UNAUTHENTICATED", "REGISTRY_LOGIN_REFUSED"), "credentials"),
+        (with_status(202, Location="http://192.0.2.9/v2/"), (AWAY, "UPLOAD_ELSEWHERE"), "192.0.2.9"),
+        (with_status(307, Location="http://192.0.2.9/v2/"), (AWAY, "REGISTRY_UNAVAILABLE"), "HTTP status 307"),
+        (always(silence), (AWAY, "REGISTRY_TOO_SLOW"), "goes on where it stopped"),
+    ],
+)
+async def test_a_push_is_told_and_nothing_is_left(
+    engine: Slipway,
+    source: ScriptedRegistry,
+    answer: Callable[[ScriptedRegistry], Answer],
+    expected: tuple[str, str],
+    words: str,
+) -> None:
+    name, before = f"{source.host}/team/pushed:1", descriptors(engine)
+    await engine.images.TagImage(pb.TagImageRequest(image="busybox", target=name))
+    source.instead["upload"] = answer(source)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        _ = [each async for each in engine.images.PushImage(pb.PushImageRequest(image=name), timeout=60)]
+    code, reason, status = told(raised.value)
+    assert (code, reason) == expected
+    assert words in status.message
+    assert not any("/manifests/" in path for path in source.asked)
+    async with asyncio.timeout(20):
+        await source.idle()
+        while storage(engine, "staging") or descriptors(engine) > before:
+            await asyncio.sleep(0.02)
+    await engine.images.RemoveImage(pb.RemoveImageRequest(image=name), timeout=30)
