@@ -13,6 +13,7 @@ from api_service.conversion.image import image_rules
 from api_service.node_composition import dial, open_node, own_node
 from api_service.nodes.directory import NodeDirectory
 from api_service.nodes.journal_follower import Backoff
+from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.registry import NodeRegistry
 from api_service.operations.cluster_lock import ClusterLock
 from api_service.operations.container_locks import ContainerLocks
@@ -21,13 +22,16 @@ from api_service.operations.jobs import Jobs
 from api_service.operations.node_sweep import sweep_after_departures
 from api_service.overlays.slices import OverlayPools
 from api_service.overlays.view import OverlayView
+from api_service.placement.loads import NodeLoads
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
+from api_service.records.moves import MoveRepository
 from api_service.records.network_repository import NetworkRepository
 from api_service.records.node_cursors import NodeCursors
 from api_service.records.node_repository import NodeRepository
+from api_service.records.node_usage import NodeUsages
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
 from api_service.store.claims import Claims, run_claimed
@@ -49,6 +53,7 @@ class Plan:
     overlay_pools: OverlayPools = field(default_factory=OverlayPools)
     tls: TlsSource | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    lease: LeaseTerms = field(default_factory=LeaseTerms)
 
 
 @asynccontextmanager
@@ -61,7 +66,8 @@ async def open_engine(
         events = EventLog(store, limit=plan.max_events)
         execs = ExecRepository(store, events, clock=clock)
         jobs = Jobs(grace=plan.grace)
-        containers, networks = ContainerRepository(store, events), NetworkRepository(store, events)
+        usages, registry = NodeUsages(store), NodeRegistry()
+        containers, networks = ContainerRepository(store, events, usages), NetworkRepository(store, events)
         engine = Engine(
             containers=containers,
             images=ImageRepository(store, events),
@@ -72,7 +78,10 @@ async def open_engine(
             execs=execs,
             events=events,
             node_records=NodeRepository(store, events),
-            nodes=NodeRegistry(),
+            nodes=registry,
+            loads=NodeLoads(containers, registry),
+            usages=usages,
+            moves=MoveRepository(store),
             dial=partial(dial, tls=plan.tls),
             claims=claims,
             catch_up=store.catch_up,
@@ -86,7 +95,9 @@ async def open_engine(
             registries=plan.registries,
         )
         own = await own_node(engine, name=plan.node, address=plan.executor) if plan.executor else None
-        opening = partial(open_node, engine, claims=claims, cursors=NodeCursors(store), backoff=plan.backoff)
+        opening = partial(
+            open_node, engine, claims=claims, cursors=NodeCursors(store), backoff=plan.backoff, terms=plan.lease
+        )
         directory = NodeDirectory(engine.node_records, engine.nodes, opening, own=own)
         await stack.enter_async_context(directory)
         # Entered after the nodes: what is under way gets its time while they are still there.
@@ -97,6 +108,7 @@ async def open_engine(
             "look after replicas": sweep_after_departures(engine),
             "follow overlay networks": engine.overlays.follow_forever(),
             "follow nodes": directory.follow_forever(),
+            "count containers": engine.loads.follow_forever(),
         }.items():
             await stack.enter_async_context(background(work, name=name))
         yield engine

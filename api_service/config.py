@@ -87,6 +87,11 @@ class Settings(ServiceSettings):
     )
     overlay_ipv4: IPv4Network = Field(OverlayPools().ipv4, description="cut into /18s, one an overlay network")
     overlay_ipv6: IPv6Network = Field(OverlayPools().ipv6, description="cut into /48s, one an overlay network")
+    node_lease: Annotated[float, Field(ge=2, le=3600)] = Field(
+        30.0,
+        description="seconds without contact after which a node kills its containers with reschedule on_node_loss; a "
+        "third of that and 5 s later it is lost, and they are started elsewhere",
+    )
     max_events: Annotated[int, Field(ge=100, le=10_000_000)] = Field(100_000, description="events kept")
     max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000, description="calls served at the same time; more are refused with RESOURCE_EXHAUSTED"

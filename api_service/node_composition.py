@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -14,15 +15,18 @@ from api_service.nodes.contact import NOT_YET, NodeContact
 from api_service.nodes.executor import ExecutorClient
 from api_service.nodes.grpc_executor import GrpcExecutor
 from api_service.nodes.journal_follower import Backoff, JournalFollower
+from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.observer import Observer
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.node_sweep import auto_remove, sweep_node
+from api_service.operations.node_tending import leave_lost_node, remove_departed, revive, tend_forever
 from api_service.overlays.teller import OverlayTeller
+from api_service.records.container import ContainerRecord
 from api_service.records.node import NodeRecord, NodeState, NodeStatus
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.claims import Claims, run_claimed
-from common.errors import SlipwayError
+from common.errors import SlipwayError, Unavailable
 from common.tls import TlsSource
 
 _log = structlog.get_logger(__name__)
@@ -34,7 +38,7 @@ def dial(record: NodeRecord, *, tls: TlsSource | None) -> AbstractAsyncContextMa
 
 @asynccontextmanager
 async def open_node(
-    engine: Engine, record: NodeRecord, *, claims: Claims, cursors: NodeCursors, backoff: Backoff
+    engine: Engine, record: NodeRecord, *, claims: Claims, cursors: NodeCursors, backoff: Backoff, terms: LeaseTerms
 ) -> AsyncIterator[Node]:
     """Dealt with while the block runs. Its journal is followed, and its state recorded, by one replica."""
     async with AsyncExitStack() as stack:
@@ -42,7 +46,7 @@ async def open_node(
         if not record.configured:
             executor.meant_for(record.executor_id)
         observer = Observer(engine.containers, engine.events, engine.execs, node=record.name, clock=engine.clock)
-        observer.on_ended = lambda ended: auto_remove(engine, ended)
+        observer.on_ended = partial(_ended, engine)
 
         def connected() -> None:
             node.forget_facts()
@@ -60,17 +64,40 @@ async def open_node(
         node = Node(record=record, executor=executor, follower=follower, observer=observer)
         teller = OverlayTeller(node, engine.overlays)
         contact = NodeContact(node, engine.node_records, clock=engine.clock)
-        follower.introduce = contact.introduce
+
+        async def lost() -> None:
+            await contact.report_lost(terms)
+            await leave_lost_node(engine, node)
+
+        lease = NodeLease(node, terms, on_lost=lost)
+
+        async def introduce() -> None:
+            await contact.introduce()
+            # Before anything else is heard of the node, and before anything may be started there by itself. Another
+            # replica may have moved what was there.
+            if not await engine.catch_up():
+                raise Unavailable("the store does not tell what has become of the node's containers")
+            await remove_departed(engine, node)
+            lease.introduced()
+
+        follower.introduce = introduce
 
         async def attend() -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(follower.follow_forever(), name=f"follow {node.name}")
                 group.create_task(contact.report_forever(), name=f"report {node.name}")
                 group.create_task(teller.tell_forever(), name=f"tell {node.name} of overlay networks")
+                group.create_task(lease.hold_forever(), name=f"lease of {node.name}")
+                group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
 
         attending = run_claimed(claims, f"journal/{record.name}", attend)
         await stack.enter_async_context(background(attending, name=f"attend {record.name}"))
         yield node
+
+
+def _ended(engine: Engine, record: ContainerRecord) -> None:
+    auto_remove(engine, record)
+    revive(engine, record)
 
 
 async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:

@@ -11,6 +11,7 @@ import structlog
 
 from api_service.composition import Plan, open_engine
 from api_service.config import NO_EXECUTOR, Settings
+from api_service.nodes.lease import LeaseTerms
 from api_service.overlays.slices import OverlayPools
 from api_service.server import request_rules, serve
 from api_service.store_choice import open_store
@@ -33,6 +34,7 @@ async def run_service(settings: Settings) -> None:
         max_events=settings.max_events,
         registries=settings.registries,
         overlay_pools=OverlayPools(ipv4=settings.overlay_ipv4, ipv6=settings.overlay_ipv6),
+        lease=LeaseTerms(ttl=settings.node_lease, margin=5 + settings.node_lease / 3),
         tls=tls,
     )
     async with AsyncExitStack() as stack:

@@ -120,6 +120,7 @@ _TABLE: Mapping[str, Mapping[str, Roles]] = {
     "slipway.executor.v1.NodeService": {
         "GetNode": _API,
         "GetDiskUsage": _API,
+        "RenewLease": _API,
     },
     "slipway.executor.v1.RuntimeService": {
         "CreateContainer": _API,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from common.errors import Internal
+from executor_service.lease import Lease
 from executor_service.paths import Paths
 from executor_service.seams import Seams, TimeLimits
 from executor_service.tasks import bounded
@@ -18,8 +19,11 @@ from executor_service.tasks import bounded
 class Cleanup:
     """The caller holds the container's lock, except for `expect`."""
 
-    def __init__(self, *, paths: Paths, seams: Seams, limits: TimeLimits, runtimes: Collection[str]) -> None:
+    def __init__(
+        self, *, paths: Paths, seams: Seams, lease: Lease, limits: TimeLimits, runtimes: Collection[str]
+    ) -> None:
         self._paths = paths
+        self._lease = lease
         self._runtimes = frozenset(runtimes)
         self._seams = seams
         self._limits = limits
@@ -52,6 +56,7 @@ class Cleanup:
         steps = {
             "names": lambda: seams.names.forget(container_id),
             "process": lambda: self.end_process(container_id, runtime=runtime),
+            "lease": lambda: self._lease.leave(container_id),
             "network": lambda: seams.network.leave(container_id),
             "ports": lambda: seams.ports.withdraw(container_id),
             "root": lambda: seams.snapshots.unmount(container_id),

@@ -204,3 +204,4 @@ class ContainerSpec:
     health_check: HealthCheck | None = None
     dependencies: tuple[Dependency, ...] = ()
     published_ports: tuple[PublishedPort, ...] = ()
+    leased: bool = False  # runs only while the node's lease is in force

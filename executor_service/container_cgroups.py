@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from executor_service.container import ContainerSpec
@@ -21,6 +22,9 @@ class Running:
 
 class ContainerCgroups(Protocol):
     """Every method is idempotent, and raises FailedPrecondition (reason `NOT_RUNNING`) when there is no cgroup."""
+
+    def directories(self, spec: ContainerSpec) -> Sequence[Path]:
+        """Where its cgroup is in every hierarchy, whether or not it is there."""
 
     async def freeze(self, spec: ContainerSpec) -> None:
         """Return when every process stands still. Raises DeadlineExceeded, with none frozen."""

@@ -78,6 +78,7 @@ def entry_to_proto(entry: JournalEntry) -> runtime_service_pb2.JournalEntry:
             message.exited.start_id = event.start_id
             message.exited.oom_killed = event.oom_killed
             message.exited.error = event.error
+            message.exited.lease_over = event.lease_over
             if event.exit_code is not None:
                 message.exited.exit_code = event.exit_code
             if event.next_start is not None:

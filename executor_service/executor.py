@@ -39,11 +39,13 @@ from executor_service.container_locks import ContainerLocks
 from executor_service.execs import Execs
 from executor_service.files.threads import CopyThreads
 from executor_service.journal import DEFAULT_RETENTION, Journal
+from executor_service.lease import Lease
 from executor_service.logs.rotation import LogRotator
 from executor_service.logs.watch import LogWatcher
 from executor_service.node import Node
 from executor_service.oci.exec_process import process_in
 from executor_service.oci.exec_runtime import ExecRuntime
+from executor_service.operations.container_lease import lease_ready
 from executor_service.operations.container_restart import container_restart
 from executor_service.operations.container_stop import stop_unhealthy
 from executor_service.operations.dependency_wait import dependencies_ready
@@ -106,10 +108,12 @@ async def open_executor(
     records = ContainerRecords(seams.database, journal)
     await records.load()
     locks = ContainerLocks(timeout=limits.lock)
-    cleanup = Cleanup(paths=paths, seams=seams, limits=limits, runtimes=facts.runtimes)
+    lease = await Lease.open(paths.lease, boot_id=boot_id)
+    cleanup = Cleanup(paths=paths, seams=seams, lease=lease, limits=limits, runtimes=facts.runtimes)
     operations = Operations()
 
     async def ready(container_id: str, _: int) -> None:
+        await lease_ready(node, container_id)
         await dependencies_ready(node, container_id)
 
     async def restart(container_id: str, next_start: int) -> None:
@@ -132,6 +136,7 @@ async def open_executor(
             records=records,
             runtime=seams.runtime,
             cleanup=cleanup,
+            lease=lease,
             locks=locks,
             rotator=rotator,
             restarts=restarts,
@@ -152,6 +157,7 @@ async def open_executor(
             image_use=ResourceUse(records, "image", images_of),
             volume_use=ResourceUse(records, "volume", volumes_of),
             network_use=ResourceUse(records, "network", networks_of),
+            lease=lease,
             cleanup=cleanup,
             supervisor=supervisor,
             restarts=restarts,

@@ -73,13 +73,15 @@ class StartFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """The process ended. `exit_code` None: nobody saw it, `error` says why. `next_start` as in `StartFailure`."""
+    """The process ended. `exit_code` None: nobody saw it, `error` says why. `next_start` as in `StartFailure`.
+    `lease_over`: it was killed because the node's lease was."""
 
     start_id: str
     exit_code: int | None
     oom_killed: bool = False
     error: str = ""
     next_start: int | None = None
+    lease_over: bool = False
     kind: Literal["exited"] = "exited"
 
 

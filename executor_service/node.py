@@ -11,6 +11,7 @@ from executor_service.container_locks import ContainerLocks
 from executor_service.execs import Execs
 from executor_service.files.threads import CopyThreads
 from executor_service.journal import Journal
+from executor_service.lease import Lease
 from executor_service.logs.watch import LogWatcher
 from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
@@ -36,6 +37,7 @@ class Node:
     image_use: ResourceUse
     volume_use: ResourceUse
     network_use: ResourceUse
+    lease: Lease
     cleanup: Cleanup
     supervisor: Supervisor
     restarts: Restarts

@@ -31,6 +31,10 @@ class NodeCgroups:
     tree: CgroupTree
     cgroup_of: Callable[[ContainerSpec], str]
 
+    def directories(self, spec: ContainerSpec) -> Sequence[Path]:
+        path = self.cgroup_of(spec).lstrip("/")
+        return [root / path for root in self.tree.hierarchies]
+
     async def freeze(self, spec: ContainerSpec) -> None:
         await finish(lambda: self._freeze(spec))
 

@@ -70,6 +70,10 @@ class Paths:
         return self.run / "programs"
 
     @property
+    def lease(self) -> Path:
+        return self.run / "lease"
+
+    @property
     def socket(self) -> Path:
         return self.run / "executor.sock"
 

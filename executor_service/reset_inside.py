@@ -17,6 +17,7 @@ from common.sqlite import Database
 from executor_service.config import ResetSettings
 from executor_service.host_seams import SCHEMA
 from executor_service.instance_lock import instance_lock
+from executor_service.lease import end_guard
 from executor_service.mount_staging import remove_staged
 from executor_service.network.sandboxes import Sandboxes
 from executor_service.node_bundles import container_ids
@@ -82,6 +83,7 @@ def _remove_files(settings: ResetSettings, cgroups: CgroupTree) -> None:
     if settings.cgroup_parent:
         empty_cgroup(cgroups, settings.cgroup_parent, timeout=_CGROUP_TIMEOUT)
         remove_all_parents(cgroups, owner=settings.cgroup_parent)
+    end_guard(paths.lease)
     remove_staged(paths.mounts)
     remove_mapped_trees(paths.mapped)
     if paths.roots.is_dir():

@@ -125,6 +125,7 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         health_check=_health_check(message.health_check) if message.HasField("health_check") else None,
         dependencies=tuple(_dependency(dependency) for dependency in message.dependencies),
         published_ports=tuple(_published_port(port) for port in message.published_ports),
+        leased=message.leased,
     )
     if unknown:
         raise InvalidArgument(violations=[*unknown, *violations(spec)])

@@ -16,6 +16,7 @@ from api_service.records.config import (
     HostConfig,
     LogConfig,
     NetworkingConfig,
+    Placement,
     PortBinding,
     RestartPolicy,
 )
@@ -133,6 +134,8 @@ def host_config_from_proto(message: pb2.HostConfig) -> HostConfig:
         port_bindings=port_bindings_from_proto(message.port_bindings),
         publish_all_ports=message.publish_all_ports,
         storage_opt=dict(message.storage_opt),
+        placement=_placement_from_proto(message.placement),
+        reschedule=message.reschedule if message.reschedule != "no" else "",
     )
 
 
@@ -197,6 +200,26 @@ def host_config_to_proto(host: HostConfig) -> pb2.HostConfig:
         port_bindings={port: bindings_to_proto(bindings) for port, bindings in host.port_bindings.items()},
         publish_all_ports=host.publish_all_ports,
         storage_opt=dict(host.storage_opt),
+        placement=_placement_to_proto(host.placement) if host.placement != Placement() else None,
+        reschedule=host.reschedule,
+    )
+
+
+def _placement_from_proto(message: pb2.Placement) -> Placement:
+    return Placement(
+        constraints=tuple(message.constraints),
+        reserve_memory=message.reserve_memory,
+        reserve_nano_cpus=message.reserve_nano_cpus,
+        pack=message.strategy == pb2.PLACEMENT_STRATEGY_PACK,
+    )
+
+
+def _placement_to_proto(placement: Placement) -> pb2.Placement:
+    return pb2.Placement(
+        constraints=placement.constraints,
+        reserve_memory=placement.reserve_memory,
+        reserve_nano_cpus=placement.reserve_nano_cpus,
+        strategy=pb2.PLACEMENT_STRATEGY_PACK if placement.pack else pb2.PLACEMENT_STRATEGY_SPREAD,
     )
 
 

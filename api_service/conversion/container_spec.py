@@ -121,6 +121,7 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
             timeout=_duration(dependency.timeout),
         )
     message.published_ports.extend(published_ports_to_proto(spec.published_ports))
+    message.leased = spec.leased
     return message
 
 

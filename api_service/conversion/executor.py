@@ -108,6 +108,7 @@ def _event_from_proto(message: runtime_pb2.JournalEntry) -> Event:
                 oom_killed=exited.oom_killed,
                 error=exited.error,
                 next_start=exited.next_start.ToNanoseconds() if exited.HasField("next_start") else None,
+                lease_over=exited.lease_over,
             )
         case "signaled":
             return Signaled(signal=message.signaled.signal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
@@ -13,8 +13,9 @@ from api_service.operations.container_commit import CommitRequest
 from api_service.operations.image_history import HistoryEntry
 from api_service.operations.image_list import ImageFilter
 from api_service.operations.image_prune import ImagePruneFilter, PrunedImages
-from api_service.operations.image_pull import PulledRecord, PullRequest
+from api_service.operations.image_pull import PullRequest
 from api_service.operations.image_remove import RemovedImage
+from api_service.operations.pulls_together import PulledRecord
 from api_service.records.config import ImageConfig
 from api_service.records.image import ImageRecord
 from common.errors import Violation
@@ -54,6 +55,18 @@ def image_to_proto(image: ImageRecord) -> image_pb2.Image:
         ),
         layers=image.layers,
     )
+
+
+async def upload_from_proto(requests: AsyncIterator[image_pb2.LoadImageRequest]) -> tuple[str, AsyncIterator[bytes]]:
+    """The node that the first message names, and all chunks."""
+    first = await anext(requests, image_pb2.LoadImageRequest())
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield first.chunk
+        async for request in requests:
+            yield request.chunk
+
+    return first.node, chunks()
 
 
 def image_config_from_proto(message: image_pb2.ImageConfig) -> ImageConfig:

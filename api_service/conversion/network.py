@@ -70,6 +70,7 @@ def network_request_from_proto(message: pb2.CreateNetworkRequest) -> NetworkRequ
             slice_prefix_ipv6=overlay.slice_prefix_ipv6,
         ),
         labels=dict(message.labels),
+        node=message.node,
     )
 
 

@@ -67,7 +67,11 @@ def node_to_proto(shown: ShownNode) -> pb2.Node:
         configured=node.configured,
         description=_description_to_proto(node),
         capacity=pb2.NodeResources(nano_cpus=node.description.cpus * _CPU, memory=node.description.memory),
-        usage=pb2.NodeUsage(containers=shown.containers, containers_running=shown.running),
+        usage=pb2.NodeUsage(
+            containers=shown.containers,
+            containers_running=shown.running,
+            reserved=pb2.NodeResources(nano_cpus=shown.usage.nano_cpus, memory=shown.usage.memory),
+        ),
     )
 
 

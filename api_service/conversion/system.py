@@ -61,8 +61,11 @@ def _node_to_proto(node: NodeState) -> system_pb2.NodeInfo:
     )
 
 
-def disk_usage_to_proto(usage: DiskUsage, images: Sequence[ImageUsage]) -> system_pb2.GetDiskUsageResponse:
+def disk_usage_to_proto(
+    usage: DiskUsage, images: Sequence[ImageUsage], warnings: Sequence[str]
+) -> system_pb2.GetDiskUsageResponse:
     return system_pb2.GetDiskUsageResponse(
+        warnings=warnings,
         images_size=usage.images_size,
         containers_size=usage.containers_size,
         logs_size=usage.logs_size,

@@ -12,7 +12,12 @@ from api_service.operations.volume_list import ShownVolume, VolumeFilter
 
 
 def volume_request_from_proto(message: pb2.CreateVolumeRequest) -> VolumeRequest:
-    return VolumeRequest(name=message.name, driver=driver_from_proto(message.driver), labels=dict(message.labels))
+    return VolumeRequest(
+        name=message.name,
+        driver=driver_from_proto(message.driver),
+        labels=dict(message.labels),
+        node=message.node,
+    )
 
 
 def volume_filter_from_proto(message: pb2.ListVolumesRequest) -> VolumeFilter:

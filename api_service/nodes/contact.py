@@ -10,6 +10,7 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import NodeFacts
+from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.registry import Node
 from api_service.records.event import Event
 from api_service.records.event_shapes import node_event
@@ -63,6 +64,10 @@ class NodeContact:
                 told = seen
             if seen == (follower.connected, follower.failure):
                 await follower.changed()
+
+    async def report_lost(self, terms: LeaseTerms) -> None:
+        why = f"it has not answered for {terms.ttl + terms.margin:g} s, so its lease is over"
+        await self._record(NodeState.LOST, reason=f"{why}: {self._node.follower.failure}")
 
     async def _report(self, *, connected: bool, failure: str) -> None:
         if not connected:

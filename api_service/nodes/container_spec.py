@@ -188,3 +188,4 @@ class ContainerSpec:
     health_check: HealthCheck | None
     dependencies: tuple[NodeDependency, ...]
     published_ports: tuple[PublishedPort, ...]
+    leased: bool = False

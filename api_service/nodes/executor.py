@@ -64,13 +64,15 @@ class StartRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """`exit_code` is None when nobody saw the end; `error` then says why. `next_start` as in `StartRefused`."""
+    """`exit_code` is None when nobody saw the end; `error` then says why. `next_start` as in `StartRefused`.
+    `lease_over`: it was killed because the node's lease was."""
 
     start_id: str
     exit_code: int | None
     oom_killed: bool = False
     error: str = ""
     next_start: int | None = None
+    lease_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +373,10 @@ class ExecutorClient(Protocol):
     def meant_for(self, executor_id: str) -> None:
         """From now on any other executor than this one refuses the calls, which then raise Unavailable
         (`ANOTHER_EXECUTOR`)."""
+
+    async def renew_lease(self, after: str, *, ttl: float, deadline: Deadline) -> str:
+        """The node's word of this moment, for the next renewal. `after`: the word of the answer before, from which the
+        lease then runs for `ttl` seconds; empty: nothing is renewed."""
 
     async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
         """Lay the container out. Raises FailedPrecondition when it exists with another specification."""

@@ -39,6 +39,7 @@ from api_service.conversion.container_spec import (
     spec_to_proto,
 )
 from api_service.conversion.node_stats import process_from_proto, stats_from_proto
+from api_service.conversion.times import duration
 from api_service.nodes.addressed_channel import AddressedChannel
 from api_service.nodes.container_spec import ContainerSpec, EndpointSpec, PublishedPort
 from api_service.nodes.deadline import Deadline
@@ -133,6 +134,10 @@ class GrpcExecutor:
 
     def meant_for(self, executor_id: str) -> None:
         self._addressed.executor_id = executor_id
+
+    async def renew_lease(self, after: str, *, ttl: float, deadline: Deadline) -> str:
+        request = node_pb2.RenewLeaseRequest(after=after, ttl=duration(int(ttl * 1e9)))
+        return (await self._answer(self._nodes.RenewLease(request, timeout=deadline.remaining))).word
 
     async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:
         request = runtime_pb2.CreateContainerRequest(spec=spec_to_proto(spec))

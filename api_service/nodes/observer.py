@@ -122,7 +122,7 @@ class Observer:
         """Bring every container of the node to what the snapshot says; records that are ahead of it stay."""
         found = {container.container_id: container for container in snapshot.containers}
         for record in await self._containers.all():
-            if record.node == self._node:
+            if record.node == self._node and not record.moving:  # one that moves may not be there yet
                 await self._resynchronise_one(record.id, found.get(record.id), snapshot)
 
     async def _resynchronise_one(

@@ -114,9 +114,14 @@ class NodeRegistry:
         """Ordered by name."""
         return tuple(self._nodes.values())
 
-    def place(self) -> Node:
-        """The node for a new container."""
-        return next(iter(self._nodes.values()))
+    def sole(self) -> Node | None:
+        """The only one there is, where nothing has to be chosen."""
+        return next(iter(self._nodes.values())) if len(self._nodes) == 1 else None
+
+    async def until_several(self) -> None:
+        """Wait until there are at least two."""
+        while len(self._nodes) < 2:
+            await self._changed.wait()
 
     async def until(self, name: str, *, present: bool, patience: float) -> bool:
         """Wait until the node is among them, or not any more; False after `patience` seconds."""

@@ -202,6 +202,7 @@ def _exited(record: ContainerRecord, event: Exited, time: int) -> tuple[Containe
         paused=False,
         health=None,
         next_restart_at=event.next_start,
+        lease_over=event.lease_over,
     )
     ended = dataclasses.replace(record, state=state, network=ObservedNetwork())
     return ended, _events_of_end(record, event, time)

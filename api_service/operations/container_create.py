@@ -24,6 +24,13 @@ from api_service.operations.container_image import (
     validate_pull,
 )
 from api_service.operations.container_join import resolve_joined
+from api_service.operations.container_placement import (
+    NodeTakenError,
+    booked,
+    place_container,
+    require_wanted,
+    sole_node,
+)
 from api_service.operations.container_replay import replayed
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_undo import undo_create
@@ -43,6 +50,7 @@ from api_service.operations.network_spread import spread_to
 from api_service.operations.platform import check_platform
 from api_service.operations.published_ports import validate_published_ports
 from api_service.operations.volume_create import ensure_on_node
+from api_service.placement.place import Demand
 from api_service.records.asked import as_asked
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, Phase
@@ -69,6 +77,7 @@ from common.errors import (
 
 _USERS_CHANGED = "USERS_CHANGED"  # the executor's reason: its settings are others since it was asked
 _IMAGE_ATTEMPTS = 3  # each failure means that somebody removed the image
+_PLACEMENTS = 8  # each failure means that others took the node's room
 _CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
 
 
@@ -107,8 +116,40 @@ class _ImageLostError(Exception):
 
 async def create_container(engine: Engine, request: CreateRequest, *, deadline: Deadline | None) -> Created:
     """Raises InvalidArgument with every violation, NotFound for the image, AlreadyExists for the name, Unavailable, and
-    what the pull of an image raises. `deadline` None: the pull may take its time, and the rest has the usual."""
-    node = engine.nodes.place()
+    what placement and the pull of an image raise. `deadline` None: the pull may take its time, and the rest has the
+    usual."""
+    if (node := sole_node(engine, request.host_config)) is not None:
+        return await _create_on(engine, request, node, Demand(), deadline=deadline)
+    _refuse_wrong(request)
+    for _ in range(_PLACEMENTS):
+        if request.request_id and (known := await replayed(engine, request.request_id)) is not None:
+            return Created(id=known, warnings=())
+        node, demand = await place_container(
+            engine, request.image, request.host_config, request.networking_config, name=request.name
+        )
+        try:
+            return await _create_on(engine, request, node, demand, deadline=deadline)
+        except NodeTakenError:
+            continue
+    raise Aborted("the container: others take the room of every node it is placed on; repeat the request")
+
+
+def _refuse_wrong(request: CreateRequest) -> None:
+    """What would be wrong on every node. Raises InvalidArgument."""
+    asked = (request.config, request.host_config, request.networking_config)
+    violations = [
+        *request.violations,
+        *validate_create(*asked, any_host(request.host_config.runtime)),
+        *validate_pull(request.image),
+    ]
+    if violations:
+        raise InvalidArgument(violations=violations)
+
+
+async def _create_on(
+    engine: Engine, request: CreateRequest, node: Node, demand: Demand, *, deadline: Deadline | None
+) -> Created:
+    """Raises NodeTakenError when the node cannot take it any more."""
     facts = await _facts(node, request, deadline or Deadline.after(DEFAULT_DEADLINE))
     host = host_facts(facts)
     asked = (request.config, request.host_config, request.networking_config, host)
@@ -126,7 +167,7 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
         limit = deadline or Deadline.after(DEFAULT_DEADLINE)
         try:
             async with limit.enforced("create the container"):
-                created = await _create(engine, request, creation, image, facts, node, limit)
+                created = await _create(engine, request, creation, image, facts, node, demand, limit)
         except _ImageLostError:
             lost = image
             continue
@@ -148,6 +189,7 @@ async def _create(
     image: ImageRecord,
     facts: NodeFacts,
     node: Node,
+    demand: Demand,
     deadline: Deadline,
 ) -> str:
     """The container's id, also when another create holds the request id. Raises _ImageLostError."""
@@ -155,12 +197,18 @@ async def _create(
     while True:
         depends_on = await resolve_dependencies(engine, creation.host_config.depends_on, node=node.name)
         joining = await resolve_joined(engine, creation.host_config, host, name=creation.name)
-        mode, networking = await resolve_networks(engine, joining.network_mode, creation.networking_config)
+        mode, networking = await resolve_networks(
+            engine, joining.network_mode, creation.networking_config, node=node.name
+        )
         resolved = dataclasses.replace(
             creation, host_config=dataclasses.replace(joining, network_mode=mode), networking_config=networking
         )
         draft, plan = await _draft(engine, request, resolved, image, facts, node)
-        draft = dataclasses.replace(draft, host_config=dataclasses.replace(draft.host_config, depends_on=depends_on))
+        draft = dataclasses.replace(
+            draft,
+            host_config=dataclasses.replace(draft.host_config, depends_on=depends_on),
+            booked=demand.booking,
+        )
         remapped = is_remapped(draft.host_config, host)
         if await _lay_out(engine, draft, plan, node, name=creation.name, remapped=remapped, deadline=deadline):
             return draft.id
@@ -252,6 +300,7 @@ async def _lay_out(
         record = await whole(_reserve(engine, draft, plan, name))
         if record is None:
             return False
+        await require_wanted(engine, node)
         for volume in plan.volumes:
             await ensure_on_node(engine, volume.name, deadline)
         attached = [endpoint.network_id for endpoint in record.networking_config.endpoints.values()]
@@ -289,15 +338,20 @@ async def _reserve(engine: Engine, draft: ContainerRecord, plan: MountPlan, name
 
 
 async def _add(engine: Engine, record: ContainerRecord, plan: MountPlan) -> None:
-    """Raises RevisionConflict for its name or request id; volumes that others change meanwhile are claimed again."""
+    """Raises RevisionConflict for its name or request id, NodeTakenError; volumes that others change meanwhile are
+    claimed again, and so is room on the node."""
     for _ in range(_CLAIM_ATTEMPTS):
         claim = await engine.volumes.claim(plan.volumes, record.id)
         made = [volume_event(volume, "create", engine.clock()) for volume in claim.made]
         try:
-            return await engine.containers.add(record, besides=claim.operations, events=made)
+            async with booked(engine, record) as booking:
+                await engine.containers.add(record, besides=[*claim.operations, *booking], events=made)
         except RevisionConflict as conflict:
-            if not engine.volumes.held_volume(conflict):
+            if not engine.volumes.held_volume(conflict) and not engine.usages.held_usage(conflict):
                 raise
+            continue
+        engine.loads.note(record.id, record.node)
+        return
     raise Aborted(f"container {record.name!r}: others change its volumes all the time; repeat the request")
 
 

@@ -6,16 +6,17 @@ Source: Docker's clients, which pull an image that the daemon does not have (`do
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.images import RegistryCredentials
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
-from api_service.operations.image_pull import PulledRecord, PullRequest, pull_image
+from api_service.operations.image_pull import PullRequest, pull_image
 from api_service.operations.image_resolve import no_such_image, resolve_image
 from api_service.operations.platform import is_for
+from api_service.operations.pulls_together import PulledRecord
 from api_service.records.image import ImageRecord
 from api_service.validation.references import InvalidReference, normalise_reference
 from common.errors import Aborted, FailedPrecondition, NotFound, SlipwayError, Violation
@@ -63,9 +64,26 @@ async def obtain_image(
         except NotFound:
             image = None
         if image is not None and (not wish.platform or is_for(wish.platform, image)):
-            return image
+            if node.name in image.nodes or not (pinned := _pinned(wish, image)):
+                return image
+            # What the name means here is what it means on the other nodes, whatever the registry has by now.
+            wish = replace(wish, text=pinned)
     async with deadline.enforced(f"pull the image {wish.text}"):
         return await _pulled(engine, wish, node, deadline)
+
+
+async def image_holders(engine: Engine, wish: ImageWish) -> frozenset[str] | None:
+    """The nodes a container of it can be made on; None: any, because each can get it, or nobody has it."""
+    policy = _effective(engine, wish)
+    if policy is PullPolicy.ALWAYS:
+        return None
+    try:
+        image = await resolve_image(engine, wish.text, field="config.image")
+    except NotFound:
+        return None
+    if policy is PullPolicy.MISSING and (_pinned(wish, image) or (wish.platform and not is_for(wish.platform, image))):
+        return None
+    return frozenset(image.nodes)
 
 
 def is_lost(error: SlipwayError, image_id: str) -> bool:
@@ -118,6 +136,12 @@ async def _pulled(engine: Engine, wish: ImageWish, node: Node, deadline: Deadlin
                 found = answer.image
     assert found is not None
     return found
+
+
+def _pinned(wish: ImageWish, image: ImageRecord) -> str:
+    """The same image by its digest, which any node can pull; empty for one that came from elsewhere."""
+    repository = normalise_reference(wish.text).familiar_name
+    return next((each for each in image.digests if normalise_reference(each).familiar_name == repository), "")
 
 
 def _is_name(text: str) -> bool:

@@ -22,7 +22,7 @@ from api_service.operations.container_security import (
 from api_service.operations.node_resources import node_resources
 from api_service.operations.published_ports import published_ports
 from api_service.operations.signal_argument import signal_number
-from api_service.records.config import ContainerConfig
+from api_service.records.config import ON_NODE_LOSS, ContainerConfig
 from api_service.records.container import ContainerRecord
 from api_service.records.health import is_checked
 from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
@@ -99,6 +99,7 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
             for dependency in host.depends_on
         ),
         published_ports=published_ports(config, host),
+        leased=host.reschedule == ON_NODE_LOSS,
     )
 
 

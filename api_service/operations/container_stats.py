@@ -16,9 +16,11 @@ from api_service.nodes.registry import Node
 from api_service.nodes.stats import ContainerStats
 from api_service.operations.container_state import refuse_when_going, require_running
 from api_service.operations.engine import Engine
+from common.errors import DeadlineExceeded, Unavailable
 
 _INTERVAL = 1.0  # seconds
 _READ_TIME = 10.0  # seconds a node may take
+_SKIP_TIME = 1.0  # seconds until one of several nodes is left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +48,13 @@ async def stream_stats(engine: Engine, containers: Sequence[str], *, once: bool)
         if containers and not any(container_id in names for ids in named.values() for container_id in ids):
             return
         found: dict[str, ContainerStats] = {}
-        for node in engine.nodes.all():
-            ids = named.get(node.name, ())
-            if (ids or not containers) and (samples := await _read(node, ids, names, before)):
+        reading = [
+            _read_or_skip(engine, node, named.get(node.name, ()), names, before)
+            for node in engine.nodes.all()
+            if not containers or node.name in named
+        ]
+        for samples in await asyncio.gather(*reading):
+            if samples:
                 found |= {sample.stats.container_id: sample.stats for sample in samples}
                 yield samples
         if once:
@@ -70,10 +76,25 @@ async def _named(engine: Engine, containers: Sequence[str], *, once: bool) -> Ma
     return found
 
 
-async def _read(
-    node: Node, ids: Sequence[str], names: Mapping[str, str], before: Mapping[str, ContainerStats]
+async def _read_or_skip(
+    engine: Engine, node: Node, ids: Sequence[str], names: Mapping[str, str], before: Mapping[str, ContainerStats]
 ) -> list[Sample]:
-    deadline = Deadline.after(_READ_TIME)
+    """Among several nodes one that does not answer has nothing to tell, unless its containers were asked for."""
+    if ids or engine.nodes.sole() is not None:
+        return await _read(node, ids, names, before, Deadline.after(_READ_TIME))
+    try:
+        return await _read(node, ids, names, before, Deadline.after(_SKIP_TIME))
+    except (Unavailable, DeadlineExceeded):
+        return []
+
+
+async def _read(
+    node: Node,
+    ids: Sequence[str],
+    names: Mapping[str, str],
+    before: Mapping[str, ContainerStats],
+    deadline: Deadline,
+) -> list[Sample]:
     facts = await node.facts(deadline)
     return [
         Sample(

@@ -14,14 +14,17 @@ from api_service.operations.jobs import Jobs
 from api_service.operations.removals import Removals
 from api_service.overlays.slices import OverlayPools
 from api_service.overlays.view import OverlayView
+from api_service.placement.loads import NodeLoads
 from api_service.records.config import ImageConfig
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.image_repository import ImageRepository
+from api_service.records.moves import MoveRepository
 from api_service.records.network_repository import NetworkRepository
 from api_service.records.node import NodeRecord
 from api_service.records.node_repository import NodeRepository
+from api_service.records.node_usage import NodeUsages
 from api_service.records.volume_repository import VolumeRepository
 from api_service.registries.endpoints import Registries
 from api_service.store.claims import Claims
@@ -51,6 +54,9 @@ class Engine:
     events: EventLog
     node_records: NodeRepository
     nodes: NodeRegistry
+    loads: NodeLoads
+    usages: NodeUsages
+    moves: MoveRepository
     dial: Dial
     claims: Claims
     catch_up: Callable[[], Awaitable[bool]]

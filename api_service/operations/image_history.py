@@ -14,6 +14,7 @@ from api_service.nodes.executor import StoredImage
 from api_service.operations.engine import Engine
 from api_service.operations.image_record import created_at
 from api_service.operations.image_resolve import resolve_image
+from api_service.operations.node_choice import holder_of
 from common.errors import FailedPrecondition
 
 MISSING = "<missing>"
@@ -51,7 +52,7 @@ class _Image(BaseModel):
 async def list_image_history(engine: Engine, image: str, *, deadline: Deadline) -> Sequence[HistoryEntry]:
     """Newest first. Raises NotFound, FailedPrecondition (`HISTORY_UNREADABLE`), Unavailable."""
     record = await resolve_image(engine, image)
-    stored = await engine.nodes.get(record.nodes[0]).executor.get_image(record.id, deadline=deadline)
+    stored = await holder_of(engine, record.nodes).executor.get_image(record.id, deadline=deadline)
     return history_of(stored, record.names)
 
 

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from api_service.nodes.deadline import Deadline
+from api_service.nodes.executor import StoredImage
 from api_service.nodes.registry import Node
+from api_service.operations.chunk_copies import for_each
 from api_service.operations.engine import Engine
 from api_service.operations.image_arrival import refuse_when_gone
 from api_service.operations.image_name import refuse_more_names
 from api_service.operations.image_record import image_record
+from api_service.operations.node_choice import image_nodes
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
 from common.errors import FailedPrecondition, InvalidArgument
 
 
-async def load_image(engine: Engine, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[ImageRecord]:
-    """The images of the archive, with all names they have now. Raises InvalidArgument (`CORRUPT_IMAGE`),
-    FailedPrecondition (`TOO_MANY_NAMES`), ResourceExhausted, Unavailable."""
-    node = engine.nodes.place()
-    stored = await node.executor.load_image(chunks, deadline=deadline)
+async def load_image(
+    engine: Engine, chunks: AsyncIterator[bytes], *, node: str, deadline: Deadline
+) -> Sequence[ImageRecord]:
+    """The images of the archive, with all names they have now. `node` empty: on every node that gets containers; those
+    that took it keep it when another one fails. Raises InvalidArgument (`CORRUPT_IMAGE`), FailedPrecondition
+    (`TOO_MANY_NAMES`), ResourceExhausted, Unavailable."""
+    nodes = image_nodes(engine, node)
+    takers = [partial(each.executor.load_image, deadline=deadline) for each in nodes]
+    outcomes = await for_each(chunks, takers)
+    records: Sequence[ImageRecord] = ()
+    for taken_by, outcome in zip(nodes, outcomes, strict=True):
+        if not isinstance(outcome, BaseException):
+            records = await _recorded(engine, taken_by, outcome, deadline)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return records
+
+
+async def _recorded(
+    engine: Engine, node: Node, stored: Sequence[StoredImage], deadline: Deadline
+) -> Sequence[ImageRecord]:
     try:
         records = [image_record(image, node=node.name) for image in stored]
         for record in records:

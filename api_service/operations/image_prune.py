@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +12,7 @@ from api_service.nodes.executor import StoredImage
 from api_service.operations.engine import Engine
 from api_service.operations.image_remove import RemovedImage, remove_unused
 from api_service.operations.label_filter import passes_labels
+from api_service.operations.node_answers import ask_nodes
 from api_service.records.event import Event, EventType
 from api_service.records.image import ImageRecord
 from common.errors import Aborted, SlipwayError
@@ -40,7 +40,7 @@ class PrunedImages:
 
 
 async def prune_images(engine: Engine, wanted: ImagePruneFilter, *, deadline: Deadline) -> PrunedImages:
-    """Raises Aborted (`PRUNE_RUNNING`) while another one is under way, Unavailable when a node does not answer,
+    """Raises Aborted (`PRUNE_RUNNING`) while another one is under way, Unavailable when no node answers,
     DeadlineExceeded with part of them removed."""
     untagged: list[str] = []
     deleted: list[str] = []
@@ -72,18 +72,20 @@ async def _remove(engine: Engine, image_id: str, wanted: ImagePruneFilter, deadl
         return None
 
 
-async def _stored(engine: Engine, deadline: Deadline) -> Sequence[Sequence[StoredImage]]:
+async def _stored(engine: Engine, deadline: Deadline) -> Mapping[str, Sequence[StoredImage]]:
     """By node."""
-    nodes = engine.nodes.all()
-    return await asyncio.gather(*(node.executor.list_images(deadline=deadline) for node in nodes))
+    answered = await ask_nodes(engine, lambda node, limit: node.executor.list_images(deadline=limit), deadline)
+    return answered.answers
 
 
 def _reclaimed(
-    before: Sequence[Sequence[StoredImage]], after: Sequence[Sequence[StoredImage]], deleted: frozenset[str]
+    before: Mapping[str, Sequence[StoredImage]],
+    after: Mapping[str, Sequence[StoredImage]],
+    deleted: frozenset[str],
 ) -> int:
     """Each layer counts once on every node that had it."""
     total = 0
-    for had, has in zip(before, after, strict=True):
+    for had, has in ((before[node], after[node]) for node in before.keys() & after.keys()):
         gone = _layers([image for image in had if image.id in deleted])
         kept = _layers(has)
         total += sum(size for layer, size in gone.items() if layer not in kept)

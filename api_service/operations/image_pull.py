@@ -15,7 +15,9 @@ from api_service.operations.engine import Engine
 from api_service.operations.image_arrival import refuse_when_gone
 from api_service.operations.image_name import refuse_more_digests, refuse_more_names
 from api_service.operations.image_record import image_record
+from api_service.operations.node_choice import image_nodes
 from api_service.operations.platform import parse_pull_platform
+from api_service.operations.pulls_together import PulledRecord, side_by_side
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
 from api_service.validation.references import ImageReference, InvalidReference, normalise_reference
@@ -32,27 +34,29 @@ class PullRequest:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PulledRecord:
-    """The image with all its names; `digest` is the manifest's."""
-
-    image: ImageRecord
-    digest: str
-
-
 async def pull_image(
     engine: Engine, request: PullRequest, *, deadline: Deadline
 ) -> AsyncGenerator[LayerProgress | PulledRecord]:
     """The layers' progress, then the image, which has the reference as a name unless that has a digest, and is found
-    by its digests. Raises what the node raises."""
+    by its digests. Without a `node` on every node that gets containers, side by side: those that have it keep it when
+    another one fails. Raises what the node raises."""
     reference = _reference(request.reference)
-    node = engine.nodes.get(request.node) if request.node else engine.nodes.place()
+    nodes = image_nodes(engine, request.node)
     spec = PullSpec(
         endpoints=await engine.registries.endpoints_of(reference, request.credentials),
         reference=reference.digest or reference.tag,
         platform=parse_pull_platform(request.platform),
         name="" if reference.digest else reference.familiar,
     )
+    pulls = {node.name: _pull(engine, node, spec, reference, deadline=deadline) for node in nodes}
+    async with aclosing(side_by_side(pulls) if len(pulls) > 1 else pulls[nodes[0].name]) as answers:
+        async for answer in answers:
+            yield answer
+
+
+async def _pull(
+    engine: Engine, node: Node, spec: PullSpec, reference: ImageReference, *, deadline: Deadline
+) -> AsyncGenerator[LayerProgress | PulledRecord]:
     async with aclosing(node.executor.pull_image(spec, deadline=deadline)) as answers:
         async for answer in answers:
             if isinstance(answer, PulledImage):

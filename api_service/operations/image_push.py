@@ -12,6 +12,7 @@ from api_service.nodes.images import LayerProgress, PushedImage, PushSpec, Regis
 from api_service.operations.engine import Engine
 from api_service.operations.image_name import refuse_more_digests
 from api_service.operations.image_resolve import no_such_image
+from api_service.operations.node_choice import holder_of
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
 from api_service.validation.references import ImageReference, InvalidReference, normalise_reference
@@ -34,7 +35,7 @@ async def push_image(
     if record is None:
         raise no_such_image(request.image)
     refuse_more_digests(record.id, len(record.digests) + 1)
-    node = engine.nodes.get(record.nodes[0])
+    node = holder_of(engine, record.nodes)
     endpoint = await engine.registries.registry_of(reference, request.credentials)
     spec = PushSpec(endpoint=endpoint, image_id=record.id, tag=reference.tag)
     async with aclosing(node.executor.push_image(spec, deadline=deadline)) as answers:

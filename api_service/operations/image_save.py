@@ -9,6 +9,7 @@ from api_service.nodes.deadline import Deadline
 from api_service.nodes.images import SavedImage, SavedName
 from api_service.operations.engine import Engine
 from api_service.operations.image_resolve import resolve_image
+from api_service.operations.node_choice import holder_of
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
 from api_service.validation.references import ImageReference, InvalidReference, parse_reference
@@ -25,7 +26,7 @@ async def save_images(engine: Engine, images: Sequence[str], *, deadline: Deadli
         for record, found in await _meant(engine, text, field=f"images[{index}]"):
             records[record.id] = record
             names.setdefault(record.id, {}).update(dict.fromkeys(found))
-    node = engine.nodes.get(_node_of_all(list(records.values())))
+    node = holder_of(engine, _nodes_of_all(list(records.values())))
     wanted = [SavedImage(image_id=image_id, names=tuple(found)) for image_id, found in names.items()]
     async with aclosing(node.executor.save_images(wanted, deadline=deadline)) as chunks:
         async for chunk in chunks:
@@ -64,10 +65,9 @@ def _saved_name(reference: ImageReference) -> SavedName:
     return SavedName(repository=reference.familiar_name, tag=reference.tag, canonical=reference.canonical)
 
 
-def _node_of_all(records: Sequence[ImageRecord]) -> str:
-    for node in records[0].nodes:
-        if all(node in record.nodes for record in records):
-            return node
+def _nodes_of_all(records: Sequence[ImageRecord]) -> Sequence[str]:
+    if found := [node for node in records[0].nodes if all(node in record.nodes for record in records)]:
+        return found
     raise FailedPrecondition(
         "images: no node has all of them; save them one by one",
         resource_type="image",

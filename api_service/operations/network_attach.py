@@ -19,9 +19,12 @@ _PORTS = "host_config.port_bindings has no effect"
 _MAX_SHOWN = 10
 
 
-async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConfig) -> tuple[str, NetworkingConfig]:
+async def resolve_networks(
+    engine: Engine, mode: str, networking: NetworkingConfig, *, node: str
+) -> tuple[str, NetworkingConfig]:
     """The mode and the endpoints by the networks' names, that of the mode first and the others by name. Raises
-    NotFound, InvalidArgument for what a network forbids, FailedPrecondition for one that is being removed."""
+    NotFound, InvalidArgument for what a network forbids, FailedPrecondition for one that is being removed or on another
+    node."""
     if not has_networks(mode):
         return mode, networking
     asked = {mode: EndpointSettings(), **networking.endpoints}
@@ -33,6 +36,7 @@ async def resolve_networks(engine: Engine, mode: str, networking: NetworkingConf
     endpoints: dict[str, EndpointSettings] = {}
     given: set[str] = set()
     for reference, settings in asked.items():
+        require_on_node(found[reference], node)
         network, path = found[reference], f"{_FIELD}[{json.dumps(reference)}]"
         if reference in networking.endpoints and network.name in given:
             why = f"is the network '{network.name}', which is here by another name too; give its settings once"
@@ -103,6 +107,18 @@ def require_usable(network: NetworkRecord) -> None:
             resource_type="network",
             resource_name=network.name,
             reason="NETWORK_BEING_REMOVED",
+        )
+
+
+def require_on_node(network: NetworkRecord, node: str) -> None:
+    """Raises FailedPrecondition."""
+    if network.id != DEFAULT_NETWORK and network.is_local and network.node != node:
+        raise FailedPrecondition(
+            f"network {network.name!r} is on node {network.node!r}, and the container on {node!r}; give it one of its "
+            "own node",
+            resource_type="network",
+            resource_name=network.name,
+            reason="NETWORK_ELSEWHERE",
         )
 
 

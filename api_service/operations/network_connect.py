@@ -11,7 +11,7 @@ from api_service.nodes.endpoints import endpoint_spec
 from api_service.operations.container_start import holder_named
 from api_service.operations.container_state import current, refuse_when_going, wrong_state
 from api_service.operations.engine import Engine
-from api_service.operations.network_attach import network_violations, require_usable
+from api_service.operations.network_attach import network_violations, require_on_node, require_usable
 from api_service.operations.network_list import find_network
 from api_service.operations.network_spread import spread_to
 from api_service.records.config import EndpointSettings
@@ -38,6 +38,7 @@ async def connect_container(
     record = await engine.containers.find(container)
     _require_connectable(record, found)
     require_usable(found)
+    require_on_node(found, record.node)
     asked = dataclasses.replace(settings, mac_address=settings.mac_address.lower(), network_id=found.id)
     await engine.jobs.finish(
         _connect(engine, record.id, found, asked, deadline), name=f"connect {record.name} to {found.name}"

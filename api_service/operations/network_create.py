@@ -19,6 +19,7 @@ from api_service.nodes.network import StoredNetwork
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.operations.network_spread import add_overlay
+from api_service.operations.node_choice import named_node
 from api_service.records.event_shapes import network_life_event
 from api_service.records.network import BRIDGE_DRIVER, OVERLAY_DRIVER, NetworkPhase, NetworkRecord, Subnet
 from api_service.validation.networks import NetworkRequest, network_warnings, subnets, validate_network
@@ -44,7 +45,7 @@ async def create_network(engine: Engine, request: NetworkRequest, *, deadline: D
         raise InvalidArgument(violations=broken)
     if request.driver == OVERLAY_DRIVER:
         return await _create_overlay(engine, request, deadline)
-    node = engine.nodes.place()
+    node = await named_node(engine, request.node, subject=f"network {request.name!r}")
     draft = _draft(engine, request, node.name)
     async with deadline.enforced(f"create network {draft.name!r}"), AsyncExitStack() as undo:
         engine.creating.add(draft.id)

@@ -89,11 +89,17 @@ def _matches(network: NetworkRecord, wanted: NetworkFilter) -> bool:
 
 
 def _predefined(engine: Engine, name: str) -> NetworkRecord:
-    return NetworkRecord(id=name, name=name, created_at=0, node=engine.nodes.place().name, driver=_DRIVERS[name])
+    """Each node has its own: among several they are nobody's."""
+    sole = engine.nodes.sole()
+    return NetworkRecord(
+        id=name, name=name, created_at=0, node=sole.name if sole is not None else "", driver=_DRIVERS[name]
+    )
 
 
 async def _with_addresses(engine: Engine, network: NetworkRecord, deadline: Deadline) -> NetworkRecord:
-    """The default one's are the node's; a node that does not answer soon delays nobody."""
+    """The default one's are the node's, when there is one; a node that does not answer soon delays nobody."""
+    if not network.node:
+        return network
     executor = engine.nodes.get(network.node).executor
     with contextlib.suppress(Unavailable, DeadlineExceeded):
         for stored in await executor.list_networks(deadline=deadline.at_most(_NODE_TIME)):

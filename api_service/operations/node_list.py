@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
 from api_service.records.container import ContainerRecord
 from api_service.records.node import Availability, NodeRecord, NodeState
+from api_service.records.node_usage import NodeUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +25,12 @@ class NodeFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownNode:
-    """`containers` of every state, and how many of them run."""
+    """`containers` of every state, how many of them run, and what all of them have booked."""
 
     record: NodeRecord
     containers: int
     running: int
+    usage: NodeUsage = field(default_factory=NodeUsage)
 
 
 async def inspect_node(engine: Engine, name: str) -> ShownNode:
@@ -44,16 +46,18 @@ async def list_nodes(engine: Engine, wanted: NodeFilter) -> list[ShownNode]:
     for container in containers:
         if container.node in on_node:
             on_node[container.node].append(container)
-    return [_shown(node, on_node[node.name]) for node in found]
+    usages = await engine.usages.all()
+    return [_shown(node, on_node[node.name], usages.get(node.name, NodeUsage())) for node in found]
 
 
 async def shown_node(engine: Engine, record: NodeRecord) -> ShownNode:
-    return _shown(record, [each for each in await engine.containers.all() if each.node == record.name])
+    containers = [each for each in await engine.containers.all() if each.node == record.name]
+    return _shown(record, containers, (await engine.usages.get(record.name)).record)
 
 
-def _shown(node: NodeRecord, containers: Iterable[ContainerRecord]) -> ShownNode:
+def _shown(node: NodeRecord, containers: Iterable[ContainerRecord], usage: NodeUsage) -> ShownNode:
     running = [each.state.running for each in containers]
-    return ShownNode(record=node, containers=len(running), running=sum(running))
+    return ShownNode(record=node, containers=len(running), running=sum(running), usage=usage)
 
 
 def _matches(node: NodeRecord, wanted: NodeFilter) -> bool:

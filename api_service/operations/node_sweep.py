@@ -19,6 +19,7 @@ from api_service.operations.image_record import image_record
 from api_service.operations.image_remove import delete_condemned
 from api_service.operations.network_connect import tell_names
 from api_service.operations.network_sweep import sweep_networks
+from api_service.operations.node_tending import revive
 from api_service.operations.volume_sweep import sweep_volumes
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.event_shapes import image_event
@@ -51,6 +52,8 @@ async def sweep_node(engine: Engine, node: Node) -> None:
             jobs.background(names, name=f"names of {record.id[:12]}")
         elif _should_be_gone(record):
             jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
+        else:
+            revive(engine, record)
     if fresh:
         jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
     jobs.background(settle_execs(engine, node), name=f"execs of {node.name}")

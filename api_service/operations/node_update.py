@@ -52,4 +52,6 @@ async def update_node(engine: Engine, name: str, wanted: NodeChange) -> ShownNod
     changed = await engine.node_records.update(name, change, event)
     if changed is None:
         raise no_such_node(name)
+    if (node := engine.nodes.find(name)) is not None:
+        node.record = changed  # the next placement here is to see it
     return await shown_node(engine, changed)

@@ -11,6 +11,7 @@ from api_service.nodes.deadline import Deadline
 from api_service.nodes.executor import DiskUsage, NodeFacts
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
+from api_service.operations.node_answers import ask_nodes
 from api_service.records.container import Status
 from common.errors import SlipwayError
 from common.version import VERSION
@@ -68,15 +69,17 @@ async def system_info(engine: Engine, *, deadline: Deadline) -> Info:
     )
 
 
-async def system_disk_usage(engine: Engine, *, deadline: Deadline) -> DiskUsage:
-    """Of all nodes together. Raises Unavailable when one of them does not answer."""
-    usages = await asyncio.gather(*(node.executor.disk_usage(deadline=deadline) for node in engine.nodes.all()))
-    return DiskUsage(
+async def system_disk_usage(engine: Engine, *, deadline: Deadline) -> tuple[DiskUsage, Sequence[str]]:
+    """Of all nodes together, and a sentence for each that did not answer. Raises Unavailable when none does."""
+    answered = await ask_nodes(engine, lambda node, limit: node.executor.disk_usage(deadline=limit), deadline)
+    usages = list(answered.answers.values())
+    total = DiskUsage(
         images_size=sum(usage.images_size for usage in usages),
         containers_size=sum(usage.containers_size for usage in usages),
         logs_size=sum(usage.logs_size for usage in usages),
         volumes_size=sum(usage.volumes_size for usage in usages),
     )
+    return total, answered.warnings
 
 
 async def _nodes(engine: Engine, deadline: Deadline) -> Sequence[NodeState]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from api_service.nodes.deadline import Deadline
+from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.mount_plan import ANONYMOUS_LABELS
+from api_service.operations.node_choice import named_node
 from api_service.records.event_shapes import volume_event
 from api_service.records.mount import VolumeDriver
 from api_service.records.volume import VolumeRecord
@@ -21,11 +23,12 @@ _MAX_ATTEMPTS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRequest:
-    """`name`: empty for a random one."""
+    """`name`: empty for a random one; `node`: for one that is chosen."""
 
     name: str
     driver: VolumeDriver
     labels: Mapping[str, str]
+    node: str = ""
 
 
 async def create_volume(engine: Engine, request: VolumeRequest, *, deadline: Deadline) -> VolumeRecord:
@@ -33,7 +36,7 @@ async def create_volume(engine: Engine, request: VolumeRequest, *, deadline: Dea
     Unavailable."""
     if broken := validate_driver(request.driver, "driver"):
         raise InvalidArgument(violations=broken)
-    node = engine.nodes.place()
+    node = await _node(engine, request)
     wanted = VolumeRecord(
         name=request.name or secrets.token_hex(32),
         created_at=engine.clock(),
@@ -57,6 +60,14 @@ async def create_volume(engine: Engine, request: VolumeRequest, *, deadline: Dea
     raise contended(wanted.name)
 
 
+async def _node(engine: Engine, request: VolumeRequest) -> Node:
+    """Where it is, if it is there: then it is returned as it is."""
+    known = await engine.volumes.get(request.name) if request.name else None
+    if known is not None and request.node in ("", known.record.node):
+        return engine.nodes.get(known.record.node)
+    return await named_node(engine, request.node, subject=f"volume {request.name!r}" if request.name else "the volume")
+
+
 async def ensure_on_node(engine: Engine, name: str, deadline: Deadline) -> None:
     """Make the volume of a record on its node, if it is not there, and note where that is."""
     volume = await engine.volumes.find(name)
@@ -73,6 +84,8 @@ async def _known(volumes: VolumeRepository, wanted: VolumeRecord) -> VolumeRecor
         return None
     if found.removing:
         why = "is being removed; repeat the request when it is gone"
+    elif found.node != wanted.node:
+        why = f"is on node {found.node!r}; leave the node out to use that, or choose another name"
     elif dict(found.options) != dict(wanted.options):
         why = f"exists with the driver options {dict(found.options)}; remove it first, or choose another name"
     else:

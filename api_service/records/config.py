@@ -76,6 +76,20 @@ class Dependency:
     timeout: int = 0
 
 
+ON_NODE_LOSS = "on_node_loss"
+"""What `reschedule` says of a container that is started elsewhere when its node is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """`reserve_memory` in bytes. `pack`: rather fill nodes than spread over them."""
+
+    constraints: tuple[str, ...] = ()
+    reserve_memory: int = 0
+    reserve_nano_cpus: int = 0
+    pack: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleSize:
     """In characters."""
@@ -140,6 +154,8 @@ class HostConfig:
     port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(default_factory=dict)
     publish_all_ports: bool = False
     storage_opt: Mapping[str, str] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Placement)
+    reschedule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from api_service.records.config import ContainerConfig, HostConfig, NetworkingCo
 from api_service.records.health import Health
 from api_service.records.mount import MountPoint
 from api_service.records.network import BRIDGE_DRIVER
+from api_service.records.node_usage import Booking
 
 
 class Phase(StrEnum):
@@ -41,7 +42,7 @@ class ContainerState:
     `start_id` names the start the process belongs to. `pid` is 0 unless it runs. `running` is also true while it is
     `paused`, and false while a restart is pending: it says that there is a process. `health` is None without a check,
     and unless it runs. `next_restart_at` is None unless a restart is pending; `restart_count` counts those since a
-    client started it."""
+    client started it. `lease_over`: its node killed it because the lease was over."""
 
     running: bool = False
     pid: int = 0
@@ -55,6 +56,7 @@ class ContainerState:
     health: Health | None = None
     restart_count: int = 0
     next_restart_at: int | None = None
+    lease_over: bool = False
 
     @property
     def active(self) -> bool:
@@ -112,6 +114,7 @@ class ContainerRecord:
     `creator`: the replica of the API that makes it, or did.
     `update_unsettled`: the node may hold other limits and another restart policy than stand here. `names_untold`: it
     may know the container by an old name on its networks.
+    `booked`: what of its node is kept free for it. `moving`: it is to run again, here or on another node.
     `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
 
     id: str
@@ -134,6 +137,8 @@ class ContainerRecord:
     state: ContainerState = field(default_factory=ContainerState)
     network: ObservedNetwork = field(default_factory=ObservedNetwork)
     remove_volumes: bool = False
+    booked: Booking = field(default_factory=Booking)
+    moving: bool = False
     observed: JournalPosition = field(default_factory=JournalPosition)
 
     @property

@@ -6,8 +6,10 @@ A commit that changes a record carries the events of the change.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -15,13 +17,23 @@ from api_service.records.codec import Codec, Stored
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
+from api_service.records.node_usage import NodeUsages
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Aborted, InvalidArgument, NotFound, Violation
 
+_PREFIX = "containers/"
 _FULL_ID = re.compile(r"[0-9a-f]{64}")
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
 _MAX_ATTEMPTS = 64  # of one compare-and-set; each failure means that another commit to the same record succeeded
 _MAX_CANDIDATES = 10
+_PLACES_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Placed:
+    """Of a container's record, for whoever needs no more of it."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +58,12 @@ class Seen:
 class ContainerRepository:
     """Every method raises what the store raises."""
 
-    def __init__(self, store: Store, events: EventLog) -> None:
+    def __init__(self, store: Store, events: EventLog, usages: NodeUsages) -> None:
         self._store = store
         self._events = events
+        self._usages = usages
         self._codec = Codec(ContainerRecord)
+        self._places = Codec(_Placed)
 
     async def get(self, container_id: str) -> Stored[ContainerRecord] | None:
         entry = await self._store.get(_key(container_id))
@@ -82,7 +96,7 @@ class ContainerRepository:
 
     async def every_phase(self) -> list[ContainerRecord]:
         """Those that can be read."""
-        return self._codec.readable(await self._store.list("containers/"))
+        return self._codec.readable(await self._store.list(_PREFIX))
 
     async def names(self) -> dict[str, str]:
         """By id, those of creates under way included. Reads no record."""
@@ -142,6 +156,16 @@ class ContainerRepository:
             return changed.record
         raise _contended(container_id)
 
+    async def replace(
+        self, stored: Stored[ContainerRecord], changed: Changed, besides: Sequence[Put | Delete] = ()
+    ) -> bool:
+        """With what else belongs into that commit. False when somebody changed any of it since it was read."""
+        try:
+            await self._commit(stored, changed, *besides)
+        except RevisionConflict:
+            return False
+        return True
+
     async def rename(
         self, container_id: str, new_name: str, change: Callable[[ContainerRecord], Changed]
     ) -> ContainerRecord | None:
@@ -165,15 +189,21 @@ class ContainerRepository:
         raise _contended(container_id)
 
     async def delete(self, container_id: str, event: Callable[[ContainerRecord], Event] | None = None) -> None:
-        """Remove the record, its name and its request id, with the event of it. Nothing there: nothing happens."""
+        """Remove the record, its name, its request id and its booking, with the event of it. Nothing there: nothing
+        happens."""
         for _ in range(_MAX_ATTEMPTS):
             stored = await self.get(container_id)
-            if stored is None:
+            if stored is None or await self._deleted(stored, event):
                 return
-            record = stored.record
+        raise _contended(container_id)
+
+    async def _deleted(self, stored: Stored[ContainerRecord], event: Callable[[ContainerRecord], Event] | None) -> bool:
+        record = stored.record
+        async with self._usages.turn(record.node) if record.booked else nullcontext():
             operations: list[Put | Delete] = [
-                Delete(key=_key(container_id), expected_revision=stored.revision),
+                Delete(key=_key(record.id), expected_revision=stored.revision),
                 Delete(key=_name_key(record.name)),
+                *await self._usages.released(record.node, record.booked),
             ]
             if record.request_id:
                 operations.append(Delete(key=_request_key(record.request_id)))
@@ -182,9 +212,8 @@ class ContainerRepository:
             try:
                 await self._store.commit(*operations)
             except RevisionConflict:
-                continue
-            return
-        raise _contended(container_id)
+                return False
+            return True
 
     async def watch(self, container_id: str) -> AsyncGenerator[ContainerRecord | None]:
         """The record as it stands, then every change of it; None when it is removed, which ends it."""
@@ -217,6 +246,25 @@ class ContainerRepository:
     async def latest_revision(self) -> int | None:
         """Of the last change of anything, by whichever process; None when nobody can tell just now."""
         return await self._store.revision() if await self._store.catch_up() else None
+
+    async def places(self) -> AsyncGenerator[Mapping[str, str | None]]:
+        """The node of every container, of whatever phase, and then of each that came, moved or went (None), without
+        end."""
+        revision = await self._store.revision()
+        found: dict[str, str | None] = {}
+        for index, entry in enumerate(await self._store.list(_PREFIX)):
+            found.update(self._place(entry))
+            if index % _PLACES_AT_ONCE == 0:
+                await asyncio.sleep(0)  # there may be tens of thousands
+        yield found
+        async for change in self._store.watch(_PREFIX, after=revision):
+            if change.value is None:
+                yield {change.key.removeprefix(_PREFIX): None}
+            else:
+                yield self._place(Entry(key=change.key, value=change.value, revision=change.revision))
+
+    def _place(self, entry: Entry) -> Mapping[str, str | None]:
+        return {entry.key.removeprefix(_PREFIX): placed.node for placed in self._places.readable([entry])}
 
     async def _commit(self, stored: Stored[ContainerRecord], changed: Changed, *more: Put | Delete) -> None:
         record = Put(
@@ -263,7 +311,7 @@ def _contended(container_id: str) -> Aborted:
 
 
 def _key(container_id: str) -> str:
-    return f"containers/{container_id}"
+    return f"{_PREFIX}{container_id}"
 
 
 def _name_key(name: str) -> str:

@@ -98,3 +98,8 @@ class NetworkRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     phase: NetworkPhase = NetworkPhase.READY
     creator: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on one node, so that its containers are."""
+        return self.driver in (BRIDGE_DRIVER, MACVLAN_DRIVER)

@@ -58,7 +58,8 @@ class VolumeRepository:
 
     async def claim(self, wanted: Iterable[VolumeRecord], container_id: str) -> Claim:
         """`wanted` as they are to be made if they do not exist. Raises FailedPrecondition for one that is being
-        removed (`VOLUME_BEING_REMOVED`), or that has other options than are wanted (`VOLUME_DIFFERS`)."""
+        removed (`VOLUME_BEING_REMOVED`), that has other options than are wanted (`VOLUME_DIFFERS`), or that is on
+        another node (`VOLUME_ELSEWHERE`)."""
         operations: list[Put] = []
         made: list[VolumeRecord] = []
         for volume in wanted:
@@ -73,6 +74,10 @@ class VolumeRepository:
             revision = stored.revision if stored is not None else 0
             operations.append(Put(key=_key(record.name), value=self._codec.encode(record), expected_revision=revision))
         return Claim(operations=operations, made=made)
+
+    def new(self, volumes: Iterable[VolumeRecord]) -> list[Put]:
+        """What a commit has to write for volumes that nobody can know yet."""
+        return [Put(key=_key(one.name), value=self._codec.encode(one), expected_revision=0) for one in volumes]
 
     @staticmethod
     def held_volume(conflict: RevisionConflict) -> bool:
@@ -129,6 +134,9 @@ def contended(name: str) -> Aborted:
 def _usable(found: VolumeRecord, wanted: VolumeRecord) -> VolumeRecord:
     if found.removing:
         why, reason = "is being removed; repeat the request when it is gone", "VOLUME_BEING_REMOVED"
+    elif found.node != wanted.node:
+        why = f"is on node {found.node!r}, and the container on {wanted.node!r}; repeat the request"
+        reason = "VOLUME_ELSEWHERE"
     elif wanted.options and dict(wanted.options) != dict(found.options):
         why = "exists with other driver options; leave them out to use it, or choose another name"
         reason = "VOLUME_DIFFERS"

@@ -33,8 +33,8 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
 
     async def LoadImage(self, requests: AsyncIterator[pb2.LoadImageRequest], context: Context) -> pb2.LoadImageResponse:
         deadline = deadline_of(context, default=UPLOAD_DEADLINE)
-        chunks = (request.chunk async for request in requests)
-        images = await load_image(self._engine, chunks, deadline=deadline)
+        node, chunks = await conversion.upload_from_proto(requests)
+        images = await load_image(self._engine, chunks, node=node, deadline=deadline)
         return pb2.LoadImageResponse(images=[conversion.image_to_proto(image) for image in images])
 
     async def ImportImage(
@@ -44,7 +44,12 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
         config = conversion.image_config_from_proto(header.config)
         deadline = deadline_of(context, default=UPLOAD_DEADLINE)
         image = await import_image(
-            self._engine, header.reference, config, chunks_after(requests, "header"), deadline=deadline
+            self._engine,
+            header.reference,
+            config,
+            chunks_after(requests, "header"),
+            node=header.node,
+            deadline=deadline,
         )
         return pb2.ImportImageResponse(image=conversion.image_to_proto(image))
 

@@ -40,5 +40,6 @@ class SystemServicer(pb2_grpc.SystemServiceServicer):
 
     async def GetDiskUsage(self, request: pb2.GetDiskUsageRequest, context: Context) -> pb2.GetDiskUsageResponse:
         deadline = deadline_of(context)
-        usage = await system_disk_usage(self._engine, deadline=deadline)
-        return conversion.disk_usage_to_proto(usage, await image_usage(self._engine, deadline=deadline))
+        usage, warnings = await system_disk_usage(self._engine, deadline=deadline)
+        images = await image_usage(self._engine, deadline=deadline)
+        return conversion.disk_usage_to_proto(usage, images, warnings)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from api_service.records.config import ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
+from api_service.placement.constraints import validate_constraints
+from api_service.records.config import ON_NODE_LOSS, ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig
 from api_service.validation.annotations import validate_annotations
 from api_service.validation.binds import validate_binds
 from api_service.validation.cgroup_parent import validate_cgroup_parent
@@ -130,6 +131,8 @@ def validate_host_config(host_config: HostConfig, facts: HostFacts, field: str) 
         *validate_cgroup_parent(host_config.cgroup_parent, f"{field}.cgroup_parent"),
         *validate_oom_score_adj(host_config.oom_score_adj, f"{field}.oom_score_adj"),
         *validate_storage_opt(host_config.storage_opt, f"{field}.storage_opt"),
+        *_validate_reschedule(host_config, f"{field}.reschedule"),
+        *validate_constraints(host_config.placement.constraints, f"{field}.placement.constraints"),
         *validate_restart_policy(
             host_config.restart_policy, f"{field}.restart_policy", auto_remove=host_config.auto_remove
         ),
@@ -195,6 +198,13 @@ def warnings(creation: Creation, facts: HostFacts) -> list[str]:
 
 def _normalise_endpoint(settings: EndpointSettings) -> EndpointSettings:
     return replace(settings, mac_address=settings.mac_address.lower())
+
+
+def _validate_reschedule(host_config: HostConfig, field: str) -> list[Violation]:
+    if host_config.reschedule == ON_NODE_LOSS and host_config.auto_remove:
+        why = "a container that removes itself when it ends cannot go on elsewhere; choose one of the two"
+        return [Violation(field=field, description=why)]
+    return []
 
 
 def _validate_runtime(runtime: str, facts: HostFacts, field: str) -> list[Violation]:

@@ -50,6 +50,7 @@ class NetworkRequest:
     overlay_given: bool = False
     overlay: OverlayRequest = field(default_factory=OverlayRequest)
     labels: Mapping[str, str] = field(default_factory=dict)
+    node: str = ""
 
 
 def validate_network(request: NetworkRequest) -> list[Violation]:

@@ -151,6 +151,8 @@ class _Start:
                 if node.attachments.awaited(container_id):
                     # Before the process does anything: whoever attached before the start misses nothing.
                     await node.attachments.connect(self.spec, self.bundle.directory)
+                if self.spec.leased:
+                    self.node.lease.require(self.spec.id)
                 with steps.step("start"):
                     await node.seams.runtime.start(container_id, runtime=self.bundle.runtime)
                 return self.process
@@ -162,6 +164,10 @@ class _Start:
     async def _record(self, steps: StartSteps) -> None:
         with steps.step("intent"):
             await self.node.records.update(self.spec.id, starting=self.start_id)
+        if self.spec.leased:
+            with steps.step("lease"):
+                self._push("lease", lambda: self.node.lease.leave(self.spec.id))
+                await self.node.lease.enter(self.spec.id, self.node.seams.cgroups.directories(self.spec))
 
     async def _root(self, steps: StartSteps) -> None:
         with steps.step("mount"):

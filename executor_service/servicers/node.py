@@ -23,5 +23,9 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
     async def GetNode(self, request: pb.GetNodeRequest, context: _Context) -> pb.GetNodeResponse:
         return node_to_proto(node_inspect(self._node, self._facts))
 
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: _Context) -> pb.RenewLeaseResponse:
+        ttl = request.ttl.seconds + request.ttl.nanos / 1e9
+        return pb.RenewLeaseResponse(word=await self._node.lease.renew(request.after, ttl=ttl))
+
     async def GetDiskUsage(self, request: pb.GetDiskUsageRequest, context: _Context) -> pb.GetDiskUsageResponse:
         return disk_usage_to_proto(await disk_usage(self._node, only=frozenset(request.container_ids)))

@@ -17,6 +17,7 @@ from executor_service.cleanup import Cleanup
 from executor_service.container import ContainerSpec
 from executor_service.container_locks import ContainerLocks
 from executor_service.journal import Exited, JournalEntry
+from executor_service.lease import Lease
 from executor_service.logs.rotation import LogRotator
 from executor_service.oci.conmon import ConmonFiles
 from executor_service.oci.runtime import ContainerRuntime, Exit
@@ -54,6 +55,7 @@ class Supervisor:
         records: ContainerRecords,
         runtime: ContainerRuntime,
         cleanup: Cleanup,
+        lease: Lease,
         locks: ContainerLocks,
         rotator: LogRotator,
         restarts: Restarts,
@@ -63,6 +65,7 @@ class Supervisor:
         self._records = records
         self._runtime = runtime
         self._cleanup = cleanup
+        self._lease = lease
         self._locks = locks
         self._rotator = rotator
         self._restarts = restarts
@@ -132,19 +135,21 @@ class Supervisor:
 
     async def _journal(self, container_id: str, watch: Watch, exit: Exit) -> JournalEntry | None:
         moment = int(exit.finished_at * 1e9)
+        lease_over = self._lease.ended(container_id)
         while True:
-            restart = self._next(container_id, watch, exit, moment)
+            restart = self._next(container_id, watch, exit, moment) if not lease_over else None
             event = Exited(
                 start_id=watch.run.start_id,
                 exit_code=exit.code,
                 oom_killed=exit.oom_killed,
                 error=MONITOR_LOST if exit.code is None else "",
                 next_start=restart.next_start if restart is not None else None,
+                lease_over=lease_over,
             )
             change = Change(phase=Phase.STOPPED, run=None, health=None)
             if restart is not None:
                 change["phase"], change["restart"] = Phase.RESTARTING, restart
-            if watch.stopping:
+            if watch.stopping or lease_over:
                 change["stopped"] = True
             try:
                 entry = await self._records.transition(container_id, event, time_ns=moment, **change)

@@ -24,6 +24,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PlacementStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlacementStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlacementStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEMENT_STRATEGY_UNSPECIFIED: _PlacementStrategy.ValueType  # 0
+    """Spread."""
+    PLACEMENT_STRATEGY_SPREAD: _PlacementStrategy.ValueType  # 1
+    """The one with the fewest containers."""
+    PLACEMENT_STRATEGY_PACK: _PlacementStrategy.ValueType  # 2
+    """The one of which the most is reserved."""
+
+class PlacementStrategy(_PlacementStrategy, metaclass=_PlacementStrategyEnumTypeWrapper):
+    """Which of several nodes that fit gets a container."""
+
+PLACEMENT_STRATEGY_UNSPECIFIED: PlacementStrategy.ValueType  # 0
+"""Spread."""
+PLACEMENT_STRATEGY_SPREAD: PlacementStrategy.ValueType  # 1
+"""The one with the fewest containers."""
+PLACEMENT_STRATEGY_PACK: PlacementStrategy.ValueType  # 2
+"""The one of which the most is reserved."""
+Global___PlacementStrategy: _TypeAlias = PlacementStrategy  # noqa: Y015
+
 class _ContainerStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -568,6 +592,8 @@ class HostConfig(_message.Message):
     DEVICE_REQUESTS_FIELD_NUMBER: _builtins.int
     STORAGE_OPT_FIELD_NUMBER: _builtins.int
     PUBLISH_ALL_PORTS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    RESCHEDULE_FIELD_NUMBER: _builtins.int
     network_mode: _builtins.str
     """`bridge` (the default network), `host` (share the host's network), `none` (loopback only), `container:<name or id>` (share that
     container's) or the name or id of a user-defined network. `default` and empty mean `bridge`.
@@ -606,6 +632,11 @@ class HostConfig(_message.Message):
     """
     publish_all_ports: _builtins.bool
     """Publish every exposed port that `port_bindings` leaves out, on a port of the host that is chosen. Default: false."""
+    reschedule: _builtins.str
+    """What becomes of it when its node is lost: `no`: it waits for the node; `on_node_loss`: it is started again on another one, never while
+    it may still run on the first: a node that is cut off kills it before. It also leaves a node that is drained. What its anonymous
+    volumes hold stays behind; it does not move away from a named volume, a network or a container that is on one node. Default: `no`.
+    """
     @_builtins.property
     def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Name servers, IPv4 or IPv6 addresses. Default: the host's, without those on loopback."""
@@ -724,6 +755,10 @@ class HostConfig(_message.Message):
         it and says why. Default: as the disk has room.
         """
 
+    @_builtins.property
+    def placement(self) -> Global___Placement:
+        """Where among several nodes it may go. Default: to the node with the fewest containers."""
+
     def __init__(
         self,
         *,
@@ -769,10 +804,12 @@ class HostConfig(_message.Message):
         device_requests: _abc.Iterable[_resources_pb2.DeviceRequest] | None = ...,
         storage_opt: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         publish_all_ports: _builtins.bool = ...,
+        placement: Global___Placement | None = ...,
+        reschedule: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "console_size", b"console_size", "init", b"init", "log_config", b"log_config", "masked_paths", b"masked_paths", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "console_size", b"console_size", "init", b"init", "log_config", b"log_config", "masked_paths", b"masked_paths", "placement", b"placement", "readonly_paths", b"readonly_paths", "resources", b"resources", "restart_policy", b"restart_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "device_requests", b"device_requests", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "port_bindings", b"port_bindings", "privileged", b"privileged", "publish_all_ports", b"publish_all_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "storage_opt", b"storage_opt", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_init", b"_init", "_masked_paths", b"_masked_paths", "_readonly_paths", b"_readonly_paths", "annotations", b"annotations", "auto_remove", b"auto_remove", "binds", b"binds", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "cgroup_parent", b"cgroup_parent", "cgroupns_mode", b"cgroupns_mode", "console_size", b"console_size", "depends_on", b"depends_on", "device_cgroup_rules", b"device_cgroup_rules", "device_requests", b"device_requests", "devices", b"devices", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "extra_hosts", b"extra_hosts", "group_add", b"group_add", "init", b"init", "ipc_mode", b"ipc_mode", "log_config", b"log_config", "masked_paths", b"masked_paths", "mounts", b"mounts", "network_mode", b"network_mode", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "placement", b"placement", "port_bindings", b"port_bindings", "privileged", b"privileged", "publish_all_ports", b"publish_all_ports", "readonly_paths", b"readonly_paths", "readonly_rootfs", b"readonly_rootfs", "reschedule", b"reschedule", "resources", b"resources", "restart_policy", b"restart_policy", "runtime", b"runtime", "security_opt", b"security_opt", "shm_size", b"shm_size", "storage_opt", b"storage_opt", "sysctls", b"sysctls", "tmpfs", b"tmpfs", "ulimits", b"ulimits", "userns_mode", b"userns_mode", "uts_mode", b"uts_mode", "volumes_from", b"volumes_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__init: _TypeAlias = _typing.Literal["init"]  # noqa: Y015
     _WhichOneofArgType__init: _TypeAlias = _typing.Literal["_init", b"_init"]  # noqa: Y015
@@ -788,6 +825,46 @@ class HostConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__readonly_paths) -> _WhichOneofReturnType__readonly_paths | None: ...
 
 Global___HostConfig: _TypeAlias = HostConfig  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """What a container demands of its node, besides what its other fields do (platform, runtime, fixed ports of the host, volumes, networks and
+    containers that are on one node). Immutable after create.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    RESERVE_MEMORY_FIELD_NUMBER: _builtins.int
+    RESERVE_NANO_CPUS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    reserve_memory: _builtins.int
+    """Bytes of the node's memory that are kept free for it, whatever it uses. Default: 0."""
+    reserve_nano_cpus: _builtins.int
+    """Processors of the node that are kept free for it, in units of 1e-9. Default: 0."""
+    strategy: Global___PlacementStrategy.ValueType
+    """Which of the nodes that can take it does. Default: spread."""
+    @_builtins.property
+    def constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`KEY==VALUE` or `KEY!=VALUE`, all of which must hold; a key is `node.name`, `node.hostname`, `node.platform.os`, `node.platform.arch`
+        or `node.labels.KEY`. Upper and lower case are the same. Default: none.
+        """
+
+    def __init__(
+        self,
+        *,
+        constraints: _abc.Iterable[_builtins.str] | None = ...,
+        reserve_memory: _builtins.int = ...,
+        reserve_nano_cpus: _builtins.int = ...,
+        strategy: Global___PlacementStrategy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "reserve_memory", b"reserve_memory", "reserve_nano_cpus", b"reserve_nano_cpus", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
 class PortBinding(_message.Message):

@@ -225,16 +225,20 @@ class LoadImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes, at most 4 MiB a message; 1 MiB is a good size."""
+    node: _builtins.str
+    """In the first message: which node is to have it. Default: every node that is ready and active."""
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,8 +276,11 @@ class ImportImageHeader(_message.Message):
 
     REFERENCE_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The new image's name, `repository[:tag]`. Default: none."""
+    node: _builtins.str
+    """Which node is to have it. Default: every node that is ready and active."""
     @_builtins.property
     def config(self) -> Global___ImageConfig:
         """What containers inherit. Default: nothing."""
@@ -283,10 +290,11 @@ class ImportImageHeader(_message.Message):
         *,
         reference: _builtins.str = ...,
         config: Global___ImageConfig | None = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "node", b"node", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,7 +403,9 @@ class PullImageRequest(_message.Message):
     platform: _builtins.str
     """`os/architecture[/variant]`, `linux/amd64`. Default: the node's."""
     node: _builtins.str
-    """Which node is to have it. Default: the service chooses."""
+    """Which node is to have it. Default: every node that is ready and active; the progress of a layer is then that of the node that is
+    furthest behind.
+    """
     @_builtins.property
     def credentials(self) -> Global___RegistryCredentials:
         """Default: none."""

@@ -559,6 +559,7 @@ class CreateNetworkRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     MACVLAN_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter or digit, then letters, digits, `_`, `.` or `-`. Required."""
     driver: _builtins.str
@@ -569,6 +570,8 @@ class CreateNetworkRequest(_message.Message):
     """Give containers IPv4 addresses. Default: true."""
     enable_ipv6: _builtins.bool
     """Give containers IPv6 addresses. Default: true; with `macvlan`, whether `ipam` has a subnet of them."""
+    node: _builtins.str
+    """Which node it is on. Default: as for a container, the one with the fewest containers."""
     @_builtins.property
     def ipam(self) -> Global___Ipam:
         """Addresses. Required with `macvlan`: those of its link. With `overlay` only subnets, each cut into slices, one a node. Default: chosen."""
@@ -602,10 +605,11 @@ class CreateNetworkRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         macvlan: Global___MacvlanOptions | None = ...,
         overlay: Global___OverlayOptions | None = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "ipam", b"ipam", "macvlan", b"macvlan", "overlay", b"overlay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name", "overlay", b"overlay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4", "_enable_ipv6", b"_enable_ipv6", "bridge", b"bridge", "driver", b"driver", "enable_ipv4", b"enable_ipv4", "enable_ipv6", b"enable_ipv6", "internal", b"internal", "ipam", b"ipam", "labels", b"labels", "macvlan", b"macvlan", "name", b"name", "node", b"node", "overlay", b"overlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enable_ipv4: _TypeAlias = _typing.Literal["enable_ipv4"]  # noqa: Y015
     _WhichOneofArgType__enable_ipv4: _TypeAlias = _typing.Literal["_enable_ipv4", b"_enable_ipv4"]  # noqa: Y015

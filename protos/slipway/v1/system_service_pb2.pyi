@@ -413,6 +413,7 @@ class GetDiskUsageResponse(_message.Message):
     LOGS_SIZE_FIELD_NUMBER: _builtins.int
     VOLUMES_SIZE_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     images_size: _builtins.int
     """All layers of all images, shared ones counted once."""
     containers_size: _builtins.int
@@ -425,6 +426,10 @@ class GetDiskUsageResponse(_message.Message):
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageUsage]:
         """Each image, those first that take the most alone."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that did not answer and are not counted, a sentence each; with one node the call fails instead."""
+
     def __init__(
         self,
         *,
@@ -433,10 +438,11 @@ class GetDiskUsageResponse(_message.Message):
         logs_size: _builtins.int = ...,
         volumes_size: _builtins.int = ...,
         images: _abc.Iterable[Global___ImageUsage] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_size", b"containers_size", "images", b"images", "images_size", b"images_size", "logs_size", b"logs_size", "volumes_size", b"volumes_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers_size", b"containers_size", "images", b"images", "images_size", b"images_size", "logs_size", b"logs_size", "volumes_size", b"volumes_size", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from slipway.v1 import mount_pb2 as slipway_dot_v1_dot_mount__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fslipway/v1/volume_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16slipway/v1/mount.proto\"\x95\x02\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x64river\x18\x02 \x01(\x0b\x32\x18.slipway.v1.VolumeDriver\x12.\n\x06labels\x18\x03 \x03(\x0b\x32\x1e.slipway.v1.Volume.LabelsEntry\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmountpoint\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x11\n\tanonymous\x18\x07 \x01(\x08\x12\x0f\n\x07used_by\x18\x08 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcc\x04\n\x13\x43reateVolumeRequest\x12\xd5\x01\n\x04name\x18\x01 \x01(\tB\xc6\x01\xbaH\xc2\x01\xba\x01\xbe\x01\n\x0bvolume.name\x12\\must match [a-zA-Z0-9][a-zA-Z0-9_.-]+ and have at most 253 characters, for example \'db-data\'\x1aQthis == \'\' || (size(this) <= 253 && this.matches(\'^[a-zA-Z0-9][a-zA-Z0-9_.-]+$\'))\x12(\n\x06\x64river\x18\x02 \x01(\x0b\x32\x18.slipway.v1.VolumeDriver\x12\x83\x02\n\x06labels\x18\x03 \x03(\x0b\x32+.slipway.v1.CreateVolumeRequest.LabelsEntryB\xc5\x01\xbaH\xc1\x01\xba\x01\xbd\x01\n\rvolume.labels\x12Xholds at most 1000 labels, a key of at most 1024 and a value of at most 16384 characters\x1aRsize(this) <= 1000 && this.all(key, size(key) <= 1024 && size(this[key]) <= 16384)\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\x14\x43reateVolumeResponse\x12\"\n\x06volume\x18\x01 \x01(\x0b\x32\x12.slipway.v1.Volume\"2\n\x14InspectVolumeRequest\x12\x1a\n\x06volume\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\";\n\x15InspectVolumeResponse\x12\"\n\x06volume\x18\x01 \x01(\x0b\x32\x12.slipway.v1.Volume\"M\n\x12ListVolumesRequest\x12\x0c\n\x04name\x18\x01 \x03(\t\x12\r\n\x05label\x18\x02 \x03(\t\x12\x11\n\x04used\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_used\":\n\x13ListVolumesResponse\x12#\n\x07volumes\x18\x01 \x03(\x0b\x32\x12.slipway.v1.Volume\"@\n\x13RemoveVolumeRequest\x12\x1a\n\x06volume\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x16\n\x14RemoveVolumeResponse\"1\n\x13PruneVolumesRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\r\n\x05label\x18\x02 \x03(\t\"@\n\x14PruneVolumesResponse\x12\x0f\n\x07volumes\x18\x01 \x03(\t\x12\x17\n\x0fspace_reclaimed\x18\x02 \x01(\x03\x32\xae\x03\n\rVolumeService\x12Q\n\x0c\x43reateVolume\x12\x1f.slipway.v1.CreateVolumeRequest\x1a .slipway.v1.CreateVolumeResponse\x12T\n\rInspectVolume\x12 .slipway.v1.InspectVolumeRequest\x1a!.slipway.v1.InspectVolumeResponse\x12N\n\x0bListVolumes\x12\x1e.slipway.v1.ListVolumesRequest\x1a\x1f.slipway.v1.ListVolumesResponse\x12Q\n\x0cRemoveVolume\x12\x1f.slipway.v1.RemoveVolumeRequest\x1a .slipway.v1.RemoveVolumeResponse\x12Q\n\x0cPruneVolumes\x12\x1f.slipway.v1.PruneVolumesRequest\x1a .slipway.v1.PruneVolumesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fslipway/v1/volume_service.proto\x12\nslipway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16slipway/v1/mount.proto\"\x95\x02\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x64river\x18\x02 \x01(\x0b\x32\x18.slipway.v1.VolumeDriver\x12.\n\x06labels\x18\x03 \x03(\x0b\x32\x1e.slipway.v1.Volume.LabelsEntry\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmountpoint\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x11\n\tanonymous\x18\x07 \x01(\x08\x12\x0f\n\x07used_by\x18\x08 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe3\x04\n\x13\x43reateVolumeRequest\x12\xd5\x01\n\x04name\x18\x01 \x01(\tB\xc6\x01\xbaH\xc2\x01\xba\x01\xbe\x01\n\x0bvolume.name\x12\\must match [a-zA-Z0-9][a-zA-Z0-9_.-]+ and have at most 253 characters, for example \'db-data\'\x1aQthis == \'\' || (size(this) <= 253 && this.matches(\'^[a-zA-Z0-9][a-zA-Z0-9_.-]+$\'))\x12(\n\x06\x64river\x18\x02 \x01(\x0b\x32\x18.slipway.v1.VolumeDriver\x12\x83\x02\n\x06labels\x18\x03 \x03(\x0b\x32+.slipway.v1.CreateVolumeRequest.LabelsEntryB\xc5\x01\xbaH\xc1\x01\xba\x01\xbd\x01\n\rvolume.labels\x12Xholds at most 1000 labels, a key of at most 1024 and a value of at most 16384 characters\x1aRsize(this) <= 1000 && this.all(key, size(key) <= 1024 && size(this[key]) <= 16384)\x12\x15\n\x04node\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18?\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\x14\x43reateVolumeResponse\x12\"\n\x06volume\x18\x01 \x01(\x0b\x32\x12.slipway.v1.Volume\"2\n\x14InspectVolumeRequest\x12\x1a\n\x06volume\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\";\n\x15InspectVolumeResponse\x12\"\n\x06volume\x18\x01 \x01(\x0b\x32\x12.slipway.v1.Volume\"M\n\x12ListVolumesRequest\x12\x0c\n\x04name\x18\x01 \x03(\t\x12\r\n\x05label\x18\x02 \x03(\t\x12\x11\n\x04used\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_used\":\n\x13ListVolumesResponse\x12#\n\x07volumes\x18\x01 \x03(\x0b\x32\x12.slipway.v1.Volume\"@\n\x13RemoveVolumeRequest\x12\x1a\n\x06volume\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x16\n\x14RemoveVolumeResponse\"1\n\x13PruneVolumesRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\r\n\x05label\x18\x02 \x03(\t\"@\n\x14PruneVolumesResponse\x12\x0f\n\x07volumes\x18\x01 \x03(\t\x12\x17\n\x0fspace_reclaimed\x18\x02 \x01(\x03\x32\xae\x03\n\rVolumeService\x12Q\n\x0c\x43reateVolume\x12\x1f.slipway.v1.CreateVolumeRequest\x1a .slipway.v1.CreateVolumeResponse\x12T\n\rInspectVolume\x12 .slipway.v1.InspectVolumeRequest\x1a!.slipway.v1.InspectVolumeResponse\x12N\n\x0bListVolumes\x12\x1e.slipway.v1.ListVolumesRequest\x1a\x1f.slipway.v1.ListVolumesResponse\x12Q\n\x0cRemoveVolume\x12\x1f.slipway.v1.RemoveVolumeRequest\x1a .slipway.v1.RemoveVolumeResponse\x12Q\n\x0cPruneVolumes\x12\x1f.slipway.v1.PruneVolumesRequest\x1a .slipway.v1.PruneVolumesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEVOLUMEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\302\001\272\001\276\001\n\013volume.name\022\\must match [a-zA-Z0-9][a-zA-Z0-9_.-]+ and have at most 253 characters, for example \'db-data\'\032Qthis == \'\' || (size(this) <= 253 && this.matches(\'^[a-zA-Z0-9][a-zA-Z0-9_.-]+$\'))'
   _globals['_CREATEVOLUMEREQUEST'].fields_by_name['labels']._loaded_options = None
   _globals['_CREATEVOLUMEREQUEST'].fields_by_name['labels']._serialized_options = b'\272H\301\001\272\001\275\001\n\rvolume.labels\022Xholds at most 1000 labels, a key of at most 1024 and a value of at most 16384 characters\032Rsize(this) <= 1000 && this.all(key, size(key) <= 1024 && size(this[key]) <= 16384)'
+  _globals['_CREATEVOLUMEREQUEST'].fields_by_name['node']._loaded_options = None
+  _globals['_CREATEVOLUMEREQUEST'].fields_by_name['node']._serialized_options = b'\272H\004r\002\030?'
   _globals['_INSPECTVOLUMEREQUEST'].fields_by_name['volume']._loaded_options = None
   _globals['_INSPECTVOLUMEREQUEST'].fields_by_name['volume']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_REMOVEVOLUMEREQUEST'].fields_by_name['volume']._loaded_options = None
@@ -51,27 +53,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUME_LABELSENTRY']._serialized_start=366
   _globals['_VOLUME_LABELSENTRY']._serialized_end=411
   _globals['_CREATEVOLUMEREQUEST']._serialized_start=414
-  _globals['_CREATEVOLUMEREQUEST']._serialized_end=1002
+  _globals['_CREATEVOLUMEREQUEST']._serialized_end=1025
   _globals['_CREATEVOLUMEREQUEST_LABELSENTRY']._serialized_start=366
   _globals['_CREATEVOLUMEREQUEST_LABELSENTRY']._serialized_end=411
-  _globals['_CREATEVOLUMERESPONSE']._serialized_start=1004
-  _globals['_CREATEVOLUMERESPONSE']._serialized_end=1062
-  _globals['_INSPECTVOLUMEREQUEST']._serialized_start=1064
-  _globals['_INSPECTVOLUMEREQUEST']._serialized_end=1114
-  _globals['_INSPECTVOLUMERESPONSE']._serialized_start=1116
-  _globals['_INSPECTVOLUMERESPONSE']._serialized_end=1175
-  _globals['_LISTVOLUMESREQUEST']._serialized_start=1177
-  _globals['_LISTVOLUMESREQUEST']._serialized_end=1254
-  _globals['_LISTVOLUMESRESPONSE']._serialized_start=1256
-  _globals['_LISTVOLUMESRESPONSE']._serialized_end=1314
-  _globals['_REMOVEVOLUMEREQUEST']._serialized_start=1316
-  _globals['_REMOVEVOLUMEREQUEST']._serialized_end=1380
-  _globals['_REMOVEVOLUMERESPONSE']._serialized_start=1382
-  _globals['_REMOVEVOLUMERESPONSE']._serialized_end=1404
-  _globals['_PRUNEVOLUMESREQUEST']._serialized_start=1406
-  _globals['_PRUNEVOLUMESREQUEST']._serialized_end=1455
-  _globals['_PRUNEVOLUMESRESPONSE']._serialized_start=1457
-  _globals['_PRUNEVOLUMESRESPONSE']._serialized_end=1521
-  _globals['_VOLUMESERVICE']._serialized_start=1524
-  _globals['_VOLUMESERVICE']._serialized_end=1954
+  _globals['_CREATEVOLUMERESPONSE']._serialized_start=1027
+  _globals['_CREATEVOLUMERESPONSE']._serialized_end=1085
+  _globals['_INSPECTVOLUMEREQUEST']._serialized_start=1087
+  _globals['_INSPECTVOLUMEREQUEST']._serialized_end=1137
+  _globals['_INSPECTVOLUMERESPONSE']._serialized_start=1139
+  _globals['_INSPECTVOLUMERESPONSE']._serialized_end=1198
+  _globals['_LISTVOLUMESREQUEST']._serialized_start=1200
+  _globals['_LISTVOLUMESREQUEST']._serialized_end=1277
+  _globals['_LISTVOLUMESRESPONSE']._serialized_start=1279
+  _globals['_LISTVOLUMESRESPONSE']._serialized_end=1337
+  _globals['_REMOVEVOLUMEREQUEST']._serialized_start=1339
+  _globals['_REMOVEVOLUMEREQUEST']._serialized_end=1403
+  _globals['_REMOVEVOLUMERESPONSE']._serialized_start=1405
+  _globals['_REMOVEVOLUMERESPONSE']._serialized_end=1427
+  _globals['_PRUNEVOLUMESREQUEST']._serialized_start=1429
+  _globals['_PRUNEVOLUMESREQUEST']._serialized_end=1478
+  _globals['_PRUNEVOLUMESRESPONSE']._serialized_start=1480
+  _globals['_PRUNEVOLUMESRESPONSE']._serialized_end=1544
+  _globals['_VOLUMESERVICE']._serialized_start=1547
+  _globals['_VOLUMESERVICE']._serialized_end=1977
 # @@protoc_insertion_point(module_scope)

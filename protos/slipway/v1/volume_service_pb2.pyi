@@ -127,10 +127,13 @@ class CreateVolumeRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DRIVER_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A letter or digit, then letters, digits, `_`, `.` or `-`; at least 2 characters. Default: a random one, and the volume counts as
     anonymous.
     """
+    node: _builtins.str
+    """Which node it is on. Default: as for a container, the one with the fewest containers."""
     @_builtins.property
     def driver(self) -> _mount_pb2.VolumeDriver:
         """Who provides it. Default: `local`, a directory of the node."""
@@ -145,10 +148,11 @@ class CreateVolumeRequest(_message.Message):
         name: _builtins.str = ...,
         driver: _mount_pb2.VolumeDriver | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "labels", b"labels", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "labels", b"labels", "name", b"name", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,6 +43,9 @@ class _Node(rpc.NodeServiceServicer):
     async def GetDiskUsage(self, request: pb.GetDiskUsageRequest, context: Any) -> pb.GetDiskUsageResponse:
         return pb.GetDiskUsageResponse()
 
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Any) -> pb.RenewLeaseResponse:
+        return pb.RenewLeaseResponse()
+
 
 class _Runtime(runtime_rpc.RuntimeServiceServicer):
     async def FollowJournal(

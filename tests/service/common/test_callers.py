@@ -58,6 +58,9 @@ class _Node(node_rpc.NodeServiceServicer):
     async def GetDiskUsage(self, request: node_pb.GetDiskUsageRequest, context: Any) -> node_pb.GetDiskUsageResponse:
         return node_pb.GetDiskUsageResponse()
 
+    async def RenewLease(self, request: node_pb.RenewLeaseRequest, context: Any) -> node_pb.RenewLeaseResponse:
+        return node_pb.RenewLeaseResponse()
+
 
 class Served:
     """A server with TLS on a port and a unix socket, and an authority it trusts."""

@@ -24,6 +24,7 @@ from api_service.records.event_log import BEGINNING, EventLog, parse_cursor
 from api_service.records.event_shapes import container_event
 from api_service.records.image import ImageRecord
 from api_service.records.image_repository import ImageRepository
+from api_service.records.node_usage import NodeUsages
 from api_service.store.memory_store import MemoryStore
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Internal, InvalidArgument, NotFound, ResourceExhausted
@@ -63,7 +64,7 @@ def events(store: Store) -> EventLog:
 
 @pytest.fixture
 def containers(store: Store, events: EventLog) -> ContainerRepository:
-    return ContainerRepository(store, events)
+    return ContainerRepository(store, events, NodeUsages(store))
 
 
 A, B = "a" * 64, "ab" + "c" * 62

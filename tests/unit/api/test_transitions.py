@@ -29,6 +29,7 @@ from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
 from api_service.records.health import Health, HealthStatus
+from api_service.records.node_usage import NodeUsages
 from api_service.store.memory_store import MemoryStore
 
 ID = "a" * 64
@@ -222,7 +223,7 @@ def test_container_that_is_broken_there() -> None:
 async def test_end_is_noticed_when_a_signal_is_told_after_it() -> None:
     async with MemoryStore() as store:
         events = EventLog(store)
-        containers = ContainerRepository(store, events)
+        containers = ContainerRepository(store, events, NodeUsages(store))
         await containers.add(CREATED)
         execs = ExecRepository(store, events, clock=lambda: 0)
         observer, ended = Observer(containers, events, execs, node="local", clock=lambda: 0), []

@@ -22,25 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&slipway/executor/v1/node_service.proto\x12\x13slipway.executor.v1\"\x10\n\x0eGetNodeRequest\"\xcb\x04\n\x0fGetNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\n\n\x02os\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x16\n\x0ekernel_version\x18\x06 \x01(\t\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x0e\n\x06memory\x18\x08 \x01(\x03\x12\x15\n\rcgroup_layout\x18\t \x01(\t\x12\x10\n\x08runtimes\x18\n \x03(\t\x12\x17\n\x0fipv4_forwarding\x18\x0b \x01(\x08\x12\x10\n\x08warnings\x18\x0c \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12\x17\n\x0f\x63group_features\x18\x0e \x03(\t\x12\x13\n\x0b\x63puset_cpus\x18\x0f \x01(\t\x12\x13\n\x0b\x63puset_mems\x18\x10 \x01(\t\x12\x0f\n\x07seccomp\x18\x11 \x01(\x08\x12\x10\n\x08\x61pparmor\x18\x12 \x01(\x08\x12\x0f\n\x07selinux\x18\x13 \x01(\x08\x12\x1b\n\x13recursive_read_only\x18\x14 \x01(\x08\x12\x0c\n\x04init\x18\x15 \x01(\x08\x12;\n\x0cuser_mapping\x18\x16 \x01(\x0b\x32 .slipway.executor.v1.UserMappingH\x00\x88\x01\x01\x12\x17\n\x0foverlay_address\x18\x17 \x01(\t\x12\x18\n\x10protocol_version\x18\x18 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x19 \x01(\rB\x0f\n\r_user_mapping\"B\n\x0bUserMapping\x12\x11\n\tfirst_uid\x18\x01 \x01(\r\x12\x11\n\tfirst_gid\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\",\n\x13GetDiskUsageRequest\x12\x15\n\rcontainer_ids\x18\x01 \x03(\t\"m\n\x14GetDiskUsageResponse\x12\x13\n\x0bimages_size\x18\x01 \x01(\x03\x12\x17\n\x0f\x63ontainers_size\x18\x02 \x01(\x03\x12\x11\n\tlogs_size\x18\x03 \x01(\x03\x12\x14\n\x0cvolumes_size\x18\x04 \x01(\x03\x32\xc8\x01\n\x0bNodeService\x12T\n\x07GetNode\x12#.slipway.executor.v1.GetNodeRequest\x1a$.slipway.executor.v1.GetNodeResponse\x12\x63\n\x0cGetDiskUsage\x12(.slipway.executor.v1.GetDiskUsageRequest\x1a).slipway.executor.v1.GetDiskUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&slipway/executor/v1/node_service.proto\x12\x13slipway.executor.v1\x1a\x1egoogle/protobuf/duration.proto\"\x10\n\x0eGetNodeRequest\"\xcb\x04\n\x0fGetNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\n\n\x02os\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x16\n\x0ekernel_version\x18\x06 \x01(\t\x12\x0c\n\x04\x63pus\x18\x07 \x01(\x05\x12\x0e\n\x06memory\x18\x08 \x01(\x03\x12\x15\n\rcgroup_layout\x18\t \x01(\t\x12\x10\n\x08runtimes\x18\n \x03(\t\x12\x17\n\x0fipv4_forwarding\x18\x0b \x01(\x08\x12\x10\n\x08warnings\x18\x0c \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\t\x12\x17\n\x0f\x63group_features\x18\x0e \x03(\t\x12\x13\n\x0b\x63puset_cpus\x18\x0f \x01(\t\x12\x13\n\x0b\x63puset_mems\x18\x10 \x01(\t\x12\x0f\n\x07seccomp\x18\x11 \x01(\x08\x12\x10\n\x08\x61pparmor\x18\x12 \x01(\x08\x12\x0f\n\x07selinux\x18\x13 \x01(\x08\x12\x1b\n\x13recursive_read_only\x18\x14 \x01(\x08\x12\x0c\n\x04init\x18\x15 \x01(\x08\x12;\n\x0cuser_mapping\x18\x16 \x01(\x0b\x32 .slipway.executor.v1.UserMappingH\x00\x88\x01\x01\x12\x17\n\x0foverlay_address\x18\x17 \x01(\t\x12\x18\n\x10protocol_version\x18\x18 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x19 \x01(\rB\x0f\n\r_user_mapping\"B\n\x0bUserMapping\x12\x11\n\tfirst_uid\x18\x01 \x01(\r\x12\x11\n\tfirst_gid\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"J\n\x11RenewLeaseRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\"\n\x12RenewLeaseResponse\x12\x0c\n\x04word\x18\x01 \x01(\t\",\n\x13GetDiskUsageRequest\x12\x15\n\rcontainer_ids\x18\x01 \x03(\t\"m\n\x14GetDiskUsageResponse\x12\x13\n\x0bimages_size\x18\x01 \x01(\x03\x12\x17\n\x0f\x63ontainers_size\x18\x02 \x01(\x03\x12\x11\n\tlogs_size\x18\x03 \x01(\x03\x12\x14\n\x0cvolumes_size\x18\x04 \x01(\x03\x32\xa7\x02\n\x0bNodeService\x12T\n\x07GetNode\x12#.slipway.executor.v1.GetNodeRequest\x1a$.slipway.executor.v1.GetNodeResponse\x12\x63\n\x0cGetDiskUsage\x12(.slipway.executor.v1.GetDiskUsageRequest\x1a).slipway.executor.v1.GetDiskUsageResponse\x12]\n\nRenewLease\x12&.slipway.executor.v1.RenewLeaseRequest\x1a\'.slipway.executor.v1.RenewLeaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'slipway.executor.v1.node_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETNODEREQUEST']._serialized_start=63
-  _globals['_GETNODEREQUEST']._serialized_end=79
-  _globals['_GETNODERESPONSE']._serialized_start=82
-  _globals['_GETNODERESPONSE']._serialized_end=669
-  _globals['_USERMAPPING']._serialized_start=671
-  _globals['_USERMAPPING']._serialized_end=737
-  _globals['_GETDISKUSAGEREQUEST']._serialized_start=739
-  _globals['_GETDISKUSAGEREQUEST']._serialized_end=783
-  _globals['_GETDISKUSAGERESPONSE']._serialized_start=785
-  _globals['_GETDISKUSAGERESPONSE']._serialized_end=894
-  _globals['_NODESERVICE']._serialized_start=897
-  _globals['_NODESERVICE']._serialized_end=1097
+  _globals['_GETNODEREQUEST']._serialized_start=95
+  _globals['_GETNODEREQUEST']._serialized_end=111
+  _globals['_GETNODERESPONSE']._serialized_start=114
+  _globals['_GETNODERESPONSE']._serialized_end=701
+  _globals['_USERMAPPING']._serialized_start=703
+  _globals['_USERMAPPING']._serialized_end=769
+  _globals['_RENEWLEASEREQUEST']._serialized_start=771
+  _globals['_RENEWLEASEREQUEST']._serialized_end=845
+  _globals['_RENEWLEASERESPONSE']._serialized_start=847
+  _globals['_RENEWLEASERESPONSE']._serialized_end=881
+  _globals['_GETDISKUSAGEREQUEST']._serialized_start=883
+  _globals['_GETDISKUSAGEREQUEST']._serialized_end=927
+  _globals['_GETDISKUSAGERESPONSE']._serialized_start=929
+  _globals['_GETDISKUSAGERESPONSE']._serialized_end=1038
+  _globals['_NODESERVICE']._serialized_start=1041
+  _globals['_NODESERVICE']._serialized_end=1336
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class NodeServiceStub:
                 request_serializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.GetDiskUsageRequest.SerializeToString,
                 response_deserializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.GetDiskUsageResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/slipway.executor.v1.NodeService/RenewLease',
+                request_serializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -65,6 +70,14 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """Prolong the lease under which containers with `leased` may run here. When it is over they are killed, also if the executor is not
+        there to do it, and none is started until it is renewed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +90,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.GetDiskUsage,
                     request_deserializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.GetDiskUsageRequest.FromString,
                     response_serializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.GetDiskUsageResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=slipway_dot_executor_dot_v1_dot_node__service__pb2.RenewLeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +152,33 @@ class NodeService:
             '/slipway.executor.v1.NodeService/GetDiskUsage',
             slipway_dot_executor_dot_v1_dot_node__service__pb2.GetDiskUsageRequest.SerializeToString,
             slipway_dot_executor_dot_v1_dot_node__service__pb2.GetDiskUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/slipway.executor.v1.NodeService/RenewLease',
+            slipway_dot_executor_dot_v1_dot_node__service__pb2.RenewLeaseRequest.SerializeToString,
+            slipway_dot_executor_dot_v1_dot_node__service__pb2.RenewLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,10 @@ class NodeServiceStub:
     """What the node is and can do."""
     GetDiskUsage: _aio.UnaryUnaryMultiCallable[_node_service_pb2.GetDiskUsageRequest, _node_service_pb2.GetDiskUsageResponse]
     """Bytes on the node's disk."""
+    RenewLease: _aio.UnaryUnaryMultiCallable[_node_service_pb2.RenewLeaseRequest, _node_service_pb2.RenewLeaseResponse]
+    """Prolong the lease under which containers with `leased` may run here. When it is over they are killed, also if the executor is not
+    there to do it, and none is started until it is renewed.
+    """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The node itself."""
@@ -39,5 +43,15 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_node_service_pb2.GetDiskUsageRequest, _abc.Awaitable[_node_service_pb2.GetDiskUsageResponse]],
     ) -> _abc.Awaitable[_node_service_pb2.GetDiskUsageResponse]:
         """Bytes on the node's disk."""
+
+    @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _node_service_pb2.RenewLeaseRequest,
+        context: _aio.ServicerContext[_node_service_pb2.RenewLeaseRequest, _abc.Awaitable[_node_service_pb2.RenewLeaseResponse]],
+    ) -> _abc.Awaitable[_node_service_pb2.RenewLeaseResponse]:
+        """Prolong the lease under which containers with `leased` may run here. When it is over they are killed, also if the executor is not
+        there to do it, and none is started until it is renewed.
+        """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _aio.Server) -> None: ...

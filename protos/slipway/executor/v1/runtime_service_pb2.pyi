@@ -823,6 +823,7 @@ class Exited(_message.Message):
     OOM_KILLED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     NEXT_START_FIELD_NUMBER: _builtins.int
+    LEASE_OVER_FIELD_NUMBER: _builtins.int
     start_id: _builtins.str
     """Key of the start it belongs to."""
     exit_code: _builtins.int
@@ -831,6 +832,8 @@ class Exited(_message.Message):
     """Whether the kernel killed it, or one of its children, for memory."""
     error: _builtins.str
     """Why the exit code is absent."""
+    lease_over: _builtins.bool
+    """Whether it was killed because the node's lease was over. Its restart policy does not start it again."""
     @_builtins.property
     def next_start(self) -> _timestamp_pb2.Timestamp:
         """When it will be started again; absent: it will not."""
@@ -843,10 +846,11 @@ class Exited(_message.Message):
         oom_killed: _builtins.bool = ...,
         error: _builtins.str = ...,
         next_start: _timestamp_pb2.Timestamp | None = ...,
+        lease_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "next_start", b"next_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "next_start", b"next_start", "oom_killed", b"oom_killed", "start_id", b"start_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "error", b"error", "exit_code", b"exit_code", "lease_over", b"lease_over", "next_start", b"next_start", "oom_killed", b"oom_killed", "start_id", b"start_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

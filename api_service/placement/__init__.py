@@ -1,0 +1,1 @@
+"""Which node a container goes to."""

@@ -1,0 +1,65 @@
+"""`node.labels.zone==a`, `node.name!=n1`: what a container demands of its node. Source: Swarm's placement constraints,
+https://docs.docker.com/reference/cli/docker/service/create/#constraint
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api_service.records.node import NodeRecord
+from common.errors import Violation
+
+_LABELS = "node.labels."
+_KEYS = ("node.name", "node.hostname", "node.platform.os", "node.platform.arch")
+_CONSTRAINT = re.compile(r"\s*([a-zA-Z0-9._/-]{1,140})\s*(==|!=)\s*(\S(?:.{0,1022}\S)?)\s*")
+_MOST = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    key: str
+    equal: bool
+    value: str
+
+    def holds(self, node: NodeRecord) -> bool:
+        """Upper and lower case are the same, as in Swarm. What a node does not have is empty."""
+        return (_value(self.key, node).casefold() == self.value.casefold()) == self.equal
+
+    def __str__(self) -> str:
+        return f"{self.key}{'==' if self.equal else '!='}{self.value}"
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Raises ValueError."""
+    matched = _CONSTRAINT.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"{text[:64]!r} is not KEY==VALUE or KEY!=VALUE, like 'node.labels.zone==a'")
+    key = matched[1]
+    if key not in _KEYS and not (key.startswith(_LABELS) and len(key) > len(_LABELS)):
+        raise ValueError(f"{key[:64]!r} is nothing of a node; there are {', '.join(_KEYS)} and {_LABELS}KEY")
+    return Constraint(key=key, equal=matched[2] == "==", value=matched[3])
+
+
+def validate_constraints(texts: Sequence[str], field: str) -> list[Violation]:
+    if len(texts) > _MOST:
+        return [Violation(field=field, description=f"{len(texts)} constraints are more than the {_MOST} allowed")]
+    broken = []
+    for index, text in enumerate(texts):
+        try:
+            parse_constraint(text)
+        except ValueError as error:
+            broken.append(Violation(field=f"{field}[{index}]", description=str(error)))
+    return broken
+
+
+def _value(key: str, node: NodeRecord) -> str:
+    if key.startswith(_LABELS):
+        return node.labels.get(key.removeprefix(_LABELS), "")
+    return {
+        "node.name": node.name,
+        "node.hostname": node.description.hostname,
+        "node.platform.os": node.description.os,
+        "node.platform.arch": node.description.architecture,
+    }[key]

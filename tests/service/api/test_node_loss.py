@@ -1,0 +1,251 @@
+"""Losing a node: what is marked runs again elsewhere, never before its lease is over; everything else waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slipway.executor.v1 import runtime_service_pb2 as executor_pb2
+from slipway.v1 import container_pb2
+from slipway.v1 import node_service_pb2 as node_pb2
+from slipway.v1 import volume_service_pb2 as volume_pb2
+
+from api_service.nodes.lease import LeaseTerms
+from api_service.store.claims import LocalClaims
+from api_service.store.memory_store import MemoryStore
+from common.errors import Unavailable
+from tests.fixtures.api import PATIENCE, Api, refused, running_api
+from tests.fixtures.fake_executor import FakeExecutor
+
+READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
+TERMS = LeaseTerms(ttl=0.8, margin=0.4)
+MOVES: dict[str, Any] = {"reschedule": "on_node_loss"}
+
+
+@pytest.fixture
+async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]:
+    async with AsyncExitStack() as stack:
+        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b")}
+        for fake in fakes.values():
+            await stack.enter_async_context(fake.serving())
+        yield fakes
+
+
+@pytest.fixture
+async def api(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
+    async with running_api(tmp_path, executors["a"], configured=False, lease=TERMS) as api:
+        for name, fake in executors.items():
+            await api.add_node(name, fake.address)
+            await api.node_in(name, READY)
+        await api.load()
+        yield api
+
+
+async def only(api: Api, *names: str) -> None:
+    """Nothing but these nodes gets containers."""
+    for node in ("a", "b"):
+        availability = node_pb2.NODE_AVAILABILITY_ACTIVE if node in names else node_pb2.NODE_AVAILABILITY_CORDONED
+        await api.nodes.UpdateNode(node_pb2.UpdateNodeRequest(node=node, availability=availability))
+
+
+async def run_on(api: Api, node: str, name: str, **host: Any) -> str:
+    await only(api, node)
+    container_id = await api.run(name=name, **host)
+    await only(api, "a", "b")
+    return container_id
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def runs_on(api: Api, name: str, node: str) -> bool:
+    container = await api.inspect(name)
+    return container.node == node and container.state.running
+
+
+async def test_a_marked_container_runs_again_elsewhere_and_others_wait(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    web = await run_on(api, "a", "web", **MOVES)
+    stays = await run_on(api, "a", "stays")
+    assert executors["a"].containers[web].spec.leased
+    assert not executors["a"].containers[stays].spec.leased
+    await until(lambda: _leased(executors["a"]))
+    await executors["a"].down()
+    lost = await api.node_in("a", LOST)
+    assert time.monotonic() > executors["a"].leased_until
+    assert "lease is over" in lost.state_reason
+    await until(lambda: runs_on(api, "web", "b"))
+    assert executors["b"].containers[web].running
+    assert (await api.inspect("stays")).node == "a"
+    # What was left there is removed before anything is heard of the node, and before it gets a lease again.
+    executors["a"].calls.clear()
+    await executors["a"].up()
+    await api.node_in("a", READY)
+    assert web not in executors["a"].containers
+    assert executors["a"].containers[stays].running
+    calls = executors["a"].calls
+    assert calls.index("RemoveContainer") < calls.index("FollowJournal")
+    assert "RenewLease" not in calls[: calls.index("RemoveContainer")]
+    assert (await api.inspect("web")).node == "b"
+    moves = [each.event for each in await api.events(1, type=["container"], action=["move"])]
+    assert dict(moves[0].attributes)["node.new"] == "b"
+
+
+async def _leased(fake: FakeExecutor) -> bool:
+    return fake.leased_until > time.monotonic()
+
+
+async def test_what_the_old_node_says_later_changes_nothing(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    web = await run_on(api, "a", "web", **MOVES)
+    await executors["a"].down()
+    await api.node_in("a", LOST)
+    await until(lambda: runs_on(api, "web", "b"))
+    executors["a"].exit(web, 137)
+    await executors["a"].up()
+    await api.node_in("a", READY)
+    follower = api.engine.nodes.get("a").follower
+    assert await follower.reached(len(executors["a"].journal), patience=PATIENCE)
+    assert await runs_on(api, "web", "b")
+    assert (await api.stop("web")).already_stopped is False
+
+
+async def test_a_short_absence_moves_nothing(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    await run_on(api, "a", "web", **MOVES)
+    await executors["a"].down()
+    await api.node_in("a", node_pb2.NODE_STATE_UNREACHABLE)
+    await executors["a"].up()
+    await api.node_in("a", READY)
+    await asyncio.sleep(TERMS.ttl + TERMS.margin)
+    assert await runs_on(api, "web", "a")
+    assert not executors["b"].containers
+
+
+async def test_a_container_with_a_volume_of_the_node_waits_for_it(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    await api.volumes.CreateVolume(volume_pb2.CreateVolumeRequest(name="data", node="a"))
+    await api.run(name="db", binds=["data:/data"], **MOVES)
+    await executors["a"].down()
+    await api.node_in("a", LOST)
+    await asyncio.sleep(0.5)
+    assert (await api.inspect("db")).node == "a"
+    assert not executors["b"].containers
+
+
+async def test_one_that_fits_nowhere_goes_when_there_is_room(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await executors["a"].down()
+    await api.node_in("a", LOST)
+    await asyncio.sleep(0.3)
+    assert (await api.inspect("web")).node == "a"
+    await only(api, "b")
+    await until(lambda: runs_on(api, "web", "b"))
+
+
+async def test_a_move_that_is_cut_off_is_finished(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    await run_on(api, "a", "web", **MOVES)
+    executors["b"].fault("CreateContainer", error=Unavailable("the connection broke"))
+    executors["b"].fault("StartContainer", error=Unavailable("the connection broke"))
+    executors["b"].fault("StartContainer", error=Unavailable("the connection broke"))
+    await executors["a"].down()
+    await until(lambda: runs_on(api, "web", "b"))
+    await until(lambda: _settled(api))
+
+
+async def _settled(api: Api) -> bool:
+    return not await api.engine.moves.under_way()
+
+
+async def test_reservations_move_along(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    await run_on(api, "a", "web", placement=container_pb2.Placement(reserve_memory=1 << 30), **MOVES)
+    await executors["a"].down()
+    await until(lambda: runs_on(api, "web", "b"))
+    assert [(await api.node(name)).usage.reserved.memory for name in ("a", "b")] == [0, 1 << 30]
+
+
+async def test_a_drained_node_is_left_by_what_is_marked(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    web = await run_on(api, "a", "web", **MOVES)
+    await run_on(api, "a", "stays")
+    await api.nodes.UpdateNode(node_pb2.UpdateNodeRequest(node="a", availability=node_pb2.NODE_AVAILABILITY_DRAINED))
+    await until(lambda: runs_on(api, "web", "b"))
+    await until(lambda: _gone(executors["a"], web))
+    assert await runs_on(api, "stays", "a")
+    assert "StopContainer" in executors["a"].calls
+
+
+async def _gone(fake: FakeExecutor, container_id: str) -> bool:
+    return container_id not in fake.containers
+
+
+async def test_a_drained_node_keeps_what_fits_nowhere_running(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await api.nodes.UpdateNode(node_pb2.UpdateNodeRequest(node="a", availability=node_pb2.NODE_AVAILABILITY_DRAINED))
+    await asyncio.sleep(0.5)
+    assert await runs_on(api, "web", "a")
+    assert "StopContainer" not in executors["a"].calls
+
+
+async def test_what_its_node_killed_runs_again_there(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    web = await run_on(api, "a", "web", **MOVES)
+    fake = executors["a"]
+    container = fake.containers[web]
+    container.running = False
+    assert container.started is not None
+    start_id = container.started.started.start_id
+    fake._append(container, exited=executor_pb2.Exited(start_id=start_id, exit_code=137, lease_over=True))
+    await until(lambda: _again(api, start_id))
+
+
+async def _again(api: Api, start_id: str) -> bool:
+    record = await api.engine.containers.find("web")
+    return record.state.running and record.state.start_id != start_id
+
+
+async def test_a_new_holder_waits_a_whole_lease(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> None:
+    """The one before it may have renewed at the last moment."""
+    terms = LeaseTerms(ttl=1.5, margin=0.5)
+    async with MemoryStore() as store, AsyncExitStack() as stack:
+        claims = LocalClaims()
+        for name in ("1", "2"):
+            (tmp_path / name).mkdir()
+        first = AsyncExitStack()
+        one = await first.enter_async_context(
+            running_api(tmp_path / "1", executors["a"], configured=False, store=(store, claims), lease=terms)
+        )
+        for name, fake in executors.items():
+            await one.add_node(name, fake.address)
+            await one.node_in(name, READY)
+        await one.load()
+        await run_on(one, "a", "web", **MOVES)
+        two = await stack.enter_async_context(
+            running_api(
+                tmp_path / "2",
+                executors["a"],
+                configured=False,
+                store=(store, LocalClaims(beside=claims)),
+                lease=terms,
+            )
+        )
+        await executors["a"].down()
+        await first.aclose()
+        took_over = time.monotonic()
+        await two.node_in("a", LOST)
+        assert time.monotonic() - took_over > terms.ttl + terms.margin - 0.1
+        await until(lambda: runs_on(two, "web", "b"))
+
+
+async def test_it_cannot_remove_itself_and_go_on_elsewhere(api: Api) -> None:
+    why = await refused(api.create(auto_remove=True, **MOVES))
+    assert list(why.violations) == ["host_config.reschedule"]
+    assert (await refused(api.create(reschedule="always"))).violations
