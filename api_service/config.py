@@ -23,6 +23,9 @@ from common.settings import ServiceSettings, instance_suffix
 NO_EXECUTOR = "none"
 """What `executor` says when this machine, or this one alone, has no node."""
 
+EMBEDDED = "embedded"
+"""What `migrate` calls the store in `state_dir`."""
+
 
 class Settings(ServiceSettings):
     """The API service of Slipway: checks requests and keeps the records; the executor service does the work.
@@ -135,15 +138,18 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _known_store(self) -> Self:
-        target = self.etcd
-        if target is not None and target.authority is None and not self.insecure_store:
+        if self.etcd is not None:
+            self._check_store(self.etcd)
+        return self
+
+    def _check_store(self, target: EtcdTarget) -> None:
+        if target.authority is None and not self.insecure_store:
             for endpoint in target.endpoints:
                 if not is_loopback(endpoint):
                     raise ValueError(
                         f"store {endpoint!r}: it is on another machine; say etcds:// and give etcd_ca, or tls_ca; "
                         "--insecure-store does without, and lets whoever is between read and change everything"
                     )
-        return self
 
     @model_validator(mode="after")
     def _known_addresses(self) -> Self:
@@ -164,6 +170,20 @@ class Settings(ServiceSettings):
                     f"listen {address!r}: other machines may reach it, so it needs tls_cert, tls_key and tls_ca; "
                     "--insecure-listen does without, and lets whoever reaches it do everything"
                 )
+
+
+class MigrateSettings(Settings):
+    """Copies all records from one store to another, and compares them. No API service may run on either."""
+
+    source: str = Field(EMBEDDED, description="embedded, or etcd://host:port,… as in --store")
+    target: str = Field(description="the same; it has to be empty")
+
+    @model_validator(mode="after")
+    def _known_stores(self) -> Self:
+        for store in (self.source, self.target):
+            if store != EMBEDDED:
+                self._check_store(etcd_target(store, self))
+        return self
 
 
 def etcd_target(store: str, settings: Settings) -> EtcdTarget:

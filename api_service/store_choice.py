@@ -9,6 +9,7 @@ from pathlib import Path
 from api_service.config import Settings
 from api_service.etcd.cluster import open_cluster
 from api_service.store.claims import Claims, LocalClaims
+from api_service.store.migration import refuse_unfinished
 from api_service.store.sqlite_store import SqliteStore
 from api_service.store.store import Store
 
@@ -18,9 +19,11 @@ async def open_store(settings: Settings) -> AsyncIterator[tuple[Store, Claims]]:
     """Raises Unavailable when it cannot be reached, FailedPrecondition when another process has it."""
     if (target := settings.etcd) is not None:
         async with open_cluster(target) as cluster:
+            await refuse_unfinished(cluster.store)
             yield cluster.store, cluster.claims
     else:
         async with SqliteStore(embedded_file(settings)) as store:
+            await refuse_unfinished(store)
             yield store, LocalClaims()
 
 

@@ -176,7 +176,8 @@ class EtcdClient:
                 call.cancel()
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as error:
             self.leave(member)
-            raise MemberFailedError(f"{member.endpoint}: {error}") from error
+            why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            raise MemberFailedError(f"{member.endpoint}: {why or 'it did not begin the watch'}") from error
         self.leave(member)
         raise MemberFailedError(f"{member.endpoint}: the watch was ended")
 

@@ -16,6 +16,7 @@ from slipway.v1 import system_service_pb2 as system_pb2
 
 from tests.fixtures.api import Api, refused, running_api
 from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.store import ON_ETCD
 
 
 @pytest.fixture
@@ -177,6 +178,7 @@ async def test_leftovers_of_a_killed_service_are_swept(tmp_path: Path, executor:
         assert await api.create(name="gone")
 
 
+@pytest.mark.skipif(ON_ETCD, reason="removes the file of the embedded store")
 async def test_never_started_container_nobody_knows_is_removed_and_others_are_not(
     tmp_path: Path, executor: FakeExecutor
 ) -> None:

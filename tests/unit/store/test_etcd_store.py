@@ -1,0 +1,297 @@
+"""What the store on etcd promises beyond the Protocol: lost answers, lost leases, other replicas, TLS and users."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trustme
+from etcdserverpb import etcd_service_pb2 as pb2
+
+from api_service.etcd.client import Call, EtcdClient, MemberFailedError, txn_call
+from api_service.etcd.cluster import open_cluster
+from api_service.etcd.session import Session
+from api_service.etcd.store import EtcdStore
+from api_service.etcd.target import EtcdTarget, Layout
+from api_service.store.store import Change, Delete, Put, RevisionConflict
+from common.errors import OutOfRange, Unavailable
+from tests.fixtures.etcd import EtcdCluster, etcd_cluster
+
+T = TypeVar("T")
+
+_PATIENCE = 20  # seconds until a test that waits has failed
+
+
+class LossyClient(EtcdClient):
+    """Loses the answers of as many transactions as it is told to, which happened all the same; keeps all of them."""
+
+    def __init__(self, target: EtcdTarget) -> None:
+        super().__init__(target)
+        self.lose = 0
+        self.sent: list[Call[Any]] = []
+
+    async def attempt(self, call: Call[T], *, until: float) -> T:
+        answer = await super().attempt(call, until=until)
+        if isinstance(answer, pb2.TxnResponse):
+            self.sent.append(call)
+            if self.lose:
+                self.lose -= 1
+                raise MemberFailedError("the answer is lost")
+        return answer
+
+
+@asynccontextmanager
+async def lossy(target: EtcdTarget) -> AsyncIterator[tuple[LossyClient, Session, EtcdStore]]:
+    async with LossyClient(target) as client, Session(client) as session, EtcdStore(client, session) as store:
+        yield client, session, store
+
+
+async def patiently(work: Awaitable[T]) -> T:
+    async with asyncio.timeout(_PATIENCE):
+        return await work
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+async def test_commit_whose_answer_is_lost_happens_once(etcd_target: EtcdTarget, lost: int) -> None:
+    async with lossy(etcd_target) as (client, _, store):
+        begin = await store.revision()
+        client.lose = lost
+        revision = await store.commit(Put(key="name", value=b"a", expected_revision=0), Put(key="event", value=b""))
+        entry = await store.get("name")
+        assert entry is not None
+        assert entry.revision == revision == begin + 1
+        changes = store.watch("", after=begin)
+        assert [(await patiently(anext(changes))).key for _ in range(2)] == ["name", "event"]
+        assert await store.commit(Put(key="next", value=b"")) == revision + 1
+
+
+async def test_conflict_whose_answer_is_lost_stays_one(etcd_target: EtcdTarget) -> None:
+    async with lossy(etcd_target) as (client, _, store):
+        held = await store.commit(Put(key="name", value=b"a"))
+        client.lose = 1
+        with pytest.raises(RevisionConflict) as caught:
+            await store.commit(Put(key="name", value=b"b", expected_revision=0))
+        assert caught.value.current is not None
+        assert caught.value.current.revision == held
+
+
+async def test_a_transaction_that_arrives_late_does_nothing(etcd_target: EtcdTarget) -> None:
+    """Of a member that hung with it, say, while another one did it."""
+    async with lossy(etcd_target) as (client, _, store):
+        client.sent.clear()  # the session's own
+        for value in (b"1", b"2", b"3"):
+            await store.commit(Put(key="k", value=value))
+        latest = await store.revision()
+        for call in list(client.sent):
+            await client.call(call)
+        assert await store.commit(Put(key="end", value=b"")) == latest + 1
+        entry = await store.get("k")
+        assert entry is not None
+        assert entry.value == b"3"
+
+
+async def test_cancelled_commits_hinder_no_later_ones(etcd_target: EtcdTarget) -> None:
+    async with lossy(etcd_target) as (_, _, store):
+        for number in range(20):
+            commit = asyncio.create_task(store.commit(Put(key=f"k{number}", value=b"")))
+            await asyncio.sleep(0.0005 * (number % 5))
+            commit.cancel()
+            await asyncio.wait([commit])
+            await patiently(store.commit(Put(key=f"after{number}", value=b"", expected_revision=0)))
+        assert len(await store.list("after")) == 20
+
+
+async def test_lease_that_etcd_ended_is_replaced_and_its_claims_are_lost(
+    etcd: EtcdCluster, etcd_target: EtcdTarget
+) -> None:
+    async with open_cluster(etcd_target) as cluster, cluster.claims.hold("x") as claim:
+        lease = await cluster.claims._session.lease()
+        etcd.control("lease", "revoke", f"{lease.id:x}")
+        await patiently(cluster.store.commit(Put(key="k", value=b"")))
+        assert claim.lost.is_set()
+        assert cluster.claims.replica in await cluster.claims.replicas()
+        async with asyncio.timeout(_PATIENCE), open_cluster(etcd_target) as other, other.claims.hold("x") as theirs:
+            assert not theirs.lost.is_set()
+
+
+async def test_replicas_see_what_the_others_were_told(etcd_target: EtcdTarget) -> None:
+    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
+        for number in range(50):
+            writer, reader = (one.store, other.store) if number % 2 else (other.store, one.store)
+            written = await writer.commit(Put(key="k", value=str(number).encode()))
+            assert await reader.catch_up()
+            entry = await reader.get("k")
+            assert entry is not None
+            assert (entry.value, entry.revision) == (str(number).encode(), written)
+
+
+async def test_who_lost_a_race_reads_what_won_it(etcd_target: EtcdTarget) -> None:
+    """Without it a loop that reads, changes and compares would spin."""
+    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
+
+        async def increment(store: EtcdStore) -> int:
+            for attempt in range(100):
+                entry = await store.get("counter")
+                number = int(entry.value) if entry else 0
+                put = Put(
+                    key="counter", value=str(number + 1).encode(), expected_revision=entry.revision if entry else 0
+                )
+                try:
+                    await store.commit(put)
+                except RevisionConflict as conflict:
+                    assert conflict.current is not None
+                    seen = await store.get("counter")
+                    assert seen is not None
+                    assert seen.revision >= conflict.current.revision
+                    continue
+                return attempt
+            raise AssertionError("never won")
+
+        await patiently(asyncio.gather(*(increment(each.store) for each in (one, other) for _ in range(10))))
+        await one.store.catch_up()
+        entry = await one.store.get("counter")
+        assert entry is not None
+        assert entry.value == b"20"
+
+
+async def test_who_gets_a_claim_reads_what_its_last_holder_wrote(etcd_target: EtcdTarget) -> None:
+    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
+
+        async def increment(store: EtcdStore, claims: Any) -> None:
+            for _ in range(10):
+                async with claims.hold("counter"):
+                    entry = await store.get("counter")
+                    number = int(entry.value) if entry else 0
+                    await store.commit(Put(key="counter", value=str(number + 1).encode()))
+
+        await patiently(asyncio.gather(*(increment(each.store, each.claims) for each in (one, other))))
+        await one.store.catch_up()
+        entry = await one.store.get("counter")
+        assert entry is not None
+        assert entry.value == b"20"
+
+
+async def test_keys_of_others_are_no_concern_of_ours(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
+    beside = replace(etcd_target, prefix=f"{etcd_target.prefix}inner/")
+    async with open_cluster(etcd_target) as cluster, open_cluster(beside) as other:
+        begin = await cluster.store.commit(Put(key="a", value=b""))
+        etcd.control("put", f"{etcd_target.prefix}records-not/x", "y")
+        await other.store.commit(Put(key="theirs", value=b""))
+        latest = await cluster.store.commit(Put(key="b", value=b""))
+        assert latest > begin + 1
+        assert await cluster.store.catch_up()
+        assert [entry.key for entry in await cluster.store.list("")] == ["a", "b"]
+        for after in range(begin, latest):
+            changes = cluster.store.watch("", after=after)
+            assert await patiently(anext(changes)) == Change(key="b", value=b"", revision=latest)
+
+
+async def test_history_that_etcd_has_forgotten_is_out_of_range(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
+    async with open_cluster(etcd_target) as cluster:
+        begin = await cluster.store.commit(Put(key="k", value=b"0"))
+        for number in range(10):
+            latest = await cluster.store.commit(Put(key="k", value=str(number).encode()), Delete(key="x"))
+    etcd.control("compact", str(latest))
+    async with open_cluster(etcd_target) as cluster:  # which has nothing of it in memory
+        with pytest.raises(OutOfRange, match="list again"):
+            await patiently(anext(cluster.store.watch("k", after=begin)))
+        changes = cluster.store.watch("k", after=latest)
+        await cluster.store.commit(Put(key="k", value=b"new"))
+        assert (await patiently(anext(changes))).value == b"new"
+
+
+async def test_a_claim_that_is_written_late_is_released(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
+    """By a member that hung with a request that was repeated elsewhere."""
+    async with open_cluster(etcd_target) as cluster:
+        async with cluster.claims.hold("x"):
+            pass
+        lease = await cluster.claims._session.lease()
+        stray = pb2.PutRequest(
+            key=Layout(etcd_target.prefix).claim("x"),
+            value=b'{"replica": "%s", "note": "", "id": "0"}' % cluster.claims.replica.encode(),
+            lease=lease.id,
+        )
+        request = pb2.TxnRequest(success=[pb2.RequestOp(request_put=stray)])
+        await cluster.claims._client.call(txn_call(request))
+        async with asyncio.timeout(_PATIENCE), cluster.claims.hold("x"):
+            pass
+
+
+async def test_etcd_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with etcd_cluster(tmp_path) as gone:
+        endpoints = gone.endpoints
+    with pytest.raises(Unavailable) as caught:
+        async with open_cluster(EtcdTarget(endpoints=endpoints)):
+            raise AssertionError("it is there")
+    assert caught.value.reason == "STORE_UNREACHABLE"
+    assert caught.value.retry_after is not None
+
+
+async def test_tls_with_certificates_of_both(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    for name, issuer in (("server", authority), ("client", authority), ("stranger", stranger)):
+        made = issuer.issue_cert("127.0.0.1", common_name=name)
+        made.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        made.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = ["--cert-file", f"{tmp_path}/server.pem", "--key-file", f"{tmp_path}/server.key"]
+    asked = ["--client-cert-auth", "--trusted-ca-file", f"{tmp_path}/ca.pem"]
+    with etcd_cluster(tmp_path / "etcd", arguments=[*files, *asked]) as secure:
+        target = EtcdTarget(
+            endpoints=secure.endpoints,
+            authority=tmp_path / "ca.pem",
+            certificate=tmp_path / "client.pem",
+            key=tmp_path / "client.key",
+        )
+        async with open_cluster(target) as cluster:
+            await cluster.store.commit(Put(key="k", value=b""))
+        wrong = replace(target, certificate=tmp_path / "stranger.pem", key=tmp_path / "stranger.key")
+        with pytest.raises(Unavailable):
+            async with open_cluster(wrong):
+                raise AssertionError("a stranger was let in")
+
+
+async def test_users_with_a_role_for_the_prefix_and_tokens_that_end(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    with etcd_cluster(tmp_path / "etcd") as guarded:
+        for command in (
+            "user add root:root", "role add slipway", "role grant-permission --prefix=true slipway readwrite /slipway/",
+            "user add api:secret", "user grant-role api slipway", "auth enable",
+        ):  # fmt: skip
+            guarded.control(*command.split())
+        target = EtcdTarget(endpoints=guarded.endpoints, user="api", password_file=password)
+        async with open_cluster(target) as cluster:
+            changes = cluster.store.watch("", after=await cluster.store.revision())
+            await cluster.store.commit(Put(key="before", value=b""))
+            cluster.store._client._token = "ended.1"
+            await patiently(cluster.store.commit(Put(key="after", value=b"")))
+            [member] = guarded.members
+            member.kill()  # and with it every token
+            await asyncio.to_thread(guarded.start)
+            await patiently(_until_committed(cluster.store, Put(key="restarted", value=b"")))
+            keys = [(await patiently(anext(changes))).key for _ in range(3)]
+            assert keys == ["before", "after", "restarted"]
+        password.write_text("wrong")
+        with pytest.raises(Unavailable) as caught:
+            async with open_cluster(target):
+                raise AssertionError("it was let in")
+        assert caught.value.reason == "STORE_REFUSES"
+        password.write_text("secret")
+        with pytest.raises(Unavailable, match="permission denied"):
+            async with open_cluster(replace(target, prefix="/other/")):
+                raise AssertionError("it was let in")
+
+
+async def _until_committed(store: EtcdStore, put: Put) -> None:
+    while True:
+        try:
+            await store.commit(put)
+        except Unavailable:
+            continue
+        return
