@@ -27,7 +27,7 @@ from executor_service.oci.runtime import Bundle, CreatedProcess
 from executor_service.oci.users import ResolvedUser
 from executor_service.operations.container_rules import id_violations, start_id_violations
 from executor_service.operations.namespace_join import check_joined, join_namespaces, sandbox_owner
-from executor_service.operations.port_targets import passes_host, port_targets
+from executor_service.operations.port_targets import lead_ports, passes_host
 from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
@@ -218,11 +218,7 @@ class _Start:
         if self.spec.published_ports and passes_host(self.node, self.sandbox):
             with steps.step("ports"):
                 self._push("ports", lambda: self.node.seams.ports.revert(self.spec.id))
-                self.ports = await self.node.seams.ports.publish(
-                    self.spec.id,
-                    self.spec.published_ports,
-                    targets=port_targets(self.node, self.spec, self.sandbox),
-                )
+                self.ports = await lead_ports(self.node, self.spec, self.sandbox)
 
     async def _commit(self, process: CreatedProcess) -> JournalEntry:
         """The point of no return: whoever cancels after it finds the container running."""

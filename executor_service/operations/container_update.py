@@ -72,7 +72,7 @@ async def _publish(node: Node, record: ContainerRecord, old: ContainerSpec, new:
         return Publication()
     if set(new.published_ports) <= set(old.published_ports):
         return await lead_ports(node, new, sandbox)
-    # What is asked for now is to be had now: without a way out it is refused, as at a start.
+    # What is asked for now is to be had now: without a way out it is refused, which a start only leaves out.
     return await node.seams.ports.publish(new.id, new.published_ports, targets=port_targets(node, new, sandbox))
 
 

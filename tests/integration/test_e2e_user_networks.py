@@ -218,3 +218,15 @@ async def test_a_sidecar_keeps_the_network_while_its_owner_restarts(engine: Slip
     for container in (sidecar, owner):
         await engine.remove(container)
     await remove(engine, "front")
+
+
+async def test_ports_on_an_internal_network_wait_for_a_way_out(engine: Slipway) -> None:
+    await make(engine, "back", internal=True)
+    ports = {"80/tcp": container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port="18080")])}
+    web = await engine.run("sleep", "300", network_mode="back", port_bindings=ports)
+    assert not (await engine.inspect(web)).network_settings.ports
+    await connect(engine, "bridge", web)
+    bindings = (await engine.inspect(web)).network_settings.ports["80/tcp"].bindings
+    assert {one.host_port for one in bindings} == {"18080"}
+    await engine.remove(web)
+    await remove(engine, "back")
