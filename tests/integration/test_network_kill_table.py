@@ -246,5 +246,5 @@ async def repeated(world: World, verb: Verb) -> None:
 
 
 def ports_of(objects: network_state.Objects) -> set[str]:
-    """The node's, wherever they lead."""
-    return {rule.partition(" : ")[0] for rule in objects["rules"] if rule.startswith("ports")}
+    """The node's on all its addresses, wherever they lead."""
+    return {rule.partition(" : ")[0] for rule in objects["rules"] if rule.startswith(("ports4 ", "ports6 "))}
