@@ -23,6 +23,10 @@ _log = structlog.get_logger(__name__)
 
 Options = Sequence[tuple[str, Any]]
 
+_BETWEEN_MACHINES: Options = (
+    # Which gRPC also takes for the time that a connection may take to be made: three round trips and two signatures.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+)
 _LOOK_EVERY = 5.0  # seconds; also when nothing is called, as calls may last
 
 
@@ -41,7 +45,8 @@ def open_channel(*, node: str, address: str, tls: TlsSource | None, options: Opt
         name = Identity(name=node, role=Role.EXECUTOR).dns_name
     except ValueError as error:
         raise FailedPrecondition(f"node {node!r} cannot have a certificate: {error}", reason="TLS_REQUIRED") from error
-    return _RenewedChannel(node, address, tls, [*options, ("grpc.ssl_target_name_override", name)])
+    between = {**dict(options), **dict(_BETWEEN_MACHINES), "grpc.ssl_target_name_override": name}
+    return _RenewedChannel(node, address, tls, list(between.items()))
 
 
 class _Generation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -187,3 +188,29 @@ async def test_who_stops_waiting_is_cancelled_and_nothing_else(place: Place) -> 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await anext(journal)
+
+
+async def test_a_node_that_is_far_away(place: Place) -> None:
+    """The handshake takes longer than gRPC waits between two attempts to connect to a service of this machine."""
+    host, _, port = (await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))).rpartition(":")
+    attempts = 0
+
+    async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                await asyncio.sleep(0.2)  # the way there, and the way back
+                sink.write(data)
+        sink.close()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        there, back = await asyncio.open_connection(host, port)
+        await asyncio.gather(forward(reader, back), forward(there, writer))
+
+    async with await asyncio.start_server(carry, "127.0.0.1", 0) as way:
+        address = f"127.0.0.1:{way.sockets[0].getsockname()[1]}"
+        source = TlsSource(place.authority.files(place.authority.certify(Role.API, "api1"), directory="api"))
+        async with GrpcExecutor(node="n1", address=address, tls=source) as executor:
+            assert await _facts(executor) == "x"
+    assert attempts == 1
