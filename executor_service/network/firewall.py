@@ -49,8 +49,9 @@ table inet {table} {{
 {ports}
     chain input {{
         type filter hook input priority filter; policy accept;
-        udp dport . @th,96,24 @segments jump from_underlay
         iifname @tunnels jump from_tunnels
+        iifname @bridges udp dport . @th,96,24 @segments drop comment "a node's frames come from no container"
+        udp dport . @th,96,24 @segments jump from_underlay
         iifname @bridges jump from_containers
     }}
     chain from_underlay {{

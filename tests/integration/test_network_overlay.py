@@ -268,6 +268,50 @@ async def test_frames_of_machines_that_are_no_nodes_are_dropped(tmp_path: Path) 
                 assert not arrives(one, addresses(one)[0], send)
 
 
+async def test_containers_cannot_send_a_nodes_frames_by_whatever_way(nodes: list[OverlayNode]) -> None:
+    """To the node itself, in the name of another node: from a container there, and from one on another node."""
+    first, second = nodes
+    await spanned(nodes)
+    victim, near = await first.sandbox("victim", SPAN), await first.sandbox("near", SPAN)
+    apart, far = await first.sandbox("apart", "bridge"), await second.sandbox("far", SPAN)
+    (link,) = [network.overlay for network in first.network.networks.list() if network.id == SPAN]
+    assert link is not None
+    router = hardware_address(link, first.address)
+    bridge, default = link_address(first, f"br-{SPAN[:12]}"), link_address(first, "swtest0")
+    remote = link_address(second, f"br-{SPAN[:12]}")
+    (address, address6) = addresses(victim)
+    for inner, destination in (("10.121.2.2", address), ("fd00:121:0:2::2", address6)):
+        for sender, gateway, target in (
+            (near, bridge, "10.90.0.1"),
+            (near, bridge, "10.121.1.1"),
+            (apart, default, "10.90.0.1"),
+            (apart, default, "172.30.0.1"),
+            (far, remote, "10.90.0.1"),
+            (far, remote, "10.121.1.1"),
+        ):
+            own = sender.endpoints[0].ipv4_address
+            for outer in (own, "10.90.0.2"):
+                with open_namespace(sender.netns_path) as inside:
+
+                    def send(
+                        port: int,
+                        inner: str = inner,
+                        destination: str = destination,
+                        outer: str = outer,
+                        target: str = target,
+                        gateway: str = gateway,
+                        inside: Namespace = inside,
+                    ) -> None:
+                        frame = vxlan_frame(
+                            vni=link.vni, router=router, source=inner, destination=destination, port=port
+                        )
+                        send_datagram(
+                            inside, "eth0", source=outer, destination=target, port=PORT, router=gateway, payload=frame
+                        )
+
+                    assert not arrives(victim, destination, send, wait=0.15), (sender.id, outer, target)
+
+
 async def test_an_internal_network_reaches_its_other_nodes_and_nothing_else(nodes: list[OverlayNode]) -> None:
     first, second = nodes
     await spanned(nodes, internal=True)
