@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from slipway.v1 import container_pb2, node_service_pb2
 from slipway.v1 import container_service_pb2 as container_service
 from slipway.v1 import network_service_pb2 as pb2
 
-from api_service.nodes.registry import NodeRegistry
+from api_service.nodes.lease import LeaseTerms
 from common.errors import FailedPrecondition
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor import FakeExecutor
@@ -38,28 +38,8 @@ async def cluster(tmp_path: Path, executors: Fakes) -> AsyncIterator[Api]:
         for name, fake in executors.items():
             await api.add_node(name, fake.address)
             await api.node_in(name, node_service_pb2.NODE_STATE_READY)
-            async with placed_on(api, name):
-                await api.load()
+        await api.load()
         yield api
-
-
-@asynccontextmanager
-async def placed_on(api: Api, node: str) -> AsyncIterator[None]:
-    """Everything new goes to that node: no other takes anything."""
-    others = [one for one in ("a", "b", "c") if one != node and api.engine.nodes.find(one) is not None]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NodeRegistry, "place", lambda registry: registry.get(node), raising=False)
-        for other in others:
-            await available(api, other, node_service_pb2.NODE_AVAILABILITY_CORDONED)
-        try:
-            yield
-        finally:
-            for other in others:
-                await available(api, other, node_service_pb2.NODE_AVAILABILITY_ACTIVE)
-
-
-async def available(api: Api, node: str, availability: node_service_pb2.NodeAvailability.ValueType) -> None:
-    await api.nodes.UpdateNode(node_service_pb2.UpdateNodeRequest(node=node, availability=availability))
 
 
 async def make(api: Api, name: str = "wide", **fields: Any) -> str:
@@ -71,17 +51,22 @@ async def inspect(api: Api, network: str = "wide") -> pb2.Network:
     return (await api.networks.InspectNetwork(pb2.InspectNetworkRequest(network=network))).network
 
 
-async def create_on(api: Api, node: str, name: str, network: str = "wide", *, aliases: tuple[str, ...] = ()) -> str:
+async def create_on(
+    api: Api, node: str, name: str, network: str = "wide", *, aliases: tuple[str, ...] = (), **host: Any
+) -> str:
     request = container_service.CreateContainerRequest(
         name=name,
         config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
-        host_config=container_pb2.HostConfig(network_mode=network),
+        host_config=container_pb2.HostConfig(network_mode=network, placement=on(node), **host),
         networking_config=container_pb2.NetworkingConfig(
             endpoints_config={network: container_pb2.EndpointSettings(aliases=aliases)}
         ),
     )
-    async with placed_on(api, node):
-        return (await api.containers.CreateContainer(request)).id
+    return (await api.containers.CreateContainer(request)).id
+
+
+def on(*nodes: str) -> container_pb2.Placement:
+    return container_pb2.Placement(constraints=[f"node.name!={one}" for one in {"a", "b", "c"} - set(nodes)])
 
 
 async def run_on(api: Api, node: str, name: str, **more: Any) -> str:
@@ -173,8 +158,7 @@ async def test_names_follow_renames_ends_and_disconnects(cluster: Api, executors
 
 async def test_a_connect_brings_the_network_to_the_node(cluster: Api, executors: Fakes) -> None:
     network_id = await make(cluster)
-    async with placed_on(cluster, "c"):
-        await cluster.run(name="plain")
+    await cluster.run(name="plain", placement=on("c"))
     await cluster.networks.ConnectContainer(pb2.ConnectContainerRequest(network="wide", container="plain"))
     assert known(executors["c"], network_id).underlay.local == "10.90.0.3"
     assert set((await inspect(cluster)).overlay.slices) == {"c"}
@@ -278,6 +262,36 @@ async def test_a_removed_node_is_nobodys_peer_and_its_slice_is_given_to_another(
     await here.until(lambda: peers(here, network_id) == set())
     await run_on(cluster, "c", "heir")
     await here.until(lambda: peers(here, network_id) == {("10.90.0.3", "10.64.1.0/24")})
+
+
+async def test_a_container_that_moves_is_known_where_it_is(tmp_path: Path, executors: Fakes) -> None:
+    terms = LeaseTerms(ttl=0.8, margin=0.4)
+    async with running_api(tmp_path, executors["a"], configured=False, lease=terms) as api:
+        for name, fake in executors.items():
+            await api.add_node(name, fake.address)
+            await api.node_in(name, node_service_pb2.NODE_STATE_READY)
+        await api.load()
+        network_id, here = await make(api), executors["a"]
+        await run_on(api, "a", "here")
+        request = container_service.CreateContainerRequest(
+            name="moves",
+            config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
+            host_config=container_pb2.HostConfig(
+                network_mode="wide", placement=on("b", "c"), reschedule="on_node_loss"
+            ),
+        )
+        await available(api, "c", node_service_pb2.NODE_AVAILABILITY_CORDONED)
+        moves = (await api.containers.CreateContainer(request)).id
+        await api.start(moves)
+        await here.until(lambda: elsewhere(here, network_id) == {"moves": ["10.64.1.2"]})
+        await available(api, "c", node_service_pb2.NODE_AVAILABILITY_ACTIVE)
+        await executors["b"].down()
+        await here.until(lambda: elsewhere(here, network_id) == {"moves": ["10.64.2.2"]})
+        assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24"), ("10.90.0.3", "10.64.2.0/24")}
+
+
+async def available(api: Api, node: str, availability: node_service_pb2.NodeAvailability.ValueType) -> None:
+    await api.nodes.UpdateNode(node_service_pb2.UpdateNodeRequest(node=node, availability=availability))
 
 
 async def test_what_cannot_be_is_refused_with_the_way_out(cluster: Api, executors: Fakes) -> None:
