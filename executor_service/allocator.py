@@ -1,5 +1,5 @@
 """What glibc's malloc keeps of memory that was given back. By default each thread gets an arena of its own, up to eight
-a core, and keeps in it what one pull's buffers needed: that was 60 MiB of a pull, for good.
+a core, and keeps in it what one pull's buffers needed: that was 50 MiB of a pull, for good.
 
 Source: mallopt(3).
 """
