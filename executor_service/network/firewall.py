@@ -15,8 +15,11 @@ import nftables
 
 from common.errors import FailedPrecondition
 from executor_service.network import port_rules
+from executor_service.network.memory import give_back_memory
 from executor_service.network.network import GatewayMode, Network, OverlayLink, Subnet, Underlay
 from executor_service.network.port_leases import Lease
+
+_MANY = 16 * 1024  # characters of commands: some hundred elements, for each of which libnftables takes kilobytes
 
 # Names are checked by BridgeConfig and the rules of a network, addresses are parsed: nothing of what is put in here can
 # leave its place in the grammar.
@@ -235,6 +238,8 @@ def run_commands(commands: str) -> None:
             "masquerade, and the executor CAP_NET_ADMIN",
             reason="NFTABLES_REFUSED",
         )
+    if len(commands) > _MANY:
+        give_back_memory()
 
 
 def _context() -> nftables.Nftables:
