@@ -194,6 +194,7 @@ async def test_a_node_that_is_far_away(place: Place) -> None:
     """The handshake takes longer than gRPC waits between two attempts to connect to a service of this machine."""
     host, _, port = (await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))).rpartition(":")
     attempts = 0
+    ended = asyncio.Event()
 
     async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -201,16 +202,20 @@ async def test_a_node_that_is_far_away(place: Place) -> None:
                 await asyncio.sleep(0.2)  # the way there, and the way back
                 sink.write(data)
         sink.close()
+        with contextlib.suppress(ConnectionError):
+            await sink.wait_closed()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal attempts
         attempts += 1
         there, back = await asyncio.open_connection(host, port)
         await asyncio.gather(forward(reader, back), forward(there, writer))
+        ended.set()
 
     async with await asyncio.start_server(carry, "127.0.0.1", 0) as way:
         address = f"127.0.0.1:{way.sockets[0].getsockname()[1]}"
         source = TlsSource(place.authority.files(place.authority.certify(Role.API, "api1"), directory="api"))
         async with GrpcExecutor(node="n1", address=address, tls=source) as executor:
             assert await _facts(executor) == "x"
+        await asyncio.wait_for(ended.wait(), 10)
     assert attempts == 1
