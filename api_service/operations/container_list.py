@@ -8,6 +8,7 @@ import contextlib
 import posixpath
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
@@ -62,20 +63,17 @@ async def list_containers(
     since = _place(await engine.containers.find(wanted.since)) if wanted.since else None
     images = await _images(engine, wanted.ancestors)
     running_only = not (all or wanted.statuses or wanted.exited)
-    found = sorted(
-        (
-            record
-            for record in await engine.containers.all()
-            if (record.state.active or not running_only)
-            and (begin is None or _place(record) < begin)
-            and (before is None or _place(record) < before)
-            and (since is None or _place(record) > since)
-            and _matches(record, wanted, images)
-        ),
-        key=_place,
-        reverse=True,
-    )
     size = page_size or MAX_PAGE
+    matching = (
+        record
+        for record in await engine.containers.newest_first()
+        if (record.state.active or not running_only)
+        and (begin is None or _place(record) < begin)
+        and (before is None or _place(record) < before)
+        and (since is None or _place(record) > since)
+        and _matches(record, wanted, images)
+    )
+    found = list(islice(matching, size + 1))
     page = found[:size]
     return Page(containers=page, next_page_token=_token(page[-1]) if len(found) > size else "")
 

@@ -1,13 +1,13 @@
 """Records as JSON in the store, and back.
 
-Decoding a container takes about 50 µs, and a list decodes all of them: what was decoded last is kept by key and
+Decoding a container takes about 50 µs, and a list may look at all of them: what was decoded last is kept by key and
 revision, which together name a value that never changes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 RECORD_UNREADABLE = "RECORD_UNREADABLE"
 """Reason of an entry that is no record."""
 
-_MAX_KEPT = 8192
+_KEPT = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 class Codec(Generic[T]):
-    """Encodes one kind of record. Fields that a newer version added are dropped when they are unknown here."""
+    """Encodes one kind of record. Fields that a newer version added are dropped when they are unknown here. `kept`: so
+    many decoded ones are."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], *, kept: int = _KEPT) -> None:
+        self._max_kept = kept
         self._adapter: TypeAdapter[T] = _adapter(cast("Hashable", kind))
         self._kept: OrderedDict[str, Stored[T]] = OrderedDict()
         self._unreadable: dict[str, int] = {}  # revisions by key
@@ -61,23 +63,27 @@ class Codec(Generic[T]):
             return kept
         stored = Stored(record=self._parse(entry.key, entry.value), revision=entry.revision)
         self._kept[entry.key] = stored
-        if len(self._kept) > _MAX_KEPT:
+        if len(self._kept) > self._max_kept:
             self._kept.popitem(last=False)
         return stored
 
     def readable(self, entries: Iterable[Entry]) -> list[T]:
+        """See `each_readable`."""
+        return list(self.each_readable(entries))
+
+    def each_readable(self, entries: Iterable[Entry]) -> Iterator[T]:
         """The records among the entries. One that cannot be read is left out and logged once: it must not take all the
         others out of a list; whoever asks for it by its id is told."""
-        found: list[T] = []
         for entry in entries:
             if self._unreadable.get(entry.key) == entry.revision:
                 continue
             try:
-                found.append(self.decode(entry).record)
+                record = self.decode(entry).record
             except Internal as error:
                 self._unreadable[entry.key] = entry.revision
                 _log.error("record left out", key=entry.key, error=error.message)
-        return found
+            else:
+                yield record
 
     def _parse(self, key: str, value: bytes) -> T:
         try:

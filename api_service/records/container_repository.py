@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -27,6 +27,7 @@ _ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
 _MAX_ATTEMPTS = 64  # of one compare-and-set; each failure means that another commit to the same record succeeded
 _MAX_CANDIDATES = 10
 _PLACES_AT_ONCE = 200
+_KEPT = 65_536  # decoded records: two kilobytes each, and a list that had to decode 30,000 would take seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,11 @@ class ContainerRepository:
         self._store = store
         self._events = events
         self._usages = usages
-        self._codec = Codec(ContainerRecord)
         self._places = Codec(_Placed)
+        self._codec = Codec(ContainerRecord, kept=_KEPT)
+        self._newest: list[int] = []  # places in `_listed`, newest first
+        self._listed: list[str] = []
+        self._created: dict[str, int] = {}  # times, by key
 
     async def get(self, container_id: str) -> Stored[ContainerRecord] | None:
         entry = await self._store.get(_key(container_id))
@@ -93,6 +97,24 @@ class ContainerRepository:
     async def all(self) -> list[ContainerRecord]:
         """All that are shown, in no order."""
         return [record for record in await self.every_phase() if record.phase is not Phase.CREATING]
+
+    async def newest_first(self) -> Iterator[ContainerRecord]:
+        """All that are shown, by the time of their creation and their id. Nothing is sorted unless some came or went,
+        and what is not taken is not decoded."""
+        entries = await self._store.list(_key(""))
+        listed = [entry.key for entry in entries]
+        if listed != self._listed:
+            known, self._created = self._created, {}
+            for entry in entries:
+                time = known.get(entry.key)
+                if time is None:
+                    time = next((record.created_at for record in self._codec.each_readable([entry])), 0)
+                self._created[entry.key] = time
+            self._listed = listed
+            places = range(len(listed))
+            self._newest = sorted(places, key=lambda at: (self._created[listed[at]], listed[at]), reverse=True)
+        newest = self._codec.each_readable(entries[at] for at in self._newest)
+        return (record for record in newest if record.phase is not Phase.CREATING)
 
     async def every_phase(self) -> list[ContainerRecord]:
         """Those that can be read."""

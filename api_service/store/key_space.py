@@ -49,13 +49,10 @@ class KeySpace:
         index = bisect_left(self._keys, prefix)
         if after_key:
             index = max(index, bisect_right(self._keys, after_key))
-        found: list[Entry] = []
-        for position in range(index, len(self._keys)):
-            key = self._keys[position]
-            if not key.startswith(prefix) or (limit and len(found) == limit):
-                break
-            found.append(self._entries[key])
-        return found
+        end = bisect_left(self._keys, True, lo=index, key=lambda key: not key.startswith(prefix))
+        if limit:
+            end = min(end, index + limit)
+        return [self._entries[key] for key in self._keys[index:end]]
 
     def growth(self, operations: Sequence[Put | Delete]) -> int:
         """Bytes that the operations add to `size`; negative when they free some."""

@@ -25,6 +25,7 @@ from common.tls import TlsSource
 from tests.fixtures.api import Api, refused, running_api
 from tests.fixtures.certificates import Authority
 from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.store import ON_ETCD
 
 SERVICES = ["slipway.v1.ContainerService", "slipway.v1.ImageService", "slipway.v1.SystemService"]
 
@@ -89,6 +90,7 @@ async def test_socket_nobody_serves_is_replaced(tmp_path: Path, executor: FakeEx
         assert await api.names() == []
 
 
+@pytest.mark.skipif(ON_ETCD, reason="any number of services may have the store of a cluster")
 async def test_second_service_over_the_same_state(tmp_path: Path, api: Api) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         async with SqliteStore(tmp_path / "api.db"):

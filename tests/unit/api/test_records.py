@@ -296,3 +296,20 @@ async def test_beginning_of_several_image_ids(store: Store, events: EventLog) ->
     assert caught.value.reason == "AMBIGUOUS_IMAGE"
     assert await images.with_prefix("abcd2") is not None
     assert await images.with_prefix("ffff") is None
+
+
+async def test_newest_come_first_whoever_comes_and_goes(containers: ContainerRepository, store: Store) -> None:
+    async def newest() -> list[str]:
+        return [found.name for found in await containers.newest_first()]
+
+    ids = [f"{number:064x}" for number in range(4)]
+    times = {"first": 5, "second": 9, "third": 7, "fourth": 9}
+    for container_id, (name, time) in zip(ids, times.items(), strict=True):
+        await containers.add(dataclasses.replace(record(container_id, name), created_at=time, phase=Phase.READY))
+    assert await newest() == ["fourth", "second", "third", "first"]
+    await containers.delete(ids[3])
+    assert await newest() == ["second", "third", "first"]
+    await containers.update(ids[0], lambda found: Changed(record=dataclasses.replace(found, phase=Phase.CREATING)))
+    assert await newest() == ["second", "third"]
+    await store.commit(Put(key="containers/" + "f" * 64, value=b"no record"))
+    assert await newest() == ["second", "third"]
