@@ -423,6 +423,33 @@ async def test_peers_that_could_not_be_set_are_on_record_and_set_by_the_repeat(
     assert reaches(one, two, addresses(two)[0])
 
 
+@pytest.mark.parametrize("step", ["rules", "tunnel"])
+async def test_whoever_dies_while_peers_are_set_is_made_good_by_the_next_executor(
+    nodes: list[OverlayNode], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    first, second = nodes
+    await first.create(overlay_spec(first, SPAN))
+    await second.create(overlay_spec(second, SPAN, first))
+    one, two = await first.sandbox("one", SPAN), await second.sandbox("two", SPAN)
+    with monkeypatch.context() as patch:
+
+        def dies(*arguments: object, **more: object) -> None:
+            raise OSError(5, "made to fail")
+
+        patch.setattr(*((firewall, "change_network") if step == "rules" else (overlay_driver, "ensure_tunnel")), dies)
+        with pytest.raises(FailedPrecondition, match="made to fail"):
+            await first.set_peers(SPAN, second, version=2)
+    assert not reaches(one, two, addresses(two)[0], timeout=QUIET)
+
+    async def restarted() -> None:
+        async with first.opened() as again:
+            await again.reconcile({"one": (EndpointSpec(network_id=SPAN),)})
+
+    await first.do(restarted())
+    for address in addresses(two):
+        assert reaches(one, two, address)
+
+
 async def test_what_an_underlay_cannot_carry_is_refused_with_the_way_out(nodes: list[OverlayNode]) -> None:
     first, second = nodes
     asked = overlay_spec(first, SPAN)
