@@ -11,7 +11,17 @@ from pathlib import Path
 from executor_service.network import forwarding, host_bridge
 from executor_service.network.driver import HostLink, NetworkDriver
 from executor_service.network.network import Network
-from executor_service.network.rtnetlink import Channel, Request, create_veth, delete_link, enslave, set_bridge_port
+from executor_service.network.rtnetlink import (
+    Channel,
+    Request,
+    bring_onto,
+    create_veth,
+    delete_link,
+    enslave,
+    set_bridge_port,
+    set_hardware_address,
+    set_mtu,
+)
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
 
@@ -52,6 +62,19 @@ class BridgeAttachment:
                     set_bridge_port(self.host_interface, isolated=self.isolated),
                 ]
             )
+
+    def adopt(self) -> Sequence[Request]:
+        """In the place of `create`, for a veth that was made ahead."""
+        assert self.link is not None
+        return (
+            bring_onto(self.host_interface, bridge=self.link.index, mtu=self.link.mtu),
+            set_bridge_port(self.host_interface, isolated=self.isolated),
+        )
+
+    def adopt_inside(self, index: int) -> Sequence[Request]:
+        """The same for its end inside."""
+        assert self.link is not None
+        return set_hardware_address(index, self.endpoint.mac_address), set_mtu(index, self.link.mtu)
 
     def set_up(self, index: int) -> Sequence[Request]:
         return ()

@@ -26,8 +26,8 @@ class BridgeConfig:
 
     `bridge` and `table` (nftables, family inet) belong to this instance alone; two instances on one machine need
     different ones. `mtu` None means that of the default route's link. `run_directory` holds the pins of the network
-    namespaces and must not survive a reboot (`/run/slipway/netns`). `pool_size` sandboxes stand ready ahead of time.
-    Networks that ask for no subnet get /24s of `ipv4_base` and /64s of `ipv6_base`.
+    namespaces and must not survive a reboot (`/run/slipway/netns`). `pool_size` sandboxes of each kind
+    stand ready ahead of time. Networks that ask for no subnet get /24s of `ipv4_base` and /64s of `ipv6_base`.
     """
 
     bridge: str

@@ -1,6 +1,7 @@
 """Pins: files on which network namespaces are bind-mounted, so that they live without a process.
 
-A pin appears when its namespace is fully wired and not before: a pinned namespace is a finished one. The directory is a
+A pin appears when its namespace is fully wired and not before: a pinned namespace is a finished one, unless it was made
+ahead and is just being furnished (see wiring). The directory is a
 shared mount of its own, as `ip netns` makes it (ip-netns(8)), so that a pin made later is seen, and one removed is let
 go of, in mount namespaces that were copied from ours.
 """

@@ -17,7 +17,7 @@ _REFILL_DELAY = 0.05  # seconds
 
 
 class SandboxPool:
-    """At most `size` finished, addressed sandboxes that are nobody's yet, refilled in the background.
+    """At most `size` sandboxes of a kind that are nobody's yet, refilled in the background.
 
     `prepare` makes one, undoing itself when it fails or is cancelled."""
 

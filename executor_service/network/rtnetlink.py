@@ -79,6 +79,36 @@ def create_veth(*, name: str, bridge: int, mtu: int, peer: str, peer_mac: str, n
     return Request(_RTM_NEWLINK, _CREATE_EXCLUSIVE, body, f"create veth {name} on the bridge")
 
 
+def create_bare_veth(*, name: str, peer: str, namespace: int) -> Request:
+    """A veth pair on no bridge, both ends down: `name` here, its peer born inside `namespace` (a descriptor)."""
+    peer_attributes = _attribute(_IFLA_IFNAME, peer.encode() + b"\0") + _attribute(
+        _IFLA_NET_NS_FD, struct.pack("=I", namespace)
+    )
+    data = _attribute(_VETH_INFO_PEER, _LINK.pack(0, 0, 0, 0, 0) + peer_attributes)
+    body = (
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, b"veth") + _attribute(_INFO_DATA, data))
+    )
+    return Request(_RTM_NEWLINK, _CREATE_EXCLUSIVE, body, f"prepare veth {name}")
+
+
+def bring_onto(name: str, *, bridge: int, mtu: int) -> Request:
+    """Plug an interface that is down into the bridge, with its MTU, and bring it up."""
+    body = (
+        _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP)
+        + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + _attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        + _attribute(_IFLA_MASTER, struct.pack("=I", bridge))
+    )
+    return Request(_RTM_NEWLINK, 0, body, f"plug {name} into the bridge")
+
+
+def set_mtu(index: int, mtu: int) -> Request:
+    body = _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_MTU, struct.pack("=I", mtu))
+    return Request(_RTM_NEWLINK, 0, body, f"set the MTU {mtu}")
+
+
 def create_macvlan(*, parent: int, mode: MacvlanMode, index: int, name: str, mac: str, namespace: int) -> Request:
     """An interface on the link of `parent` (an index, here), born inside `namespace` (a descriptor) with this index."""
     data = _attribute(_IFLA_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODES[mode]))

@@ -35,8 +35,9 @@ class SandboxClaims:
         endpoints: Sequence[EndpointSpec],
         ready: SandboxRecord | None,
     ) -> SandboxRecord:
-        """The sandbox's record if it stands already, else the ready one made its own, unless there are addresses that
-        it had before, else a new one. Raises FailedPrecondition for one that stands with another mode."""
+        """The sandbox's record if it stands already, else the ready one made its own, else a new one. A ready one that
+        has its addresses already is nothing for who had others before; one without networks is given them here. Raises
+        FailedPrecondition for one that stands with another mode."""
         assert wanted.sandbox_id is not None
         existing = records.find(connection, wanted.sandbox_id)
         if existing is not None and self.exists(existing):
@@ -46,9 +47,12 @@ class SandboxClaims:
             if existing is not None:
                 # Left by a crash before its pin. Its token is not used again: the old interface may still be dying.
                 records.delete(connection, {existing.token})
-            if ready is not None and self.exists(ready) and not _has_been_there(connection, wanted, endpoints):
+            if ready is not None and self._suits(connection, ready, wanted, endpoints):
                 records.give(connection, token=ready.token, sandbox_id=wanted.sandbox_id)
                 record = replace(ready, sandbox_id=wanted.sandbox_id)
+                if not ready.endpoints:
+                    # Its interface is there, under the sandbox's own token.
+                    record = self._attached(connection, record, endpoints, token=ready.token)
             else:
                 record = self.record(connection, wanted, endpoints)
         records.add_member(connection, token=record.token, member=wanted.sandbox_id)
@@ -59,11 +63,26 @@ class SandboxClaims:
     ) -> SandboxRecord:
         """A new one, with its endpoints' leases."""
         records.insert(connection, wanted)
-        record = wanted
+        return self._attached(connection, wanted, endpoints, token=new_token())
+
+    def _attached(
+        self, connection: sqlite3.Connection, record: SandboxRecord, endpoints: Sequence[EndpointSpec], *, token: str
+    ) -> SandboxRecord:
+        """`token`: the first endpoint's."""
         for spec in endpoints:
             network = self.network(spec.network_id)
-            record = records.add_endpoint(connection, record, token=new_token(), spec=spec, network=network)
+            record = records.add_endpoint(connection, record, token=token, spec=spec, network=network)
+            token = new_token()
         return record
+
+    def _suits(
+        self,
+        connection: sqlite3.Connection,
+        ready: SandboxRecord,
+        wanted: SandboxRecord,
+        endpoints: Sequence[EndpointSpec],
+    ) -> bool:
+        return self.exists(ready) and not (ready.endpoints and _has_been_there(connection, wanted, endpoints))
 
     def join(self, connection: sqlite3.Connection, member: str, owner: str) -> SandboxRecord:
         """Raises FailedPrecondition when the owner has none."""

@@ -57,6 +57,17 @@ class SandboxKernel:
         work = partial(wiring.wire, self.pins, record.token, attachments, self._gateways(record), owner)
         await self._run(record, work)
 
+    async def wire_bare(self, record: SandboxRecord, owner: Owner | None) -> None:
+        """Make a namespace with an interface that is on no network, and pin it."""
+        await self._run(record, partial(wiring.wire_bare, self.pins, record.token, self._prefix + record.token, owner))
+
+    async def furnish(self, record: SandboxRecord) -> None:
+        """Make such a one what its record tells."""
+        first, *others = [self._attachment(endpoint) for endpoint in record.endpoints]
+        assert isinstance(first, BridgeAttachment)
+        gateways = self._gateways(record)
+        await self._run(record, partial(wiring.furnish, self.pins, record.token, first, others, gateways))
+
     async def attach(self, record: SandboxRecord, endpoint: EndpointRecord) -> None:
         """Plug one of the record's endpoints in."""
         attachment = self._attachment(endpoint)

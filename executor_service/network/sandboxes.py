@@ -47,6 +47,7 @@ class Sandboxes:
         self._kernel = SandboxKernel(config, self.networks)
         self._claims = SandboxClaims(network=lambda wanted: self.networks.get(wanted)[0], exists=self._kernel.exists)
         self._pool = SandboxPool(size=config.pool_size, prepare=self._prepare)
+        self._bare = SandboxPool(size=config.pool_size, prepare=self._prepare_bare)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
@@ -61,7 +62,7 @@ class Sandboxes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._discard(await self._pool.stop())
+        await self._discard(await self._stop_preparing())
 
     async def create(
         self,
@@ -77,8 +78,7 @@ class Sandboxes:
             checked_mac(endpoint.mac_address)
         async with self._lock(sandbox_id), AsyncExitStack() as undo:
             wanted = SandboxRecord(token=new_token(), sandbox_id=sandbox_id, mode=mode)
-            fits = tuple(endpoints) == (_PLAIN,) and owner == self._prepared_for
-            ready = self._pool.take() if fits else None
+            ready = self._take(endpoints, owner)
             taken = {wanted.token} | ({ready.token} if ready else set())
             undo.push_async_callback(self._discard, taken)
             record = await self._claimed(wanted, endpoints, ready)
@@ -87,8 +87,10 @@ class Sandboxes:
                 await self._return(ready)
             if record.token == wanted.token:
                 await self._kernel.wire(record, owner)
-            elif record != replace(ready or wanted, sandbox_id=sandbox_id):
+            elif ready is None or record.token != ready.token:
                 record = await self._converge(record, endpoints)
+            elif not ready.endpoints:
+                await self._kernel.furnish(record)
             undo.pop_all()
             return self._kernel.sandbox(record)
 
@@ -136,7 +138,7 @@ class Sandboxes:
 
     async def reconcile(self, keep: Mapping[str, Sequence[EndpointSpec] | None]) -> None:
         """See SandboxNetwork. To be called before the first create; from then on sandboxes are prepared ahead."""
-        await self._discard(await self._pool.stop())
+        await self._discard(await self._stop_preparing())
         kept = await self._sweep(keep)
         there = await self._kernel.interfaces()
         for record in kept:
@@ -149,6 +151,7 @@ class Sandboxes:
                 _log.error("endpoints cannot be put right", sandbox=record.sandbox_id, error=error.message)
         await self._kernel.plug_in_again(await self._database.read(records.everything))
         self._pool.start()
+        self._bare.start()
 
     async def restore_bridges(self) -> None:
         """Make bridges again that somebody deleted, and plug in what was on them. Raises FailedPrecondition, OSError
@@ -161,10 +164,11 @@ class Sandboxes:
     async def wait_prepared(self) -> None:
         """Return once as many sandboxes stand ready as are to be had."""
         await self._pool.wait_filled()
+        await self._bare.wait_filled()
 
     async def teardown(self) -> None:
         """Destroy every sandbox, and remove the networks and the pin directory. Idempotent."""
-        await self._pool.stop()
+        await self._stop_preparing()
         await self._kernel.prepare()
         await self._sweep({})
         await self.networks.teardown()
@@ -216,10 +220,33 @@ class Sandboxes:
             undo.pop_all()
             return record
 
+    async def _prepare_bare(self) -> SandboxRecord:
+        """One for whichever network: with an interface that is on none yet."""
+        async with AsyncExitStack() as undo:
+            record = SandboxRecord(token=new_token(), sandbox_id=None, mode=NetworkMode.BRIDGE)
+            undo.push_async_callback(self._discard, {record.token})
+            await to_the_end(self._database.write(partial(records.insert, record=record)))
+            await self._kernel.wire_bare(record, self._prepared_for)
+            undo.pop_all()
+            return record
+
+    def _take(self, endpoints: Sequence[EndpointSpec], owner: Owner | None) -> SandboxRecord | None:
+        """A prepared one that can be what is asked for, if one stands ready."""
+        if not endpoints or owner != self._prepared_for:
+            return None
+        if tuple(endpoints) == (_PLAIN,):
+            return self._pool.take()
+        # The first one's interface is made ahead, as bridges have it.
+        return self._bare.take() if self.networks.bridge(endpoints[0].network_id) is not None else None
+
+    async def _stop_preparing(self) -> set[str]:
+        """The tokens of what nobody has taken."""
+        return await self._pool.stop() | await self._bare.stop()
+
     async def _return(self, ready: SandboxRecord) -> None:
         """What was taken and is not needed."""
         if self._kernel.exists(ready):
-            self._pool.put_back(ready)
+            (self._pool if ready.endpoints else self._bare).put_back(ready)
         else:
             await self._discard({ready.token})
 

@@ -1,7 +1,8 @@
 """Make one network namespace, wire it, pin it; attach and detach one that is pinned.
 
 Nothing holds a new namespace until the pin, which is the last step: a failure, or the death of the process, at any step
-before it leaves nothing behind, because the kernel then collects the namespace and with it both ends of the veths. All
+before it leaves nothing behind, because the kernel then collects the namespace and with it both ends of the veths. A
+bare one, made ahead of time, is furnished after its pin, and let go whole when that fails or the process dies. All
 calls block and leave the calling thread inside the namespace: give each a thread of its own that ends afterwards.
 """
 
@@ -24,6 +25,7 @@ from executor_service.network.rtnetlink import (
     add_address,
     add_route,
     bring_up,
+    create_bare_veth,
     delete_default_route,
     set_default_route,
 )
@@ -31,6 +33,7 @@ from executor_service.network.sandbox import Endpoint
 from executor_service.user_namespaces import Owner, network_namespace
 
 _LOOPBACK = 1
+_FIRST_INTERFACE = "eth0"
 _NO_ROUTE = frozenset({errno.ESRCH})
 
 
@@ -48,6 +51,16 @@ class Attachment(Protocol):
 
     def delete(self, host: Channel, inside: Channel) -> None:
         """Idempotent. Raises OSError."""
+
+
+class Adoptable(Attachment, Protocol):
+    """One that can be an interface which was made ahead: see `wire_bare`."""
+
+    def adopt(self) -> Sequence[Request]:
+        """In the place of `create`."""
+
+    def adopt_inside(self, index: int) -> Sequence[Request]:
+        """Before `set_up`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +82,38 @@ def wire(
     to `owner`. Raises OSError."""
     with ExitStack() as stack:
         host = stack.enter_context(Channel())
-        if owner is None:
-            syscalls.unshare_network()
-        else:
-            syscalls.enter_network(stack.enter_context(network_namespace(owner)))
-        namespace = _opened(stack, syscalls.THREAD_NETWORK_NAMESPACE)
-        inside = stack.enter_context(Channel())
-        inside.send([bring_up(_LOOPBACK)])
+        namespace, inside = _new_namespace(stack, owner)
         for attachment in attachments:
             _plug(host, inside, namespace, attachment)
         _route(inside, gateways, replace=False)
         pins.pin(token)
+
+
+def wire_bare(pins: PinDirectory, token: str, host_interface: str, owner: Owner | None = None) -> None:
+    """The same with the interface of a sandbox that has one, on no network: what takes longest when many are made, and
+    waits for the RTNL lock most often. Raises OSError."""
+    with ExitStack() as stack:
+        host = stack.enter_context(Channel())
+        namespace, _ = _new_namespace(stack, owner)
+        _settle("default", "accept_ra", on=False)
+        host.send([create_bare_veth(name=host_interface, peer=_FIRST_INTERFACE, namespace=namespace)])
+        pins.pin(token)
+
+
+def furnish(pins: PinDirectory, token: str, first: Adoptable, others: Sequence[Attachment], gateways: Gateways) -> None:
+    """Put what `wire_bare` made on its networks. Raises OSError."""
+    with ExitStack() as stack:
+        host = stack.enter_context(Channel())
+        namespace = _opened(stack, pins.of(token))
+        syscalls.enter_network(namespace)
+        inside = stack.enter_context(Channel())
+        _settle(_FIRST_INTERFACE, "disable_ipv6", on=not first.endpoint.ipv6_address)
+        host.send(first.adopt())
+        index = socket.if_nametoindex(_FIRST_INTERFACE)
+        inside.send([*first.adopt_inside(index), *_set_up(first, index)])
+        for attachment in others:
+            _plug(host, inside, namespace, attachment)
+        _route(inside, gateways, replace=False)
 
 
 def attach(pins: PinDirectory, token: str, attachment: Attachment, gateways: Gateways) -> None:
@@ -126,15 +160,35 @@ def _opened(stack: ExitStack, path: str | Path) -> int:
     return namespace
 
 
+def _new_namespace(stack: ExitStack, owner: Owner | None) -> tuple[int, Channel]:
+    """A descriptor of it and a channel inside; the thread is there too. `lo` is up."""
+    if owner is None:
+        syscalls.unshare_network()
+    else:
+        syscalls.enter_network(stack.enter_context(network_namespace(owner)))
+    namespace = _opened(stack, syscalls.THREAD_NETWORK_NAMESPACE)
+    inside = stack.enter_context(Channel())
+    inside.send([bring_up(_LOOPBACK)])
+    return namespace, inside
+
+
+def _settle(interface: str, name: str, *, on: bool) -> None:
+    """A setting of IPv6, where the thread is."""
+    Path("/proc/sys/net/ipv6/conf", interface, name).write_bytes(b"1" if on else b"0")
+
+
 def _plug(host: Channel, inside: Channel, namespace: int, attachment: Attachment) -> None:
     endpoint = attachment.endpoint
     # The gateway is given; a router advertisement, from whichever container, must not change it.
-    Path("/proc/sys/net/ipv6/conf/default/accept_ra").write_bytes(b"0")
-    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_bytes(b"0" if endpoint.ipv6_address else b"1")
+    _settle("default", "accept_ra", on=False)
+    _settle("default", "disable_ipv6", on=not endpoint.ipv6_address)
     host.send(attachment.create(namespace))
-    index = socket.if_nametoindex(endpoint.interface)
-    requests = (*attachment.set_up(index), *_addresses(endpoint, index), bring_up(index), *_spans(endpoint, index))
-    inside.send(requests)
+    inside.send(_set_up(attachment, socket.if_nametoindex(endpoint.interface)))
+
+
+def _set_up(attachment: Attachment, index: int) -> Sequence[Request]:
+    endpoint = attachment.endpoint
+    return (*attachment.set_up(index), *_addresses(endpoint, index), bring_up(index), *_spans(endpoint, index))
 
 
 def _addresses(endpoint: Endpoint, index: int) -> list[Request]:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import Internal
 from common.sqlite import Database
-from executor_service.container import NetworkMode
+from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.network import records, syscalls, wiring
+from executor_service.network.network import NetworkSpec, SubnetSpec
 from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, exchange, interfaces, node_state, plain
-from tests.fixtures.netns import open_namespace
+from tests.fixtures.netns import command, open_namespace
 
 
 @pytest.fixture
@@ -38,8 +40,10 @@ async def _filled(network: Sandboxes) -> None:
         await network.wait_prepared()
 
 
-async def _prepared(database: Database) -> set[str]:
-    return {record.token for record in await database.read(records.everything) if record.sandbox_id is None}
+async def _prepared(database: Database, *, bare: bool = False) -> set[str]:
+    """Those of the default network, or those that are on none yet."""
+    everything = await database.read(records.everything)
+    return {record.token for record in everything if record.sandbox_id is None and bare is (not record.endpoints)}
 
 
 def _no_wiring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +84,64 @@ async def test_many_at_once_share_nothing(network: Sandboxes) -> None:
     )
     assert len({sandbox.netns_path for sandbox in sandboxes}) == 10
     assert len({sandbox.endpoints[0].ipv4_address for sandbox in sandboxes if sandbox.endpoints}) == 10
+
+
+async def test_what_is_asked_for_otherwise_begins_with_a_bare_one_and_is_whole(
+    network: Sandboxes, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four, both = "4" * 64, "b" * 64
+    await network.networks.create(NetworkSpec(id=four, name="four", ipv4=SubnetSpec(), mtu=1400))
+    await network.networks.create(NetworkSpec(id=both, name="both", ipv4=SubnetSpec(), ipv6=SubnetSpec(), icc=False))
+    bare = await _prepared(database, bare=True)
+    assert len(bare) == 2
+    mac = "02:00:00:00:00:78"
+    with monkeypatch.context() as patch:
+        _no_wiring(patch)
+        one = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=[EndpointSpec(network_id=four), *PLAIN])
+        two = await network.create(
+            "two", mode=NetworkMode.BRIDGE, endpoints=[EndpointSpec(network_id=both, mac_address=mac)]
+        )
+    assert {Path(one.netns_path).name, Path(two.netns_path).name} == bare
+    with open_namespace(one.netns_path) as first, open_namespace(two.netns_path) as second:
+        assert first.run(interfaces) == {"lo", "eth0", "eth1"}
+        shown = first.command("ip", "address", "show", "eth0")
+        assert f"inet {one.endpoints[0].ipv4_address}/24" in shown
+        assert "inet6" not in shown
+        assert "mtu 1400" in shown
+        assert one.endpoints[0].mac_address in shown
+        assert "default via 172.30.0.1 dev eth1" in first.command("ip", "route")
+        shown = second.command("ip", "address", "show", "eth0")
+        assert mac in shown
+        assert f"inet6 {two.endpoints[0].ipv6_address}/64" in shown
+        assert "tentative" not in second.command("ip", "-6", "address", "show", "dev", "eth0", "scope", "global")
+        assert second.command("sysctl", "-n", "net.ipv6.conf.eth0.accept_ra").strip() == "0"
+        for inside, sandbox in ((first, one), (second, two)):
+            inside.command("busybox", "ping", "-c1", "-W5", sandbox.endpoints[0].ipv4_gateway)
+        second.command("busybox", "ping", "-6", "-c1", "-W5", two.endpoints[0].ipv6_gateway)
+    assert "isolated on" in command("ip", "-d", "link", "show", "master", "br-bbbbbbbbbbbb")
+    await _filled(network)
+    assert len(await _prepared(database, bare=True)) == 2
+    await network.leave("one")
+    assert one.netns_path not in {sandbox.netns_path for sandbox in await network.list()}
+
+
+async def test_a_bare_one_that_cannot_be_furnished_goes_whole(
+    network: Sandboxes, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await _prepared(database, bare=True)
+    asked = plain(mac_address="02:00:00:00:00:77")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "nothing can be furnished now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wiring, "furnish", fail)
+        with pytest.raises(Internal, match="nothing can be furnished now"):
+            await network.create("one", mode=NetworkMode.BRIDGE, endpoints=asked)
+    assert await network.list() == []
+    assert len(before & await _prepared(database, bare=True)) == 1
+    again = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=asked)
+    assert Path(again.netns_path).name in before
 
 
 async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: Sandboxes, database: Database) -> None:

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)
 OPERATIONS, WIDTH = 500, 8
 CONTAINERS = [f"box{number}" for number in range(8)]
 NETWORKS = [f"n{number}" for number in range(4)]
-POOL = 4
+POOL = 2 * 4  # sandboxes on the default network, and bare ones
 SOON = 10.0  # seconds within which what is done behind an answer is done
 DEADLINE = 30.0
 
