@@ -15,6 +15,8 @@ from slipway.v1 import container_service_pb2 as container_service
 from slipway.v1 import network_service_pb2 as pb2
 
 from api_service.nodes.lease import LeaseTerms
+from api_service.store.claims import LocalClaims
+from api_service.store.memory_store import MemoryStore
 from common.errors import FailedPrecondition
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor import FakeExecutor
@@ -288,6 +290,35 @@ async def test_a_container_that_moves_is_known_where_it_is(tmp_path: Path, execu
         await executors["b"].down()
         await here.until(lambda: elsewhere(here, network_id) == {"moves": ["10.64.2.2"]})
         assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24"), ("10.90.0.3", "10.64.2.0/24")}
+
+
+async def test_any_replica_is_asked_and_one_of_them_tells_the_nodes(tmp_path: Path, executors: Fakes) -> None:
+    claims, here = LocalClaims(), executors["a"]
+    async with MemoryStore() as store, AsyncExitStack() as stack:
+        for name in ("1", "2"):
+            (tmp_path / name).mkdir()
+        second = running_api(tmp_path / "2", here, configured=False, store=(store, LocalClaims(beside=claims)))
+        first = AsyncExitStack()
+        stack.push_async_callback(first.aclose)
+        one = await first.enter_async_context(
+            running_api(tmp_path / "1", here, configured=False, store=(store, claims))
+        )
+        two = await stack.enter_async_context(second)
+        for name in ("a", "b"):
+            await one.add_node(name, executors[name].address)
+            await two.node_in(name, node_service_pb2.NODE_STATE_READY)
+        await two.load()
+        network_id = await make(one)
+        await run_on(two, "a", "here")
+        there = await run_on(one, "b", "there")
+        await here.until(lambda: elsewhere(here, network_id) == {"there": ["10.64.1.2"]})
+        assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24")}
+        # Whichever of them has told the nodes so far goes, and the other does.
+        await first.aclose()
+        executors["b"].exit(there)
+        await here.until(lambda: elsewhere(here, network_id) == {})
+        await two.start("there")
+        await here.until(lambda: set(elsewhere(here, network_id)) == {"there"})
 
 
 async def available(api: Api, node: str, availability: node_service_pb2.NodeAvailability.ValueType) -> None:
