@@ -90,6 +90,20 @@ class Mirror:
         while self._feed.revision < revision:
             await self._advanced.wait()
 
+    def anticipate(self, before: int, revision: int, changes: Sequence[Change]) -> bool:
+        """Take what a commit of this range changed before the watch tells of it, if all up to the commit `before` it is
+        there. `before` and `revision` follow each other in this range."""
+        if self.revision != before or self._seen > revision:
+            return False
+        self._take(revision, changes)
+        return True
+
+    def _take(self, revision: int, changes: Sequence[Change]) -> None:
+        self._keys.apply(changes)
+        self._seen = revision
+        self._feed.append(revision, changes)
+        self._wake()
+
     async def _load(self) -> int:
         """All keys as one revision has them. Returns the last revision of the range itself: what else etcd counts is no
         commit of ours."""
@@ -142,10 +156,8 @@ class Mirror:
     async def _keep_up(self, member: Member) -> None:
         async with contextlib.aclosing(self._changes(member, after=self._seen)) as commits:
             async for revision, changes in commits:
-                self._keys.apply(changes)
-                self._seen = revision
-                self._feed.append(revision, changes)
-                self._wake()
+                if revision > self._seen:  # else it was anticipated
+                    self._take(revision, changes)
 
     async def _changes(self, member: Member, *, after: int) -> AsyncGenerator[tuple[int, list[Change]]]:
         """What each revision changed, without end. Raises MemberFailedError, _CompactedError, _OtherClusterError."""

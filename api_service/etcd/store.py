@@ -87,7 +87,8 @@ class EtcdStore:
             return self._mirror.revision
         async with self._commits:
             outcome = await self._run(operations, until=time.monotonic() + CALL_TIME)
-        await self.included(outcome.revision)
+        if outcome.before is None or not self._mirror.anticipate(outcome.before, outcome.revision, outcome.changes):
+            await self.included(outcome.revision)
         if outcome.conflict is not None:
             raise outcome.conflict
         return outcome.revision

@@ -18,7 +18,7 @@ from mvccpb import kv_pb2
 from api_service.etcd.client import EtcdClient, MemberFailedError, txn_call
 from api_service.etcd.session import LeaseHeld
 from api_service.etcd.target import Layout
-from api_service.store.store import Delete, Entry, Put, RevisionConflict
+from api_service.store.store import Change, Delete, Entry, Put, RevisionConflict
 from common.errors import NotFound
 
 
@@ -40,10 +40,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """`revision` is the commit's; where there is a conflict, that of the last commit that there was."""
+    """`revision` is the commit's; where there is a conflict, that of the last commit that there was. `changes` is what
+    the commit changed, and `before` the revision of the commit before it, if that is known."""
 
     revision: int
     conflict: RevisionConflict | None = None
+    before: int | None = None
+    changes: Sequence[Change] = ()
 
 
 class Transaction:
@@ -71,7 +74,7 @@ class Transaction:
                 raise LeaseEndedError(certain=not failed) from error
             if answer.succeeded:
                 self._slot.revision = answer.header.revision
-                return Outcome(revision=self._slot.revision)
+                return self._done(answer)
             held = _key_value(answer.responses[0])
             if held is not None and held.value == self._marker:
                 self._slot.revision = held.mod_revision
@@ -92,6 +95,7 @@ class Transaction:
                 *(compare_revision(layout.record(each.key), each.expected_revision or 0) for each in self._compared),
             ],
             success=[
+                read(layout.head),
                 pb2.RequestOp(request_put=pb2.PutRequest(key=layout.head)),
                 pb2.RequestOp(request_put=marked),
                 *(self._operation(each) for each in self._operations),
@@ -104,6 +108,16 @@ class Transaction:
         if isinstance(operation, Put):
             return pb2.RequestOp(request_put=pb2.PutRequest(key=key, value=operation.value))
         return pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=key))
+
+    def _done(self, answer: pb2.TxnResponse) -> Outcome:
+        before = _key_value(answer.responses[0])
+        revision = answer.header.revision
+        changes = [
+            Change(key=operation.key, value=operation.value if isinstance(operation, Put) else None, revision=revision)
+            for operation, response in zip(self._operations, answer.responses[3:], strict=True)
+            if isinstance(operation, Put) or response.response_delete_range.deleted
+        ]
+        return Outcome(revision=revision, before=before.mod_revision if before is not None else None, changes=changes)
 
     def _refused(self, answer: pb2.TxnResponse) -> Outcome:
         """The first operation whose comparison failed."""

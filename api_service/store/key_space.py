@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from api_service.store.store import STORE_FULL, Change, Delete, Entry, Put, RevisionConflict
 from common.errors import ResourceExhausted
 
-MAX_OPERATIONS = 126
-"""Operations in one commit: etcd's default of 128, less the two that its store adds, so that what the embedded store
+MAX_OPERATIONS = 125
+"""Operations in one commit: etcd's default of 128, less the three that its store adds, so that what the embedded store
 takes a cluster's takes too."""
 
 MAX_COMMIT_BYTES = 1408 * 1024

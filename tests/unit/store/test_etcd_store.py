@@ -14,7 +14,7 @@ import trustme
 from etcdserverpb import etcd_service_pb2 as pb2
 
 from api_service.etcd.client import Call, EtcdClient, MemberFailedError, txn_call
-from api_service.etcd.cluster import open_cluster
+from api_service.etcd.cluster import Cluster, open_cluster
 from api_service.etcd.session import Session
 from api_service.etcd.store import EtcdStore
 from api_service.etcd.target import EtcdTarget, Layout
@@ -295,3 +295,27 @@ async def _until_committed(store: EtcdStore, put: Put) -> None:
         except Unavailable:
             continue
         return
+
+
+async def test_the_watch_repeats_nothing_of_what_was_anticipated(etcd_target: EtcdTarget) -> None:
+    """A commit is in the mirror with its answer, and in the watch besides, in every order with those of others."""
+    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
+        begin = await one.store.revision()
+
+        async def write(cluster: Cluster, name: str) -> None:
+            for number in range(50):
+                await cluster.store.commit(Put(key=f"{name}/{number:02d}", value=b""), Delete(key=f"{name}/none"))
+
+        await patiently(asyncio.gather(write(one, "a"), write(one, "b"), write(other, "c")))
+        for cluster in (one, other):
+            await cluster.store.catch_up()
+            changes = cluster.store.watch("", after=begin)
+            seen = [await patiently(anext(changes)) for _ in range(150)]
+            assert [change.revision for change in seen] == sorted({change.revision for change in seen})
+            for name in "abc":
+                told = [change.key for change in seen if change.key.startswith(name)]
+                assert (
+                    told
+                    == [f"{name}/{number:02d}" for number in range(50)]
+                    == [entry.key for entry in await cluster.store.list(f"{name}/")]
+                )
