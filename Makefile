@@ -83,6 +83,7 @@ bench: setup ## Measure this engine against a real dockerd, interleaved; prints 
 	$(SUDO) $(BIN)/python -m tests.bench.networks
 	$(SUDO) $(BIN)/python -m tests.bench.dns
 	$(SUDO) $(BIN)/python -m tests.bench.overlay
+	$(BIN)/python -m tests.bench.placement
 
 .PHONY: format
 format: setup ## Let ruff format and sort the code

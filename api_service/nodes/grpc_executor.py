@@ -88,6 +88,7 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 _RETRY_AFTER = 1.0  # seconds
+_LEASE_OVER = "LEASE_OVER"  # the executor's reason: what it is asked for may not run there just now
 _CONTACT_TIME = 5.0  # seconds
 _GET_NODE = "/slipway.executor.v1.NodeService/GetNode"
 _MAX_MESSAGE = 64 * 1024 * 1024  # bytes; the list of a node's images, with their configurations, is the largest
@@ -467,7 +468,7 @@ class GrpcExecutor:
                 raise self._refused(known) from error
             if known.reason == ANOTHER_EXECUTOR:
                 raise self._another(known) from error
-            if type(known) is not Unavailable or known.reason in OF_REGISTRIES:
+            if type(known) is not Unavailable or known.reason in (*OF_REGISTRIES, _LEASE_OVER):
                 raise known from error
             raise self._unavailable(known) from error
 

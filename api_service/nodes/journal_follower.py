@@ -67,6 +67,7 @@ class JournalFollower:
         self._connected = False
         self._failure = ""
         self._changed = asyncio.Event()
+        self._waiting: asyncio.Queue[JournalAnswer | BaseException] | None = None
         self._ahead: dict[int, asyncio.Event] = {}
 
     @property
@@ -87,6 +88,12 @@ class JournalFollower:
     def journal_id(self) -> str:
         """The journal followed last; empty before the first contact."""
         return self._position.journal_id
+
+    def interrupt(self, why: SlipwayError) -> None:
+        """Give the connection up, if there is one, and try to make another: the node does not answer otherwise, and a
+        silent journal tells nothing of that."""
+        if self._waiting is not None and not self._waiting.full():
+            self._waiting.put_nowait(why)
 
     async def changed(self) -> None:
         """Wait until the connection or the position is another."""
@@ -182,7 +189,8 @@ class JournalFollower:
         would not tell of a process that has ended again."""
         position = self._position
         answers = self._executor.follow_journal(journal_id=position.journal_id, after=position.sequence)
-        async with contextlib.aclosing(_batches(answers)) as batches:
+        self._waiting = asyncio.Queue(_MAX_BATCH)
+        async with contextlib.aclosing(_batches(answers, self._waiting)) as batches:
             async for batch in batches:
                 if not position.journal_id:
                     position = JournalPosition(journal_id=batch[0].journal_id)
@@ -257,9 +265,10 @@ class JournalFollower:
 async def _nobody() -> None: ...
 
 
-async def _batches(answers: AsyncIterator[JournalAnswer]) -> AsyncGenerator[list[JournalAnswer]]:
+async def _batches(
+    answers: AsyncIterator[JournalAnswer], waiting: asyncio.Queue[JournalAnswer | BaseException]
+) -> AsyncGenerator[list[JournalAnswer]]:
     """What came while the batch before was being applied, at most `_MAX_BATCH` answers and never none."""
-    waiting: asyncio.Queue[JournalAnswer | BaseException] = asyncio.Queue(_MAX_BATCH)
 
     async def pump() -> None:
         try:

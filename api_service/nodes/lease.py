@@ -17,7 +17,7 @@ import structlog
 
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.registry import Node
-from common.errors import SlipwayError
+from common.errors import DeadlineExceeded, SlipwayError, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -71,9 +71,16 @@ class NodeLease:
             self._word = await self._node.executor.renew_lease(self._word, ttl=self._terms.ttl, deadline=limit)
         except SlipwayError as error:
             _log.debug("lease not renewed", node=self._node.name, error=error.message)
+            self._doubt(error)
             return False
         self._over_at = self._whole_term()
         return had_word or await self._renew()
+
+    def _doubt(self, error: SlipwayError) -> None:
+        """After half a lease a journal that is open and silent is that of a node which is frozen, or cut off."""
+        since = time.monotonic() - (self._over_at - self._terms.ttl - self._terms.margin)
+        if since > self._terms.ttl / 2 and isinstance(error, Unavailable | DeadlineExceeded):
+            self._node.follower.interrupt(error)
 
     def _whole_term(self) -> float:
         return time.monotonic() + self._terms.ttl + self._terms.margin

@@ -60,7 +60,7 @@ async def booked(engine: Engine, record: ContainerRecord) -> AsyncIterator[Seque
         return
     async with engine.usages.turn(record.node):
         node, before = engine.nodes.get(record.node), await engine.usages.get(record.node)
-        if lack_of_room(record.booked, Candidate(record=node.record, usage=before.record)) is not None:
+        if lack_of_room(record.booked, Candidate(node.record, before.record)) is not None:
             raise NodeTakenError
         yield [engine.usages.put(record.node, before, before.record.plus(record.booked))]
 

@@ -13,18 +13,19 @@ from api_service.records.node import NodeRecord, NodeState
 from api_service.records.node_repository import no_such_node
 from api_service.records.node_usage import NodeUsage
 
+_UNUSED = NodeUsage()
+
 
 async def choose_node(engine: Engine, demand: Demand, *, subject: str, without: str = "") -> Node:
     """`without`: a node that it leaves. Raises FailedPrecondition and ResourceExhausted (`NO_NODE_FITS`)."""
     usages, counts = await engine.usages.all(), await _counts(engine)
+    records = [node.record for node in engine.nodes.all()]
+    if len(records) == 1:
+        records = [_as_if_ready(records[0])]
     candidates = [
-        Candidate(
-            record=_as_it_counts(engine, node.record),
-            usage=usages.get(node.name, NodeUsage()),
-            containers=counts.get(node.name, 0),
-        )
-        for node in engine.nodes.all()
-        if node.name != without
+        Candidate(record, usages.get(record.name, _UNUSED), counts.get(record.name, 0))
+        for record in records
+        if record.name != without
     ]
     chosen = place(demand, candidates)
     if isinstance(chosen, Refusal):
@@ -50,7 +51,7 @@ def image_nodes(engine: Engine, name: str) -> Sequence[Node]:
     lacks: dict[str, Lack] = {}
     found: list[Node] = []
     for node in engine.nodes.all():
-        if (lack := lack_of(Demand(), Candidate(record=node.record))) is None:
+        if (lack := lack_of(Demand(), Candidate(node.record))) is None:
             found.append(node)
         else:
             lacks[node.name] = lack
@@ -78,9 +79,7 @@ async def _counts(engine: Engine) -> Mapping[str, int]:
     return await engine.loads.counts() if engine.nodes.sole() is None else {}
 
 
-def _as_it_counts(engine: Engine, node: NodeRecord) -> NodeRecord:
+def _as_if_ready(node: NodeRecord) -> NodeRecord:
     """Where there is one node only, whether it answers is found out by asking it, and its own words then say what to
     do."""
-    if engine.nodes.sole() is None:
-        return node
     return replace(node, status=replace(node.status, state=NodeState.READY))

@@ -19,16 +19,21 @@ _MOST = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
+    """`label`: the key of one of a node's labels, empty for what else `key` names. `folded`: the value, in one case."""
+
     key: str
+    label: str
     equal: bool
-    value: str
+    folded: str
+    text: str
 
     def holds(self, node: NodeRecord) -> bool:
         """Upper and lower case are the same, as in Swarm. What a node does not have is empty."""
-        return (_value(self.key, node).casefold() == self.value.casefold()) == self.equal
+        value = node.labels.get(self.label, "") if self.label else _value(self.key, node)
+        return (value.casefold() == self.folded) == self.equal
 
     def __str__(self) -> str:
-        return f"{self.key}{'==' if self.equal else '!='}{self.value}"
+        return self.text
 
 
 def parse_constraint(text: str) -> Constraint:
@@ -39,7 +44,13 @@ def parse_constraint(text: str) -> Constraint:
     key = matched[1]
     if key not in _KEYS and not (key.startswith(_LABELS) and len(key) > len(_LABELS)):
         raise ValueError(f"{key[:64]!r} is nothing of a node; there are {', '.join(_KEYS)} and {_LABELS}KEY")
-    return Constraint(key=key, equal=matched[2] == "==", value=matched[3])
+    return Constraint(
+        key=key,
+        label=key.removeprefix(_LABELS) if key.startswith(_LABELS) else "",
+        equal=matched[2] == "==",
+        folded=matched[3].casefold(),
+        text=f"{key}{matched[2]}{matched[3]}",
+    )
 
 
 def validate_constraints(texts: Sequence[str], field: str) -> list[Violation]:
@@ -55,8 +66,6 @@ def validate_constraints(texts: Sequence[str], field: str) -> list[Violation]:
 
 
 def _value(key: str, node: NodeRecord) -> str:
-    if key.startswith(_LABELS):
-        return node.labels.get(key.removeprefix(_LABELS), "")
     return {
         "node.name": node.name,
         "node.hostname": node.description.hostname,

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from api_service.placement.constraints import Constraint
-from api_service.placement.refusal import Lack, Refusal
+from api_service.placement.refusal import Lack, Refusal, lacks_memory, lacks_processors, port_taken
 from api_service.records.node import Availability, NodeRecord, NodeState
 from api_service.records.node_usage import Booking, NodeUsage
 
@@ -33,12 +34,11 @@ class Demand:
     pack: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """`containers`: how many are there, of every state."""
+class Candidate(NamedTuple):
+    """`containers`: how many are there, of every state. A tuple, for a thousand are made for one placement."""
 
     record: NodeRecord
-    usage: NodeUsage = field(default_factory=NodeUsage)
+    usage: NodeUsage = NodeUsage()
     containers: int = 0
 
 
@@ -74,13 +74,13 @@ def lack_of_room(booking: Booking, candidate: Candidate) -> Lack | None:
     said, used = candidate.record.description, candidate.usage
     free = said.memory - used.memory
     if booking.memory > free:
-        return Lack.of_memory(asked=booking.memory, free=free)
+        return lacks_memory(booking.memory, free)
     free = said.cpus * _CPU - used.nano_cpus
     if booking.nano_cpus > free:
-        return Lack.of_processors(asked=booking.nano_cpus, free=free)
+        return lacks_processors(booking.nano_cpus, free)
     for port in booking.ports:
         if any(_collide(port, other) for other in used.ports):
-            return Lack.of_port(port)
+            return port_taken(port)
     return None
 
 
@@ -91,31 +91,31 @@ def booked_ports(ports: Iterable[tuple[int, str, str]]) -> tuple[str, ...]:
 
 def _unwilling(node: NodeRecord) -> Lack | None:
     if node.availability is not Availability.ACTIVE:
-        return Lack(what=f"is {node.availability.value}")
+        return Lack(f"is {node.availability.value}")
     if node.removing:
-        return Lack(what="is being removed")
+        return Lack("is being removed")
     if node.status.state is not NodeState.READY:
-        return Lack(what=f"is {node.status.state.value}")
+        return Lack(f"is {node.status.state.value}")
     return None
 
 
 def _wrong_place(demand: Demand, node: NodeRecord) -> Lack | None:
     if demand.only is not None and demand.only[0] != node.name:
-        return Lack(what=f"is not where {demand.only[1]}")
+        return Lack(f"is not where {demand.only[1]}")
     for constraint in demand.constraints:
         if not constraint.holds(node):
-            return Lack(what=f"is not {constraint}")
+            return Lack(f"is not {constraint}")
     return None
 
 
 def _wrong_kind(demand: Demand, node: NodeRecord) -> Lack | None:
     said = node.description
     if (demand.os and said.os != demand.os) or (demand.architecture and said.architecture != demand.architecture):
-        return Lack(what=f"is not for {'/'.join(filter(None, (demand.os, demand.architecture)))}")
+        return Lack(f"is not for {'/'.join(filter(None, (demand.os, demand.architecture)))}")
     if demand.runtime and demand.runtime not in said.runtimes:
-        return Lack(what=f"has not the runtime {demand.runtime!r}")
+        return Lack(f"has not the runtime {demand.runtime!r}")
     if demand.holders is not None and node.name not in demand.holders:
-        return Lack(what="has not the image")
+        return Lack("has not the image")
     return None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple
 
 from common.errors import FailedPrecondition, ResourceExhausted, SlipwayError
 
@@ -15,31 +15,42 @@ _MAX_FREE = 5  # amounts shown
 _MAX_NODES = 50  # told one by one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lack:
-    """`what` follows a node's name: `is cordoned`; of several nodes it is said once. `asked` and `free`: amounts, when
-    it is `room` that lacks."""
+Unit = Callable[[int], str]
+
+
+class Lack(NamedTuple):
+    """`what` follows a node's name: `is cordoned`; of several nodes it is said once. `asked` and `free` are amounts in
+    that `unit`, `room`: it may be there later. A tuple, for a placement may make a thousand of them and show none."""
 
     what: str
+    unit: Unit | None = None
+    asked: int = 0
+    free: int = 0
     room: bool = False
-    asked: str = ""
-    free: str = ""
-
-    @classmethod
-    def of_memory(cls, *, asked: int, free: int) -> Self:
-        return cls(what="lacks memory", room=True, asked=_bytes(asked), free=_bytes(max(free, 0)))
-
-    @classmethod
-    def of_processors(cls, *, asked: int, free: int) -> Self:
-        return cls(what="lacks processors", room=True, asked=f"{asked / _CPU:g}", free=f"{max(free, 0) / _CPU:g}")
-
-    @classmethod
-    def of_port(cls, port: str) -> Self:
-        number, _, address = port.partition(" ")
-        return cls(what=f"has port {number}{f' of {address}' if address else ''} taken", room=True)
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.asked} asked, {self.free} free)" if self.asked else self.what
+        return f"{self.what} ({self.shown_asked} asked, {self.shown_free} free)" if self.unit else self.what
+
+    @property
+    def shown_asked(self) -> str:
+        return self.unit(self.asked) if self.unit is not None else ""
+
+    @property
+    def shown_free(self) -> str:
+        return self.unit(max(self.free, 0)) if self.unit is not None else ""
+
+
+def lacks_memory(asked: int, free: int) -> Lack:
+    return Lack("lacks memory", _bytes, asked, free, True)
+
+
+def lacks_processors(asked: int, free: int) -> Lack:
+    return Lack("lacks processors", _processors, asked, free, True)
+
+
+def port_taken(port: str) -> Lack:
+    number, _, address = port.partition(" ")
+    return Lack(f"has port {number}{f' of {address}' if address else ''} taken", room=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +72,7 @@ class Refusal:
             return "there is no node; add one with NodeService.AddNode"
         groups: dict[tuple[str, str], list[Lack]] = {}
         for lack in self.lacks.values():
-            groups.setdefault((lack.what, lack.asked), []).append(lack)
+            groups.setdefault((lack.what, lack.shown_asked), []).append(lack)
         ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].what))
         parts = [_told(group) for group in ordered]
         count, rest = parts[0].split(" ", 1)
@@ -71,16 +82,20 @@ class Refusal:
 def _told(group: Sequence[Lack]) -> str:
     first = group[0]
     text = f"{len(group)} {first.what if len(group) == 1 else _plural(first.what)}"
-    if not first.asked:
+    if first.unit is None:
         return text
-    amounts = [lack.free for lack in group[:_MAX_FREE]]
+    amounts = [lack.shown_free for lack in group[:_MAX_FREE]]
     free = amounts[0] if len(amounts) == 1 else f"{', '.join(amounts[:-1])} and {amounts[-1]}"
-    return f"{text} ({first.asked} asked, {free}{' and so on' if len(group) > _MAX_FREE else ''} free)"
+    return f"{text} ({first.shown_asked} asked, {free}{' and so on' if len(group) > _MAX_FREE else ''} free)"
 
 
 def _plural(what: str) -> str:
     verb, _, rest = what.partition(" ")
     return f"{ {'is': 'are', 'has': 'have', 'lacks': 'lack'}[verb] } {rest}"
+
+
+def _processors(amount: int) -> str:
+    return f"{amount / _CPU:g}"
 
 
 def _bytes(amount: int) -> str:

@@ -6,7 +6,7 @@ Whoever books compares the entry with what it has seen, so two replicas cannot g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -64,16 +64,21 @@ class NodeUsages:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._codec = Codec(NodeUsage)
+        self._decoded: dict[str, int] = {}  # revisions
+        self._usages: dict[str, NodeUsage] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def get(self, node: str) -> Stored[NodeUsage]:
         entry = await self._store.get(_key(node))
         return self._codec.decode(entry) if entry is not None else NOTHING
 
-    async def all(self) -> dict[str, NodeUsage]:
-        """By node, of those where something was booked."""
-        entries = await self._store.list(_PREFIX)
-        return {entry.key.removeprefix(_PREFIX): self._codec.decode(entry).record for entry in entries}
+    async def all(self) -> Mapping[str, NodeUsage]:
+        """By node, of those where something was ever booked: no entry is removed, and only what is new is decoded."""
+        for entry in await self._store.list(_PREFIX):
+            if self._decoded.get(entry.key) != entry.revision:
+                self._decoded[entry.key] = entry.revision
+                self._usages[entry.key.removeprefix(_PREFIX)] = self._codec.decode(entry).record
+        return self._usages
 
     @asynccontextmanager
     async def turn(self, node: str) -> AsyncIterator[None]:

@@ -20,11 +20,7 @@ CPU = 1_000_000_000
 
 
 def candidate(name: str, *, containers: int = 0, usage: NodeUsage | None = None, **record: object) -> Candidate:
-    return Candidate(
-        record=node_record(name, **record),  # type: ignore[arg-type]
-        usage=usage or NodeUsage(),
-        containers=containers,
-    )
+    return Candidate(node_record(name, **record), usage or NodeUsage(), containers)  # type: ignore[arg-type]
 
 
 def refusal(demand: Demand, *candidates: Candidate) -> Refusal:
