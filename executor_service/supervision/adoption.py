@@ -105,7 +105,8 @@ async def _answer_names(node: Node, running: Iterable[ContainerRecord], sandboxe
             await node.seams.names.follow(spec, sandbox, owner=owner.spec if owner is not None else None)
             if spec.network_mode is NetworkMode.BRIDGE:
                 await node.seams.bundles.restore_names(spec, sandbox)
-        except OSError as error:
+        except (SlipwayError, OSError) as error:
+            # Of this container: the others, and the executor itself, do not depend on it.
             _log.error("names are not answered", container=spec.id, error=str(error))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import StartFailed
+from common.errors import Internal, StartFailed
 from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.executor import Executor
 from executor_service.network.network import NetworkSpec
@@ -17,7 +17,7 @@ from executor_service.operations.container_create import container_create
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from executor_service.operations.network_connect import network_connect, network_disconnect
-from tests.fixtures.executor_fakes import FakeHost, FakeRuntime, container_id, container_spec
+from tests.fixtures.executor_fakes import FakeBundles, FakeHost, FakeRuntime, container_id, container_spec
 
 BOX = container_id(1)
 NETWORK = "a" * 64
@@ -75,6 +75,19 @@ async def test_a_new_executor_is_told_of_what_runs(host: FakeHost) -> None:
     host.names.followed.clear()
     async with host.executor():
         assert names_of(host) == [("web",)]
+
+
+async def test_name_files_that_cannot_be_restored_keep_no_executor_from_its_work(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Internal("remapped users on a node that remaps none")
+
+    async with host.executor() as executor:
+        await run(executor)
+    monkeypatch.setattr(FakeBundles, "restore_names", fail)
+    async with host.executor() as executor:
+        assert executor.node.supervisor.running() == [BOX]
 
 
 async def test_a_start_that_fails_leaves_no_name(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
