@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -319,3 +320,30 @@ async def test_the_watch_repeats_nothing_of_what_was_anticipated(etcd_target: Et
                     == [f"{name}/{number:02d}" for number in range(50)]
                     == [entry.key for entry in await cluster.store.list(f"{name}/")]
                 )
+
+
+async def test_what_is_older_than_is_promised_is_forgotten(
+    etcd: EtcdCluster, etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.etcd.cluster._COMPACT_EVERY", 0.05)
+    monkeypatch.setattr("api_service.etcd.cluster._SLACK", 5)
+    async with open_cluster(etcd_target, history_limit=20) as cluster, open_cluster(etcd_target, history_limit=20):
+        begin = await cluster.store.commit(Put(key="k", value=b""))
+        for number in range(60):
+            await cluster.store.commit(Put(key="k", value=str(number).encode()))
+        latest = await cluster.store.revision()
+        async with asyncio.timeout(_PATIENCE):
+            while _is_kept(etcd, etcd_target, begin):
+                await asyncio.sleep(0.05)
+        assert _is_kept(etcd, etcd_target, latest - 20)
+        changes = cluster.store.watch("k", after=latest - 20)
+        assert [(await patiently(anext(changes))).revision for _ in range(20)] == list(range(latest - 19, latest + 1))
+
+
+def _is_kept(etcd: EtcdCluster, target: EtcdTarget, revision: int) -> bool:
+    try:
+        etcd.control("get", f"{target.prefix}records/k", "--rev", str(revision))
+    except subprocess.CalledProcessError as error:
+        assert "compacted" in error.stderr
+        return False
+    return True

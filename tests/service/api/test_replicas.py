@@ -1,0 +1,136 @@
+"""Two API services over one store and one executor, of which one follows the node's journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from slipway.v1 import container_pb2
+from slipway.v1 import container_service_pb2 as pb2
+
+from api_service.operations.node_sweep import sweep_node
+from api_service.store.claims import LocalClaims
+from api_service.store.memory_store import MemoryStore
+from tests.fixtures.api import PATIENCE, Api, running_api
+from tests.fixtures.fake_executor import FakeExecutor
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path, executor: FakeExecutor) -> AsyncIterator[tuple[Api, Api]]:
+    """The first follows the journal."""
+    async with MemoryStore() as store, AsyncExitStack() as stack:
+        claims = LocalClaims()
+        opened: list[Api] = []
+        for name, own in (("one", claims), ("two", LocalClaims(beside=claims))):
+            (tmp_path / name).mkdir()
+            opened.append(
+                await stack.enter_async_context(
+                    running_api(tmp_path / name, executor, connected=not opened, store=(store, own))
+                )
+            )
+        await opened[0].load()
+        yield opened[0], opened[1]
+
+
+async def test_who_does_not_follow_the_journal_waits_for_who_does(replicas: tuple[Api, Api]) -> None:
+    one, two = replicas
+    assert one.engine.nodes.get("local").follower.following
+    assert not two.engine.nodes.get("local").follower.following
+    begun = time.monotonic()
+    box = await two.create(name="box")
+    await two.start("box")
+    assert (await one.inspect("box")).state.running
+    await two.stop("box")
+    assert not (await one.inspect("box")).state.running
+    await one.start("box")
+    assert time.monotonic() - begun < 3, "a time has passed instead of an event being awaited"
+    expected = ["create", "start", "kill", "die", "stop", "start"]
+    for api in replicas:
+        told = await api.events(len(expected), type=["container"])
+        assert [item.event.action for item in told if item.event.actor_id == box] == expected
+
+
+async def test_an_answer_that_the_journal_does_not_tell_in_time_is_applied(
+    replicas: tuple[Api, Api], executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.nodes.registry._JOURNAL_PATIENCE", 0.01)
+    one, two = replicas
+    box = await two.create()
+    observer = one.engine.nodes.get("local").follower._observer
+    held = asyncio.Event()
+
+    async def hang(*arguments: object, **more: object) -> None:
+        await held.wait()
+
+    with monkeypatch.context() as context:
+        context.setattr(observer, "observe", hang)
+        await two.start(box)
+        assert (await two.inspect(box)).state.running
+    held.set()
+    await one.followed()
+    assert (await two.actions(type=["container"])) == ["container create", "container start"]
+
+
+async def test_a_create_under_way_elsewhere_is_not_left_behind(
+    replicas: tuple[Api, Api], executor: FakeExecutor
+) -> None:
+    one, two = replicas
+    gate = asyncio.Event()
+    executor.fault("CreateContainer", gate=gate)
+    creating = asyncio.create_task(two.create(name="slow"))
+    await executor.until(lambda: "CreateContainer" in executor.calls)
+    [draft] = two.engine.creating
+    await sweep_node(one.engine, one.engine.nodes.get("local"))
+    assert await one.engine.containers.exists(draft)
+    gate.set()
+    assert await asyncio.wait_for(creating, PATIENCE) == draft
+    assert (await one.inspect("slow")).id == draft
+
+
+async def test_a_verb_waits_for_one_on_another_replica(replicas: tuple[Api, Api], executor: FakeExecutor) -> None:
+    one, two = replicas
+    box = await one.create()
+    gate = asyncio.Event()
+    executor.fault("StartContainer", gate=gate)
+    starting = asyncio.create_task(one.start(box))
+    await executor.until(lambda: "StartContainer" in executor.calls)
+    again = asyncio.create_task(two.start(box))
+    await asyncio.sleep(0.05)
+    assert not again.done()
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(starting, again), PATIENCE)
+    assert executor.calls.count("StartContainer") == 1, "the second found it running"
+
+
+async def test_two_removals_of_one_container_are_one(replicas: tuple[Api, Api], executor: FakeExecutor) -> None:
+    one, two = replicas
+    box = await one.create()
+    gate = asyncio.Event()
+    executor.fault("RemoveContainer", gate=gate)
+    removals = [asyncio.create_task(one.remove(box))]
+    await executor.until(lambda: "RemoveContainer" in executor.calls)
+    removals.append(asyncio.create_task(two.remove(box)))
+    await asyncio.sleep(0.05)
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(*removals), PATIENCE)
+    assert executor.calls.count("RemoveContainer") == 1
+    assert await two.names() == []
+
+
+async def test_a_name_asked_of_both_has_one_winner(replicas: tuple[Api, Api]) -> None:
+    asked = [
+        api.containers.CreateContainer(
+            pb2.CreateContainerRequest(
+                name="web", config=container_pb2.ContainerConfig(image="busybox", cmd=["x"]), request_id="same"
+            )
+        )
+        for api in replicas
+        for _ in range(5)
+    ]
+    ids = {answer.id for answer in await asyncio.gather(*asked)}
+    assert len(ids) == 1
+    assert await replicas[0].names() == ["web"]
