@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from api_service.nodes.deadline import DEFAULT_DEADLINE, UPLOAD_DEADLINE, Deadline
@@ -119,7 +119,8 @@ async def create_container(engine: Engine, request: CreateRequest, *, deadline: 
     what placement and the pull of an image raise. `deadline` None: the pull may take its time, and the rest has the
     usual."""
     if (node := sole_node(engine, request.host_config)) is not None:
-        return await _create_on(engine, request, node, Demand(), deadline=deadline)
+        with suppress(NodeTakenError):  # it is being removed
+            return await _create_on(engine, request, node, Demand(), deadline=deadline)
     _refuse_wrong(request)
     for _ in range(_PLACEMENTS):
         if request.request_id and (known := await replayed(engine, request.request_id)) is not None:

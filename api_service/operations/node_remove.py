@@ -57,6 +57,7 @@ async def _remove(engine: Engine, node: NodeRecord, *, force: bool, deadline: De
                 _refuse(node, used, force=force)
                 await _forget(engine, node)
             await _forget_images(engine, node)
+            await engine.moves.forget(node.name)
             await release_slices(engine, node.name)
             await _delete(engine, node)
         except BaseException:

@@ -31,6 +31,11 @@ class MoveRepository:
     async def removed(self, node: str, container_id: str) -> None:
         await self._store.commit(Delete(key=f"{_DEPARTED}{node}/{container_id}"))
 
+    async def forget(self, node: str) -> None:
+        """The node is none any more, and nothing can be removed there."""
+        for container_id in await self.departed(node):
+            await self.removed(node, container_id)
+
     @staticmethod
     def begin(container_id: str) -> list[Put]:
         return [Put(key=f"{_MOVES}{container_id}", value=b"")]

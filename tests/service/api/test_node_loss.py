@@ -249,3 +249,17 @@ async def test_it_cannot_remove_itself_and_go_on_elsewhere(api: Api) -> None:
     why = await refused(api.create(auto_remove=True, **MOVES))
     assert list(why.violations) == ["host_config.reschedule"]
     assert (await refused(api.create(reschedule="always"))).violations
+
+
+async def test_a_lost_node_that_is_forgotten_leaves_no_word_of_what_left_it(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    await run_on(api, "a", "web", **MOVES)
+    await run_on(api, "a", "stays")
+    await executors["a"].down()
+    await until(lambda: runs_on(api, "web", "b"))
+    assert len(await api.engine.moves.departed("a")) == 1
+    request = node_pb2.RemoveNodeRequest(node="a", force=True)
+    assert list((await api.nodes.RemoveNode(request)).containers) == ["stays"]
+    assert await api.engine.moves.departed("a") == []
+    assert await runs_on(api, "web", "b")

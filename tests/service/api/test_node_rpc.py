@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -237,3 +238,20 @@ async def test_every_replica_deals_with_a_node_and_one_follows_it(
 def _made(directory: Path) -> Path:
     directory.mkdir()
     return directory
+
+
+async def test_the_only_node_that_is_being_forgotten_gets_nothing(
+    cluster: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    await cluster.add_node("a", executors["a"].address)
+    await cluster.node_in("a", READY)
+    await cluster.load()
+    gate = asyncio.Event()
+    executors["a"].fault("GetNode", gate=gate)
+    creating = asyncio.create_task(refused(cluster.create()))
+    await executors["a"].until(lambda: executors["a"].calls.count("GetNode") > 2)
+    await cluster.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
+    gate.set()
+    why = await asyncio.wait_for(creating, PATIENCE)
+    assert (why.reason, "1 of 1 is being removed" in why.message) == ("NO_NODE_FITS", True)
+    assert not executors["a"].containers
