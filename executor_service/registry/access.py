@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import httpx
 
 from common.errors import PermissionDenied
-from executor_service.registry.answers import PASSING, BusyError, refused, unreachable
-from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, TooLargeError, answered, whole_body
+from executor_service.registry.answers import PASSING, BusyError, downgraded, refused, unreachable
+from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, TooLargeError, ToPlainHTTPError, answered, whole_body
 from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint
 
@@ -88,6 +88,8 @@ class Access:
         except httpx.TooManyRedirects as error:
             why = f"its token server: more than {MAX_REDIRECTS} redirects"
             raise unreachable(self._endpoint, why, reason="REGISTRY_REDIRECTS") from error
+        except ToPlainHTTPError as error:
+            raise downgraded(self._endpoint, f"its token server: {error}") from error
         except (httpx.InvalidURL, UnicodeError) as error:
             raise unreachable(self._endpoint, f"its token server: {realm[:100]!r} is no address") from error
         except TooLargeError as error:

@@ -77,6 +77,15 @@ def unreachable(endpoint: Endpoint, why: str, *, reason: str = "REGISTRY_UNAVAIL
     )
 
 
+def downgraded(endpoint: Endpoint, why: str) -> PermissionDenied:
+    """What was asked for over HTTPS is not taken without: anybody on the way could change a tag's manifest."""
+    return PermissionDenied(
+        f"{_place(endpoint)}: {why}, which is not followed; the registry must redirect to https, one that speaks HTTP "
+        "alone belongs into the API's insecure_registries",
+        reason="INSECURE_REDIRECT",
+    )
+
+
 def given_up(endpoint: Endpoint, failure: httpx.TransportError) -> Unavailable:
     """The error when there is no further attempt after `failure`."""
     if isinstance(failure, BusyError) and (failure.limits or failure.retry_after is not None):

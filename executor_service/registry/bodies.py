@@ -20,6 +20,13 @@ class TooLargeError(Exception):
     """A body has more bytes than were asked for."""
 
 
+class ToPlainHTTPError(Exception):
+    """A redirect leads from HTTPS to `host` without it."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"it redirects from HTTPS to {host[:100]!r} without it")
+
+
 @asynccontextmanager
 async def answered(
     http: httpx.AsyncClient, request: httpx.Request, *, follow: bool, patience: float
@@ -28,7 +35,7 @@ async def answered(
     others to their end, which a server need not have. `patience`: seconds for the head of an answer, twice, and what
     the request's own body may take.
 
-    Raises httpx.TransportError, httpx.TooManyRedirects.
+    Raises httpx.TransportError, httpx.TooManyRedirects, ToPlainHTTPError.
     """
     for _ in range(MAX_REDIRECTS + 1):
         patient = 2 * patience + int(request.headers.get("Content-Length", "0")) / _LEAST
@@ -43,6 +50,8 @@ async def answered(
             if not follow or response.next_request is None:
                 yield response
                 return
+            if (request.url.scheme, response.next_request.url.scheme) == ("https", "http"):
+                raise ToPlainHTTPError(response.next_request.url.host)
             request = response.next_request
         finally:
             await response.aclose()

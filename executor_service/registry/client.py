@@ -66,8 +66,8 @@ class RegistryClient:
         for place, exchange in enumerate(self._exchanges):
             self._current = place
             try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    return await _resolve(exchange, reference, platform)
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
+                    return await _resolve(exchange, reference, platform, _extending(limit))
             except TimeoutError:
                 failures.append(unreachable(exchange.endpoint, "it did not answer in time", reason="REGISTRY_TOO_SLOW"))
             except (NotFound, PermissionDenied, Unauthenticated, Unavailable) as error:
@@ -98,15 +98,27 @@ class RegistryClient:
                     raise
 
 
-async def _resolve(exchange: Exchange, reference: str, platform: Platform) -> Manifest:
-    content, media_type = await _manifest(exchange, reference)
+def _extending(limit: asyncio.Timeout) -> Callable[[Retry], None]:
+    """The registry is left alone for as long as it wishes and somebody waits: that is no time it had to answer in."""
+
+    def extend(retry: Retry) -> None:
+        if (when := limit.when()) is not None:
+            limit.reschedule(when + retry.delay)
+
+    return extend
+
+
+async def _resolve(
+    exchange: Exchange, reference: str, platform: Platform, on_retry: Callable[[Retry], None]
+) -> Manifest:
+    content, media_type = await _manifest(exchange, reference, on_retry)
     index_digest = ""
     if is_index(content, media_type):
         index_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         inner = chosen(content, platform)
         if inner.size > MAX_MANIFEST:
             raise corrupt_image(f"manifest {inner.digest}: {inner.size} bytes; the limit is {MAX_MANIFEST}")
-        content, media_type = await _manifest(exchange, inner.digest)
+        content, media_type = await _manifest(exchange, inner.digest, on_retry)
         if len(content) != inner.size:
             raise corrupt_image(f"manifest {inner.digest}: {len(content)} bytes, the index says {inner.size}")
         if is_index(content, media_type):
@@ -118,7 +130,7 @@ async def _resolve(exchange: Exchange, reference: str, platform: Platform) -> Ma
     return dataclasses.replace(parse_manifest(content, media_type), index_digest=index_digest)
 
 
-async def _manifest(exchange: Exchange, reference: str) -> tuple[bytes, str]:
+async def _manifest(exchange: Exchange, reference: str, on_retry: Callable[[Retry], None]) -> tuple[bytes, str]:
     below, accepted = f"manifests/{reference}", {"Accept": ", ".join(ACCEPTED)}
     for attempt in range(1, _RESOLVE_ATTEMPTS + 1):
         try:
@@ -129,7 +141,7 @@ async def _manifest(exchange: Exchange, reference: str) -> tuple[bytes, str]:
         except TooLargeError as error:
             raise corrupt_image(f"manifest {reference}: more than {MAX_MANIFEST} bytes") from error
         except httpx.TransportError as error:
-            await exchange.back_off(attempt, error, unheard, attempts=_RESOLVE_ATTEMPTS)
+            await exchange.back_off(attempt, error, on_retry, attempts=_RESOLVE_ATTEMPTS)
     _check_digest(reference, content)
     return content, media_type
 

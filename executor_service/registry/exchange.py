@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from executor_service.registry.access import Access
-from executor_service.registry.answers import PASSING, BusyError, given_up, refused, told, unreachable
-from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, answered
+from executor_service.registry.answers import PASSING, BusyError, downgraded, given_up, refused, told, unreachable
+from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, ToPlainHTTPError, answered
 from executor_service.registry.certificates import tls_context
 from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint, Patience, Retry
@@ -102,6 +102,8 @@ class Exchange:
             except httpx.TooManyRedirects as error:
                 why = f"{what}: more than {MAX_REDIRECTS} redirects"
                 raise unreachable(self.endpoint, why, reason="REGISTRY_REDIRECTS") from error
+            except ToPlainHTTPError as error:
+                raise downgraded(self.endpoint, f"{what}: {error}") from error
             except ssl.SSLError as error:
                 # What a registry has against our certificate comes after the handshake, past the client's own errors.
                 raise unreachable(self.endpoint, f"TLS: {error.reason or error}") from error

@@ -108,6 +108,25 @@ async def test_redirects_are_followed_and_counted() -> None:
     assert caught.value.reason == "REGISTRY_REDIRECTS"
 
 
+@pytest.mark.parametrize("place", ["registry", "token server"])
+async def test_no_redirect_leads_from_https_to_http(place: str) -> None:
+    """Who can change what comes on the way would choose what a tag means."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        if request.url.scheme == "http":
+            return httpx.Response(200, content=MANIFEST)
+        if place == "token server" and request.url.host == "reg.test":
+            return httpx.Response(401, headers={"WWW-Authenticate": 'Bearer realm="https://auth.test/t"'})
+        return httpx.Response(307, headers={"Location": "http://elsewhere.test/x"})
+
+    with pytest.raises(PermissionDenied, match=r"from HTTPS to 'elsewhere\.test' without it") as caught:
+        await resolve(client(answer))
+    assert caught.value.reason == "INSECURE_REDIRECT"
+    assert not [url for url in asked if url.startswith("http:")]
+
+
 def trickle(clock: list[float]) -> AsyncIterator[bytes]:
     async def drops() -> AsyncIterator[bytes]:
         for byte in DATA:
@@ -178,6 +197,25 @@ async def test_the_wish_to_be_left_alone_is_granted(monkeypatch: pytest.MonkeyPa
     assert waits == [7.0, 0.0]
     assert [retry.delay for retry in retries] == waits
     assert "429" in retries[0].reason
+
+
+async def test_the_wish_takes_nothing_of_the_time_a_manifest_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    shift = 0.0
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + shift)
+    sleep = asyncio.sleep
+
+    async def wait(seconds: float) -> None:
+        nonlocal shift
+        shift += seconds
+        await sleep(0.001)  # timers that are due have their turn
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
+    answers = [httpx.Response(429, headers={"Retry-After": "500"}), httpx.Response(200, content=MANIFEST)]
+    registry = client(lambda _: answers.pop(0), patience=3600.0)
+    await registry.resolve("1", HERE, time.monotonic() + 120.0)
+    assert not answers
 
 
 @pytest.mark.parametrize("by", ["registry", "token server"])
