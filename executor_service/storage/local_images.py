@@ -46,6 +46,7 @@ from executor_service.storage.layer_push import LayerPusher
 from executor_service.storage.layer_tar import LayerTar
 from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image, disk_errors
+from executor_service.storage.shared_progress import SharedProgress
 from executor_service.storage.spool import size_of, spooled
 from executor_service.storage.threads import finish
 from executor_service.storage.unpack import Blob, Unpacked, Unpacker
@@ -89,6 +90,7 @@ class LocalImages:
         self._images: dict[str, Image] = {}
         self._takings = itertools.count()
         self._writing = asyncio.Lock()
+        self._progress = SharedProgress()
         self._pusher = LayerPusher(open_tar=self.layer_tar, directory=self._staging)
 
     async def __aenter__(self) -> Self:
@@ -125,7 +127,9 @@ class LocalImages:
         with disk_errors("image: it cannot be stored"):
             async with self._taking() as owner:
                 self._layers.hold(owner, map(layer_name, config.diff_ids))
-                await self._puller.pull(source, dict(zip(config.diff_ids, manifest.layers, strict=True)), report)
+                wanted = dict(zip(config.diff_ids, manifest.layers, strict=True))
+                with self._progress.among((layer.digest for layer in manifest.layers), report) as shared:
+                    await self._puller.pull(source, wanted, shared)
                 found = ArchivedImage(config=config, layers=(), names=(name,) if name else ())
                 (image,) = await self._record([self._image(found)])
             await self._content.discard(layer.digest for layer in manifest.layers)

@@ -207,6 +207,48 @@ async def test_canceled_pull_leaves_what_it_can_go_on_from(tmp_path: Path) -> No
         assert again.sent[middle.digest] < middle.size
 
 
+async def test_who_waits_for_a_layer_of_another_pull_sees_it_come(tmp_path: Path) -> None:
+    first, second = MemorySource(IMAGE, hold=True), MemorySource(BuiltImage(layers=[MIDDLE]))
+    middle = first.layers[1]
+    first.break_after[middle.digest] = 1 << 20
+    arrived: asyncio.Queue[LayerProgress] = asyncio.Queue()
+    async with open_storage(tmp_path) as storage:
+        making = asyncio.create_task(pull(storage, first))
+        await first.stopped.wait()
+        waiting = asyncio.create_task(
+            storage.images.pull(second, "latest", LINUX, name="other:1", report=arrived.put_nowait)
+        )
+        async with asyncio.timeout(10):
+            seen = [await arrived.get()]
+            assert (seen[0].phase, seen[0].done > 0) == (LayerPhase.DOWNLOADING, True)
+            first.go.set()
+            await asyncio.gather(making, waiting)
+        while not arrived.empty():
+            seen.append(arrived.get_nowait())
+    assert middle.digest not in second.sent
+    assert len({each.done for each in seen if each.phase is LayerPhase.DOWNLOADING}) > 1
+    phases = [LayerPhase.DOWNLOADING, LayerPhase.UNPACKING, LayerPhase.DONE, LayerPhase.EXISTS]
+    assert list(dict.fromkeys(each.phase for each in seen)) == phases
+
+
+async def test_who_waits_for_a_layer_makes_it_when_the_other_pull_fails(tmp_path: Path) -> None:
+    first, second = MemorySource(IMAGE, hold=True), MemorySource(BuiltImage(layers=[MIDDLE]))
+    middle = first.layers[1]
+    first.break_after[middle.digest] = 1 << 20
+    seen: list[LayerProgress] = []
+    async with open_storage(tmp_path) as storage:
+        making = asyncio.create_task(pull(storage, first))
+        await first.stopped.wait()
+        waiting = asyncio.create_task(pull(storage, second, seen))
+        while not seen:
+            await asyncio.sleep(0)
+        making.cancel()
+        await waiting
+        assert making.cancelled()
+    assert 0 < second.sent[middle.digest] < middle.size
+    assert (seen[0].phase, seen[-1].phase) == (LayerPhase.DOWNLOADING, LayerPhase.DONE)
+
+
 async def test_image_removed_while_another_with_its_layers_is_pulled(tmp_path: Path) -> None:
     source = MemorySource(IMAGE, hold=True)
     source.break_after[source.layers[1].digest] = 1 << 20
