@@ -15,7 +15,14 @@ import httpx
 
 from common.errors import PermissionDenied
 from executor_service.registry.answers import PASSING, BusyError, downgraded, refused, unreachable
-from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, TooLargeError, ToPlainHTTPError, answered, whole_body
+from executor_service.registry.bodies import (
+    IDENTITY,
+    MAX_REDIRECTS,
+    TooLargeError,
+    ToPlainHTTPError,
+    answered,
+    whole_body,
+)
 from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint
 

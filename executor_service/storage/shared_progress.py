@@ -17,8 +17,8 @@ class SharedProgress:
 
     @contextmanager
     def among(self, digests: Iterable[str], report: Report) -> Iterator[Report]:
-        """Within the block `report` hears of these layers, whichever pull makes them; what is told to the yielded one is
-        heard by all that want the layer."""
+        """Within the block `report` hears of these layers, whichever pull makes them. What is told to the yielded one
+        is heard by all that want the layer."""
         layers = frozenset(digests)
         for digest in layers:
             self._wanted.setdefault(digest, []).append(report)
