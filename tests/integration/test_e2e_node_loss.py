@@ -7,7 +7,6 @@ two runs of it must never overlap.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 from slipway.v1 import node_service_pb2 as node_pb
 
-from tests.fixtures.nodes_up import PATIENCE, Nodes, nodes_up
+from tests.fixtures.beats import BEATING, Beats
+from tests.fixtures.nodes_up import Nodes, nodes_up
 
 READY, LOST = node_pb.NODE_STATE_READY, node_pb.NODE_STATE_LOST
 ACTIVE, CORDONED, DRAINED = (
@@ -25,41 +25,12 @@ ACTIVE, CORDONED, DRAINED = (
     node_pb.NODE_AVAILABILITY_DRAINED,
 )
 LEASE = 3  # seconds; a third of that and 5 s later the loss is known
-BEATING = (
-    "read run < /proc/sys/kernel/random/uuid; "
-    "while :; do read up rest < /proc/uptime; echo $run $up >> /beats/all; usleep 20000; done"
-)
 
 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[Nodes]:
     async with nodes_up(tmp_path, ["a", "b"], api=["--node-lease", str(LEASE)]) as nodes:
         yield nodes
-
-
-class Beats:
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir()
-        directory.chmod(0o777)
-        self.directory = directory
-
-    def runs(self) -> dict[str, list[float]]:
-        """When each run said that it runs, in seconds since the boot."""
-        found: dict[str, list[float]] = {}
-        path = self.directory / "all"
-        for line in path.read_text().splitlines() if path.exists() else ():
-            run, _, up = line.partition(" ")
-            found.setdefault(run, []).append(float(up))
-        return found
-
-    async def until_runs(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while len(self.runs()) < count:
-                await asyncio.sleep(0.05)
-
-    def never_twice(self) -> bool:
-        spans = sorted((min(beats), max(beats)) for beats in self.runs().values())
-        return all(before[1] < after[0] for before, after in itertools.pairwise(spans))
 
 
 @pytest.fixture

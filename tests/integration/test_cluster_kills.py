@@ -1,0 +1,132 @@
+"""A cluster whose processes are killed: what runs runs on, what was acknowledged stays, every record is right again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from slipway.v1 import container_service_pb2 as pb
+
+from tests.fixtures.api import refused
+from tests.fixtures.beats import BEATING, Beats
+from tests.fixtures.cluster import LOST, PATIENCE, READY, UNREACHABLE, Cluster, again_and_again, cluster, run_on
+from tests.fixtures.cluster_crew import NETWORK, unharmed
+from tests.fixtures.cluster_records import all_equal
+from tests.fixtures.slipway import Slipway
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+UNTIL_TOLD = ("sh", "-c", "trap 'exit 7' TERM; while :; do usleep 20000; done")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def three() -> AsyncIterator[Cluster]:
+    async with cluster() as made:
+        yield made
+
+
+async def life(engine: Slipway, node: str) -> None:
+    """A container from create to remove, unless one of the calls fails."""
+    await engine.remove(await run_on(engine, node, "", "true"))
+
+
+async def end_unseen(engine: Slipway, container: str) -> None:
+    """It exits with 7, by nobody's request."""
+    os.kill((await engine.inspect(container)).state.pid, signal.SIGTERM)
+
+
+async def exited_with_7(engine: Slipway, container: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (await engine.inspect(container)).state.running:
+            await asyncio.sleep(0.05)
+    assert (await engine.inspect(container)).state.exit_code == 7
+
+
+async def test_a_replica(three: Cluster) -> None:
+    """Either of them, so that the one that follows a node is among them."""
+    for victim in three.replicas:
+        other = three.beside(victim)
+        async with unharmed(three):
+            ending = [await run_on(victim, node, f"ends-{node}", *UNTIL_TOLD) for node in three.machines]
+            await victim.api.kill()
+            since = time.monotonic()
+            for container in ending:
+                await end_unseen(other, container)
+            for node in three.machines:
+                taken = await again_and_again(partial(life, other, node), since=since)
+                print(f"replica killed: {node} is served by the other one after {taken:.2f} s")
+            for container in ending:
+                await exited_with_7(other, container)
+            print(f"replica killed: an end that nobody asked for is known after {time.monotonic() - since:.2f} s")
+            await victim.api.start()
+            for node in three.machines:
+                await again_and_again(partial(life, victim, node), since=since)
+
+
+async def test_the_leader_of_etcd(three: Cluster) -> None:
+    async with unharmed(three):
+        leader = three.etcd.leader()
+        leader.kill()
+        since = time.monotonic()
+        for number, replica in enumerate(three.replicas, 1):
+            taken = await again_and_again(partial(life, replica, "n1"), since=since)
+            print(f"leader of etcd killed: api{number} serves after {taken:.2f} s")
+        await asyncio.to_thread(three.etcd.start, leader)
+
+
+async def test_an_executor(three: Cluster) -> None:
+    """Its containers go on, one ends meanwhile; other nodes do not notice."""
+    machine = three.machines["n3"]
+    async with unharmed(three):
+        ending = await run_on(three.one, "n3", "ends", *UNTIL_TOLD, network=NETWORK)
+        await machine.executor.kill()
+        since = time.monotonic()
+        await end_unseen(three.one, ending)
+        node = await three.until("n3", UNREACHABLE)
+        print(f"executor killed: known after {time.monotonic() - since:.2f} s: {node.state_reason}")
+        for replica in three.replicas:
+            stop = pb.StopContainerRequest(container="stays-n3", timeout=0)
+            refusal = await refused(replica.containers.StopContainer(stop, timeout=30))
+            assert refusal.code is grpc.StatusCode.UNAVAILABLE
+            await life(replica, "n2")
+        since = time.monotonic()
+        await machine.executor.start()
+        taken = await again_and_again(partial(life, three.other, "n3"), since=since)
+        print(f"executor started again: it serves after {taken:.2f} s")
+        await exited_with_7(three.one, ending)
+
+
+async def test_a_whole_node(three: Cluster, tmp_path: Path) -> None:
+    """What may run elsewhere does, once; how the others ended is not invented."""
+    machine, beats = three.machines["n3"], Beats(tmp_path / "beats")
+    async with unharmed(three, but=["n3"]):
+        binds = [f"{beats.directory}:/beats"]
+        web = await three.run_movable("n3", "web", "sh", "-c", BEATING, network=NETWORK, binds=binds)
+        await beats.until_runs(1)
+        with machine.cut_off():
+            three.member(machine).kill()
+            await machine.power_off()
+            since = time.monotonic()
+            await three.until("n3", UNREACHABLE, LOST)
+            print(f"node killed: it is known to be unreachable after {time.monotonic() - since:.2f} s")
+            for replica in three.replicas:
+                await again_and_again(partial(life, replica, "n2"), since=since)
+            await three.until("n3", LOST)
+            print(f"node killed: its loss is known after {time.monotonic() - since:.2f} s")
+            await three.runs_elsewhere(web, "n3")
+            await beats.until_runs(2)
+            print(f"node killed: its container runs elsewhere after {time.monotonic() - since:.2f} s")
+        await asyncio.gather(machine.executor.start(), asyncio.to_thread(three.etcd.start, three.member(machine)))
+        await three.until("n3", READY)
+        assert not (await three.other.inspect("stays-n3")).state.running
+        await all_equal(three)
+        assert len(beats.runs()) == 2
+        assert beats.never_twice()
