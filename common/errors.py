@@ -150,6 +150,9 @@ class Internal(SlipwayError):
     default_reason = "INTERNAL"
 
 
+START_INTERRUPTED = "START_INTERRUPTED"  # why a start failed that the executor's own end cut short
+
+
 class StartFailed(SlipwayError):
     """The container's process could not be started. `exit_code` is what the container's record shows:
     126 not executable, 127 not found, 128 anything else, as Docker maps them. `reason`: of a 128 that the container and

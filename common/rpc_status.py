@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from common.errors import (
+    START_INTERRUPTED,
     Aborted,
     AlreadyExists,
     DataLoss,
@@ -63,7 +64,7 @@ _CLASSES: dict[grpc.StatusCode, type[SlipwayError]] = {code: kind for kind, code
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 # A command that is not in the image is the request's fault; so is what has a reason of its own, with what the image is.
-# Any other failed start is ours.
+# Any other failed start is ours; one that was cut short may be asked for again.
 _CALLERS_FAULT = frozenset({126, 127})
 
 
@@ -72,6 +73,8 @@ def code_of(error: SlipwayError) -> grpc.StatusCode:
     if isinstance(error, StartFailed):
         if error.exit_code in _CALLERS_FAULT:
             return grpc.StatusCode.INVALID_ARGUMENT
+        if error.reason == START_INTERRUPTED:
+            return grpc.StatusCode.UNAVAILABLE
         ours = error.reason == StartFailed.default_reason
         return grpc.StatusCode.INTERNAL if ours else grpc.StatusCode.FAILED_PRECONDITION
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)

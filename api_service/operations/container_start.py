@@ -15,7 +15,7 @@ from api_service.records.asked import named_as_asked
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.event import Event
 from api_service.records.event_shapes import container_event
-from common.errors import AlreadyExists, SlipwayError, StartFailed, Unavailable
+from common.errors import START_INTERRUPTED, AlreadyExists, SlipwayError, StartFailed, Unavailable
 
 
 async def start_container(engine: Engine, container: str, *, deadline: Deadline) -> bool:
@@ -58,13 +58,10 @@ def _runs(record: ContainerRecord) -> bool:
 async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadline, *, told: str = "") -> None:
     """The start itself; the caller holds the container's lock and has checked its state. `told`: the event of the verb
     this start is a part of."""
-    node = engine.nodes.get(record.node)
-    try:
-        entry = await _ask_twice(engine, record, deadline)
-    except AlreadyExists as error:
-        raise await holder_named(engine, error) from error
-    event = container_event(record, told, engine.clock()) if told and isinstance(entry.event, Started) else None
-    await whole(_settle(engine, node, entry, event))
+    entry = await _outcome(engine, record, deadline, told=told)
+    if _interrupted(entry) and not record.host_config.auto_remove:
+        # It tells of an attempt before this one, which the executor's end cut short; this one is still to be made.
+        entry = await _outcome(engine, await current(engine, record.id), deadline, told=told)
     if isinstance(entry.event, StartRefused):
         raise StartFailed(
             f"container {record.name!r}: {named_as_asked(entry.event.message, record)}",
@@ -72,6 +69,21 @@ async def start_locked(engine: Engine, record: ContainerRecord, deadline: Deadli
             reason=entry.event.reason,
             metadata={"container": record.id},
         )
+
+
+async def _outcome(engine: Engine, record: ContainerRecord, deadline: Deadline, *, told: str) -> JournalEntry:
+    """On record when this returns. `told` as for `start_locked`."""
+    try:
+        entry = await _ask_twice(engine, record, deadline)
+    except AlreadyExists as error:
+        raise await holder_named(engine, error) from error
+    event = container_event(record, told, engine.clock()) if told and isinstance(entry.event, Started) else None
+    await whole(_settle(engine, engine.nodes.get(record.node), entry, event))
+    return entry
+
+
+def _interrupted(entry: JournalEntry) -> bool:
+    return isinstance(entry.event, StartRefused) and entry.event.reason == START_INTERRUPTED
 
 
 async def _settle(engine: Engine, node: Node, entry: JournalEntry, event: Event | None) -> None:

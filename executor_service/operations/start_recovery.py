@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.errors import START_INTERRUPTED
 from executor_service.node import Node
 from executor_service.operations.start_failure import start_failed
 from executor_service.records import ContainerRecord
@@ -15,4 +16,4 @@ async def recover_start(node: Node, record: ContainerRecord) -> None:
         return
     node.cleanup.expect(record.id, runtime=record.spec.runtime if record.spec else "")
     await node.cleanup.settle(record.id)
-    await start_failed(node, record.id, start_id=record.starting, message=_INTERRUPTED)
+    await start_failed(node, record.id, start_id=record.starting, message=_INTERRUPTED, reason=START_INTERRUPTED)

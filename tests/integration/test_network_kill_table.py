@@ -153,15 +153,13 @@ async def remove(engine: Slipway) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
     """`on`: the networks of the container before. `after`: those that it is on, running, when it was done; None: it is
-    gone. `done`: what the repeated call may be answered with: the outcome of the first one. `again`: only one more does
-    it then."""
+    gone. `done`: what the repeated call may be answered with: the outcome of the first one."""
 
     call: Callable[[Slipway], Awaitable[None]]
     steps: Sequence[str]
     on: tuple[str, ...]
     after: frozenset[str] | None
     done: tuple[str, str] = ("", "")
-    again: bool = False
     runs: bool = True
     ports: int = 4  # of both families, when it was done
 
@@ -172,8 +170,6 @@ VERBS = {
         steps=NETWORK_START_STEPS,
         on=(FRONT, GATE),
         after=frozenset({FRONT, GATE}),
-        done=("INTERNAL", "START_FAILED"),
-        again=True,
         runs=False,
     ),
     "connect": Verb(
@@ -241,8 +237,6 @@ async def repeated(world: World, verb: Verb) -> None:
     except grpc.aio.AioRpcError as error:
         answer = refusal(error)
         assert (answer.code.name, answer.reason) == verb.done, answer.message
-        if verb.again:
-            await verb.call(world.engine)
 
 
 def ports_of(objects: network_state.Objects) -> set[str]:

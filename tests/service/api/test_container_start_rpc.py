@@ -10,7 +10,7 @@ from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
 from api_service.nodes.deadline import Deadline
-from api_service.operations.container_start import start_container
+from api_service.operations.container_start import start_container, start_id_of
 from common.errors import Aborted, Internal
 from tests.fixtures.api import Api, refused
 
@@ -95,6 +95,26 @@ async def test_retry_before_the_journal_has_told_of_the_first(api: Api) -> None:
     await api.start("web")
     assert (await api.inspect("web")).state.running
     assert len(api.executor.journal) == 1
+
+
+async def test_a_start_that_an_executors_death_cut_short_is_made_by_the_repeat(api: Api) -> None:
+    """Its end is told of the attempt before, under the same key."""
+    container_id = await api.create(name="web")
+    api.executor.paused = True
+    key = start_id_of(await api.engine.containers.find("web"))
+    api.executor.interrupt(container_id, key)
+    await api.start("web")
+    assert (await api.inspect("web")).state.running
+    assert [entry.WhichOneof("event") for entry in api.executor.journal] == ["start_failed", "started"]
+    assert api.executor.journal[1].started.start_id != key
+
+
+async def test_a_start_cut_short_of_what_removes_itself_is_told_as_such(api: Api) -> None:
+    container_id = await api.create(name="web", auto_remove=True)
+    api.executor.paused = True
+    api.executor.interrupt(container_id, start_id_of(await api.engine.containers.find("web")))
+    refusal = await refused(api.start("web"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "START_INTERRUPTED")
 
 
 async def test_client_that_vanishes_does_not_halve_a_start(api: Api) -> None:

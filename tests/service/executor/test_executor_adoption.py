@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import FailedPrecondition
+from common.errors import START_INTERRUPTED, FailedPrecondition
 from executor_service.executor import Executor
 from executor_service.journal import Exited, JournalEntry, Started, StartFailure
 from executor_service.network.sandbox import Sandbox
@@ -128,6 +128,7 @@ async def test_an_interrupted_start_is_undone_and_told(host: FakeHost) -> None:
         assert isinstance(entry.event, StartFailure)
         assert entry.event.exit_code == 128
         assert "killed in the middle" in entry.event.message
+        assert entry.event.reason == START_INTERRUPTED
         assert executor.node.records.get(_BOX).phase is Phase.STOPPED
 
 
