@@ -18,6 +18,7 @@ from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the package ship
 
 from common.errors import FailedPrecondition
 from executor_service.network.driver import HostLink
+from executor_service.network.kernel_links import open_kernel
 from executor_service.network.network import Network
 
 _DEFAULT_MTU = 1500
@@ -32,8 +33,8 @@ Message = Any
 def ensure_bridge(network: Network, owner: Path) -> HostLink:
     """Make or adopt the bridge, with the gateways' addresses, and bring it up. Idempotent; undone when it fails.
 
-    Raises FailedPrecondition when the name is somebody else's or a subnet is in use elsewhere on the host."""
-    with IPRoute() as kernel:
+    Raises FailedPrecondition when the name is somebody else's or a subnet is in use elsewhere on the host, OSError."""
+    with open_kernel() as kernel:
         existing = _find(kernel, network.bridge)
         if existing is not None:
             _check_ours(kernel, network, owner, existing)
@@ -54,7 +55,7 @@ def ensure_bridge(network: Network, owner: Path) -> HostLink:
 
 def delete_bridge(network: Network, owner: Path) -> None:
     """Delete the bridge if it exists and is ours. Idempotent."""
-    with IPRoute() as kernel:
+    with open_kernel() as kernel:
         existing = _find(kernel, network.bridge)
         if existing is not None and existing.get("address") == _mac(network, owner):
             kernel.link("del", index=existing["index"])
@@ -62,26 +63,26 @@ def delete_bridge(network: Network, owner: Path) -> None:
 
 def is_elses(network: Network, owner: Path) -> bool:
     """Whether an interface has the bridge's name that is not ours."""
-    with IPRoute() as kernel:
+    with open_kernel() as kernel:
         existing = _find(kernel, network.bridge)
         return existing is not None and existing.get("address") != _mac(network, owner)
 
 
 def subnets_in_use() -> list[IPv4Network | IPv6Network]:
     """Every destination this host has a route to, default routes left out."""
-    with IPRoute() as kernel:
+    with open_kernel() as kernel:
         return [destination for destination, _ in _routes(kernel)]
 
 
 def interfaces_with_prefix(prefix: str) -> set[str]:
     """Names of the host's interfaces that begin so."""
-    with IPRoute() as kernel:
+    with open_kernel() as kernel:
         return {name for link in kernel.get_links() if (name := str(link.get("ifname"))).startswith(prefix)}
 
 
 def masters_by_prefix(prefix: str) -> dict[str, int]:
     """The index of the bridge, 0 for none, of each of the host's interfaces whose name begins so."""
-    with IPRoute() as kernel:
+    with open_kernel() as kernel:
         links = {str(link.get("ifname")): link.get("master") for link in kernel.get_links()}
         return {name: int(master or 0) for name, master in links.items() if name.startswith(prefix)}
 

@@ -12,10 +12,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyroute2 import IPRoute  # type: ignore[import-untyped]  # the package ships no types
-
 from common.errors import FailedPrecondition
 from executor_service.network.driver import HostLink, NetworkDriver
+from executor_service.network.kernel_links import open_kernel
 from executor_service.network.network import MacvlanLink, MacvlanMode, Network
 from executor_service.network.rtnetlink import Channel, Request, create_macvlan, delete_index, set_hardware_address
 from executor_service.network.sandbox import Endpoint
@@ -63,7 +62,7 @@ class MacvlanDriver:
 
     def ensure(self, network: Network) -> HostLink:
         link = _link(network)
-        with IPRoute() as kernel:
+        with open_kernel() as kernel:
             index = kernel.link_lookup(ifname=link.parent)
             if not index:
                 raise _unfit(network, _missing(link.parent))

@@ -107,7 +107,7 @@ class Networks:
                 return await to_the_end(self._converge_underlay(existing, spec.underlay))
             network = existing or await self._record(spec)
             if network.id not in self._links:
-                await to_the_end(self._realise(network))
+                await to_the_end(self._realise(network, new=existing is None))
             return network
 
     async def set_underlay(self, network_id: str, underlay: Underlay) -> Network:
@@ -143,15 +143,22 @@ class Networks:
             _log.warning("nftables table was deleted by somebody and is put back", table=self._config.table)
 
     async def restore_bridges(self) -> None:
-        """Make the bridges again that somebody deleted. Raises FailedPrecondition when one is not to be had any more,
-        OSError."""
+        """Make the bridges again that somebody deleted. Raises FailedPrecondition, OSError when one is not to be had
+        any more, after all others were made."""
+        failed: list[FailedPrecondition | OSError] = []
         async with self._changing:
             for network in tuple(self._networks.values()):
-                link = self._links.get(network.id)
-                if not network.through_host or link is None or self._driver(network).stands(network, link):
+                link, driver = self._links.get(network.id), self._driver(network)
+                if not network.through_host or link is None or driver.stands(network, link):
                     continue
-                self._links[network.id] = await to_the_end(asyncio.to_thread(self._driver(network).ensure, network))
+                try:
+                    self._links[network.id] = await to_the_end(asyncio.to_thread(driver.ensure, network))
+                except (FailedPrecondition, OSError) as error:
+                    failed.append(error)
+                    continue
                 _log.warning("bridge was deleted by somebody and is made again", bridge=network.bridge)
+        if failed:
+            raise failed[0]
 
     def bridge(self, network_id: str) -> HostLink | None:
         """None for a network that is none, or that could not be set up."""
@@ -241,17 +248,18 @@ class Networks:
         await to_the_end(self._database.write(partial(records.insert_network, network=network)))
         return network
 
-    async def _realise(self, network: Network) -> None:
+    async def _realise(self, network: Network, *, new: bool) -> None:
+        """A new one that cannot be had goes again; one that was there before stays, for containers are on it."""
         self._networks[network.id] = network
         try:
             link = await asyncio.to_thread(self._driver(network).ensure, network)
             await asyncio.to_thread(firewall.add_network, self._config.table, network)
-        except OSError as error:
-            await self._remove(network)
+        except BaseException as error:
+            if new:
+                await self._remove(network)
+            if not isinstance(error, OSError):
+                raise
             raise refused(network.id, f"network '{network.name}': {error}", reason="BRIDGE_UNAVAILABLE") from error
-        except BaseException:
-            await self._remove(network)
-            raise
         self._links[network.id] = link
 
     async def _converge_underlay(self, network: Network, underlay: Underlay) -> Network:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]  # the package ships no types
 
 from common.errors import FailedPrecondition
+from executor_service.network.kernel_links import open_kernel
 from executor_service.network.network import Network, OverlayLink, Underlay
 
 # Of an IPv4 and an IPv6 underlay, bytes: the outer IP header, UDP's, VXLAN's, and the inner Ethernet header.
@@ -62,7 +62,7 @@ def fitting_mtu(network: Network) -> int:
     """Bytes: what the interface with the node's underlay address leaves, or the network's own. Raises
     FailedPrecondition when no interface has the address, or less is left than was asked for; OSError."""
     underlay = _underlay(network)
-    with _kernel() as kernel:
+    with open_kernel() as kernel:
         index = _interface_with(kernel, underlay.local)
         if index is None:
             raise _unfit(
@@ -84,7 +84,7 @@ def fitting_mtu(network: Network) -> int:
 def ensure_tunnel(network: Network, *, mtu: int) -> None:
     """Have the interface, up, with exactly the peers that the network has. Idempotent. The bridge with the gateways'
     addresses must be there. Raises FailedPrecondition when the VNI is somebody else's, OSError."""
-    with _kernel() as kernel:
+    with open_kernel() as kernel:
         index = _made(kernel, network)
         _configure(network)
         kernel.link("set", index=index, mtu=mtu, state="up")
@@ -97,19 +97,10 @@ def ensure_tunnel(network: Network, *, mtu: int) -> None:
 
 def delete_tunnel(network: Network) -> None:
     """Idempotent. Raises OSError."""
-    with _kernel() as kernel:
+    with open_kernel() as kernel:
         for index in kernel.link_lookup(ifname=network.tunnel):
             if _kind(kernel.get_links(index)[0]) == "vxlan":
                 kernel.link("del", index=index)
-
-
-@contextmanager
-def _kernel() -> Iterator[IPRoute]:
-    try:
-        with IPRoute() as kernel:
-            yield kernel
-    except NetlinkError as error:
-        raise OSError(error.code, str(error.args[-1])) from error
 
 
 def _underlay(network: Network) -> Underlay:

@@ -121,7 +121,7 @@ async def test_the_mtu_is_that_of_the_default_routes_link(tmp_path: Path) -> Non
 async def test_a_bridge_made_by_a_failing_start_is_removed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise FailedPrecondition("no nftables today")
 
     before = _traces()

@@ -368,3 +368,41 @@ async def test_after_a_crash_networks_stand_and_endpoints_are_those_on_record(
         assert left == {"one": [FRONT], "two": [FRONT, BACK]}
         await again.reconcile({})
         assert await again.list() == []
+
+
+async def test_a_network_that_cannot_be_had_again_stays_on_record(
+    network: Sandboxes, database: Database, tmp_path: Path
+) -> None:
+    made = await network.networks.create(spec(FRONT))
+    command("ip", "link", "delete", made.bridge)
+    command("ip", "link", "add", made.bridge, "type", "bridge")
+    async with Sandboxes(bridge_config(tmp_path), database) as again:
+        for _ in range(2):
+            with pytest.raises(FailedPrecondition, match="was not made by this instance"):
+                await again.networks.create(spec(FRONT))
+        command("ip", "link", "delete", made.bridge)
+        assert await again.networks.create(spec(FRONT)) == made
+        await sandbox(again, "one", *on(FRONT))
+        await again.leave("one")
+
+
+async def test_what_the_kernel_refuses_is_said_and_leaves_nothing(network: Sandboxes) -> None:
+    before = interfaces()
+    with pytest.raises(FailedPrecondition, match=r"Invalid argument|Numerical result out of range") as refused:
+        await network.networks.create(spec(FRONT, mtu=70_000))
+    assert refused.value.reason == "BRIDGE_UNAVAILABLE"
+    assert interfaces() == before
+    assert network.networks.find(FRONT) is None
+
+
+async def test_a_bridge_that_is_not_to_be_had_keeps_no_other_from_coming_back(network: Sandboxes) -> None:
+    front, back = [await network.networks.create(spec(name)) for name in (FRONT, BACK)]
+    for one in (front, back):
+        command("ip", "link", "delete", one.bridge)
+    command("ip", "link", "add", front.bridge, "type", "bridge")
+    with pytest.raises(FailedPrecondition, match="was not made by this instance"):
+        await network.restore_bridges()
+    await sandbox(network, "one", *on(BACK))
+    command("ip", "link", "delete", front.bridge)
+    await network.restore_bridges()
+    await sandbox(network, "two", *on(FRONT))
