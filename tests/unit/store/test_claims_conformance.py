@@ -167,6 +167,7 @@ async def test_claimed_work_that_fails_is_no_secret(replicas: tuple[Claims, Clai
 async def test_claimed_work_ends_with_its_claim_and_begins_again(
     replicas: tuple[Claims, Claims], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One claim is lost here. On etcd all of a process go with its lease, which has a test of its own."""
     given: list[Claim] = []
     steps: asyncio.Queue[str] = asyncio.Queue()
 
@@ -178,7 +179,8 @@ async def test_claimed_work_ends_with_its_claim_and_begins_again(
             self._inner = original(name)
 
         async def __aenter__(self) -> Claim:
-            given.append(await self._inner.__aenter__())
+            claim = await self._inner.__aenter__()
+            given.append(Claim(name=claim.name))
             return given[-1]
 
         async def __aexit__(self, *about: object) -> None:
