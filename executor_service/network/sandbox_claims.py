@@ -34,20 +34,22 @@ class SandboxClaims:
         wanted: SandboxRecord,
         endpoints: Sequence[EndpointSpec],
         ready: SandboxRecord | None,
-    ) -> SandboxRecord:
-        """The sandbox's record if it stands already, else the ready one made its own, else a new one. A ready one that
-        has its addresses already is nothing for who had others before; one without networks is given them here. Raises
-        FailedPrecondition for one that stands with another mode."""
+    ) -> SandboxRecord | None:
+        """The sandbox's record if it stands already, else the ready one made its own, else a new one. None, and nothing
+        has changed, when the ready one has its addresses already and who asks had others before; one without networks
+        is given them here. Raises FailedPrecondition for one that stands with another mode."""
         assert wanted.sandbox_id is not None
         existing = records.find(connection, wanted.sandbox_id)
         if existing is not None and self.exists(existing):
             _check_same(existing, wanted)
             record = existing
+        elif ready is not None and ready.endpoints and _has_been_there(connection, wanted, endpoints):
+            return None
         else:
             if existing is not None:
                 # Left by a crash before its pin. Its token is not used again: the old interface may still be dying.
                 records.delete(connection, {existing.token})
-            if ready is not None and self._suits(connection, ready, wanted, endpoints):
+            if ready is not None and self.exists(ready):
                 records.give(connection, token=ready.token, sandbox_id=wanted.sandbox_id)
                 record = replace(ready, sandbox_id=wanted.sandbox_id)
                 if not ready.endpoints:
@@ -74,15 +76,6 @@ class SandboxClaims:
             record = records.add_endpoint(connection, record, token=token, spec=spec, network=network)
             token = new_token()
         return record
-
-    def _suits(
-        self,
-        connection: sqlite3.Connection,
-        ready: SandboxRecord,
-        wanted: SandboxRecord,
-        endpoints: Sequence[EndpointSpec],
-    ) -> bool:
-        return self.exists(ready) and not (ready.endpoints and _has_been_there(connection, wanted, endpoints))
 
     def join(self, connection: sqlite3.Connection, member: str, owner: str) -> SandboxRecord:
         """Raises FailedPrecondition when the owner has none."""

@@ -19,9 +19,8 @@ from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.network import freed_addresses, records
 from executor_service.network.config import BridgeConfig
 from executor_service.network.mac import checked_mac
-from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.network.networks import Networks
-from executor_service.network.pool import SandboxPool
+from executor_service.network.prepared import PreparedSandboxes
 from executor_service.network.records import EndpointRecord, SandboxRecord
 from executor_service.network.sandbox import Sandbox, SandboxNetwork
 from executor_service.network.sandbox_claims import SandboxClaims, leave, new_token
@@ -32,8 +31,6 @@ from executor_service.user_namespaces import Owner
 
 _log = structlog.get_logger(__name__)
 
-_PLAIN = EndpointSpec(network_id=DEFAULT_NETWORK)
-
 
 class Sandboxes:
     """SandboxNetwork over this host's kernel. An async context manager: entering sets the host up, leaving takes
@@ -41,13 +38,19 @@ class Sandboxes:
     sandboxes are asked for, so the prepared ones belong to such user namespaces."""
 
     def __init__(self, config: BridgeConfig, database: Database, mapping: UserMapping | None = None) -> None:
-        self._prepared_for = None if mapping is None else Owner(mapping=mapping)
         self._database = database
         self.networks = Networks(config, database)
         self._kernel = SandboxKernel(config, self.networks)
         self._claims = SandboxClaims(network=lambda wanted: self.networks.get(wanted)[0], exists=self._kernel.exists)
-        self._pool = SandboxPool(size=config.pool_size, prepare=self._prepare)
-        self._bare = SandboxPool(size=config.pool_size, prepare=self._prepare_bare)
+        self._prepared = PreparedSandboxes(
+            size=config.pool_size,
+            mapping=mapping,
+            database=database,
+            networks=self.networks,
+            kernel=self._kernel,
+            claims=self._claims,
+            discard=self._discard,
+        )
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
@@ -62,7 +65,7 @@ class Sandboxes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._discard(await self._stop_preparing())
+        await self._discard(await self._prepared.stop())
 
     async def create(
         self,
@@ -78,13 +81,18 @@ class Sandboxes:
             checked_mac(endpoint.mac_address)
         async with self._lock(sandbox_id), AsyncExitStack() as undo:
             wanted = SandboxRecord(token=new_token(), sandbox_id=sandbox_id, mode=mode)
-            ready = self._take(endpoints, owner)
-            taken = {wanted.token} | ({ready.token} if ready else set())
+            taken = {wanted.token}
             undo.push_async_callback(self._discard, taken)
-            record = await self._claimed(wanted, endpoints, ready)
-            if ready is not None and record.token != ready.token:
-                taken.discard(ready.token)
-                await self._return(ready)
+            for ready in self._prepared.offers(endpoints, owner):
+                if ready is not None:
+                    taken.add(ready.token)
+                record = await self._claimed(wanted, endpoints, ready)
+                if ready is not None and (record is None or record.token != ready.token):
+                    taken.discard(ready.token)
+                    await self._prepared.give_back(ready)
+                if record is not None:
+                    break
+            assert record is not None
             if record.token == wanted.token:
                 await self._kernel.wire(record, owner)
             elif ready is None or record.token != ready.token:
@@ -138,7 +146,7 @@ class Sandboxes:
 
     async def reconcile(self, keep: Mapping[str, Sequence[EndpointSpec] | None]) -> None:
         """See SandboxNetwork. To be called before the first create; from then on sandboxes are prepared ahead."""
-        await self._discard(await self._stop_preparing())
+        await self._discard(await self._prepared.stop())
         kept = await self._sweep(keep)
         there = await self._kernel.interfaces()
         for record in kept:
@@ -150,8 +158,7 @@ class Sandboxes:
             except SlipwayError as error:
                 _log.error("endpoints cannot be put right", sandbox=record.sandbox_id, error=error.message)
         await self._kernel.plug_in_again(await self._database.read(records.everything))
-        self._pool.start()
-        self._bare.start()
+        self._prepared.start()
 
     async def restore_bridges(self) -> None:
         """Make bridges again that somebody deleted, and plug in what was on them. Raises FailedPrecondition, OSError
@@ -163,12 +170,11 @@ class Sandboxes:
 
     async def wait_prepared(self) -> None:
         """Return once as many sandboxes stand ready as are to be had."""
-        await self._pool.wait_filled()
-        await self._bare.wait_filled()
+        await self._prepared.wait_filled()
 
     async def teardown(self) -> None:
         """Destroy every sandbox, and remove the networks and the pin directory. Idempotent."""
-        await self._stop_preparing()
+        await self._prepared.stop()
         await self._kernel.prepare()
         await self._sweep({})
         await self.networks.teardown()
@@ -196,59 +202,17 @@ class Sandboxes:
 
     async def _claimed(
         self, wanted: SandboxRecord, endpoints: Sequence[EndpointSpec], ready: SandboxRecord | None
-    ) -> SandboxRecord:
+    ) -> SandboxRecord | None:
         claim = partial(self._claims.claim, wanted=wanted, endpoints=endpoints, ready=ready)
         try:
             return await to_the_end(self._database.write(claim))
         except (ResourceExhausted, AlreadyExists):
             # Prepared sandboxes hold addresses too; whoever asks comes before whoever might.
-            spare = self._pool.drain()
+            spare = self._prepared.drain()
             if not spare:
                 raise
             await self._discard(spare)
             return await to_the_end(self._database.write(claim))
-
-    async def _prepare(self) -> SandboxRecord:
-        """A finished sandbox on the default network that is nobody's yet."""
-        async with AsyncExitStack() as undo:
-            wanted = SandboxRecord(token=new_token(), sandbox_id=None, mode=NetworkMode.BRIDGE)
-            undo.push_async_callback(self._discard, {wanted.token})
-            record = await to_the_end(
-                self._database.write(partial(self._claims.record, wanted=wanted, endpoints=(_PLAIN,)))
-            )
-            await self._kernel.wire(record, self._prepared_for)
-            undo.pop_all()
-            return record
-
-    async def _prepare_bare(self) -> SandboxRecord:
-        """One for whichever network: with an interface that is on none yet."""
-        async with AsyncExitStack() as undo:
-            record = SandboxRecord(token=new_token(), sandbox_id=None, mode=NetworkMode.BRIDGE)
-            undo.push_async_callback(self._discard, {record.token})
-            await to_the_end(self._database.write(partial(records.insert, record=record)))
-            await self._kernel.wire_bare(record, self._prepared_for)
-            undo.pop_all()
-            return record
-
-    def _take(self, endpoints: Sequence[EndpointSpec], owner: Owner | None) -> SandboxRecord | None:
-        """A prepared one that can be what is asked for, if one stands ready."""
-        if not endpoints or owner != self._prepared_for:
-            return None
-        if tuple(endpoints) == (_PLAIN,):
-            return self._pool.take()
-        # The first one's interface is made ahead, as bridges have it.
-        return self._bare.take() if self.networks.bridge(endpoints[0].network_id) is not None else None
-
-    async def _stop_preparing(self) -> set[str]:
-        """The tokens of what nobody has taken."""
-        return await self._pool.stop() | await self._bare.stop()
-
-    async def _return(self, ready: SandboxRecord) -> None:
-        """What was taken and is not needed."""
-        if self._kernel.exists(ready):
-            (self._pool if ready.endpoints else self._bare).put_back(ready)
-        else:
-            await self._discard({ready.token})
 
     async def _standing(self, sandbox_id: str) -> SandboxRecord:
         record = await self._database.read(partial(records.find, sandbox_id=sandbox_id))

@@ -151,16 +151,22 @@ async def test_a_mac_of_the_callers_choice_is_not_for_the_pool(network: Sandboxe
     assert await _prepared(database) == prepared
 
 
-async def test_who_comes_back_has_its_own_address_and_leaves_the_prepared_ones(
-    network: Sandboxes, database: Database
+async def test_who_comes_back_has_its_own_address_on_a_bare_one_and_leaves_those_that_have_others(
+    network: Sandboxes, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     await network.leave("one")
     await _filled(network)
-    prepared = await _prepared(database)
-    again = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+    prepared, bare = await _prepared(database), await _prepared(database, bare=True)
+    with monkeypatch.context() as patch:
+        _no_wiring(patch)
+        again = await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     assert again.endpoints == first.endpoints
     assert again.netns_path != first.netns_path
+    assert Path(again.netns_path).name in bare
+    with open_namespace(again.netns_path) as inside:
+        assert first.endpoints[0].mac_address in inside.command("ip", "link", "show", "eth0")
+        inside.command("busybox", "ping", "-c1", "-W5", again.endpoints[0].ipv4_gateway)
     await _filled(network)
     assert await _prepared(database) == prepared
 
