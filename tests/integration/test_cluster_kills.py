@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -17,37 +15,29 @@ from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.api import refused
 from tests.fixtures.beats import BEATING, Beats
-from tests.fixtures.cluster import LOST, PATIENCE, READY, UNREACHABLE, Cluster, again_and_again, cluster, run_on
+from tests.fixtures.cluster import (
+    LOST,
+    READY,
+    UNREACHABLE,
+    UNTIL_TOLD,
+    Cluster,
+    again_and_again,
+    cluster,
+    end_unseen,
+    exited_with_7,
+    live,
+    run_on,
+)
 from tests.fixtures.cluster_crew import NETWORK, unharmed
 from tests.fixtures.cluster_records import all_equal
-from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-UNTIL_TOLD = ("sh", "-c", "trap 'exit 7' TERM; while :; do usleep 20000; done")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def three() -> AsyncIterator[Cluster]:
     async with cluster() as made:
         yield made
-
-
-async def life(engine: Slipway, node: str) -> None:
-    """A container from create to remove, unless one of the calls fails."""
-    await engine.remove(await run_on(engine, node, "", "true"))
-
-
-async def end_unseen(engine: Slipway, container: str) -> None:
-    """It exits with 7, by nobody's request."""
-    os.kill((await engine.inspect(container)).state.pid, signal.SIGTERM)
-
-
-async def exited_with_7(engine: Slipway, container: str) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while (await engine.inspect(container)).state.running:
-            await asyncio.sleep(0.05)
-    assert (await engine.inspect(container)).state.exit_code == 7
 
 
 async def test_a_replica(three: Cluster) -> None:
@@ -61,14 +51,14 @@ async def test_a_replica(three: Cluster) -> None:
             for container in ending:
                 await end_unseen(other, container)
             for node in three.machines:
-                taken = await again_and_again(partial(life, other, node), since=since)
+                taken = await again_and_again(partial(live, other, node), since=since)
                 print(f"replica killed: {node} is served by the other one after {taken:.2f} s")
             for container in ending:
                 await exited_with_7(other, container)
             print(f"replica killed: an end that nobody asked for is known after {time.monotonic() - since:.2f} s")
             await victim.api.start()
             for node in three.machines:
-                await again_and_again(partial(life, victim, node), since=since)
+                await again_and_again(partial(live, victim, node), since=since)
 
 
 async def test_the_leader_of_etcd(three: Cluster) -> None:
@@ -77,7 +67,7 @@ async def test_the_leader_of_etcd(three: Cluster) -> None:
         leader.kill()
         since = time.monotonic()
         for number, replica in enumerate(three.replicas, 1):
-            taken = await again_and_again(partial(life, replica, "n1"), since=since)
+            taken = await again_and_again(partial(live, replica, "n1"), since=since)
             print(f"leader of etcd killed: api{number} serves after {taken:.2f} s")
         await asyncio.to_thread(three.etcd.start, leader)
 
@@ -96,10 +86,10 @@ async def test_an_executor(three: Cluster) -> None:
             stop = pb.StopContainerRequest(container="stays-n3", timeout=0)
             refusal = await refused(replica.containers.StopContainer(stop, timeout=30))
             assert refusal.code is grpc.StatusCode.UNAVAILABLE
-            await life(replica, "n2")
+            await live(replica, "n2")
         since = time.monotonic()
         await machine.executor.start()
-        taken = await again_and_again(partial(life, three.other, "n3"), since=since)
+        taken = await again_and_again(partial(live, three.other, "n3"), since=since)
         print(f"executor started again: it serves after {taken:.2f} s")
         await exited_with_7(three.one, ending)
 
@@ -118,7 +108,7 @@ async def test_a_whole_node(three: Cluster, tmp_path: Path) -> None:
             await three.until("n3", UNREACHABLE, LOST)
             print(f"node killed: it is known to be unreachable after {time.monotonic() - since:.2f} s")
             for replica in three.replicas:
-                await again_and_again(partial(life, replica, "n2"), since=since)
+                await again_and_again(partial(live, replica, "n2"), since=since)
             await three.until("n3", LOST)
             print(f"node killed: its loss is known after {time.monotonic() - since:.2f} s")
             await three.runs_elsewhere(web, "n3")
