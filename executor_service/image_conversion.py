@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from slipway.executor.v1 import image_store_service_pb2 as pb
 
-from executor_service.operations.image_pull import WantedImage
+from common.errors import InvalidArgument, Violation
+from executor_service.operations.image_pull import WantedImage, platform_violations
 from executor_service.operations.image_push import ImagePush
 from executor_service.registry import source as registry
+from executor_service.storage.image_config import Step
 from executor_service.storage.image_save import SavedImage, SavedName
-from executor_service.storage.images import Image, PulledImage
+from executor_service.storage.images import HERE, Image, PulledImage
 from executor_service.storage.layer_progress import LayerPhase, LayerProgress
 
 _LAYER_PHASES = {
@@ -47,11 +49,33 @@ def wanted_image_from_proto(message: pb.PullImageRequest) -> WantedImage:
     return WantedImage(
         endpoints=tuple(_endpoint_from_proto(each) for each in message.endpoints),
         reference=message.reference,
-        platform=registry.Platform(
-            os=message.platform.os, architecture=message.platform.architecture, variant=message.platform.variant
-        ),
+        platform=_platform_from_proto(message.platform),
         name=message.name,
     )
+
+
+def platform_from_proto(message: pb.LoadImageRequest | pb.ImportImageRequest) -> registry.Platform:
+    """Which images of an archive are meant, or what for an imported one is. Raises InvalidArgument."""
+    platform = _platform_from_proto(message.platform) if message.HasField("platform") else HERE
+    if broken := list(platform_violations(platform)):
+        raise InvalidArgument(violations=broken)
+    return platform
+
+
+def step_from_proto(message: pb.ImportImageRequest) -> Step:
+    """Raises InvalidArgument."""
+    if not message.HasField("created_at"):
+        return Step(comment=message.comment)
+    try:
+        created = message.created_at.ToJsonString()
+    except ValueError as error:
+        why = "must be a time between the years 1 and 9999"
+        raise InvalidArgument(violations=[Violation(field="created_at", description=why)]) from error
+    return Step(comment=message.comment, created=created)
+
+
+def _platform_from_proto(message: pb.ImagePlatform) -> registry.Platform:
+    return registry.Platform(os=message.os, architecture=message.architecture, variant=message.variant)
 
 
 def _endpoint_from_proto(message: pb.RegistryEndpoint) -> registry.Endpoint:

@@ -11,7 +11,9 @@ from api_service.conversion.times import optional_timestamp
 from api_service.nodes.images import LayerPhase, LayerProgress, PushedImage, RegistryCredentials
 from api_service.operations.container_commit import CommitRequest
 from api_service.operations.image_history import HistoryEntry
+from api_service.operations.image_import import ImportRequest
 from api_service.operations.image_list import ImageFilter
+from api_service.operations.image_load import LoadRequest
 from api_service.operations.image_prune import ImagePruneFilter, PrunedImages
 from api_service.operations.image_pull import PullRequest
 from api_service.operations.image_remove import RemovedImage
@@ -57,8 +59,10 @@ def image_to_proto(image: ImageRecord) -> image_pb2.Image:
     )
 
 
-async def upload_from_proto(requests: AsyncIterator[image_pb2.LoadImageRequest]) -> tuple[str, AsyncIterator[bytes]]:
-    """The node that the first message names, and all chunks."""
+async def load_from_proto(
+    requests: AsyncIterator[image_pb2.LoadImageRequest],
+) -> tuple[LoadRequest, AsyncIterator[bytes]]:
+    """What the first message says, and all chunks."""
     first = await anext(requests, image_pb2.LoadImageRequest())
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -66,7 +70,17 @@ async def upload_from_proto(requests: AsyncIterator[image_pb2.LoadImageRequest])
         async for request in requests:
             yield request.chunk
 
-    return first.node, chunks()
+    return LoadRequest(node=first.node, platform=first.platform), chunks()
+
+
+def import_from_proto(header: image_pb2.ImportImageHeader) -> ImportRequest:
+    return ImportRequest(
+        reference=header.reference,
+        config=image_config_from_proto(header.config),
+        platform=header.platform,
+        message=header.message,
+        node=header.node,
+    )
 
 
 def image_config_from_proto(message: image_pb2.ImageConfig) -> ImageConfig:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from slipway.executor.v1 import image_store_service_pb2 as pb2
 
 from api_service.conversion.executor import stored_image_from_proto
+from api_service.conversion.times import timestamp
 from api_service.nodes.executor import PulledImage
 from api_service.nodes.images import (
     CommitSpec,
+    ImportSpec,
     LayerPhase,
     LayerProgress,
+    Platform,
     PullSpec,
     PushedImage,
     PushSpec,
@@ -30,12 +33,24 @@ _PHASES = {
 
 
 def pull_to_proto(spec: PullSpec) -> pb2.PullImageRequest:
-    platform = spec.platform
     return pb2.PullImageRequest(
         endpoints=[_endpoint_to_proto(each) for each in spec.endpoints],
         reference=spec.reference,
-        platform=pb2.ImagePlatform(os=platform.os, architecture=platform.architecture, variant=platform.variant),
+        platform=platform_to_proto(spec.platform),
         name=spec.name,
+    )
+
+
+def platform_to_proto(platform: Platform) -> pb2.ImagePlatform:
+    return pb2.ImagePlatform(os=platform.os, architecture=platform.architecture, variant=platform.variant)
+
+
+def import_to_proto(spec: ImportSpec) -> pb2.ImportImageRequest:
+    return pb2.ImportImageRequest(
+        config=spec.config,
+        created_at=timestamp(spec.created),
+        comment=spec.comment,
+        platform=platform_to_proto(spec.platform),
     )
 
 

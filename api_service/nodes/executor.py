@@ -14,7 +14,16 @@ from typing import NamedTuple, Protocol
 from api_service.nodes.container_spec import ContainerSpec, EndpointSpec, PublishedPort
 from api_service.nodes.deadline import Deadline
 from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
-from api_service.nodes.images import CommitSpec, LayerProgress, PullSpec, PushedImage, PushSpec, SavedImage
+from api_service.nodes.images import (
+    CommitSpec,
+    ImportSpec,
+    LayerProgress,
+    Platform,
+    PullSpec,
+    PushedImage,
+    PushSpec,
+    SavedImage,
+)
 from api_service.nodes.network import ContainerElsewhere, StoredNetwork, Underlay
 from api_service.nodes.stats import ContainerStats, Process
 from api_service.records.config import ConsoleSize, RestartPolicy
@@ -441,10 +450,15 @@ class ExecutorClient(Protocol):
     def follow_journal(self, *, journal_id: str, after: int) -> AsyncGenerator[JournalAnswer]:
         """Transitions after a position, without end. Raises OutOfRange when the journal does not know the position."""
 
-    async def load_image(self, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[StoredImage]:
-        """Raises InvalidArgument (`CORRUPT_IMAGE`) and ResourceExhausted."""
+    async def load_image(
+        self, platform: Platform, chunks: AsyncIterator[bytes], *, deadline: Deadline
+    ) -> Sequence[StoredImage]:
+        """The images of an archive that are for `platform`. Raises InvalidArgument (`CORRUPT_IMAGE`,
+        `UNSUPPORTED_PLATFORM`) and ResourceExhausted."""
 
-    async def import_image(self, config: bytes, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage: ...
+    async def import_image(
+        self, spec: ImportSpec, chunks: AsyncIterator[bytes], *, deadline: Deadline
+    ) -> StoredImage: ...
 
     async def commit_container(self, spec: CommitSpec, *, deadline: Deadline) -> StoredImage:
         """Raises NotFound, FailedPrecondition, InvalidArgument, ResourceExhausted."""

@@ -65,7 +65,9 @@ from api_service.nodes.files import ArchiveTarget, FileChange, PathStat
 from api_service.nodes.images import (
     OF_REGISTRIES,
     CommitSpec,
+    ImportSpec,
     LayerProgress,
+    Platform,
     PullSpec,
     PushedImage,
     PushSpec,
@@ -257,14 +259,20 @@ class GrpcExecutor:
             async for message in call:
                 yield conversion.answer_from_proto(message)
 
-    async def load_image(self, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> Sequence[StoredImage]:
-        call = self._images.LoadImage(timeout=deadline.remaining)
-        answer = await self._upload(call, (image_pb2.LoadImageRequest(chunk=chunk) async for chunk in chunks))
+    async def load_image(
+        self, platform: Platform, chunks: AsyncIterator[bytes], *, deadline: Deadline
+    ) -> Sequence[StoredImage]:
+        async def requests() -> AsyncIterator[image_pb2.LoadImageRequest]:
+            yield image_pb2.LoadImageRequest(platform=image_conversion.platform_to_proto(platform))
+            async for chunk in chunks:
+                yield image_pb2.LoadImageRequest(chunk=chunk)
+
+        answer = await self._upload(self._images.LoadImage(timeout=deadline.remaining), requests())
         return [conversion.stored_image_from_proto(image) for image in answer.images]
 
-    async def import_image(self, config: bytes, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage:
+    async def import_image(self, spec: ImportSpec, chunks: AsyncIterator[bytes], *, deadline: Deadline) -> StoredImage:
         async def requests() -> AsyncIterator[image_pb2.ImportImageRequest]:
-            yield image_pb2.ImportImageRequest(config=config)
+            yield image_conversion.import_to_proto(spec)
             async for chunk in chunks:
                 yield image_pb2.ImportImageRequest(chunk=chunk)
 

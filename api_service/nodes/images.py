@@ -57,6 +57,17 @@ class PullSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSpec:
+    """`config` is the `config` object of the image's configuration, JSON; `comment` may be empty; `created` in
+    nanoseconds since the epoch: nodes that are told the same make the same image."""
+
+    config: bytes
+    platform: Platform
+    comment: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitSpec:
     """`config` is the `config` object of the image's configuration, JSON."""
 

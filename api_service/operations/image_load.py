@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from api_service.nodes.deadline import Deadline
@@ -14,19 +15,29 @@ from api_service.operations.image_arrival import refuse_when_gone
 from api_service.operations.image_name import refuse_more_names
 from api_service.operations.image_record import image_record
 from api_service.operations.node_choice import image_nodes
+from api_service.operations.platform import parse_pull_platform
 from api_service.records.event_shapes import image_event
 from api_service.records.image import ImageRecord
 from common.errors import FailedPrecondition, InvalidArgument
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """Empty: every node that gets containers, and the platform of each."""
+
+    node: str = ""
+    platform: str = ""
+
+
 async def load_image(
-    engine: Engine, chunks: AsyncIterator[bytes], *, node: str, deadline: Deadline
+    engine: Engine, request: LoadRequest, chunks: AsyncIterator[bytes], *, deadline: Deadline
 ) -> Sequence[ImageRecord]:
-    """The images of the archive, with all names they have now. `node` empty: on every node that gets containers; those
-    that took it keep it when another one fails. Raises InvalidArgument (`CORRUPT_IMAGE`), FailedPrecondition
-    (`TOO_MANY_NAMES`), ResourceExhausted, Unavailable."""
-    nodes = image_nodes(engine, node)
-    takers = [partial(each.executor.load_image, deadline=deadline) for each in nodes]
+    """The images of the archive, with all names they have now. Nodes that took it keep it when another one fails.
+    Raises InvalidArgument (`CORRUPT_IMAGE`, `UNSUPPORTED_PLATFORM`), FailedPrecondition (`TOO_MANY_NAMES`),
+    ResourceExhausted, Unavailable."""
+    nodes = image_nodes(engine, request.node)
+    platform = parse_pull_platform(request.platform)
+    takers = [partial(each.executor.load_image, platform, deadline=deadline) for each in nodes]
     outcomes = await for_each(chunks, takers)
     records: Sequence[ImageRecord] = ()
     for taken_by, outcome in zip(nodes, outcomes, strict=True):

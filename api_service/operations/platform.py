@@ -35,16 +35,18 @@ def is_for(asked: str, image: ImageRecord) -> bool:
     return image.os in ("", os) and (not architecture or image.architecture in ("", architecture))
 
 
-def parse_pull_platform(text: str) -> Platform:
-    """`os[/architecture[/variant]]`; empty: the node's. Raises InvalidArgument."""
+def parse_pull_platform(text: str, *, field: str = "platform") -> Platform:
+    """`os[/architecture[/variant]]`; empty: the node's. `field` is what the request names it by. Raises
+    InvalidArgument."""
     parts = text.strip().lower().split("/")
     if not text:
         return Platform()
     if len(parts) > 3 or not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts):
-        raise _mismatch(f"{text[:64]!r} is not os, os/architecture or os/architecture/variant, like 'linux/arm64/v8'")
+        why = f"{text[:64]!r} is not os, os/architecture or os/architecture/variant, like 'linux/arm64/v8'"
+        raise _mismatch(why, field=field)
     os, architecture, variant = (*parts, "", "")[:3]
     if os != "linux":
-        raise _mismatch(f"{text[:64]!r} is not for linux, which all nodes run; pull the image for linux")
+        raise _mismatch(f"{text[:64]!r} is not for linux, which all nodes run; take the image for linux", field=field)
     return Platform(os=os, architecture=_ARCHITECTURES.get(architecture, architecture), variant=variant)
 
 
@@ -55,5 +57,5 @@ def _parse(text: str) -> tuple[str, str]:
     return os, _ARCHITECTURES.get(architecture, architecture)
 
 
-def _mismatch(why: str) -> InvalidArgument:
-    return InvalidArgument(violations=[Violation(field="platform", description=why)], reason="PLATFORM_MISMATCH")
+def _mismatch(why: str, *, field: str = "platform") -> InvalidArgument:
+    return InvalidArgument(violations=[Violation(field=field, description=why)], reason="PLATFORM_MISMATCH")

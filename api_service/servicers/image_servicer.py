@@ -33,24 +33,16 @@ class ImageServicer(pb2_grpc.ImageServiceServicer):
 
     async def LoadImage(self, requests: AsyncIterator[pb2.LoadImageRequest], context: Context) -> pb2.LoadImageResponse:
         deadline = deadline_of(context, default=UPLOAD_DEADLINE)
-        node, chunks = await conversion.upload_from_proto(requests)
-        images = await load_image(self._engine, chunks, node=node, deadline=deadline)
+        request, chunks = await conversion.load_from_proto(requests)
+        images = await load_image(self._engine, request, chunks, deadline=deadline)
         return pb2.LoadImageResponse(images=[conversion.image_to_proto(image) for image in images])
 
     async def ImportImage(
         self, requests: AsyncIterator[pb2.ImportImageRequest], context: Context
     ) -> pb2.ImportImageResponse:
-        header = (await first_message(requests, "header")).header
-        config = conversion.image_config_from_proto(header.config)
+        request = conversion.import_from_proto((await first_message(requests, "header")).header)
         deadline = deadline_of(context, default=UPLOAD_DEADLINE)
-        image = await import_image(
-            self._engine,
-            header.reference,
-            config,
-            chunks_after(requests, "header"),
-            node=header.node,
-            deadline=deadline,
-        )
+        image = await import_image(self._engine, request, chunks_after(requests, "header"), deadline=deadline)
         return pb2.ImportImageResponse(image=conversion.image_to_proto(image))
 
     async def PullImage(self, request: pb2.PullImageRequest, context: Context) -> AsyncGenerator[pb2.PullImageResponse]:

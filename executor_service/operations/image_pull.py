@@ -19,6 +19,7 @@ from executor_service.storage.layer_progress import Report
 _HOST = re.compile(r"([a-zA-Z0-9.-]{1,253}|\[[a-fA-F0-9:]{2,45}\])(:[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _REFERENCE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}|sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_PART = re.compile(r"[a-zA-Z0-9_-]{0,64}")  # of a platform
 _BEARER = re.compile(r"[!-~]*")
 _MAX_REPOSITORY = 255  # characters
 _MAX_NAME = 512  # characters
@@ -60,6 +61,15 @@ def endpoint_violations(endpoint: Endpoint, field: str) -> Iterator[Violation]:
         yield Violation(field=f"{field}.credentials.registry_token", description=why)
 
 
+def platform_violations(platform: Platform) -> Iterator[Violation]:
+    if platform.os != "linux":
+        yield Violation(field="platform.os", description="must be linux")
+    for part in ("architecture", "variant"):
+        if not _PART.fullmatch(getattr(platform, part)):
+            why = "must be letters, digits, '_' and '-', at most 64"
+            yield Violation(field=f"platform.{part}", description=why)
+
+
 def _is_address(host: str) -> bool:
     """Whether a URL can have it: some labels of internationalised names say nothing."""
     try:
@@ -75,7 +85,6 @@ def _violations(wanted: WantedImage) -> Iterator[Violation]:
         yield from endpoint_violations(endpoint, f"endpoints[{index}]")
     if not _REFERENCE.fullmatch(wanted.reference):
         yield Violation(field="reference", description="must be a tag, sha256:<64 hex> or sha512:<128 hex>")
-    if wanted.platform.os != "linux":
-        yield Violation(field="platform.os", description="must be linux")
+    yield from platform_violations(wanted.platform)
     if len(wanted.name) > _MAX_NAME:
         yield Violation(field="name", description=f"must have at most {_MAX_NAME} characters")

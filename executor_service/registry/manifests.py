@@ -44,13 +44,16 @@ def chosen(content: bytes, platform: Platform) -> Descriptor:
         if not isinstance(known, dict):
             continue
         found.append("/".join(word(known.get(key)) for key in ("os", "architecture", "variant") if key in known))
-        if _fits(known, platform):
+        if fits(known, platform):
             return _descriptor(item, "index")
-    wanted = f"{platform.os}/{platform.architecture}" + (f"/{platform.variant}" if platform.variant else "")
     raise InvalidArgument(
-        f"image: there is none for {wanted}; it is there for {', '.join(found[:20]) or 'no platform'}",
+        f"image: there is none for {spelled(platform)}; it is there for {', '.join(found[:20]) or 'no platform'}",
         reason="UNSUPPORTED_PLATFORM",
     )
+
+
+def spelled(platform: Platform) -> str:
+    return "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
 
 
 def parse_manifest(content: bytes, media_type: str) -> Manifest:
@@ -93,7 +96,8 @@ def write_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _fits(known: Mapping[str, object], platform: Platform) -> bool:
+def fits(known: Mapping[str, object], platform: Platform) -> bool:
+    """Whether the `platform` of a descriptor is the wanted one."""
     if (known.get("os"), known.get("architecture")) != (platform.os, platform.architecture):
         return False
     default = _VARIANTS.get(platform.architecture, "")

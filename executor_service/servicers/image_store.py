@@ -17,10 +17,12 @@ from common.errors import InvalidArgument, Violation
 from executor_service.host_errors import host_errors
 from executor_service.image_conversion import (
     image_to_proto,
+    platform_from_proto,
     pull_answer_to_proto,
     push_answer_to_proto,
     push_from_proto,
     saved_image_from_proto,
+    step_from_proto,
     wanted_image_from_proto,
 )
 from executor_service.node import Node
@@ -49,9 +51,12 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
     async def LoadImage(
         self, request_iterator: AsyncIterator[pb.LoadImageRequest], context: _Context
     ) -> pb.LoadImageResponse:
-        chunks = (request.chunk async for request in request_iterator)
+        requests = aiter(request_iterator)
+        first = await anext(requests, pb.LoadImageRequest())
+        platform = platform_from_proto(first)
         with host_errors("image"):
-            images = await self._operations.run(self._node.seams.images.load(chunks), abandoned="cancel")
+            loading = self._node.seams.images.load(_all_chunks(first, requests), platform)
+            images = await self._operations.run(loading, abandoned="cancel")
         return pb.LoadImageResponse(images=[image_to_proto(image) for image in images])
 
     async def ImportImage(
@@ -61,10 +66,10 @@ class ImageStoreServicer(image_store_service_pb2_grpc.ImageStoreServiceServicer)
         header = await anext(requests, None)
         if header is None or header.WhichOneof("payload") != "config":
             raise InvalidArgument(violations=[Violation(field="config", description="must be the first message")])
-        config = _object(header.config)
+        config, platform, step = _object(header.config), platform_from_proto(header), step_from_proto(header)
         archive = (_chunk(request) async for request in requests)
         with host_errors("image"):
-            importing = self._node.seams.images.import_rootfs(archive, config=config)
+            importing = self._node.seams.images.import_rootfs(archive, config=config, platform=platform, step=step)
             image = await self._operations.run(importing, abandoned="cancel")
         return pb.ImportImageResponse(image=image_to_proto(image))
 
@@ -137,6 +142,12 @@ def _object(text: bytes) -> Mapping[str, object]:
 
 def _no_object(why: str) -> InvalidArgument:
     return InvalidArgument(violations=[Violation(field="config", description=f"must be a JSON object: {why}")])
+
+
+async def _all_chunks(first: pb.LoadImageRequest, rest: AsyncIterator[pb.LoadImageRequest]) -> AsyncIterator[bytes]:
+    yield first.chunk
+    async for request in rest:
+        yield request.chunk
 
 
 def _chunk(request: pb.ImportImageRequest) -> bytes:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from common.errors import InvalidArgument
+from executor_service.registry.manifests import fits, spelled
+from executor_service.registry.source import Platform
 from executor_service.storage.archive import Archive
 from executor_service.storage.image_config import UNSUPPORTED_PLATFORM, ImageConfig, parse_config, parse_json
 from executor_service.storage.refusals import corrupt_image
@@ -39,29 +41,30 @@ class ArchivedImage:
     names: tuple[str, ...]
 
 
-def images_in(archive: Archive, *, architecture: str) -> list[ArchivedImage]:
-    """Every image of the archive for this platform, each once. Raises InvalidArgument; blocks."""
+def images_in(archive: Archive, *, platform: Platform) -> list[ArchivedImage]:
+    """Every image of the archive for `platform`, each once. Raises InvalidArgument; blocks."""
     if not ("manifest.json" in archive or "index.json" in archive):
         archive.enter_sole_directory()  # a layout that was packed from outside
     if "manifest.json" in archive:
-        described = _docker_images(archive, architecture)
+        described = _docker_images(archive, platform)
     elif "index.json" in archive:
-        described = _oci_images(archive, architecture)
+        described = _oci_images(archive, platform)
     else:
         raise corrupt_image("archive: neither a `docker save` archive (manifest.json) nor an OCI layout (index.json)")
     unique: dict[str, ArchivedImage] = {}
-    for image in _of_this_platform(described, architecture):
+    for image in _of_this_platform(described, platform):
         before = unique.get(image.config.id)
         names = tuple(dict.fromkeys((before.names if before else ()) + image.names))
         unique[image.config.id] = ArchivedImage(config=image.config, layers=image.layers, names=names)
     return list(unique.values())
 
 
-def _of_this_platform(described: Iterator[Callable[[], ArchivedImage]], architecture: str) -> Sequence[ArchivedImage]:
-    """At least one. What else is in the archive is for other machines."""
+def _of_this_platform(described: Iterator[Callable[[], ArchivedImage]], platform: Platform) -> Sequence[ArchivedImage]:
+    """At least one. What else is in the archive is for others."""
     found: list[ArchivedImage] = []
     foreign = InvalidArgument(
-        f"archive: it holds no image for linux/{architecture}, the platform of this node", reason=UNSUPPORTED_PLATFORM
+        f"archive: it holds no image for {spelled(platform)}; load another one, or ask for a platform it is for",
+        reason=UNSUPPORTED_PLATFORM,
     )
     for image in described:
         try:
@@ -75,14 +78,14 @@ def _of_this_platform(described: Iterator[Callable[[], ArchivedImage]], architec
     return found
 
 
-def _docker_images(archive: Archive, architecture: str) -> Iterator[Callable[[], ArchivedImage]]:
+def _docker_images(archive: Archive, platform: Platform) -> Iterator[Callable[[], ArchivedImage]]:
     for item in _items(archive.read_json("manifest.json"), "manifest.json"):
-        yield partial(_docker_image, archive, item, architecture)
+        yield partial(_docker_image, archive, item, platform)
 
 
-def _docker_image(archive: Archive, item: Mapping[str, object], architecture: str) -> ArchivedImage:
+def _docker_image(archive: Archive, item: Mapping[str, object], platform: Platform) -> ArchivedImage:
     path = _text(item, "Config", "manifest.json")
-    config = parse_config(archive.read(path), architecture=architecture)
+    config = parse_config(archive.read(path), architecture=platform.architecture)
     stated = re.search(r"([a-f0-9]{64})(\.json)?$", path)
     if stated and f"sha256:{stated[1]}" != config.id:
         raise corrupt_image(f"archive: the config {path!r} has the digest {config.id}")
@@ -92,23 +95,23 @@ def _docker_image(archive: Archive, item: Mapping[str, object], architecture: st
     return _image(config, tuple(archive.blob(layer) for layer in layers), item.get("RepoTags") or [])
 
 
-def _oci_images(archive: Archive, architecture: str) -> Iterator[Callable[[], ArchivedImage]]:
+def _oci_images(archive: Archive, platform: Platform) -> Iterator[Callable[[], ArchivedImage]]:
     index = archive.read_json("index.json")
     for descriptor in _items(_field(index, "manifests", "index.json"), "index.json"):
-        if not _matches(descriptor, architecture):
+        if not _matches(descriptor, platform):
             continue
-        manifest = _manifest(archive, descriptor, architecture, set())
+        manifest = _manifest(archive, descriptor, platform, set())
         if manifest is None:
             continue
         annotations = descriptor.get("annotations")
         known = annotations if isinstance(annotations, dict) else {}
         name = next((known[key] for key in _NAME_ANNOTATIONS if known.get(key)), None)
-        yield partial(_oci_image, archive, manifest, architecture, [] if name is None else [name])
+        yield partial(_oci_image, archive, manifest, platform, [] if name is None else [name])
 
 
-def _oci_image(archive: Archive, manifest: Mapping[str, object], architecture: str, names: object) -> ArchivedImage:
+def _oci_image(archive: Archive, manifest: Mapping[str, object], platform: Platform, names: object) -> ArchivedImage:
     _, data = _verified(archive, _field(manifest, "config", "manifest"))
-    config = parse_config(data, architecture=architecture)
+    config = parse_config(data, architecture=platform.architecture)
     blobs = []
     for layer in _items(manifest.get("layers") or [], "manifest"):
         digest = _digest(layer)
@@ -117,7 +120,7 @@ def _oci_image(archive: Archive, manifest: Mapping[str, object], architecture: s
 
 
 def _manifest(
-    archive: Archive, descriptor: Mapping[str, object], architecture: str, barren: set[str], depth: int = 0
+    archive: Archive, descriptor: Mapping[str, object], platform: Platform, barren: set[str], depth: int = 0
 ) -> Mapping[str, object] | None:
     """The manifest meant by a descriptor of a manifest or of an index (the first for this platform). `barren`: indexes
     without any, which are not looked through again however often they are named."""
@@ -132,20 +135,18 @@ def _manifest(
     if depth == _MAX_INDEX_DEPTH:
         raise corrupt_image("archive: an index within an index, and so on")
     for inner in _items(_field(document, "manifests", "index"), "index"):
-        if not _matches(inner, architecture):
+        if not _matches(inner, platform):
             continue
-        if (found := _manifest(archive, inner, architecture, barren, depth + 1)) is not None:
+        if (found := _manifest(archive, inner, platform, barren, depth + 1)) is not None:
             return found
     barren.add(digest)
     return None
 
 
-def _matches(descriptor: Mapping[str, object], architecture: str) -> bool:
+def _matches(descriptor: Mapping[str, object], platform: Platform) -> bool:
     """No platform stated: its config will tell. Attestations are for `unknown/unknown`."""
-    platform = descriptor.get("platform")
-    if not isinstance(platform, dict):
-        return True
-    return platform.get("os") == "linux" and platform.get("architecture") == architecture
+    known = descriptor.get("platform")
+    return not isinstance(known, dict) or fits(known, platform)
 
 
 def _image(config: ImageConfig, layers: tuple[Blob, ...], names: object) -> ArchivedImage:

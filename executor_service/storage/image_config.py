@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common.errors import InvalidArgument
+from executor_service.registry.source import Platform
 from executor_service.storage.refusals import corrupt_image, word
 
 MAX_JSON = 4 * 1024 * 1024  # bytes of any JSON in an archive
@@ -71,6 +72,15 @@ def parse_config(data: bytes, *, architecture: str) -> ImageConfig:
             "built for this platform",
             reason=UNSUPPORTED_PLATFORM,
         )
+    return _parsed(data, config)
+
+
+def written_config(data: bytes) -> ImageConfig:
+    """Of what was made here, for whichever platform."""
+    return _parsed(data, json.loads(data))
+
+
+def _parsed(data: bytes, config: Mapping[str, object]) -> ImageConfig:
     created = config.get("created")
     return ImageConfig(
         id=f"sha256:{hashlib.sha256(data).hexdigest()}",
@@ -94,18 +104,19 @@ def _diff_ids(config: Mapping[str, object]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Of a build, as the history of an image tells it."""
+    """Of a build, as the history of an image tells it. `created` is RFC 3339; empty: now."""
 
     created_by: str = ""
     author: str = ""
     comment: str = ""
+    created: str = ""
 
 
 def config_of_commit(base: bytes, config: Mapping[str, object], *, diff_id: str, step: Step) -> bytes:
-    """The config of the image `base` with one more layer, created now by `step`, and `config` in the place of its own.
+    """The config of the image `base` with one more layer, created by `step`, and `config` in the place of its own.
     Raises InvalidArgument when it is too large, or of too many layers."""
     document = json.loads(base)
-    now = _now()
+    now = step.created or _now()
     told = {"created": now, "created_by": step.created_by, "author": step.author, "comment": step.comment}
     before = document.get("history")
     document |= {
@@ -126,17 +137,19 @@ def config_of_commit(base: bytes, config: Mapping[str, object], *, diff_id: str,
     return _encoded(document)
 
 
-def config_of_rootfs(config: Mapping[str, object], *, diff_id: str, architecture: str) -> bytes:
-    """The config of an imported root filesystem, created now."""
-    now = _now()
+def config_of_rootfs(config: Mapping[str, object], *, diff_id: str, platform: Platform, step: Step) -> bytes:
+    """The config of an imported root filesystem."""
+    now = step.created or _now()
     document = {
-        "architecture": architecture,
+        "architecture": platform.architecture,
         "config": dict(config),
         "created": now,
-        "history": [{"created": now, "comment": "imported from a root filesystem archive"}],
-        "os": "linux",
+        "history": [{"created": now, "comment": step.comment or "imported from a root filesystem archive"}],
+        "os": platform.os,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     }
+    if platform.variant:
+        document["variant"] = platform.variant
     return _encoded(document)
 
 

@@ -12,6 +12,8 @@ from executor_service.storage.image_config import Step
 from executor_service.storage.layer_progress import Report
 from executor_service.storage.layer_tar import LayerTar
 
+HERE = Platform(os="linux", architecture="")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
@@ -42,10 +44,11 @@ class PulledImage:
 
 
 class ImageStore(Protocol):
-    """Content-addressed images. Nothing of a refused archive stays; a stored image survives SIGKILL and power loss."""
+    """Content-addressed images. Nothing of a refused archive stays; a stored image survives SIGKILL and power loss. A
+    platform's architecture may be empty: this node's."""
 
-    async def load(self, archive: AsyncIterator[bytes]) -> Sequence[Image]:
-        """Take in a `docker save` archive or an OCI image layout as a tar (plain, gzip or zstd).
+    async def load(self, archive: AsyncIterator[bytes], platform: Platform = HERE) -> Sequence[Image]:
+        """Take in a `docker save` archive or an OCI image layout as a tar (plain or packed): its images for `platform`.
 
         Idempotent: an image that is here already is returned again. Raises InvalidArgument (reason
         `CORRUPT_IMAGE`) when the archive is malformed, a digest differs or an entry is hostile, ResourceExhausted
@@ -55,15 +58,18 @@ class ImageStore(Protocol):
     async def pull(
         self, source: ImageSource, reference: str, platform: Platform, *, name: str, report: Report
     ) -> PulledImage:
-        """Take in the image that `reference`, a tag or digest, means for `platform` (its architecture may be empty:
-        this node's); `name`, unless empty, is kept with it.
+        """Take in the image that `reference`, a tag or digest, means for `platform`; `name`, unless empty, is kept with
+        it.
 
         Idempotent; what is here is not downloaded again, and what an interrupted pull has downloaded neither. Raises
         InvalidArgument (`CORRUPT_IMAGE`), ResourceExhausted, and what the source raises.
         """
 
-    async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
-        """Make a one-layer image of a root filesystem tar; `config` becomes the `config` object of the image config."""
+    async def import_rootfs(
+        self, archive: AsyncIterator[bytes], *, config: Mapping[str, object], platform: Platform = HERE, step: Step
+    ) -> Image:
+        """Make a one-layer image of a root filesystem tar, of whose making `step` is what the history tells; `config`
+        becomes the `config` object of the image config."""
 
     async def commit(
         self, base_id: str, archive: AsyncIterator[bytes], *, config: Mapping[str, object], step: Step

@@ -36,9 +36,10 @@ from executor_service.storage.image_config import (
     config_of_rootfs,
     host_architecture,
     parse_config,
+    written_config,
 )
 from executor_service.storage.image_record import image_from_json, image_to_json
-from executor_service.storage.images import Image, ImageStore, PulledImage
+from executor_service.storage.images import HERE, Image, ImageStore, PulledImage
 from executor_service.storage.init_layer import init_layer_name
 from executor_service.storage.layer_progress import Report
 from executor_service.storage.layer_pull import LayerPuller
@@ -103,10 +104,10 @@ class LocalImages:
     ) -> None:
         self._images.clear()
 
-    async def load(self, archive: AsyncIterator[bytes]) -> Sequence[Image]:
+    async def load(self, archive: AsyncIterator[bytes], platform: Platform = HERE) -> Sequence[Image]:
         with disk_errors("image: it cannot be stored"):
             async with self._spooled(archive) as file, self._taking() as owner:
-                found = await finish(lambda: images_in(Archive(file), architecture=self._architecture))
+                found = await finish(lambda: images_in(Archive(file), platform=self._whole(platform)))
                 needed = {diff_id for image in found for diff_id in image.config.diff_ids}
                 self._layers.hold(owner, map(layer_name, needed))
                 for image in found:
@@ -116,10 +117,10 @@ class LocalImages:
     async def pull(
         self, source: ImageSource, reference: str, platform: Platform, *, name: str, report: Report
     ) -> PulledImage:
-        architecture = platform.architecture or self._architecture
-        platform = replace(platform, architecture=architecture)
+        platform = self._whole(platform)
         manifest = await source.resolve(reference, platform, time.monotonic() + _RESOLVE)
-        config = parse_config(await read_small(source, manifest.config, limit=MAX_JSON), architecture=architecture)
+        stated = await read_small(source, manifest.config, limit=MAX_JSON)
+        config = parse_config(stated, architecture=platform.architecture)
         if len(config.diff_ids) != len(manifest.layers):
             raise corrupt_image(
                 f"image {config.id}: its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}"
@@ -135,11 +136,12 @@ class LocalImages:
             await self._content.discard(layer.digest for layer in manifest.layers)
         return PulledImage(image=image, digest=manifest.descriptor.digest, index_digest=manifest.index_digest)
 
-    async def import_rootfs(self, archive: AsyncIterator[bytes], *, config: Mapping[str, object]) -> Image:
+    async def import_rootfs(
+        self, archive: AsyncIterator[bytes], *, config: Mapping[str, object], platform: Platform = HERE, step: Step
+    ) -> Image:
+        whole = self._whole(platform)
         return await self._on_top(
-            (),
-            archive,
-            lambda diff_id: config_of_rootfs(config, diff_id=diff_id, architecture=self._architecture),
+            (), archive, lambda diff_id: config_of_rootfs(config, diff_id=diff_id, platform=whole, step=step)
         )
 
     async def commit(
@@ -167,7 +169,7 @@ class LocalImages:
                     if missing:
                         await self._layers.publish(staged, name, unpacked.facts)
                 self._caps.check(self._layers, [*layers, unpacked.diff_id])
-                parsed = parse_config(describe(unpacked.diff_id), architecture=self._architecture)
+                parsed = written_config(describe(unpacked.diff_id))
                 (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
                 return image
 
@@ -223,6 +225,9 @@ class LocalImages:
     async def disk_usage(self) -> int:
         held = {layer_name(diff_id) for image in self._images.values() for diff_id in image.layers}
         return sum(map(self._layers.size, held & self._layers.names()))
+
+    def _whole(self, platform: Platform) -> Platform:
+        return replace(platform, architecture=platform.architecture or self._architecture)
 
     @asynccontextmanager
     async def _spooled(self, archive: AsyncIterator[bytes]) -> AsyncIterator[BinaryIO]:

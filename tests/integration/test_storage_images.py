@@ -15,7 +15,9 @@ import pytest
 import zstandard
 
 from common.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from executor_service.registry.source import Platform
 from executor_service.run import run
+from executor_service.storage.image_config import Step
 from executor_service.storage.local_images import ArchiveLimits
 from executor_service.storage.node import StorageLimits, open_storage
 from executor_service.storage.unpack import Unpacker
@@ -255,7 +257,7 @@ async def test_one_process_at_a_time(tmp_path: Path) -> None:
 async def test_rootfs_imports(tmp_path: Path) -> None:
     rootfs = tar([directory("bin"), member("bin/tool", b"#!", mode=0o755)])
     async with open_storage(tmp_path) as storage:
-        image = await storage.images.import_rootfs(stream(_gzip(rootfs)), config={"Cmd": ["/bin/tool"]})
+        image = await storage.images.import_rootfs(stream(_gzip(rootfs)), config={"Cmd": ["/bin/tool"]}, step=Step())
         assert image.layers == (digest(rootfs),)
         config = json.loads(image.config)
         assert config["config"] == {"Cmd": ["/bin/tool"]}
@@ -263,9 +265,40 @@ async def test_rootfs_imports(tmp_path: Path) -> None:
         assert image.created_at == config["created"]
         assert await storage.images.get(image.id) == image
         with pytest.raises(InvalidArgument, match="cut short"):
-            await storage.images.import_rootfs(stream(rootfs[:1536]), config={})
+            await storage.images.import_rootfs(stream(rootfs[:1536]), config={}, step=Step())
     async with open_storage(tmp_path) as storage:
         assert await storage.images.get(image.id) == image
+
+
+async def test_an_import_that_is_told_when_and_for_what_is_the_same_image_anywhere(tmp_path: Path) -> None:
+    rootfs = tar([member("tool", b"#!", mode=0o755)])
+    arm = Platform(os="linux", architecture="arm64", variant="v8")
+    step = Step(comment="of a board", created="2024-05-06T07:08:09Z")
+    made = []
+    for name in ("a", "b"):
+        async with open_storage(tmp_path / name) as storage:
+            images = storage.images
+            made.append(await images.import_rootfs(stream(rootfs), config={}, platform=arm, step=step))
+    assert made[0] == made[1]
+    config = json.loads(made[0].config)
+    assert (config["architecture"], config["variant"], config["created"]) == ("arm64", "v8", step.created)
+    assert config["history"] == [{"created": step.created, "comment": "of a board"}]
+
+
+@pytest.mark.parametrize("archive", [docker_archive, oci_layout])
+async def test_an_image_for_another_platform_is_loaded_when_asked_for(
+    tmp_path: Path, archive: Callable[..., bytes]
+) -> None:
+    here, there = BuiltImage(layers=[BASE]), BuiltImage(layers=[TOP], architecture="s390x", names=["far:1"])
+    platform = Platform(os="linux", architecture="s390x")
+    async with open_storage(tmp_path) as storage:
+        (loaded,) = await storage.images.load(stream(archive(here, there)), platform)
+        assert loaded.id == there.id
+        with pytest.raises(InvalidArgument, match="s390x") as refused:
+            await storage.images.load(stream(archive(here)), platform)
+        assert refused.value.reason == "UNSUPPORTED_PLATFORM"
+    async with open_storage(tmp_path) as storage:
+        assert [image.id for image in await storage.images.list()] == [there.id]
 
 
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is the oracle here")

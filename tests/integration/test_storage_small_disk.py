@@ -15,6 +15,7 @@ import pytest
 from common.errors import ResourceExhausted, Unavailable
 from executor_service.registry.source import Platform
 from executor_service.storage.content import ContentLimits
+from executor_service.storage.image_config import Step
 from executor_service.storage.images import Image
 from executor_service.storage.node import Storage, StorageLimits, open_storage
 from tests.fixtures.image_source import MemorySource
@@ -94,7 +95,7 @@ async def test_one_that_grows_too_large_is_stopped_while_it_is_unpacked(disk: Pa
             elif way == "load":
                 await storage.images.load(stream(docker_archive(large)))
             else:
-                await storage.images.import_rootfs(stream(archive), config={})
+                await storage.images.import_rootfs(stream(archive), config={}, step=Step())
         assert refused.value.reason == "DISK_FULL"
         assert lowest[0] > RESERVE // 2  # a few buffers are on their way when it is seen
         await storage.trash.emptied()

@@ -226,19 +226,23 @@ class LoadImageRequest(_message.Message):
 
     CHUNK_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes, at most 4 MiB a message; 1 MiB is a good size."""
     node: _builtins.str
     """In the first message: which node is to have it. Default: every node that is ready and active."""
+    platform: _builtins.str
+    """In the first message: which images of the archive, `os/architecture[/variant]`, `linux/arm64`. Default: the node's."""
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
         node: _builtins.str = ...,
+        platform: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "node", b"node", "platform", b"platform"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,10 +281,16 @@ class ImportImageHeader(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The new image's name, `repository[:tag]`. Default: none."""
     node: _builtins.str
     """Which node is to have it. Default: every node that is ready and active."""
+    platform: _builtins.str
+    """What the programs in it are built for, `os/architecture[/variant]`, `linux/arm64`. Default: the node's."""
+    message: _builtins.str
+    """What is to be noted in the history. Default: that it was imported."""
     @_builtins.property
     def config(self) -> Global___ImageConfig:
         """What containers inherit. Default: nothing."""
@@ -291,10 +301,12 @@ class ImportImageHeader(_message.Message):
         reference: _builtins.str = ...,
         config: Global___ImageConfig | None = ...,
         node: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "node", b"node", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "message", b"message", "node", b"node", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -109,7 +109,7 @@ class ImageServiceServicer:
 
     def LoadImage(self, request_iterator, context):
         """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip, zstd, bzip2 or xz; of images for
-        several platforms, those for the node's. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
+        several platforms, those for the node's or the one asked for. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

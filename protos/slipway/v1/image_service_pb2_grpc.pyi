@@ -22,7 +22,7 @@ class ImageServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadImage: _aio.StreamUnaryMultiCallable[_image_service_pb2.LoadImageRequest, _image_service_pb2.LoadImageResponse]
     """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip, zstd, bzip2 or xz; of images for
-    several platforms, those for the node's. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
+    several platforms, those for the node's or the one asked for. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
     """
     ImportImage: _aio.StreamUnaryMultiCallable[_image_service_pb2.ImportImageRequest, _image_service_pb2.ImportImageResponse]
     """Make an image of one layer from a tar of a root filesystem, compressed or not, as for LoadImage. The first message is the header,
@@ -75,7 +75,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_image_service_pb2.LoadImageRequest], _abc.Awaitable[_image_service_pb2.LoadImageResponse]],
     ) -> _abc.Awaitable[_image_service_pb2.LoadImageResponse]:
         """Take in a `docker save` archive or an OCI image layout as a tar, plain or compressed with gzip, zstd, bzip2 or xz; of images for
-        several platforms, those for the node's. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
+        several platforms, those for the node's or the one asked for. A corrupt archive is refused whole with INVALID_ARGUMENT, reason CORRUPT_IMAGE.
         """
 
     @_abc_1.abstractmethod

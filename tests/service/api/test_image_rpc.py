@@ -83,6 +83,26 @@ async def test_import(api: Api) -> None:
     assert await api.actions(action=["import"]) == ["image import"]
 
 
+async def test_import_says_what_it_is_for_and_what_is_to_be_noted(api: Api) -> None:
+    header = pb2.ImportImageHeader(reference="mine", platform="linux/aarch64", message="of the old machine")
+    chunks = [pb2.ImportImageRequest(header=header), pb2.ImportImageRequest(chunk=b"tar")]
+    image = (await api.images.ImportImage(iter(chunks))).image
+    assert image.architecture == "arm64"
+    history = await api.images.ListImageHistory(pb2.ListImageHistoryRequest(image="mine"))
+    assert [entry.comment for entry in history.entries] == ["of the old machine"]
+
+
+async def test_load_for_another_platform(api: Api) -> None:
+    for platform in ("", "linux/arm64/v8"):
+        await api.images.LoadImage(iter([pb2.LoadImageRequest(platform=platform, chunk=archive(["app:1"]))]))
+    here, there = api.executor.loads[-2:]
+    assert (here.os, here.architecture, here.variant) == ("linux", "", "")
+    assert (there.os, there.architecture, there.variant) == ("linux", "arm64", "v8")
+    refusal = await refused(api.images.LoadImage(iter([pb2.LoadImageRequest(platform="windows", chunk=b"x")])))
+    assert (refusal.code, list(refusal.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, ["platform"])
+    assert len(api.executor.loads) == 3  # the first one is the fixture's
+
+
 @pytest.mark.parametrize(
     ("payloads", "field"),
     [
@@ -92,6 +112,7 @@ async def test_import(api: Api) -> None:
         (["bad reference"], "header.reference"),
         (["digest"], "header.reference"),
         (["bad config"], "header.config"),
+        (["bad platform"], "header.platform"),
     ],
 )
 async def test_import_that_is_refused(api: Api, payloads: list[str], field: str) -> None:
@@ -100,6 +121,7 @@ async def test_import_that_is_refused(api: Api, payloads: list[str], field: str)
         "chunk": pb2.ImportImageRequest(chunk=b"tar"),
         "bad reference": pb2.ImportImageRequest(header=pb2.ImportImageHeader(reference="No Name")),
         "digest": pb2.ImportImageRequest(header=pb2.ImportImageHeader(reference=f"a@sha256:{'0' * 64}")),
+        "bad platform": pb2.ImportImageRequest(header=pb2.ImportImageHeader(platform="linux/")),
         "bad config": pb2.ImportImageRequest(
             header=pb2.ImportImageHeader(config=pb2.ImageConfig(env=["=x"], working_dir="/proc/self/fd/7"))
         ),

@@ -272,6 +272,9 @@ async def test_an_import_comes_to_every_node(api: Api, executors: Mapping[str, F
     requests = [image_pb2.ImportImageRequest(header=header), image_pb2.ImportImageRequest(chunk=b"tar")]
     await api.images.ImportImage(request for request in requests)
     assert [len(fake.images) for fake in executors.values()] == [2, 2, 2]
+    # It is one image: a container of it can be made on each, and no node has one that the name does not mean.
+    assert len({frozenset(fake.images) for fake in executors.values()}) == 1
+    assert {await node_of(api, await api.create(image="root:1")) for _ in range(6)} == {"a", "b", "c"}
 
 
 async def test_an_upload_that_one_node_refuses_is_told_and_kept_by_the_others(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import image_store_service_pb2 as images
 from slipway.executor.v1 import node_service_pb2 as node
 from slipway.executor.v1 import runtime_service_pb2 as pb
@@ -49,7 +50,15 @@ async def test_an_import_needs_its_header_first(client: Client) -> None:
     good = requests(images.ImportImageRequest(config=b'{"Cmd": ["sh"]}'), images.ImportImageRequest(chunk=b"tar"))
     assert (await client.images.ImportImage(good, timeout=10)).image.config == b"tar"
     chunk, twice = images.ImportImageRequest(chunk=b"tar"), images.ImportImageRequest(config=b"{}")
-    for bad in (requests(chunk), requests(), requests(twice, twice), requests(images.ImportImageRequest(config=b"["))):
+    late = images.ImportImageRequest(config=b"{}", created_at=Timestamp(seconds=1 << 50))
+    foreign = images.ImportImageRequest(config=b"{}", platform=images.ImagePlatform(os="linux", architecture="a/b"))
+    unreadable = images.ImportImageRequest(config=b"[")
+    for bad in (
+        requests(chunk),
+        requests(),
+        requests(twice, twice),
+        *(requests(each, chunk) for each in (late, foreign, unreadable)),
+    ):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await client.images.ImportImage(bad, timeout=10)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -7,13 +7,15 @@ import json
 import tarfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from common.errors import InvalidArgument
+from executor_service.registry.source import Platform
 from executor_service.storage.archive import Archive
 from executor_service.storage.image_archive import ArchivedImage, images_in
-from executor_service.storage.image_config import MAX_LAYERS, config_of_rootfs, parse_config
+from executor_service.storage.image_config import MAX_LAYERS, Step, config_of_rootfs, parse_config
 from tests.fixtures.images import (
     ARCHITECTURE,
     BuiltImage,
@@ -31,6 +33,7 @@ from tests.fixtures.images import (
 
 LAYER = tar([member("a", b"content")])
 IMAGE = BuiltImage(layers=[LAYER], names=["one:latest"])
+HERE = Platform(os="linux", architecture=ARCHITECTURE)
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -42,7 +45,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], list[Arc
     def images(data: bytes) -> list[ArchivedImage]:
         path.write_bytes(data)
         with path.open("r+b") as file:
-            return images_in(Archive(file), architecture=ARCHITECTURE)
+            return images_in(Archive(file), platform=HERE)
 
     return images
 
@@ -100,6 +103,26 @@ def test_nested_index_gives_the_manifest_of_this_platform(read: Read) -> None:
     blobs = [LAYER, IMAGE.config_json, foreign.config_json, _manifest(IMAGE), _manifest(foreign), index, b"{}"]
     (found,) = read(oci_tar(blobs, [descriptor(index, INDEX)]))
     assert found.config.id == IMAGE.id
+
+
+def test_a_variant_is_looked_for_where_an_index_tells_them_apart(tmp_path: Path) -> None:
+    variants = ("v6", "v7")
+    boards = [BuiltImage(layers=[LAYER], architecture="arm", config={"Cmd": [each]}) for each in variants]
+    manifests = [
+        {
+            **descriptor(_manifest(image), MANIFEST),
+            "platform": {"os": "linux", "architecture": "arm", "variant": variant},
+        }
+        for image, variant in zip(boards, variants, strict=True)
+    ]
+    path = tmp_path / "archive"
+    path.write_bytes(oci_tar([LAYER, *(each.config_json for each in boards), *map(_manifest, boards)], manifests))
+    with path.open("rb") as file:
+        (found,) = images_in(Archive(file), platform=Platform(os="linux", architecture="arm", variant="v7"))
+        assert found.config.id == boards[1].id
+        with pytest.raises(InvalidArgument, match="no image for linux/arm/v5") as refusal:
+            images_in(Archive(file), platform=Platform(os="linux", architecture="arm", variant="v5"))
+    assert refusal.value.reason == "UNSUPPORTED_PLATFORM"
 
 
 @pytest.mark.parametrize("image", [BuiltImage(layers=[], architecture="vax"), BuiltImage(layers=[], os="windows")])
@@ -220,8 +243,8 @@ def test_corrupt_config_is_refused(data: bytes) -> None:
 
 
 def test_config_of_a_rootfs_is_an_image_config() -> None:
-    data = config_of_rootfs({"Cmd": ["sh"]}, diff_id="sha256:" + "a" * 64, architecture="amd64")
-    parsed = parse_config(data, architecture="amd64")
+    data = config_of_rootfs({"Cmd": ["sh"]}, diff_id="sha256:" + "a" * 64, platform=HERE, step=Step())
+    parsed = parse_config(data, architecture=ARCHITECTURE)
     assert parsed.diff_ids == ("sha256:" + "a" * 64,)
     assert parsed.created.endswith("Z")
     assert json.loads(data)["config"] == {"Cmd": ["sh"]}
@@ -229,7 +252,7 @@ def test_config_of_a_rootfs_is_an_image_config() -> None:
 
 def test_config_that_is_no_json_is_the_callers_fault() -> None:
     with pytest.raises(InvalidArgument, match="not a JSON object"):
-        config_of_rootfs({"Cmd": object()}, diff_id="sha256:" + "a" * 64, architecture="amd64")
+        config_of_rootfs({"Cmd": object()}, diff_id="sha256:" + "a" * 64, platform=HERE, step=Step())
 
 
 def test_indexes_that_name_each_other_over_and_over_take_no_time(read: Read) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SlipwayError
+from executor_service.registry.source import Platform
 from executor_service.storage.archive import Archive
 from executor_service.storage.image_archive import images_in
 from executor_service.storage.image_config import Step, config_of_commit, parse_config
@@ -64,7 +65,7 @@ def read_archive(data: bytes) -> None:
         file.write(data)
         file.flush()
         try:
-            images_in(Archive(file), architecture=ARCHITECTURE)
+            images_in(Archive(file), platform=Platform(os="linux", architecture=ARCHITECTURE))
         except SlipwayError as error:
             assert told(error) in REFUSED
 

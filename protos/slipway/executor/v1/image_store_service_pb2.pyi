@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -122,16 +123,22 @@ class LoadImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes."""
+    @_builtins.property
+    def platform(self) -> Global___ImagePlatform:
+        """In the first message: which of the archive's images. Default: those for the node's platform."""
+
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
+        platform: Global___ImagePlatform | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "platform", b"platform"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,19 +176,37 @@ class ImportImageRequest(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     config: _builtins.bytes
     """The `config` object of the image configuration, JSON."""
     chunk: _builtins.bytes
     """The next bytes."""
+    comment: _builtins.str
+    """With `config`: what is to be noted. Default: that it was imported."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """With `config`: when the image was made. It is part of what the image's id is the digest of, so several nodes that are told the same
+        make the same image. Default: now.
+        """
+
+    @_builtins.property
+    def platform(self) -> Global___ImagePlatform:
+        """With `config`: what the programs in it are built for. Default: the node's."""
+
     def __init__(
         self,
         *,
         config: _builtins.bytes = ...,
         chunk: _builtins.bytes = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        comment: _builtins.str = ...,
+        platform: Global___ImagePlatform | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "created_at", b"created_at", "payload", b"payload", "platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "comment", b"comment", "config", b"config", "created_at", b"created_at", "payload", b"payload", "platform", b"platform"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["config", "chunk"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
