@@ -143,20 +143,22 @@ class Networks:
             _log.warning("nftables table was deleted by somebody and is put back", table=self._config.table)
 
     async def restore_bridges(self) -> None:
-        """Make the bridges again that somebody deleted. Raises FailedPrecondition, OSError when one is not to be had
-        any more, after all others were made."""
+        """Make the bridges again that somebody deleted, and those that could not be had before: what stood in their way
+        may be what is gone. Raises FailedPrecondition, OSError when one is not to be had any more, after all others
+        were made."""
         failed: list[FailedPrecondition | OSError] = []
         async with self._changing:
             for network in tuple(self._networks.values()):
                 link, driver = self._links.get(network.id), self._driver(network)
-                if not network.through_host or link is None or driver.stands(network, link):
+                if not network.through_host or (link is not None and driver.stands(network, link)):
                     continue
                 try:
                     self._links[network.id] = await to_the_end(asyncio.to_thread(driver.ensure, network))
                 except (FailedPrecondition, OSError) as error:
-                    failed.append(error)
+                    if link is not None:
+                        failed.append(error)
                     continue
-                _log.warning("bridge was deleted by somebody and is made again", bridge=network.bridge)
+                _log.warning("bridge was not there and is made again", bridge=network.bridge)
         if failed:
             raise failed[0]
 
@@ -184,7 +186,10 @@ class Networks:
         if link is None:
             link = self._driver(network).found(network)
         if link is None:
-            why = f"network '{network.name}' could not be set up; the executor's log says why, at its last start"
+            why = (
+                f"network '{network.name}' could not be set up; the executor's log says why, at its last start: mend "
+                "that, and restart the executor"
+            )
             raise refused(network_id, why, reason="BRIDGE_UNAVAILABLE")
         return network, link
 

@@ -380,8 +380,24 @@ async def test_a_network_that_cannot_be_had_again_stays_on_record(
         for _ in range(2):
             with pytest.raises(FailedPrecondition, match="was not made by this instance"):
                 await again.networks.create(spec(FRONT))
+        with pytest.raises(FailedPrecondition, match="mend that, and restart the executor"):
+            await sandbox(again, "one", *on(FRONT))
         command("ip", "link", "delete", made.bridge)
         assert await again.networks.create(spec(FRONT)) == made
+        await sandbox(again, "one", *on(FRONT))
+        await again.leave("one")
+
+
+async def test_a_bridge_is_made_when_what_stood_in_its_way_is_gone(
+    network: Sandboxes, database: Database, tmp_path: Path
+) -> None:
+    made = await network.networks.create(spec(FRONT))
+    command("ip", "link", "delete", made.bridge)
+    command("ip", "link", "add", made.bridge, "type", "bridge")
+    async with Sandboxes(bridge_config(tmp_path), database) as again:
+        await again.restore_bridges()  # nothing has changed, and nothing is to be tried again
+        command("ip", "link", "delete", made.bridge)
+        await again.restore_bridges()
         await sandbox(again, "one", *on(FRONT))
         await again.leave("one")
 
