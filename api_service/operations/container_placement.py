@@ -12,7 +12,7 @@ from api_service.operations.network_list import find_network
 from api_service.operations.node_choice import choose_node
 from api_service.operations.platform import parse_pull_platform
 from api_service.placement.constraints import parse_constraint
-from api_service.placement.place import Candidate, Demand, booked_ports, lack_of_room
+from api_service.placement.place import Demand, booked_ports, lack_of_room
 from api_service.records.config import HostConfig, NetworkingConfig, Placement
 from api_service.records.container import ContainerRecord
 from api_service.records.mount import MountType
@@ -60,7 +60,7 @@ async def booked(engine: Engine, record: ContainerRecord) -> AsyncIterator[Seque
         return
     async with engine.usages.turn(record.node):
         node, before = engine.nodes.get(record.node), await engine.usages.get(record.node)
-        if lack_of_room(record.booked, Candidate(node.record, before.record)) is not None:
+        if lack_of_room(record.booked, node.record, before.record) is not None:
             raise NodeTakenError
         yield [engine.usages.put(record.node, before, before.record.plus(record.booked))]
 

@@ -7,13 +7,10 @@ from dataclasses import replace
 
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
-from api_service.placement.place import Candidate, Demand, lack_of, place
+from api_service.placement.place import Demand, place, unwilling
 from api_service.placement.refusal import Lack, Refusal
 from api_service.records.node import NodeRecord, NodeState
 from api_service.records.node_repository import no_such_node
-from api_service.records.node_usage import NodeUsage
-
-_UNUSED = NodeUsage()
 
 
 async def choose_node(engine: Engine, demand: Demand, *, subject: str, without: str = "") -> Node:
@@ -22,12 +19,9 @@ async def choose_node(engine: Engine, demand: Demand, *, subject: str, without: 
     records = [node.record for node in engine.nodes.all()]
     if len(records) == 1:
         records = [_as_if_ready(records[0])]
-    candidates = [
-        Candidate(record, usages.get(record.name, _UNUSED), counts.get(record.name, 0))
-        for record in records
-        if record.name != without
-    ]
-    chosen = place(demand, candidates)
+    if without:
+        records = [record for record in records if record.name != without]
+    chosen = place(demand, records, usages, counts)
     if isinstance(chosen, Refusal):
         raise chosen.error(subject)
     return engine.nodes.get(chosen)
@@ -51,7 +45,7 @@ def image_nodes(engine: Engine, name: str) -> Sequence[Node]:
     lacks: dict[str, Lack] = {}
     found: list[Node] = []
     for node in engine.nodes.all():
-        if (lack := lack_of(Demand(), Candidate(node.record))) is None:
+        if (lack := unwilling(node.record)) is None:
             found.append(node)
         else:
             lacks[node.name] = lack

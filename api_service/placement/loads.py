@@ -40,7 +40,12 @@ class NodeLoads:
         return self._counts
 
     def note(self, container_id: str, node: str | None) -> None:
-        """What is known before the store tells it: the next placement is to see this one."""
+        """What is known before the store tells it: the next placement is to see this one. Where nobody counts, nothing
+        is kept: nothing would ever take it away again."""
+        if self._loaded.is_set():
+            self._note(container_id, node)
+
+    def _note(self, container_id: str, node: str | None) -> None:
         before = self._nodes.pop(container_id, None)
         if before is not None:
             self._counts[before] -= 1
@@ -64,5 +69,5 @@ class NodeLoads:
         self._counts.clear()
         async for places in self._containers.places():
             for container_id, node in places.items():
-                self.note(container_id, node)
+                self._note(container_id, node)
             self._loaded.set()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pytest
 
 from api_service.placement.constraints import parse_constraint, validate_constraints
-from api_service.placement.place import Candidate, Demand, booked_ports, lack_of, place
-from api_service.placement.refusal import NO_NODE_FITS, Refusal
-from api_service.records.node import Availability, NodeState
+from api_service.placement.place import Demand, booked_ports, place
+from api_service.placement.refusal import NO_NODE_FITS, Lack, Refusal
+from api_service.records.node import Availability, NodeRecord, NodeState
 from api_service.records.node_usage import Booking, NodeUsage
 from common.errors import FailedPrecondition, ResourceExhausted
 from tests.fixtures.nodes import GIB, node_record
@@ -19,29 +20,46 @@ MIB = 1024 * 1024
 CPU = 1_000_000_000
 
 
+class Candidate(NamedTuple):
+    record: NodeRecord
+    usage: NodeUsage
+    containers: int
+
+
 def candidate(name: str, *, containers: int = 0, usage: NodeUsage | None = None, **record: object) -> Candidate:
     return Candidate(node_record(name, **record), usage or NodeUsage(), containers)  # type: ignore[arg-type]
 
 
+def place_among(demand: Demand, candidates: Sequence[Candidate]) -> str | Refusal:
+    usages = {each.record.name: each.usage for each in candidates}
+    counts = {each.record.name: each.containers for each in candidates}
+    return place(demand, [each.record for each in candidates], usages, counts)
+
+
+def lack_of(demand: Demand, one: Candidate) -> Lack | None:
+    placed = place_among(demand, [one])
+    return placed.lacks[one.record.name] if isinstance(placed, Refusal) else None
+
+
 def refusal(demand: Demand, *candidates: Candidate) -> Refusal:
-    refused = place(demand, candidates)
+    refused = place_among(demand, candidates)
     assert isinstance(refused, Refusal)
     return refused
 
 
 def test_spread_takes_the_fewest_containers_then_the_least_reserved_then_the_name() -> None:
     a, b = candidate("a", containers=2), candidate("b", containers=1)
-    assert place(Demand(), [a, b]) == "b"
+    assert place_among(Demand(), [a, b]) == "b"
     fuller = candidate("a", containers=1, usage=NodeUsage(memory=GIB))
-    assert place(Demand(), [fuller, b]) == "b"
-    assert place(Demand(), [candidate("y"), candidate("x")]) == "x"
+    assert place_among(Demand(), [fuller, b]) == "b"
+    assert place_among(Demand(), [candidate("y"), candidate("x")]) == "x"
 
 
 def test_pack_takes_the_fullest() -> None:
     empty, full = candidate("a"), candidate("b", usage=NodeUsage(memory=4 * GIB))
-    assert place(Demand(pack=True), [empty, full]) == "b"
+    assert place_among(Demand(pack=True), [empty, full]) == "b"
     too_full = candidate("c", usage=NodeUsage(memory=8 * GIB))
-    assert place(Demand(pack=True, booking=Booking(memory=1)), [empty, full, too_full]) == "b"
+    assert place_among(Demand(pack=True, booking=Booking(memory=1)), [empty, full, too_full]) == "b"
 
 
 def test_the_refusal_explains_itself() -> None:
@@ -56,6 +74,26 @@ def test_the_refusal_explains_itself() -> None:
     assert isinstance(error, ResourceExhausted)
     assert (error.reason, error.metadata["node.c"]) == (NO_NODE_FITS, "is cordoned")
     assert error.metadata["node.a"] == "lacks memory (512 MiB asked, 100 MiB free)"
+
+
+def test_a_refusal_tells_the_first_thing_that_a_node_lacks() -> None:
+    demand = Demand(
+        booking=Booking(memory=9 * GIB),
+        constraints=(parse_constraint("node.labels.zone==a"),),
+        runtime="runc",
+        only=("a", "volume 'data' is"),
+    )
+    found = refusal(
+        demand,
+        candidate("a", labels={"zone": "a"}),
+        candidate("b", availability=Availability.CORDONED),
+        candidate("c", labels={"zone": "a"}),
+    )
+    assert {name: lack.what for name, lack in found.lacks.items()} == {
+        "a": "lacks memory",
+        "b": "is cordoned",
+        "c": "is not where volume 'data' is",
+    }
 
 
 def test_what_no_waiting_helps_against_is_a_precondition() -> None:
@@ -139,8 +177,8 @@ def test_whatever_is_asked_the_chosen_node_fits_and_no_better_one_was_passed_ove
     for _ in range(2000):
         candidates = [_random_candidate(dice, f"n{index}") for index in range(dice.randrange(8))]
         demand = _random_demand(dice)
-        chosen = place(demand, candidates)
-        assert chosen == place(demand, dice.sample(candidates, len(candidates)))
+        chosen = place_among(demand, candidates)
+        assert chosen == place_among(demand, dice.sample(candidates, len(candidates)))
         fitting = [each for each in candidates if lack_of(demand, each) is None]
         if isinstance(chosen, Refusal):
             assert not fitting
@@ -150,7 +188,9 @@ def test_whatever_is_asked_the_chosen_node_fits_and_no_better_one_was_passed_ove
         booked = taken.usage.plus(demand.booking)
         assert booked.memory <= taken.record.description.memory
         assert booked.nano_cpus <= taken.record.description.cpus * CPU
-        if not demand.pack:
+        if demand.pack:
+            assert _fullness(taken) == max(map(_fullness, fitting))
+        else:
             assert taken.containers == min(each.containers for each in fitting)
 
 
@@ -169,6 +209,11 @@ def test_a_booking_comes_and_goes_without_a_trace() -> None:
         assert usage.memory == sum(each.memory for each in bookings)
         assert usage.nano_cpus == sum(each.nano_cpus for each in bookings)
         assert sorted(usage.ports) == sorted(port for each in bookings for port in each.ports)
+
+
+def _fullness(one: Candidate) -> float:
+    said = one.record.description
+    return max(one.usage.memory / said.memory, one.usage.nano_cpus / (said.cpus * CPU))
 
 
 def _random_candidate(dice: random.Random, name: str) -> Candidate:
