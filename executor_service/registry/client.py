@@ -36,6 +36,7 @@ from executor_service.registry.source import (
 from executor_service.storage.refusals import corrupt_image
 
 _RESOLVE_ATTEMPTS = 4  # of one manifest: somebody waits, and there may be another endpoint
+_SIDE_BY_SIDE = 3  # blobs of one client: what a registry does slowly delays no pull from another
 _WORTH = 1 << 16  # bytes; a connection that brings fewer has failed
 
 
@@ -60,6 +61,7 @@ class RegistryClient:
             for each in endpoints
         ]
         self._current = 0
+        self._turns = asyncio.Semaphore(_SIDE_BY_SIDE)
 
     async def resolve(self, reference: str, platform: Platform, deadline: float) -> Manifest:
         failures: list[SlipwayError] = []
@@ -78,7 +80,7 @@ class RegistryClient:
     async def blob(
         self, descriptor: Descriptor, offset: int = 0, on_retry: Callable[[Retry], None] = unheard
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        async with aclosing(self._chunks(descriptor, offset, on_retry)) as chunks:
+        async with self._turns, aclosing(self._chunks(descriptor, offset, on_retry)) as chunks:
             yield chunks
 
     async def _chunks(

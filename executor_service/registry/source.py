@@ -88,7 +88,8 @@ class ImageSource(Protocol):
     def blob(
         self, descriptor: Descriptor, offset: int = 0, on_retry: Callable[[Retry], None] = unheard
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes from `offset` on, whatever they hash to: the caller verifies. A broken connection is made again."""
+        """The bytes from `offset` on, whatever they hash to: the caller verifies. A broken connection is made again.
+        Of many that are asked for at once, some wait for their turn."""
 
 
 Patience = Callable[[], float]

@@ -36,10 +36,8 @@ _SWEEP = 3600.0  # seconds between two looks for what is too old
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentLimits:
-    """`side_by_side` downloads; `reserve` bytes of the disk are left free; `keep` seconds for what nobody comes back
-    for."""
+    """`reserve` bytes of the disk are left free; `keep` seconds for what nobody comes back for."""
 
-    side_by_side: int = 3
     reserve: int = 64 << 20
     keep: float = 24 * 3600.0
 
@@ -61,7 +59,6 @@ class ContentStore:
         self._partials = root / "content" / "partial"
         self._blobs = root / "content" / "blobs"
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.side_by_side)
         self._busy = KeyedLocks()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -89,8 +86,7 @@ class ContentStore:
         async with self._busy.hold(name):
             path = self._blobs / name
             if not await finish(path.exists):
-                async with self._slots:
-                    await self._download(source, descriptor, watch)
+                await self._download(source, descriptor, watch)
             with ExitStack() as stack:
                 yield await finish(lambda: stack.enter_context(path.open("rb")))
 
@@ -239,8 +235,8 @@ class _Partial:
 
 async def _receive(source: ImageSource, descriptor: Descriptor, partial: _Partial, watch: Download) -> None:
     """What is missing of the blob; what came of it stays, however this ends."""
-    watch.received(partial.size)
     if partial.size == descriptor.size:
+        watch.received(partial.size)
         return
     batch = bytearray()
 
@@ -251,6 +247,7 @@ async def _receive(source: ImageSource, descriptor: Descriptor, partial: _Partia
         watch.received(partial.size)
 
     async with source.blob(descriptor, partial.size, watch.retried) as chunks:
+        watch.received(partial.size)  # not before: it may have to wait for its turn
         try:
             async for chunk in chunks:
                 batch += chunk

@@ -21,7 +21,7 @@ from executor_service.storage.spool import unnamed_file
 from executor_service.storage.threads import finish
 from executor_service.tasks import together
 
-_TOGETHER = 3  # layers of all pushes
+_TOGETHER = 3  # layers of one push: what a registry takes slowly delays no push to another
 _LEVEL = 2  # of isal's 0 to 3
 _GZIP = 31  # wbits: the largest window, with gzip's header, which names no file and no time
 _PRESENT = {Presence.EXISTS: LayerPhase.EXISTS, Presence.MOUNTED: LayerPhase.MOUNTED}
@@ -36,41 +36,42 @@ class LayerPusher:
         self._open_tar = open_tar
         self._directory = directory
         self._known: dict[str, Descriptor] = {}
-        self._turns = asyncio.Semaphore(_TOGETHER)
 
     async def push(self, target: ImageTarget, diff_ids: Sequence[str], report: Report) -> list[Descriptor]:
         """The layers as the target has them, in their order. The first failure stops the others. Raises NotFound,
         FailedPrecondition, DataLoss, ResourceExhausted, and what the target raises."""
         layers: dict[str, Descriptor] = {}
+        turns = asyncio.Semaphore(_TOGETHER)
 
         async def give(diff_id: str) -> None:
-            layers[diff_id] = await self._give(target, diff_id, _Watch(diff_id, report))
+            watch = _Watch(diff_id, report)
+            async with turns:
+                layers[diff_id] = await self._give(target, diff_id, watch)
 
         await together(*map(give, dict.fromkeys(diff_ids)))
         return [layers[diff_id] for diff_id in diff_ids]
 
     async def _give(self, target: ImageTarget, diff_id: str, watch: _Watch) -> Descriptor:
-        async with self._turns:
-            known = self._known.get(diff_id)
-            if known is not None and (presence := await target.find(known.digest)) is not Presence.MISSING:
-                watch.enter(_PRESENT[presence], known.size)
-                return known
-            async with self._open_tar(diff_id) as tar:
-                watch.enter(LayerPhase.PACKING, tar.size)
-                async with self._packed(tar) as (descriptor, file):
-                    self._known[diff_id] = descriptor
-                    # Not asked twice of the same.
-                    if descriptor != known and (found := await target.find(descriptor.digest)) is not Presence.MISSING:
-                        watch.enter(_PRESENT[found], descriptor.size)
-                        return descriptor
-                    watch.enter(LayerPhase.UPLOADING, descriptor.size)
+        known = self._known.get(diff_id)
+        if known is not None and (presence := await target.find(known.digest)) is not Presence.MISSING:
+            watch.enter(_PRESENT[presence], known.size)
+            return known
+        async with self._open_tar(diff_id) as tar:
+            watch.enter(LayerPhase.PACKING, tar.size)
+            async with self._packed(tar) as (descriptor, file):
+                self._known[diff_id] = descriptor
+                # Not asked twice of the same.
+                if descriptor != known and (found := await target.find(descriptor.digest)) is not Presence.MISSING:
+                    watch.enter(_PRESENT[found], descriptor.size)
+                    return descriptor
+                watch.enter(LayerPhase.UPLOADING, descriptor.size)
 
-                    async def read(offset: int, size: int) -> bytes:
-                        return await finish(lambda: os.pread(file.fileno(), size, offset))
+                async def read(offset: int, size: int) -> bytes:
+                    return await finish(lambda: os.pread(file.fileno(), size, offset))
 
-                    await target.upload(descriptor, read, watch.sent, watch.retried)
-            watch.enter(LayerPhase.DONE, descriptor.size)
-            return descriptor
+                await target.upload(descriptor, read, watch.sent, watch.retried)
+        watch.enter(LayerPhase.DONE, descriptor.size)
+        return descriptor
 
     @asynccontextmanager
     async def _packed(self, tar: LayerTar) -> AsyncIterator[tuple[Descriptor, BinaryIO]]:

@@ -207,6 +207,19 @@ async def test_canceled_pull_leaves_what_it_can_go_on_from(tmp_path: Path) -> No
         assert again.sent[middle.digest] < middle.size
 
 
+async def test_a_registry_that_sends_slowly_delays_no_pull_from_another(tmp_path: Path) -> None:
+    slow = MemorySource(IMAGE, hold=True)
+    slow.break_after.update(dict.fromkeys((layer.digest for layer in slow.layers), 0))
+    other = BuiltImage(layers=[tar([member("other", b"x")])])
+    async with open_storage(tmp_path) as storage, asyncio.timeout(30):
+        waiting = asyncio.create_task(pull(storage, slow))
+        while slow.opened.total() < 4:  # its config and each of its layers
+            await asyncio.sleep(0)
+        assert (await pull(storage, MemorySource(other))).id == other.id
+        slow.go.set()
+        assert (await waiting).id == IMAGE.id
+
+
 async def test_who_waits_for_a_layer_of_another_pull_sees_it_come(tmp_path: Path) -> None:
     first, second = MemorySource(IMAGE, hold=True), MemorySource(BuiltImage(layers=[MIDDLE]))
     middle = first.layers[1]

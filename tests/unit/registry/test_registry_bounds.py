@@ -247,6 +247,25 @@ async def test_a_mirror_that_wants_to_be_left_alone_is_left() -> None:
     assert asked == ["mirror.test", "reg.test"]
 
 
+async def test_three_blobs_of_a_client_come_at_a_time() -> None:
+    go, begun = asyncio.Event(), 0
+
+    async def slow() -> AsyncIterator[bytes]:
+        nonlocal begun
+        begun += 1
+        await go.wait()
+        yield DATA
+
+    registry = client(lambda _: httpx.Response(200, content=slow()))
+    reading = [asyncio.create_task(read(registry)) for _ in range(5)]
+    while begun < 3:
+        await asyncio.sleep(0)
+    assert await read(client(lambda _: httpx.Response(200, content=DATA))) == DATA
+    assert begun == 3
+    go.set()
+    assert await asyncio.gather(*reading) == [DATA] * 5
+
+
 async def test_a_range_that_was_not_asked_for_is_not_taken() -> None:
     requests: list[str] = []
 
