@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api_service.nodes.deadline import Deadline
+from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.network_spread import release_slices
 from api_service.records.event_shapes import (
@@ -47,7 +48,8 @@ async def remove_node(engine: Engine, name: str, *, force: bool, deadline: Deadl
 
 
 async def _remove(engine: Engine, node: NodeRecord, *, force: bool, deadline: Deadline) -> Forgotten:
-    async with deadline.enforced(f"remove node {node.name!r}"):
+    # The claim tells that somebody is at it: a mark without one is taken back (see `take_back_removal`).
+    async with deadline.enforced(f"remove node {node.name!r}"), engine.claims.hold(_claim(node.name), note="remove"):
         # First the mark, which whoever puts something there looks at after having written its record: what is not seen
         # below sees the mark.
         await _mark(engine, node, removing=True)
@@ -64,6 +66,15 @@ async def _remove(engine: Engine, node: NodeRecord, *, force: bool, deadline: De
             await _mark(engine, node, removing=False)
             raise
         return used
+
+
+async def take_back_removal(engine: Engine, node: Node) -> None:
+    """The mark of one that ended in the middle, with its service or with the store: it would keep containers away for
+    good. To be called again and again. Raises Unavailable."""
+    if node.record.removing:
+        async with engine.claims.try_hold(_claim(node.name)) as claim:
+            if claim is not None:
+                await _mark(engine, node.record, removing=False)
 
 
 async def _mark(engine: Engine, node: NodeRecord, *, removing: bool) -> None:
@@ -134,3 +145,7 @@ def _shown(names: Sequence[str]) -> str:
 
 def _refused(node: NodeRecord, why: str, reason: str) -> FailedPrecondition:
     return FailedPrecondition(f"node {node.name!r} {why}", resource_type="node", resource_name=node.name, reason=reason)
+
+
+def _claim(node: str) -> str:
+    return f"removal/{node}"

@@ -15,6 +15,7 @@ from api_service.operations.container_move import find_place, finish_move, may_m
 from api_service.operations.container_start import start_container
 from api_service.operations.container_stop import stop_container
 from api_service.operations.engine import Engine
+from api_service.operations.node_remove import take_back_removal
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
 from api_service.records.node import Availability, NodeState
@@ -32,9 +33,10 @@ async def tend_forever(engine: Engine, node: Node, *, every: float) -> None:
     """`every`: seconds between looks. One that fails is looked at again."""
     while True:
         await asyncio.sleep(every)
-        if engine.nodes.sole() is not None:
-            continue
         try:
+            await take_back_removal(engine, node)
+            if engine.nodes.sole() is not None:
+                continue
             if node.follower.connected:
                 await remove_departed(engine, node)
             if node.record.availability is Availability.DRAINED and node.follower.connected:

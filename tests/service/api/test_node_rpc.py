@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from slipway.v1 import node_service_pb2 as pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
 
+from api_service.nodes.lease import LeaseTerms
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
@@ -250,8 +251,33 @@ async def test_the_only_node_that_is_being_forgotten_gets_nothing(
     executors["a"].fault("GetNode", gate=gate)
     creating = asyncio.create_task(refused(cluster.create()))
     await executors["a"].until(lambda: executors["a"].calls.count("GetNode") > 2)
-    await cluster.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
-    gate.set()
-    why = await asyncio.wait_for(creating, PATIENCE)
+    async with cluster.engine.claims.hold("removal/a"):
+        await cluster.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
+        gate.set()
+        why = await asyncio.wait_for(creating, PATIENCE)
     assert (why.reason, "1 of 1 is being removed" in why.message) == ("NO_NODE_FITS", True)
     assert not executors["a"].containers
+
+
+async def test_a_removal_that_nobody_finishes_is_taken_back(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+) -> None:
+    terms = LeaseTerms(ttl=0.5, margin=0.5)
+    async with running_api(tmp_path, executors["a"], configured=False, lease=terms) as api:
+        await api.add_node("a", executors["a"].address)
+        await api.node_in("a", READY)
+        node = api.engine.nodes.get("a")
+        async with api.engine.claims.hold("removal/a"):  # somebody is at it
+            await api.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
+            await _until(lambda: node.record.removing)
+            await asyncio.sleep(0.2)  # some looks at it
+            assert node.record.removing
+        await _until(lambda: not node.record.removing)
+        await api.load()
+        await api.create()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(0.01)
