@@ -22,6 +22,10 @@ CREATE TABLE IF NOT EXISTS network_freed_addresses (
     PRIMARY KEY (network, address)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS network_freed_addresses_by_container ON network_freed_addresses (container, network);
+-- Sandboxes that others still share, while the container that they were made for is removed.
+CREATE TABLE IF NOT EXISTS network_ownerless_sandboxes (
+    sandbox TEXT PRIMARY KEY REFERENCES network_sandboxes (token) ON DELETE CASCADE
+) WITHOUT ROWID;
 """
 
 _QUARANTINE = 60 * 1_000_000_000  # nanoseconds: longer than neighbours (arp(7)) and most resolvers remember an address
@@ -31,19 +35,19 @@ def free(connection: sqlite3.Connection, endpoint: str) -> None:
     """Before the endpoint with this token, or its sandbox, is deleted. What was prepared ahead was never used, and is
     free at once."""
     whose = connection.execute(
-        "SELECT sandbox_id, network, mac_address FROM network_endpoints "
-        "JOIN network_sandboxes ON sandbox = network_sandboxes.token "
+        "SELECT sandbox_id, network, mac_address, network_sandboxes.token IN network_ownerless_sandboxes "
+        "FROM network_endpoints JOIN network_sandboxes ON sandbox = network_sandboxes.token "
         "WHERE network_endpoints.token = ? AND sandbox_id IS NOT NULL",
         (endpoint,),
     ).fetchone()
     if whose is None:
         return
-    container, network, mac_address = whose
+    container, network, mac_address, ownerless = whose
     disown(connection, container, network=network)
     connection.execute(
         "INSERT OR REPLACE INTO network_freed_addresses "
         "SELECT network, address, ?, ?, ? FROM network_leases WHERE endpoint = ?",
-        (container, mac_address, time.time_ns(), endpoint),
+        ("" if ownerless else container, mac_address, time.time_ns(), endpoint),
     )
     connection.execute(
         "DELETE FROM network_freed_addresses WHERE container = '' AND freed NOT BETWEEN ? AND ?", quarantine()
@@ -56,6 +60,21 @@ def disown(connection: sqlite3.Connection, container: str, *, network: str | Non
         "UPDATE network_freed_addresses SET container = '' WHERE container = ? AND network = coalesce(?, network)",
         (container, network),
     )
+
+
+def forget_container(connection: sqlite3.Connection, container: str) -> None:
+    """It is removed: none is kept for it, neither of those it gave back nor of those that who shares its sandbox will.
+    Idempotent."""
+    disown(connection, container)
+    connection.execute(
+        "INSERT OR IGNORE INTO network_ownerless_sandboxes SELECT token FROM network_sandboxes WHERE sandbox_id = ?",
+        (container,),
+    )
+
+
+def owned_again(connection: sqlite3.Connection, sandbox: str) -> None:
+    """The sandbox with this token, by a container of the same id as the one that was removed."""
+    connection.execute("DELETE FROM network_ownerless_sandboxes WHERE sandbox = ?", (sandbox,))
 
 
 def forget_network(connection: sqlite3.Connection, network: str) -> None:

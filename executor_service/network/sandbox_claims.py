@@ -42,6 +42,7 @@ class SandboxClaims:
         existing = records.find(connection, wanted.sandbox_id)
         if existing is not None and self.exists(existing):
             _check_same(existing, wanted)
+            freed_addresses.owned_again(connection, existing.token)
             record = existing
         elif ready is not None and ready.endpoints and _has_been_there(connection, wanted, endpoints):
             return None

@@ -117,7 +117,7 @@ class Sandboxes:
                 await self._discard({record.token})
 
     async def forget(self, container_id: str) -> None:
-        await self._database.write(partial(freed_addresses.disown, container=container_id))
+        await self._database.write(partial(freed_addresses.forget_container, container=container_id))
 
     async def connect(self, sandbox_id: str, endpoint: EndpointSpec) -> Sandbox:
         checked_mac(endpoint.mac_address)

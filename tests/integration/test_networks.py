@@ -351,6 +351,29 @@ async def test_a_sandbox_lives_as_long_as_a_member(network: Sandboxes) -> None:
         await network.join("sidecar", "owner")
 
 
+async def test_addresses_of_a_removed_owner_are_kept_for_nobody_when_its_sidecar_ends(
+    network: Sandboxes, database: Database
+) -> None:
+    """Unless one of that id is made again meanwhile and goes on with the sandbox."""
+    await network.networks.create(spec(FRONT))
+
+    async def owners() -> set[str]:
+        statement = "SELECT container FROM network_freed_addresses"
+        return {owner for (owner,) in await database.read(lambda rows: rows.execute(statement).fetchall())}
+
+    for again, kept_for in ((False, {""}), (True, {"owner"})):
+        await sandbox(network, "owner", *on(FRONT))
+        await network.join("sidecar", "owner")
+        await network.leave("owner")
+        await network.forget("owner")
+        if again:
+            await sandbox(network, "owner", *on(FRONT))
+            await network.leave("owner")
+        await network.leave("sidecar")
+        assert kept_for <= await owners()
+        assert ("owner" in await owners()) is again
+
+
 async def test_after_a_crash_networks_stand_and_endpoints_are_those_on_record(
     network: Sandboxes, database: Database, tmp_path: Path
 ) -> None:

@@ -124,8 +124,20 @@ def test_what_was_prepared_and_never_used_does_not_rest(rows: Rows) -> None:
 def test_a_removed_containers_address_rests_and_is_nobodys(rows: Rows) -> None:
     address = rows.attach("a").ipv4_address
     rows.leave("a")
-    freed_addresses.disown(rows.connection, "a")
+    freed_addresses.forget_container(rows.connection, "a")
     assert rows.attach("a").ipv4_address != address
+
+
+def test_addresses_of_a_sandbox_that_outlives_its_container_wait_for_nobody(rows: Rows) -> None:
+    address = rows.attach("a").ipv4_address
+    freed_addresses.forget_container(rows.connection, "a")
+    rows.leave("a")  # who shared it ends
+    assert rows.attach("a").ipv4_address != address
+    rows.pass_time(120)
+    rows.attach("b")
+    rows.leave("b")
+    assert rows.count("network_freed_addresses") == 2  # one of each family, of b
+    assert rows.count("network_ownerless_sandboxes") == 0
 
 
 def test_a_clock_that_was_set_back_keeps_no_address(rows: Rows) -> None:
