@@ -99,9 +99,10 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
-    # A node that vanished without a word must not leave the journal's stream open for ever.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # A node that vanished without a word must not leave the journal's stream open for ever, nor whoever calls it
+    # waiting for much longer than ten seconds. Executors take a ping every five.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 6_000),
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     # Several clients in one process, each with a connection of its own.
     ("grpc.use_local_subchannel_pool", 1),
