@@ -23,6 +23,7 @@ from api_service.operations.node_sweep import sweep_after_departures
 from api_service.overlays.slices import OverlayPools
 from api_service.overlays.view import OverlayView
 from api_service.placement.loads import NodeLoads
+from api_service.records.container_places import ContainerPlaces
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
@@ -79,7 +80,7 @@ async def open_engine(
             events=events,
             node_records=NodeRepository(store, events),
             nodes=registry,
-            loads=NodeLoads(containers, registry),
+            loads=NodeLoads(ContainerPlaces(store), registry),
             usages=usages,
             moves=MoveRepository(store),
             dial=partial(dial, tls=plan.tls),

@@ -24,7 +24,7 @@ from api_service.conversion.ports import ports_as_listed, ports_by_name
 from api_service.conversion.times import optional_timestamp, timestamp
 from api_service.nodes.endpoints import dns_names
 from api_service.nodes.executor import LogLine, LogQuery, LogStream
-from api_service.operations.container_create import CreateRequest
+from api_service.operations.container_draft import CreateRequest
 from api_service.operations.container_image import PullPolicy
 from api_service.operations.container_list import ContainerFilter, Page, health_of
 from api_service.operations.container_prune import PruneFilter

@@ -7,99 +7,43 @@ error, the client or the deadline, leaves nothing behind: no name, no request id
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from api_service.nodes.deadline import DEFAULT_DEADLINE, UPLOAD_DEADLINE, Deadline
 from api_service.nodes.executor import NodeFacts
-from api_service.nodes.images import RegistryCredentials
 from api_service.nodes.registry import Node
-from api_service.operations.container_image import (
-    ImageWish,
-    PullPolicy,
-    is_lost,
-    lost_again,
-    obtain_image,
-    validate_pull,
-)
+from api_service.operations.container_draft import CreateRequest, draft_container
+from api_service.operations.container_image import is_lost, lost_again, obtain_image, validate_pull
 from api_service.operations.container_join import resolve_joined
-from api_service.operations.container_placement import (
-    NodeTakenError,
-    booked,
-    place_container,
-    require_wanted,
-    sole_node,
-)
+from api_service.operations.container_placement import NodeTakenError, place_container, require_wanted, sole_node
 from api_service.operations.container_replay import replayed
+from api_service.operations.container_reserve import reserve_container
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_undo import undo_create
 from api_service.operations.dependency_resolve import resolve_dependencies
 from api_service.operations.engine import Engine
 from api_service.operations.host_facts import host_facts
-from api_service.operations.image_config_merge import (
-    command_line,
-    merge_image_config,
-    validate_command,
-)
-from api_service.operations.image_rules import check_image_config
 from api_service.operations.jobs import whole
-from api_service.operations.mount_plan import MountPlan, plan_mounts
+from api_service.operations.mount_plan import MountPlan
 from api_service.operations.network_attach import network_warnings, resolve_networks
 from api_service.operations.network_spread import spread_to
-from api_service.operations.platform import check_platform
-from api_service.operations.published_ports import validate_published_ports
 from api_service.operations.volume_create import ensure_on_node
 from api_service.placement.place import Demand
 from api_service.records.asked import as_asked
-from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.container_repository import Changed
-from api_service.records.event_shapes import container_event, volume_event
+from api_service.records.event_shapes import container_event
 from api_service.records.image import ImageRecord
-from api_service.store.store import RevisionConflict
 from api_service.validation.container_create import Creation, normalise, validate_create, warnings
 from api_service.validation.host_facts import any_host
-from api_service.validation.names import NAME_ATTEMPTS, generate_id, generate_name, short_id
-from api_service.validation.network_mode import HOST, joined_network
 from api_service.validation.remapped_users import is_remapped
-from api_service.validation.restart_policy import validate_unhealthy
-from common.errors import (
-    Aborted,
-    AlreadyExists,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    Unavailable,
-    Violation,
-)
+from common.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 _USERS_CHANGED = "USERS_CHANGED"  # the executor's reason: its settings are others since it was asked
 _IMAGE_ATTEMPTS = 3  # each failure means that somebody removed the image
 _PLACEMENTS = 8  # each failure means that others took the node's room
-_CLAIM_ATTEMPTS = 32  # each failure means that somebody else changed one of the volumes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateRequest:
-    """`violations`: the rules of the protocol that the request breaks; they are reported with all others."""
-
-    name: str
-    config: ContainerConfig
-    host_config: HostConfig
-    networking_config: NetworkingConfig
-    platform: str = ""
-    pull_policy: PullPolicy = PullPolicy.DEFAULT
-    credentials: RegistryCredentials = field(default_factory=RegistryCredentials)
-    request_id: str = ""
-    violations: Sequence[Violation] = ()
-
-    @property
-    def image(self) -> ImageWish:
-        return ImageWish(
-            text=self.config.image, platform=self.platform, policy=self.pull_policy, credentials=self.credentials
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +148,7 @@ async def _create(
         resolved = dataclasses.replace(
             creation, host_config=dataclasses.replace(joining, network_mode=mode), networking_config=networking
         )
-        draft, plan = await _draft(engine, request, resolved, image, facts, node)
+        draft, plan = await draft_container(engine, request, resolved, image, facts, node)
         draft = dataclasses.replace(
             draft,
             host_config=dataclasses.replace(draft.host_config, depends_on=depends_on),
@@ -229,58 +173,6 @@ async def _facts(node: Node, request: CreateRequest, deadline: Deadline) -> Node
         raise
 
 
-async def _draft(
-    engine: Engine, request: CreateRequest, creation: Creation, image: ImageRecord, facts: NodeFacts, node: Node
-) -> tuple[ContainerRecord, MountPlan]:
-    """The record as it will be, but for its name. Raises InvalidArgument for what request and image make together."""
-    check_image_config(engine, image.config, field="config.image")
-    config = merge_image_config(creation.config, image.config)
-    broken = [
-        *validate_command(config),
-        *validate_unhealthy(creation.host_config.restart_policy, config.healthcheck, "host_config.restart_policy"),
-        *validate_published_ports(config, creation.host_config),
-    ]
-    if broken:
-        raise InvalidArgument(violations=broken)
-    platform = check_platform(request.platform, image, node_platform=f"{facts.os}/{facts.architecture}")
-    container_id = generate_id()
-    named = await _named(engine, config, creation.host_config, facts, container_id)
-    path, *args = command_line(config)
-    plan = await plan_mounts(engine, config, creation.host_config, node=node.name, container_id=container_id)
-    draft = ContainerRecord(
-        id=container_id,
-        name="",
-        created_at=engine.clock(),
-        phase=Phase.CREATING,
-        path=path,
-        args=tuple(args),
-        config=named,
-        host_config=creation.host_config,
-        networking_config=creation.networking_config,
-        image_id=image.id,
-        node=node.name,
-        platform=platform,
-        request_id=request.request_id,
-        creator=engine.claims.replica,
-        mount_points=plan.points,
-    )
-    return draft, plan
-
-
-async def _named(
-    engine: Engine, config: ContainerConfig, host: HostConfig, facts: NodeFacts, container_id: str
-) -> ContainerConfig:
-    """With its host name: of who shares a network, that network's owner's, with the domain."""
-    if host.network_mode == HOST or host.uts_mode == HOST:
-        return dataclasses.replace(config, hostname=config.hostname or facts.hostname)
-    owner = joined_network(host.network_mode)
-    shared = await engine.containers.get(owner) if owner is not None else None
-    if shared is None:
-        return dataclasses.replace(config, hostname=config.hostname or short_id(container_id))
-    names = shared.record.config
-    return dataclasses.replace(config, hostname=names.hostname, domainname=names.domainname)
-
-
 async def _lay_out(
     engine: Engine,
     draft: ContainerRecord,
@@ -298,7 +190,7 @@ async def _lay_out(
         undo.push_async_callback(
             lambda: engine.jobs.finish(undo_create(engine, draft), name=f"undo create {draft.id[:12]}")
         )
-        record = await whole(_reserve(engine, draft, plan, name))
+        record = await whole(reserve_container(engine, draft, plan, name=name))
         if record is None:
             return False
         await require_wanted(engine, node)
@@ -321,46 +213,6 @@ async def _lay_out(
     return True
 
 
-async def _reserve(engine: Engine, draft: ContainerRecord, plan: MountPlan, name: str) -> ContainerRecord | None:
-    """The record with its name and volumes, written; None when another create holds the request id. Raises
-    AlreadyExists, and FailedPrecondition for a volume that cannot be used."""
-    for candidate in [name] if name else _generated_names(draft.id):
-        record = dataclasses.replace(draft, name=candidate)
-        try:
-            await _add(engine, record, plan)
-        except RevisionConflict as conflict:
-            if engine.containers.held_request(conflict):
-                return None
-            if name and (holder := engine.containers.held_name(conflict)) is not None:
-                raise name_taken(name, holder) from conflict
-            continue
-        return record
-    raise Aborted(f"container name {name or 'generated'!r}: others take and release it; repeat the request")
-
-
-async def _add(engine: Engine, record: ContainerRecord, plan: MountPlan) -> None:
-    """Raises RevisionConflict for its name or request id, NodeTakenError; volumes that others change meanwhile are
-    claimed again, and so is room on the node."""
-    for _ in range(_CLAIM_ATTEMPTS):
-        claim = await engine.volumes.claim(plan.volumes, record.id)
-        made = [volume_event(volume, "create", engine.clock()) for volume in claim.made]
-        try:
-            async with booked(engine, record) as booking:
-                await engine.containers.add(record, besides=[*claim.operations, *booking], events=made)
-        except RevisionConflict as conflict:
-            if not engine.volumes.held_volume(conflict) and not engine.usages.held_usage(conflict):
-                raise
-            continue
-        engine.loads.note(record.id, record.node)
-        return
-    raise Aborted(f"container {record.name!r}: others change its volumes all the time; repeat the request")
-
-
-def _generated_names(container_id: str) -> Iterator[str]:
-    yield from (generate_name(attempt) for attempt in range(1, NAME_ATTEMPTS + 1))
-    yield short_id(container_id)
-
-
 async def _make_ready(engine: Engine, record: ContainerRecord, undo: AsyncExitStack) -> None:
     def change(found: ContainerRecord) -> Changed:
         ready = dataclasses.replace(found, phase=Phase.READY)
@@ -369,14 +221,3 @@ async def _make_ready(engine: Engine, record: ContainerRecord, undo: AsyncExitSt
     if await engine.containers.update(record.id, change) is None:
         raise Aborted(f"container {record.name!r}: removed while it was being created")
     undo.pop_all()
-
-
-def name_taken(name: str, holder: str) -> AlreadyExists:
-    return AlreadyExists(
-        f"Conflict. The container name {name!r} is already in use by container {holder!r}. You have to remove "
-        "(or rename) that container to be able to reuse that name.",
-        resource_type="container",
-        resource_name=name,
-        owner=holder,
-        reason="CONTAINER_NAME_IN_USE",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from api_service.nodes.deadline import Deadline
-from api_service.operations.container_create import name_taken
+from api_service.operations.container_reserve import name_taken
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.operations.network_connect import tell_names

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import structlog
 
 from api_service.nodes.registry import NodeRegistry
-from api_service.records.container_repository import ContainerRepository
+from api_service.records.container_places import ContainerPlaces
 from common.errors import OutOfRange, SlipwayError
 
 _log = structlog.get_logger(__name__)
@@ -25,8 +25,8 @@ _PATIENCE = 5.0  # seconds until a placement does without
 class NodeLoads:
     """Run `follow_forever` as a task: it begins to work when there is a second node."""
 
-    def __init__(self, containers: ContainerRepository, registry: NodeRegistry) -> None:
-        self._containers = containers
+    def __init__(self, places: ContainerPlaces, registry: NodeRegistry) -> None:
+        self._places = places
         self._registry = registry
         self._nodes: dict[str, str] = {}  # of containers
         self._counts: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class NodeLoads:
     async def _follow(self) -> None:
         self._nodes.clear()
         self._counts.clear()
-        async for places in self._containers.places():
+        async for places in self._places.follow():
             for container_id, node in places.items():
                 self._note(container_id, node)
             self._loaded.set()

@@ -6,7 +6,6 @@ A commit that changes a record carries the events of the change.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from api_service.records.codec import Codec, Stored
 from api_service.records.container import ContainerRecord, Phase
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
+from api_service.records.newest_first import NewestFirst
 from api_service.records.node_usage import NodeUsages
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Aborted, InvalidArgument, NotFound, Violation
@@ -26,15 +26,7 @@ _FULL_ID = re.compile(r"[0-9a-f]{64}")
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
 _MAX_ATTEMPTS = 64  # of one compare-and-set; each failure means that another commit to the same record succeeded
 _MAX_CANDIDATES = 10
-_PLACES_AT_ONCE = 200
 _KEPT = 65_536  # decoded records: two kilobytes each, and a list that had to decode 30,000 would take seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Placed:
-    """Of a container's record, for whoever needs no more of it."""
-
-    node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +55,8 @@ class ContainerRepository:
         self._store = store
         self._events = events
         self._usages = usages
-        self._places = Codec(_Placed)
         self._codec = Codec(ContainerRecord, kept=_KEPT)
-        self._newest: list[int] = []  # places in `_listed`, newest first
-        self._listed: list[str] = []
-        self._created: dict[str, int] = {}  # times, by key
+        self._newest = NewestFirst(self._codec)
 
     async def get(self, container_id: str) -> Stored[ContainerRecord] | None:
         entry = await self._store.get(_key(container_id))
@@ -101,19 +90,7 @@ class ContainerRepository:
     async def newest_first(self) -> Iterator[ContainerRecord]:
         """All that are shown, by the time of their creation and their id. Nothing is sorted unless some came or went,
         and what is not taken is not decoded."""
-        entries = await self._store.list(_key(""))
-        listed = [entry.key for entry in entries]
-        if listed != self._listed:
-            known, self._created = self._created, {}
-            for entry in entries:
-                time = known.get(entry.key)
-                if time is None:
-                    time = next((record.created_at for record in self._codec.each_readable([entry])), 0)
-                self._created[entry.key] = time
-            self._listed = listed
-            places = range(len(listed))
-            self._newest = sorted(places, key=lambda at: (self._created[listed[at]], listed[at]), reverse=True)
-        newest = self._codec.each_readable(entries[at] for at in self._newest)
+        newest = self._codec.each_readable(self._newest.ordered(await self._store.list(_key(""))))
         return (record for record in newest if record.phase is not Phase.CREATING)
 
     async def every_phase(self) -> list[ContainerRecord]:
@@ -268,25 +245,6 @@ class ContainerRepository:
     async def latest_revision(self) -> int | None:
         """Of the last change of anything, by whichever process; None when nobody can tell just now."""
         return await self._store.revision() if await self._store.catch_up() else None
-
-    async def places(self) -> AsyncGenerator[Mapping[str, str | None]]:
-        """The node of every container, of whatever phase, and then of each that came, moved or went (None), without
-        end."""
-        revision = await self._store.revision()
-        found: dict[str, str | None] = {}
-        for index, entry in enumerate(await self._store.list(_PREFIX)):
-            found.update(self._place(entry))
-            if index % _PLACES_AT_ONCE == 0:
-                await asyncio.sleep(0)  # there may be tens of thousands
-        yield found
-        async for change in self._store.watch(_PREFIX, after=revision):
-            if change.value is None:
-                yield {change.key.removeprefix(_PREFIX): None}
-            else:
-                yield self._place(Entry(key=change.key, value=change.value, revision=change.revision))
-
-    def _place(self, entry: Entry) -> Mapping[str, str | None]:
-        return {entry.key.removeprefix(_PREFIX): placed.node for placed in self._places.readable([entry])}
 
     async def _commit(self, stored: Stored[ContainerRecord], changed: Changed, *more: Put | Delete) -> None:
         record = Put(

@@ -23,8 +23,7 @@ from api_service.placement.place import Demand
 from api_service.records.codec import Codec
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, Phase
-from api_service.records.container_repository import ContainerRepository
-from api_service.records.event_log import EventLog
+from api_service.records.container_places import ContainerPlaces
 from api_service.records.node_usage import Booking, NodeUsages
 from api_service.store.memory_store import MemoryStore
 from api_service.store.store import Put
@@ -55,12 +54,12 @@ async def _measure(*, nodes: int, containers: int, rounds: int) -> int:
     names = [f"node-{index:04}" for index in range(nodes)]
     async with MemoryStore() as store:
         usages = NodeUsages(store)
-        registry, repository = NodeRegistry(), ContainerRepository(store, EventLog(store), usages)
+        registry = NodeRegistry()
         for name in names:
             record = node_record(name, memory=64 * GIB, labels={"zone": f"z{dice.randrange(_ZONES)}"})
             registry.add(cast("Any", SimpleNamespace(name=name, record=record)))
         await _fill(store, usages, names, containers, dice)
-        loads = NodeLoads(repository, registry)
+        loads = NodeLoads(ContainerPlaces(store), registry)
         following = asyncio.create_task(loads.follow_forever())
         began = time.perf_counter()
         await loads.counts()

@@ -10,9 +10,7 @@ import pytest
 from api_service.nodes.registry import NodeRegistry
 from api_service.placement import loads as module
 from api_service.placement.loads import NodeLoads
-from api_service.records.container_repository import ContainerRepository
-from api_service.records.event_log import EventLog
-from api_service.records.node_usage import NodeUsages
+from api_service.records.container_places import ContainerPlaces
 from api_service.store.memory_store import MemoryStore
 from api_service.store.store import Put
 
@@ -31,7 +29,7 @@ async def test_one_node_alone_is_not_counted_and_the_second_begins_it(monkeypatc
     async with MemoryStore() as store:
         await store.commit(_place("c1", "a"))
         registry = NodeRegistry()
-        loads = NodeLoads(ContainerRepository(store, EventLog(store), NodeUsages(store)), registry)
+        loads = NodeLoads(ContainerPlaces(store), registry)
         counting = asyncio.create_task(loads.follow_forever())
         registry.add(cast("Any", _Node("a")))
         loads.note("gone", "a")
