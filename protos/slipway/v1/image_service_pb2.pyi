@@ -377,7 +377,7 @@ class RegistryCredentials(_message.Message):
     IDENTITY_TOKEN_FIELD_NUMBER: _builtins.int
     REGISTRY_TOKEN_FIELD_NUMBER: _builtins.int
     username: _builtins.str
-    """With `password`."""
+    """With `password`. It cannot contain a colon."""
     password: _builtins.str
     """With `username`."""
     identity_token: _builtins.str

@@ -57,6 +57,8 @@ async def test_pull_by_digest_gives_no_name(api: Api) -> None:
         ("reference", {"reference": ""}),
         ("platform", {"reference": "app", "platform": "windows/amd64"}),
         ("platform", {"reference": "app", "platform": "linux/a/b/c"}),
+        ("credentials", {"reference": "app", "credentials": pb2.RegistryCredentials(password="p")}),
+        ("credentials.username", {"reference": "app", "credentials": pb2.RegistryCredentials(username="a:b")}),
         ("registry_token", {"reference": "app", "credentials": pb2.RegistryCredentials(registry_token="a\nb: c")}),
     ],
 )
