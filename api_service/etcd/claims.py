@@ -185,6 +185,9 @@ class EtcdClaims:
                         await self._delete(change.key, change.value)
             except OutOfRange:
                 after = self._mirror.revision
+            except SlipwayError as error:
+                _log.warning("late claims not looked for", error=error.message, retry_in=_LOOK_EVERY)
+                await asyncio.sleep(_LOOK_EVERY)
 
 
 def _holder(kv: kv_pb2.KeyValue) -> Holder:

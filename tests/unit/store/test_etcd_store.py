@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from etcdserverpb import etcd_service_pb2 as pb2
 
 from api_service.etcd.client import Call, EtcdClient, MemberFailedError, txn_call
 from api_service.etcd.cluster import Cluster, open_cluster
+from api_service.etcd.mirror import Mirror
 from api_service.etcd.session import Session
 from api_service.etcd.store import EtcdStore
 from api_service.etcd.target import EtcdTarget, Layout
@@ -206,8 +208,19 @@ async def test_history_that_etcd_has_forgotten_is_out_of_range(etcd: EtcdCluster
         assert (await patiently(anext(changes))).value == b"new"
 
 
-async def test_a_claim_that_is_written_late_is_released(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
-    """By a member that hung with a request that was repeated elsewhere."""
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_a_claim_that_is_written_late_is_released(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """By a member that hung with a request that was repeated elsewhere; also when changes could not be read once."""
+    follow, failing = Mirror.follow, itertools.repeat(True, failures)
+
+    def failing_follow(mirror: Mirror, prefix: str, *, after: int) -> AsyncIterator[Change]:
+        if not prefix and next(failing, False):
+            raise Unavailable("no member tells the changes")
+        return follow(mirror, prefix, after=after)
+
+    monkeypatch.setattr(Mirror, "follow", failing_follow)
     async with open_cluster(etcd_target) as cluster:
         async with cluster.claims.hold("x"):
             pass
