@@ -16,6 +16,7 @@ from slipway.v1 import container_service_pb2 as pb
 from tests.fixtures.api import refused
 from tests.fixtures.beats import BEATING, Beats
 from tests.fixtures.cluster import (
+    ETCD_PEER_PORT,
     ETCD_PORT,
     EXECUTOR_PORT,
     LOST,
@@ -106,6 +107,24 @@ async def test_an_api_that_does_not_reach_etcd(three: Cluster) -> None:
             print(f"API with etcd again: it serves after {taken:.2f} s")
 
 
+async def test_a_member_of_etcd_that_does_not_reach_the_others(three: Cluster) -> None:
+    """It takes what it is asked, and can do nothing: whoever asks and watches there goes to another one. The leader
+    first, then each, so that those that the API services have chosen are among them."""
+    leader = three.etcd.leader()
+    async with unharmed(three):
+        for alone in sorted(three.machines.values(), key=lambda machine: three.member(machine) is not leader):
+            ending = await run_on(three.one, "n1", "", *UNTIL_TOLD)
+            others = [each.address for each in three.machines.values() if each is not alone]
+            with alone.apart_from(port=ETCD_PEER_PORT, addresses=others):
+                since = time.monotonic()
+                await end_unseen(three.one, ending)
+                for replica in three.replicas:
+                    await again_and_again(partial(live, replica, "n2"), since=since)
+                    await exited_with_7(replica, ending)
+                which = "the leader" if three.member(alone) is leader else "a member"
+                print(f"{which} of etcd alone: both API services serve after {time.monotonic() - since:.2f} s")
+
+
 async def test_etcd_without_a_majority(three: Cluster) -> None:
     async with unharmed(three):
         ending = await run_on(three.one, "n1", "ends", *UNTIL_TOLD)
@@ -124,11 +143,13 @@ async def test_etcd_without_a_majority(three: Cluster) -> None:
         await exited_with_7(three.other, ending)
 
 
-async def test_an_api_that_does_not_reach_an_executor(three: Cluster) -> None:
-    """The other one does."""
-    for cut in three.replicas:
-        other = three.beside(cut)
+async def test_an_api_that_does_not_reach_an_executor(three: Cluster, tmp_path: Path) -> None:
+    """The other one does. What may run elsewhere may move, when the one that follows the node takes it for lost."""
+    for number, cut in enumerate(three.replicas, 1):
+        other, beats = three.beside(cut), Beats(tmp_path / f"beats{number}")
         async with unharmed(three):
+            binds = [f"{beats.directory}:/beats"]
+            await three.run_movable("n3", "web", "sh", "-c", BEATING, network=NETWORK, binds=binds)
             ending = await run_on(cut, "n3", "ends", *UNTIL_TOLD)
             stopping = await run_on(cut, "n3", "stops")
             with three.machine_of(cut).kept_from(port=EXECUTOR_PORT, addresses=[three.machines["n3"].address]):
@@ -144,3 +165,6 @@ async def test_an_api_that_does_not_reach_an_executor(three: Cluster) -> None:
             taken = await again_and_again(partial(live, cut, "n3"), since=since)
             print(f"API with the executor again: it serves after {taken:.2f} s")
             await exited_with_7(cut, ending)
+            await all_equal(three)
+            assert len(beats.runs()) in (1, 2)
+            assert beats.never_twice()
