@@ -68,10 +68,11 @@ async def _measure(*, nodes: int, containers: int, rounds: int) -> int:
         took = await _place(engine, dice, rounds)
         following.cancel()
         await asyncio.wait([following])
-    p50, p99 = percentile(took, 50), percentile(took, 99)
-    print(f"{nodes} nodes, {containers} containers, {rounds} placements: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    print(f"{nodes} nodes, {containers} containers, {rounds} placements")
+    for what, times in zip(("by the clock", "of the processor"), zip(*took, strict=True), strict=True):
+        p50, p99 = percentile(times, 50), percentile(times, 99)
+        print(f"{what}: p50 {p50:.2f} ms, p99 {p99:.2f} ms; aim: p99 {_AIM:g}: {'met' if p99 <= _AIM else 'NOT MET'}")
     print(f"containers counted in {loaded:.2f} s, beside everything else")
-    print(f"aim: p99 at most {_AIM:g} ms: {'met' if p99 <= _AIM else 'NOT MET'}")
     return 0
 
 
@@ -89,8 +90,9 @@ async def _fill(store: MemoryStore, usages: NodeUsages, names: list[str], contai
         await store.commit(usages.put(name, before, before.record.plus(booking)))
 
 
-async def _place(engine: Any, dice: random.Random, rounds: int) -> list[float]:
-    took: list[float] = []
+async def _place(engine: Any, dice: random.Random, rounds: int) -> list[tuple[float, float]]:
+    """Milliseconds by the clock, and those that the processor had work for it."""
+    took: list[tuple[float, float]] = []
     for _ in range(rounds):
         zone = parse_constraint(f"node.labels.zone==z{dice.randrange(_ZONES)}")
         demand = Demand(
@@ -100,13 +102,13 @@ async def _place(engine: Any, dice: random.Random, rounds: int) -> list[float]:
             architecture="amd64",
             pack=dice.random() < 0.5,
         )
-        began = time.perf_counter()
+        began, idle = time.perf_counter(), time.thread_time()
         try:
             node = await choose_node(engine, demand, subject="a container")
             engine.loads.note(f"{dice.getrandbits(64):064x}", node.name)
         except SlipwayError:
             pass  # a refusal takes its time as well
-        took.append((time.perf_counter() - began) * 1000)
+        took.append(((time.perf_counter() - began) * 1000, (time.thread_time() - idle) * 1000))
     return took
 
 
