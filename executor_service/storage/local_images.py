@@ -21,6 +21,7 @@ from typing import BinaryIO, Self
 import structlog
 
 from common.errors import FailedPrecondition, NotFound
+from executor_service.host_errors import host_errors
 from executor_service.registry.manifests import CONFIG, MANIFEST, write_manifest
 from executor_service.registry.source import Descriptor, ImageSource, ImageTarget, Platform, Presence, read_from
 from executor_service.storage.archive import Archive
@@ -46,7 +47,7 @@ from executor_service.storage.layer_pull import LayerPuller
 from executor_service.storage.layer_push import LayerPusher
 from executor_service.storage.layer_tar import LayerTar
 from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
-from executor_service.storage.refusals import corrupt_image, disk_errors
+from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.shared_progress import SharedProgress
 from executor_service.storage.spool import size_of, spooled
 from executor_service.storage.threads import finish
@@ -105,7 +106,7 @@ class LocalImages:
         self._images.clear()
 
     async def load(self, archive: AsyncIterator[bytes], platform: Platform = HERE) -> Sequence[Image]:
-        with disk_errors("image: it cannot be stored"):
+        with host_errors("image: it cannot be stored"):
             async with self._spooled(archive) as file, self._taking() as owner:
                 found = await finish(lambda: images_in(Archive(file), platform=self._whole(platform)))
                 needed = {diff_id for image in found for diff_id in image.config.diff_ids}
@@ -125,7 +126,7 @@ class LocalImages:
             raise corrupt_image(
                 f"image {config.id}: its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}"
             )
-        with disk_errors("image: it cannot be stored"):
+        with host_errors("image: it cannot be stored"):
             async with self._taking() as owner:
                 self._layers.hold(owner, map(layer_name, config.diff_ids))
                 wanted = dict(zip(config.diff_ids, manifest.layers, strict=True))
@@ -156,7 +157,7 @@ class LocalImages:
         self, layers: Sequence[str], archive: AsyncIterator[bytes], describe: Callable[[str], bytes]
     ) -> Image:
         """The image of these layers and the one that `archive` is the tar of, whose diff id `describe` gets."""
-        with disk_errors("image: it cannot be stored"):
+        with host_errors("image: it cannot be stored"):
             async with self._spooled(archive) as file, self._taking() as owner, self._layers.staged() as staged:
                 self._layers.hold(owner, map(layer_name, layers))
                 blob = Blob(file=file, offset=0, size=size_of(file))
@@ -195,7 +196,7 @@ class LocalImages:
 
     async def push(self, target: ImageTarget, image_id: str, tag: str, *, report: Report) -> str:
         image = await self.get(image_id)
-        with disk_errors("image: it cannot be compressed"):
+        with host_errors("image: it cannot be compressed"):
             layers = await self._pusher.push(target, image.layers, report)
         config = Descriptor(media_type=CONFIG, digest=image.id, size=len(image.config))
         if await target.find(config.digest) is Presence.MISSING:

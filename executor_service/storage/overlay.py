@@ -20,6 +20,7 @@ import structlog
 
 from common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
 from executor_service.container import CONTAINER_ID
+from executor_service.host_errors import host_errors
 from executor_service.run import run
 from executor_service.storage.durable import private_directory, sync_directory
 from executor_service.storage.image_config import DIGEST
@@ -30,7 +31,6 @@ from executor_service.storage.layers import LayerFacts, LayerStore, layer_name
 from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.mapped_trees import MappedTrees, check_passable, let_pass
 from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all, visible
-from executor_service.storage.refusals import disk_errors
 from executor_service.storage.snapshots import RootLayers, Snapshotter
 from executor_service.storage.threads import finish, settle
 from executor_service.storage.trash import Trash
@@ -115,7 +115,7 @@ class OverlaySnapshots:
             record = _Record(image_id=image_id, layers=layers)
             self._layers.hold(container_id, record.names())
             try:
-                with disk_errors(f"container {container_id}: no writable layer can be made"):
+                with host_errors(f"container {container_id}: no writable layer can be made"):
                     await self._make_init_layer(record)
                     await finish(lambda: self._make(container_id, record))
             except BaseException:
@@ -128,7 +128,7 @@ class OverlaySnapshots:
             record = self._known(container_id)
             if record is None:
                 raise _not_prepared(container_id)
-            with disk_errors(f"container {container_id}: its root cannot be mounted"):
+            with host_errors(f"container {container_id}: its root cannot be mounted"):
                 unsafe = await finish(lambda: self._mount(container_id, record, remapped=remapped))
             if unsafe:
                 raise FailedPrecondition(
@@ -149,7 +149,7 @@ class OverlaySnapshots:
             if record is None:
                 raise _not_prepared(container_id)
             if (visits := self._visits.get(container_id)) is None:
-                with disk_errors(f"container {container_id}: its root cannot be mounted"):
+                with host_errors(f"container {container_id}: its root cannot be mounted"):
                     fresh = await finish(lambda: self._mount_if_absent(container_id, record, remapped=remapped))
                 visits = self._visits[container_id] = _Visits(keep=not fresh)
             visits.count += 1

@@ -1,14 +1,8 @@
-"""How storage says no: hostile or broken images, and a disk that will not take more."""
+"""How storage says no to hostile or broken images."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from common.errors import InvalidArgument, ResourceExhausted
-
-_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
+from common.errors import InvalidArgument
 
 
 def corrupt_image(message: str) -> InvalidArgument:
@@ -25,18 +19,3 @@ def shown(name: bytes) -> str:
 def word(value: object) -> str:
     """Something out of a JSON document that should be a word, as it may stand in a message whatever it is."""
     return ascii(value[:60])[1:-1] if isinstance(value, str) else "?"
-
-
-def is_exhausted(error: OSError) -> bool:
-    return error.errno in _EXHAUSTED
-
-
-@contextmanager
-def disk_errors(doing: str) -> Iterator[None]:
-    """Turns a full or read-only disk, missing descriptors or missing memory into ResourceExhausted."""
-    try:
-        yield
-    except OSError as error:
-        if is_exhausted(error):
-            raise ResourceExhausted(f"{doing}: {error.strerror}; free some and try again") from error
-        raise

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from common.errors import ResourceExhausted
-from executor_service.storage.refusals import corrupt_image, disk_errors
+from executor_service.host_errors import host_errors
+from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import Window, decompressed
 from executor_service.storage.threads import finish
 
@@ -25,7 +26,7 @@ async def spooled(
     Raises ResourceExhausted beyond `max_bytes` (as it came, and unpacked), InvalidArgument when it is empty, and what
     `room`, called in a thread before each write, raises.
     """
-    with disk_errors("archive: it cannot be kept while it is read"):
+    with host_errors("archive: it cannot be kept while it is read"):
         received = await finish(lambda: unnamed_file(directory))
         try:
             await _receive(archive, received, max_bytes, room)

@@ -20,11 +20,11 @@ from typing import Protocol, Self
 import structlog
 
 from common.errors import InvalidArgument, NotFound, Violation
+from executor_service.host_errors import host_errors
 from executor_service.run import run
 from executor_service.storage.durable import private_directory, sync_directory, write_synced
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.keyed_locks import KeyedLocks
-from executor_service.storage.refusals import disk_errors
 from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
 from executor_service.storage.volume_fill import copy_files, finish_fill, is_empty
@@ -130,7 +130,7 @@ class LocalVolumes:
             self._refuse_broken(name)
             known = self._options.get(name)
             if known is None:
-                with disk_errors(f"volume {name!r} cannot be made"):
+                with host_errors(f"volume {name!r} cannot be made"):
                     await finish(lambda: self._make(name, options))
                 self._options[name] = dict(options)
             elif dict(known) != dict(options):
@@ -188,7 +188,7 @@ class LocalVolumes:
             # A file system of somebody else's is not for us to put things into.
             if self._options.get(name) is None or self._options[name] or not await finish(lambda: is_empty(home)):
                 return
-            with disk_errors(f"volume {name!r} cannot be filled"):
+            with host_errors(f"volume {name!r} cannot be filled"):
                 await copy_files(source, home)
                 await finish(lambda: finish_fill(home))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -9,11 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from common.errors import ResourceExhausted, Unavailable
 from executor_service.registry.source import Platform
+from executor_service.storage import local_images, spool
 from executor_service.storage.content import ContentLimits
 from executor_service.storage.image_config import Step
 from executor_service.storage.images import Image
@@ -126,3 +129,22 @@ async def test_what_interrupted_pulls_left_makes_room(disk: Path) -> None:
         assert partial.stat().st_size > 16 << 20
         assert (await pull(storage, MemorySource(BuiltImage(layers=[second])))).size >= 18 << 20
         assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("way", "module", "step"), [("pull", local_images, "write_durably"), ("load", spool, "unnamed_file")]
+)
+async def test_a_disk_that_became_read_only_is_told_as_such(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, way: str, module: ModuleType, step: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async with open_storage(disk, limits=LIMITS) as storage:
+        with monkeypatch.context() as broken, pytest.raises(Unavailable, match="read-only; look at the disk"):
+            broken.setattr(module, step, refuse)
+            if way == "pull":
+                await pull(storage, MemorySource(SMALL))
+            else:
+                await storage.images.load(stream(docker_archive(SMALL)))
+        assert (await pull(storage, MemorySource(SMALL))).id == SMALL.id
