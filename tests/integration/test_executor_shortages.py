@@ -67,7 +67,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_is_told_and_containers_go_on(small_disk: Path) -> None:
-    async with executor_process(root=small_disk / "root") as executor:
+    async with executor_process("--disk-reserve", str(1 << 20), root=small_disk / "root") as executor:
         running, box = await executor.create(), await executor.create()
         pid = (await executor.run(running)).started.pid
         filler = small_disk / "filler"
