@@ -25,6 +25,7 @@ from tests.fixtures.cluster import (
     cluster,
     end_unseen,
     exited_with_7,
+    interrupted,
     live,
     run_on,
 )
@@ -44,9 +45,9 @@ async def test_a_replica(three: Cluster) -> None:
     """Either of them, so that the one that follows a node is among them."""
     for victim in three.replicas:
         other = three.beside(victim)
-        async with unharmed(three):
+        async with unharmed(three) as acknowledged:
             ending = [await run_on(victim, node, f"ends-{node}", *UNTIL_TOLD) for node in three.machines]
-            await victim.api.kill()
+            acknowledged += await interrupted(victim.api.kill(), victim, "")
             since = time.monotonic()
             for container in ending:
                 await end_unseen(other, container)
@@ -62,9 +63,9 @@ async def test_a_replica(three: Cluster) -> None:
 
 
 async def test_the_leader_of_etcd(three: Cluster) -> None:
-    async with unharmed(three):
+    async with unharmed(three) as acknowledged:
         leader = three.etcd.leader()
-        leader.kill()
+        acknowledged += await interrupted(asyncio.to_thread(leader.kill), three.one, "")
         since = time.monotonic()
         for number, replica in enumerate(three.replicas, 1):
             taken = await again_and_again(partial(live, replica, "n1"), since=since)
@@ -75,9 +76,9 @@ async def test_the_leader_of_etcd(three: Cluster) -> None:
 async def test_an_executor(three: Cluster) -> None:
     """Its containers go on, one ends meanwhile; other nodes do not notice."""
     machine = three.machines["n3"]
-    async with unharmed(three):
+    async with unharmed(three) as acknowledged:
         ending = await run_on(three.one, "n3", "ends", *UNTIL_TOLD, network=NETWORK)
-        await machine.executor.kill()
+        acknowledged += await interrupted(machine.executor.kill(), three.one, "n3")
         since = time.monotonic()
         await end_unseen(three.one, ending)
         node = await three.until("n3", UNREACHABLE)
