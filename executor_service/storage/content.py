@@ -96,18 +96,16 @@ class ContentStore:
             async with self._busy.hold(name):
                 await finish(lambda name=name: self._delete(name))  # type: ignore[misc]  # bound now
 
-    async def missing(self, descriptors: Iterable[Descriptor]) -> int:
-        """Bytes of these that are to be downloaded still."""
+    async def require(self, descriptors: Iterable[Descriptor], *, beside: int) -> None:
+        """What interrupted pulls of other layers have left goes, the oldest first, when the disk has no room for what
+        is to be downloaded of these and `beside` bytes more. Raises ResourceExhausted when it has none then."""
         wanted = {_name(each.digest): each.size for each in descriptors}
-        return await finish(lambda: sum(max(0, size - self._here(name)) for name, size in wanted.items()))
-
-    async def require(self, size: int) -> None:
-        """What interrupted pulls have left goes, the oldest first, when the disk has no room for `size` bytes more.
-        Raises ResourceExhausted when it has none then."""
+        missing = await finish(lambda: sum(max(0, size - self._here(name)) for name, size in wanted.items()))
+        size = missing + beside
         for name in await finish(self._by_age):
             if await finish(lambda: has_room(self._blobs, size + self._limits.reserve)):
                 return
-            if not self._busy.is_held(name):
+            if name not in wanted and not self._busy.is_held(name):
                 async with self._busy.hold(name):
                     await finish(lambda name=name: self._delete(name))  # type: ignore[misc]  # bound now
         await finish(lambda: require_room(self._blobs, size + self._limits.reserve))

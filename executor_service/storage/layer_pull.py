@@ -48,13 +48,19 @@ class LayerPuller:
         missing = [descriptor for diff_id, descriptor in wanted.items() if layer_name(diff_id) not in here]
         # No layer is smaller unpacked than it was compressed; by how much it is larger, nobody says beforehand.
         unpacked = sum(descriptor.size for descriptor in missing)
-        await self._content.require(await self._content.missing(missing) + unpacked)
+        await self._content.require(missing, beside=unpacked)
 
         async def take(diff_id: str, descriptor: Descriptor) -> None:
             await self._take(source, diff_id, descriptor, report)
             self._caps.check(self._layers, wanted)
 
-        await together(*(take(diff_id, each) for diff_id, each in wanted.items()))
+        try:
+            await together(*(take(diff_id, each) for diff_id, each in wanted.items()))
+        except ResourceExhausted as error:
+            if error.reason not in _KEPT:
+                # No later pull of this image comes further: what has come of it is of no use.
+                await self._content.discard(each.digest for each in wanted.values())
+            raise
 
     def _check(self, wanted: Mapping[str, Descriptor]) -> None:
         for descriptor in wanted.values():

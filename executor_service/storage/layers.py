@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -124,17 +125,27 @@ class LayerStore:
     async def staged(self) -> AsyncIterator[Path]:
         """A fresh directory with an empty `fs` (mode 0755), deleted after the block unless it was published."""
         path = self._staging / secrets.token_hex(8)
-        await finish(lambda: _make_stage(path))
         try:
+            await finish(lambda: _make_stage(path))  # it is there even when this is cancelled
             yield path
         finally:
             await finish(lambda: self._trash.throw(path))
             self._trash.empty_soon()
 
     async def publish(self, staged: Path, name: str, facts: LayerFacts) -> None:
-        """Give a staged tree its name. The caller holds `name`, and is within `making(name)`.""" ""
-        await finish(lambda: self._publish(staged, self._layers / name, facts))
-        self._known[name] = facts
+        """Give a staged tree its name. The caller holds `name`, and is within `making(name)`."""
+        published = threading.Event()
+
+        def publish() -> None:
+            self._publish(staged, self._layers / name, facts)
+            published.set()
+
+        try:
+            await finish(publish)
+        finally:
+            # Also when this is cancelled while the thread is at it: what nobody knows of, nobody collects.
+            if published.is_set():
+                self._known[name] = facts
 
     async def collect(self) -> None:
         """Drop every layer that nobody holds, unless somebody holds all. Deleting goes on in the background."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import zstandard
 
 from common.errors import InvalidArgument, ResourceExhausted, Unavailable
 from executor_service.registry.source import Descriptor, Platform
+from executor_service.storage import layers
 from executor_service.storage.content import ContentLimits, ContentStore
 from executor_service.storage.image_caps import ImageCaps
 from executor_service.storage.images import Image
@@ -166,6 +168,7 @@ async def test_caps_and_the_disk(tmp_path: Path) -> None:
             assert await storage.images.list() == []
             await storage.trash.emptied()
             assert [*(tmp_path / "layers").iterdir(), *(tmp_path / "staging").iterdir()] == []
+            assert content(tmp_path) == {"blobs": [], "partial": []}
     async with open_storage(tmp_path, limits=StorageLimits(image=ImageCaps(entries=10))) as storage:
         await pull(storage, MemorySource(IMAGE))
         # Known of layers that are here, over a restart too.
@@ -260,6 +263,31 @@ async def test_who_waits_for_a_layer_makes_it_when_the_other_pull_fails(tmp_path
         assert making.cancelled()
     assert 0 < second.sent[middle.digest] < middle.size
     assert (seen[0].phase, seen[-1].phase) == (LayerPhase.DOWNLOADING, LayerPhase.DONE)
+
+
+@pytest.mark.parametrize("step", ["_make_stage", "publish_tree"])
+async def test_a_pull_that_is_canceled_while_a_thread_works_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    work = getattr(layers, step)
+
+    def slow(*arguments: object) -> None:
+        begun.set()
+        assert go.wait(20)
+        work(*arguments)
+
+    monkeypatch.setattr(layers, step, slow)
+    async with open_storage(tmp_path) as storage, asyncio.timeout(30):
+        pulling = asyncio.create_task(pull(storage, MemorySource(BuiltImage(layers=[MIDDLE]))))
+        assert await asyncio.to_thread(begun.wait, 20)
+        pulling.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await pulling
+        await storage.trash.emptied()
+        assert [*(tmp_path / "layers").iterdir(), *(tmp_path / "staging").iterdir()] == []
 
 
 async def test_image_removed_while_another_with_its_layers_is_pulled(tmp_path: Path) -> None:
