@@ -65,7 +65,9 @@ class Settings(ServiceSettings):
     overlay_address: IPv4Address | IPv6Address | None = Field(
         None, description="by which other nodes reach this one, for overlay networks; default: the default route's"
     )
-    sandbox_pool: Annotated[int, Field(ge=0, le=64)] = Field(4, description="network sandboxes kept ready")
+    sandbox_pool: Annotated[int, Field(ge=0, le=64)] = Field(
+        4, description="network sandboxes kept ready, of each kind"
+    )
     nft_table: str = Field("", description="the nftables table (family inet) that is ours")
     cgroup_parent: Annotated[str, Field(pattern=r"^((/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+)?$")] = Field(
         "", description="the cgroup above all containers'"

@@ -84,7 +84,7 @@ class RealWorld:
 
     engine: Slipway
     ends: Path
-    pool: int = 4
+    pool: int = 8  # sandboxes that stand ready, four of each kind
     at_rest: tuple[int, int] = (0, 0)
 
     @property
