@@ -63,6 +63,7 @@ class JournalFollower:
         self._backoff = backoff
         self._position = JournalPosition()
         self._saved = JournalPosition()
+        self._gap = JournalPosition()  # where entries were missing last
         self._following = False
         self._connected = False
         self._failure = ""
@@ -187,22 +188,41 @@ class JournalFollower:
     async def _follow(self) -> AsyncIterator[None]:
         """Yields whenever something came. At the first contact ever the journal is read from its beginning: a snapshot
         would not tell of a process that has ended again."""
-        position = self._position
-        answers = self._executor.follow_journal(journal_id=position.journal_id, after=position.sequence)
+        answers = self._executor.follow_journal(journal_id=self.journal_id, after=self._position.sequence)
         self._waiting = asyncio.Queue(_MAX_BATCH)
         async with contextlib.aclosing(_batches(answers, self._waiting)) as batches:
             async for batch in batches:
-                if not position.journal_id:
-                    position = JournalPosition(journal_id=batch[0].journal_id)
-                    self._move_to(position)
+                if not self.journal_id:
+                    self._move_to(JournalPosition(journal_id=batch[0].journal_id))
                     await self._save()
-                elif batch[0].journal_id != position.journal_id:
-                    raise OutOfRange(f"the node has another journal, {batch[0].journal_id!r}", reason="JOURNAL_CHANGED")
-                await self._apply([answer.entry for answer in batch if answer.entry is not None])
+                entries, fault = self._next_of(batch)
+                await self._apply(entries)
+                if fault is not None:
+                    raise fault
                 if not self._connected:
                     self._set_connected(True)
                     self._on_connected()
                 yield
+
+    def _next_of(self, batch: Sequence[JournalAnswer]) -> tuple[list[JournalEntry], SlipwayError | None]:
+        """The entries that come next, each once, and what is wrong with the answer after the last of them. A journal
+        has no gaps: what is missing is asked for again, and when it is missing again, a snapshot has to tell it."""
+        entries: list[JournalEntry] = []
+        reached = self._position.sequence
+        for answer in batch:
+            if answer.journal_id != self.journal_id:
+                text = f"the node has another journal, {answer.journal_id!r}"
+                return entries, OutOfRange(text, reason="JOURNAL_CHANGED")
+            if answer.entry is None or answer.entry.sequence <= reached:
+                continue
+            if reached and answer.entry.sequence != reached + 1:  # what is kept of a journal need not begin at 1
+                text = f"the node's journal has entry {answer.entry.sequence} after {reached}"
+                before, self._gap = self._gap, JournalPosition(journal_id=self.journal_id, sequence=reached)
+                again = before == self._gap
+                return entries, (OutOfRange if again else SlipwayError)(text, reason="JOURNAL_GAP")
+            entries.append(answer.entry)
+            reached = answer.entry.sequence
+        return entries, None
 
     async def _apply(self, entries: Sequence[JournalEntry]) -> None:
         if not entries:

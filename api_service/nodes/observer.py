@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from api_service.nodes.executor import ContainerSnapshot, ExecExited, Exited, JournalEntry, NodeSnapshot, StartRefused
-from api_service.nodes.transitions import apply, resynchronise
+from api_service.nodes.transitions import apply, resynchronise, tells_alike
 from api_service.records.codec import RECORD_UNREADABLE
 from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.records.container_repository import Changed, ContainerRepository
@@ -103,20 +103,28 @@ class Observer:
         # Beside each other, for whoever waits for the end of an exec waits for both.
         record, *_ = await asyncio.gather(
             self._containers.update(entries[0].container_id, change),
-            *(self._finish(entry.event, entry.time) for entry in entries if isinstance(entry.event, ExecExited)),
+            *(self._finish(entry, entry.event) for entry in entries if isinstance(entry.event, ExecExited)),
         )
         if record is None or record.node != self._node:
             return None
         for entry in entries:
-            if tell and entry not in applied:
+            if tell and entry not in applied and tells_alike(entry.event):
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
                 await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
         if not record.state.active and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):
             self.on_ended(record)
         return record
 
-    async def _finish(self, ended: ExecExited, time: int) -> None:
-        await self._execs.finish(ended.exec_id, exit_code=ended.exit_code, error=ended.error, time=time)
+    async def _finish(self, entry: JournalEntry, ended: ExecExited) -> None:
+        container = await self._containers.get(entry.container_id)
+        if container is not None and container.record.node == self._node:
+            await self._execs.finish(
+                ended.exec_id,
+                container_id=entry.container_id,
+                exit_code=ended.exit_code,
+                error=ended.error,
+                time=entry.time,
+            )
 
     async def resynchronise(self, snapshot: NodeSnapshot) -> None:
         """Bring every container of the node to what the snapshot says; records that are ahead of it stay."""

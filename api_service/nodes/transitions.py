@@ -92,6 +92,12 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
             return dataclasses.replace(record, network=dataclasses.replace(record.network, ports=ports)), []
 
 
+def tells_alike(event: JournalEvent) -> bool:
+    """Whether the events of an entry can be told from a record that is past it: those of the others depend on what was
+    before, and a later record would tell of changes that there were not."""
+    return not isinstance(event, HealthChanged | NetworkConnected | NetworkDisconnected)
+
+
 def _started(record: ContainerRecord, event: Started, time: int) -> tuple[ContainerRecord, list[Event]]:
     state = ContainerState(
         running=True,
@@ -287,4 +293,5 @@ def _start_id(entry: JournalEntry) -> str:
 
 def _unseen_end(record: ContainerRecord, why: str, now: int) -> JournalEntry:
     event = Exited(start_id=record.state.start_id, exit_code=None, error=why)
-    return JournalEntry(sequence=0, time=now, container_id=record.id, event=event)
+    time = max(now, record.state.started_at or 0)  # which is of the node's clock
+    return JournalEntry(sequence=0, time=time, container_id=record.id, event=event)

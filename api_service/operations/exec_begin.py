@@ -33,8 +33,7 @@ async def begin_exec(
         await _take(engine, record, container)
         pid = await _first(engine, record, answers)
     except (Unavailable, DeadlineExceeded):
-        node = engine.nodes.get(container.node)
-        engine.jobs.background(settle_execs(engine, node), name=f"settle exec {record.id[:12]}")
+        engine.jobs.background(_give_up(engine, record, container), name=f"settle exec {record.id[:12]}")
         raise
     finally:
         engine.starting_execs.discard(record.id)
@@ -57,6 +56,17 @@ async def _take(engine: Engine, record: ExecRecord, container: ContainerRecord) 
         await engine.execs.find(record.id)
 
 
+async def _give_up(engine: Engine, record: ExecRecord, container: ContainerRecord) -> None:
+    """Nobody waits for the node's answer any more, which its next follower has to know, whichever replica that is."""
+
+    def change(found: ExecRecord) -> ExecRecord | None:
+        ours = found.starter == engine.claims.replica and record.id not in engine.starting_execs
+        return dataclasses.replace(found, starter="") if found.running and ours else None
+
+    await engine.execs.update(record.id, change)
+    await settle_execs(engine, engine.nodes.get(container.node))
+
+
 async def _first(engine: Engine, record: ExecRecord, answers: AsyncGenerator[ExecAnswer]) -> int:
     try:
         async with asyncio.timeout(_TIME):
@@ -68,7 +78,9 @@ async def _first(engine: Engine, record: ExecRecord, answers: AsyncGenerator[Exe
     except SlipwayError as error:
         code = error.metadata.get("exit_code", "")
         known = int(code) if code in ("126", "127") else _NOT_RUN
-        await engine.execs.finish(record.id, exit_code=known, error=error.message, time=engine.clock())
+        await engine.execs.finish(
+            record.id, container_id=record.container_id, exit_code=known, error=error.message, time=engine.clock()
+        )
         raise
     if not isinstance(answer, ExecRuns):
         raise Unavailable(f"exec {record.id[:12]}: the node ended the call without an answer", retry_after=1.0)

@@ -15,7 +15,6 @@ from api_service.records.exec import ExecRecord
 
 _CALL_TIME = 60.0  # seconds
 _PATIENCE = 30.0  # seconds for what the journal has to tell before the node's word counts
-_STARTS_WITHIN = 120 * 1_000_000_000  # nanoseconds; by then every replica has its answer or has given up
 _UNSEEN = "the node no longer knows how it ended"
 
 
@@ -42,10 +41,7 @@ async def settle_execs(engine: Engine, node: Node) -> None:
 
 def _is_left(engine: Engine, record: ExecRecord, replicas: Set[str]) -> bool:
     """It is taken, and who took it does not wait for the node's answer any more."""
-    if is_abandoned(engine, record.starter, replicas, under_way=record.id in engine.starting_execs):
-        return True
-    elsewhere = record.starter != engine.claims.replica
-    return elsewhere and engine.clock() - (record.started_at or 0) > _STARTS_WITHIN
+    return is_abandoned(engine, record.starter, replicas, under_way=record.id in engine.starting_execs)
 
 
 async def _settle(engine: Engine, record: ExecRecord) -> None:

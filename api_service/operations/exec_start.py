@@ -76,7 +76,9 @@ async def start_exec(
         yield ExecEnded(exit_code=None, detached=True)
         return
     gone = "the container was removed"
-    await engine.execs.finish(found.id, exit_code=None, error=gone, time=engine.clock())
+    await engine.execs.finish(
+        found.id, container_id=found.container_id, exit_code=None, error=gone, time=engine.clock()
+    )
     yield ExecEnded(exit_code=None, error=gone)
 
 

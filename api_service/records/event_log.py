@@ -54,7 +54,8 @@ class _Held:
 
 class EventLog:
     """`limit` events of `max_bytes` (keys and values) together are kept; up to a hundred more, or a mebibyte more,
-    until they are trimmed. `retry`: seconds until trimming that failed is tried again, doubled up to a minute."""
+    until they are trimmed, as they happened: by their times those of a clock that is behind would go first, and those
+    of one that is ahead never. `retry`: seconds until trimming that failed is tried again, doubled up to a minute."""
 
     def __init__(
         self, store: Store, *, limit: int = 100_000, max_bytes: int = 64 * 1024 * 1024, retry: float = 1.0
@@ -159,31 +160,27 @@ class EventLog:
     async def _trimmings(self) -> AsyncGenerator[None]:
         """Counts, and trims as events come; yields after each trimming."""
         revision = await self._store.revision()
-        held = await self._trim(await self._count())
+        held = await self._trim()
         yield
         async for change in self._store.watch(_PREFIX, after=revision):
             if change.value is None:
                 continue  # this task's own, and counted when it was made
             held = _Held(count=held.count + 1, size=held.size + _size(change.key, change.value))
             if held.count >= self._limit + _TRIM_BATCH or held.size > self._max_bytes + self._slack:
-                held = await self._trim(await self._count())
+                held = await self._trim()
                 yield
 
-    async def _count(self) -> _Held:
+    async def _trim(self) -> _Held:
         entries = await self._store.list(_PREFIX)
-        return _Held(count=len(entries), size=sum(_size(entry.key, entry.value) for entry in entries))
-
-    async def _trim(self, held: _Held) -> _Held:
-        while held.count > self._limit or held.size > self._max_bytes:
-            going: list[Delete] = []
-            for entry in await self._store.list(_PREFIX, limit=_TRIM_BATCH):
-                if held.count <= self._limit and held.size <= self._max_bytes:
-                    break
-                going.append(Delete(key=entry.key))
-                held = _Held(count=held.count - 1, size=held.size - _size(entry.key, entry.value))
-            if not going:
-                return await self._count()
-            await self._store.commit(*going)
+        held = _Held(count=len(entries), size=sum(_size(entry.key, entry.value) for entry in entries))
+        going: list[Delete] = []
+        for entry in sorted(entries, key=_revision):
+            if held.count <= self._limit and held.size <= self._max_bytes:
+                break
+            going.append(Delete(key=entry.key))
+            held = _Held(count=held.count - 1, size=held.size - _size(entry.key, entry.value))
+        for begin in range(0, len(going), _TRIM_BATCH):
+            await self._store.commit(*going[begin : begin + _TRIM_BATCH])
         return held
 
     def _decode(self, entry: Entry) -> tuple[EventCursor, Event]:

@@ -30,7 +30,7 @@ class ExecConfig:
 class ExecRecord:
     """`started_at` is None before its one start, `finished_at` before its end. `exit_code` is None before that, and
     when nobody saw it; `error` then says why. `pid` is 0 unless it runs. `starter`: the replica of the API that started
-    it."""
+    it; empty once that does not wait for the node's answer any more."""
 
     id: str
     container_id: str

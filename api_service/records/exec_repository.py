@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 import structlog
 
@@ -21,17 +22,30 @@ _PREFIX = "exec/"
 _OF_CONTAINER = "container-exec/"
 _MAX_ATTEMPTS = 16
 _MAX_TOGETHER = 50  # execs in one commit, which holds two deletes for each
-_KEPT = 5 * 60 * 1_000_000_000  # nanoseconds after its end
-_KEPT_UNSTARTED = 60 * 60 * 1_000_000_000  # nanoseconds after its creation, when nobody starts it
+_KEPT = 5 * 60.0  # seconds after its end
+_KEPT_UNSTARTED = 60 * 60.0  # seconds after its creation, when nobody starts it
 _SWEEP = 60.0  # seconds
 MAX_EXECS = 1000  # of one container
 
 
 class ExecRepository:
-    def __init__(self, store: Store, events: EventLog, *, clock: Callable[[], int]) -> None:
+    """`clock`: nanoseconds since the epoch. `elapsed`: seconds on a clock that nobody sets."""
+
+    def __init__(
+        self,
+        store: Store,
+        events: EventLog,
+        *,
+        clock: Callable[[], int],
+        elapsed: Callable[[], float] = monotonic,
+    ) -> None:
         self._store = store
         self._events = events
         self._clock = clock
+        self._elapsed = elapsed
+        self._idle: dict[
+            tuple[str, bool], float
+        ] = {}  # since when what does not run is known, by id and whether it ran
         self._codec = Codec(ExecRecord)
 
     async def find(self, reference: str) -> ExecRecord:
@@ -88,16 +102,17 @@ class ExecRepository:
             return changed
         raise Aborted(f"exec {exec_id[:12]}: others change its record all the time; repeat the request")
 
-    async def finish(self, exec_id: str, *, exit_code: int | None, error: str, time: int) -> None:
-        """It has ended; whoever says so first is right."""
+    async def finish(self, exec_id: str, *, container_id: str, exit_code: int | None, error: str, time: int) -> None:
+        """It has ended; whoever says so first is right. One of another container is left alone."""
 
         def change(record: ExecRecord) -> ExecRecord | None:
-            if record.finished_at is not None:
+            if record.finished_at is not None or record.container_id != container_id:
                 return None
+            started_at = record.started_at if record.started_at is not None else time
             return dataclasses.replace(
                 record,
-                started_at=record.started_at if record.started_at is not None else time,
-                finished_at=time,
+                started_at=started_at,
+                finished_at=max(time, started_at),  # which are two machines' clocks
                 pid=0,
                 exit_code=exit_code,
                 error=error,
@@ -109,7 +124,7 @@ class ExecRepository:
         """What ran in a container that runs no more has ended, and nobody saw how."""
         for record in await self.of(container_id):
             if record.running:
-                await self.finish(record.id, exit_code=None, error=error, time=self._clock())
+                await self.finish(record.id, container_id=container_id, exit_code=None, error=error, time=self._clock())
 
     async def forget(self, container_id: str) -> None:
         """Those of a container that is removed."""
@@ -125,9 +140,16 @@ class ExecRepository:
                 _log.warning("ended execs not forgotten", error=error.message)
 
     async def forget_old(self) -> None:
-        """What ended, or was created and not started, long enough ago."""
-        now = self._clock()
-        await self._delete([record for record in await self._all() if _is_old(record, now)])
+        """What is known here for long enough as ended, or as created and not started. The times of the records do not
+        count: they are of other machines' clocks."""
+        now = self._elapsed()
+        idle = {
+            (record.id, record.started_at is not None): record for record in await self._all() if not record.running
+        }
+        self._idle = {key: self._idle.get(key, now) for key in idle}
+        await self._delete(
+            [record for key, record in idle.items() if now - self._idle[key] > (_KEPT if key[1] else _KEPT_UNSTARTED)]
+        )
 
     async def _delete(self, records: Sequence[ExecRecord]) -> None:
         for at in range(0, len(records), _MAX_TOGETHER):
@@ -142,12 +164,6 @@ class ExecRepository:
 
     async def _all(self) -> list[ExecRecord]:
         return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
-
-
-def _is_old(record: ExecRecord, now: int) -> bool:
-    if record.started_at is None:
-        return now - record.created_at > _KEPT_UNSTARTED
-    return record.finished_at is not None and now - record.finished_at > _KEPT
 
 
 def _key(exec_id: str) -> str:

@@ -29,9 +29,9 @@ class Journal:
         self.asked: list[tuple[str, int]] = []
         self.oldest = 0
 
-    def tell(self, *entries: JournalEntry) -> None:
+    def tell(self, *entries: JournalEntry, journal_id: str = "j") -> None:
         for each in entries:
-            self.answers.put_nowait(JournalAnswer(journal_id="j", entry=each))
+            self.answers.put_nowait(JournalAnswer(journal_id=journal_id, entry=each))
 
     async def snapshot(self, *, deadline: object) -> NodeSnapshot:
         self.asked.append(("snapshot", self.oldest))
@@ -70,7 +70,7 @@ def entry(sequence: int, container: str = "a") -> JournalEntry:
 
 @asynccontextmanager
 async def following(journal: Any, records: Any) -> AsyncIterator[JournalFollower]:
-    async with MemoryStore() as store:
+    async with MemoryStore() as store, asyncio.timeout(10):
         connected = asyncio.Event()
         follower = JournalFollower(
             node="local",
@@ -114,6 +114,57 @@ async def test_a_journal_whose_beginning_is_gone_is_followed_from_a_snapshot() -
             assert await follower.reached(8, patience=5)
     assert journal.asked == [("", 0), ("snapshot", 7), ("j", 7)]
     assert records.seen == [8]
+
+
+async def test_each_entry_is_applied_once_however_often_it_comes() -> None:
+    journal, records = Journal(), Records()
+    journal.tell(*(entry(number) for number in (1, 1, 2, 1, 2, 3)))
+    async with following(journal, records) as follower:
+        assert await follower.reached(3, patience=5)
+        journal.tell(entry(2), entry(3), entry(4))
+        assert await follower.reached(4, patience=5)
+        assert records.seen == [1, 2, 3, 4]
+        assert journal.asked == [("", 0)]
+
+
+async def test_what_is_missing_is_asked_for_again() -> None:
+    journal, records = Journal(), Records()
+    with capture_logs():
+        async with following(journal, records) as follower:
+            journal.tell(entry(1), entry(3), entry(2))
+            while len(journal.asked) < 2:
+                await follower.changed()
+            assert (journal.asked[-1], records.seen) == (("j", 1), [1])
+            journal.tell(entry(2), entry(3))
+            assert await follower.reached(3, patience=5)
+    assert records.seen == [1, 2, 3]
+
+
+async def test_what_stays_missing_is_told_by_a_snapshot() -> None:
+    journal, records = Journal(), Records()
+    with capture_logs():
+        async with following(journal, records) as follower:
+            journal.tell(entry(1), entry(3))
+            while len(journal.asked) < 2:
+                await follower.changed()
+            journal.oldest = 3
+            journal.tell(entry(3))
+            while len(journal.asked) < 4:
+                await follower.changed()
+    assert journal.asked[1:] == [("j", 1), ("snapshot", 3), ("j", 3)]
+    assert records.seen == [1]
+
+
+async def test_an_entry_of_another_journal_in_the_middle_is_not_applied() -> None:
+    journal, records = Journal(), Records()
+    journal.tell(entry(1))
+    journal.tell(entry(2), journal_id="k")
+    with capture_logs() as log:
+        async with following(journal, records) as follower:
+            while len(journal.asked) < 2:
+                await follower.changed()
+    assert records.seen == [1]
+    assert log[0]["error"] == "the node has another journal, 'k'"
 
 
 @pytest.mark.parametrize("fault", [ResourceExhausted("the disk is full"), KeyError("a bug")])

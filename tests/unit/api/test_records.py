@@ -206,6 +206,21 @@ async def test_oldest_events_are_trimmed(events: EventLog) -> None:
     await asyncio.wait([trimming])
 
 
+async def test_trimmed_is_what_happened_first_whatever_the_clocks_said(store: Store) -> None:
+    log = EventLog(store, limit=4)
+    for number in range(10):
+        await log.add(event(f"ahead {number}", 1000 + number))
+    for number in range(3):
+        await log.add(event(f"behind {number}", number))
+    changes = store.watch("events/", after=await store.revision())
+    trimming = asyncio.create_task(log.trim_forever())
+    async with asyncio.timeout(10):
+        await anext(changes)
+    assert [found.action for _, found in await kept(log)] == ["ahead 9", "behind 0", "behind 1", "behind 2"]
+    trimming.cancel()
+    await asyncio.wait([trimming])
+
+
 async def test_events_are_bounded_by_bytes(store: Store) -> None:
     log = EventLog(store, max_bytes=10_000)
     trimming = asyncio.create_task(log.trim_forever())

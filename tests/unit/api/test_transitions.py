@@ -206,10 +206,12 @@ def test_a_pending_restart_and_what_ends_it() -> None:
 
 def test_container_the_node_does_not_know() -> None:
     node = NodeSnapshot(containers=[], journal_id="j", sequence=1)
-    after, events = resynchronise(RUNNING, None, node, now=99)
-    assert (after.status, after.state.exit_code, after.state.finished_at) == (Status.EXITED, None, 99)
+    after, events = resynchronise(RUNNING, None, node, now=2 * SECOND)
+    assert (after.status, after.state.exit_code, after.state.finished_at) == (Status.EXITED, None, 2 * SECOND)
     assert [event.action for event in events] == ["die", "disconnect"]
     assert resynchronise(CREATED, None, node, now=99)[0] == dataclasses.replace(CREATED, observed=after.observed)
+    behind, _ = resynchronise(RUNNING, None, node, now=99)
+    assert behind.state.finished_at == SECOND, "it ended before it began"
 
 
 def test_container_that_is_broken_there() -> None:
