@@ -94,6 +94,7 @@ async def test_a_stream_misses_nothing_that_is_written_in_the_past(replicas: tup
         assert times[0] < times[1] < times[2]
         assert times[2] - times[0] > SKEW * 9 // 10
         cursors = [item.cursor for item in items]
+        call.cancel()
     assert seen == dict.fromkeys(following, expected)
     # From each place on, on either service, what came after it and nothing else.
     for api in replicas:
