@@ -104,8 +104,8 @@ class Lease:
             self._runs.discard(container_id)
 
     def _load(self) -> None:
-        for name in ("runs", "ended"):
-            (self._directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self._directory, self._directory / "runs", self._directory / "ended"):
+            directory.mkdir(exist_ok=True, mode=0o700)
         self._deadline = lease_guard.deadline(self._directory)
         self._runs = {path.name for path in (self._directory / "runs").iterdir() if CONTAINER_ID.fullmatch(path.name)}
 

@@ -44,7 +44,7 @@ class ResourceUse:
         with ExitStack() as counted:
             for name in names:
                 if self._removing[name]:
-                    raise self._refused(name, "is being removed")
+                    raise self._refused(name, "is being removed; repeat the request when it is gone", "BEING_REMOVED")
                 counted.enter_context(_counted(self._wanted, name))
             yield
 
@@ -52,20 +52,20 @@ class ResourceUse:
     def removal(self, name: str) -> Iterator[None]:
         """Raises FailedPrecondition when a container of this node uses it."""
         if self._wanted[name]:
-            raise self._refused(name, "is used by a container that is being created")
+            raise self._refused(name, "is used by a container that is being created", "IN_USE")
         users = [record.id for record in self._records.all() if record.spec and name in self._names(record.spec)]
         if users:
             more = f" and {len(users) - 1} more" if len(users) > 1 else ""
-            raise self._refused(name, f"is used by container {users[0]!r}{more}; remove that first")
+            raise self._refused(name, f"is used by container {users[0]!r}{more}; remove that first", "IN_USE")
         with _counted(self._removing, name):
             yield
 
-    def _refused(self, name: str, why: str) -> FailedPrecondition:
+    def _refused(self, name: str, why: str, reason: str) -> FailedPrecondition:
         return FailedPrecondition(
             f"{self._kind} {name!r} {why}",
             resource_type=self._kind,
             resource_name=name,
-            reason=f"{self._kind.upper()}_IN_USE",
+            reason=f"{self._kind.upper()}_{reason}",
         )
 
 

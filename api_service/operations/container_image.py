@@ -88,7 +88,9 @@ async def image_holders(engine: Engine, wish: ImageWish) -> frozenset[str] | Non
 
 def is_lost(error: SlipwayError, image_id: str) -> bool:
     """Whether the node refused a container because the image was removed, or is being removed."""
-    gone = isinstance(error, NotFound) or (isinstance(error, FailedPrecondition) and error.reason == "IMAGE_IN_USE")
+    gone = isinstance(error, NotFound) or (
+        isinstance(error, FailedPrecondition) and error.reason == "IMAGE_BEING_REMOVED"
+    )
     return gone and (error.resource_type, error.resource_name) == ("image", image_id)  # type: ignore[attr-defined]
 
 
