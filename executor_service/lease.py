@@ -105,7 +105,7 @@ class Lease:
 
     def _load(self) -> None:
         for directory in (self._directory, self._directory / "runs", self._directory / "ended"):
-            directory.mkdir(exist_ok=True, mode=0o700)
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._deadline = lease_guard.deadline(self._directory)
         self._runs = {path.name for path in (self._directory / "runs").iterdir() if CONTAINER_ID.fullmatch(path.name)}
 
