@@ -11,9 +11,9 @@ from functools import partial
 import structlog
 
 from api_service.background import background
+from api_service.executor_client.client import ExecutorClient
+from api_service.executor_grpc.executor import GrpcExecutor
 from api_service.nodes.contact import NOT_YET, NodeContact
-from api_service.nodes.executor import ExecutorClient
-from api_service.nodes.grpc_executor import GrpcExecutor
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.observer import Observer

@@ -8,22 +8,15 @@ from slipway.v1 import container_pb2 as container_pb2
 from slipway.v1 import container_service_pb2 as service_pb2
 from slipway.v1 import health_pb2, mount_pb2
 
-from api_service.conversion.container_config import (
-    config_from_proto,
-    config_to_proto,
-    host_config_from_proto,
-    host_config_to_proto,
-    networking_from_proto,
-    networking_to_proto,
-    port_bindings_from_proto,
-    resources_from_proto,
-    restart_policy_from_proto,
-)
+from api_service.conversion.container_config import config_from_proto, config_to_proto
+from api_service.conversion.host_config import host_config_from_proto, host_config_to_proto, restart_policy_from_proto
 from api_service.conversion.image import credentials_from_proto
+from api_service.conversion.networking import networking_from_proto, networking_to_proto, port_bindings_from_proto
 from api_service.conversion.ports import ports_as_listed, ports_by_name
+from api_service.conversion.resources import resources_from_proto
 from api_service.conversion.times import optional_timestamp, timestamp
+from api_service.executor_client.logs import LogLine, LogQuery, LogStream
 from api_service.nodes.endpoints import dns_names
-from api_service.nodes.executor import LogLine, LogQuery, LogStream
 from api_service.operations.container_draft import CreateRequest
 from api_service.operations.container_image import PullPolicy
 from api_service.operations.container_list import ContainerFilter, Page, health_of

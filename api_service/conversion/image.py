@@ -8,7 +8,7 @@ from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.conversion.times import optional_timestamp
-from api_service.nodes.images import LayerPhase, LayerProgress, PushedImage, RegistryCredentials
+from api_service.executor_client.images import LayerPhase, LayerProgress, PushedImage, RegistryCredentials
 from api_service.operations.container_commit import CommitRequest
 from api_service.operations.image_history import HistoryEntry
 from api_service.operations.image_import import ImportRequest

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from slipway.v1 import container_pb2 as pb2
 
-from api_service.conversion.container_config import bindings_to_proto
+from api_service.conversion.networking import bindings_to_proto
 from api_service.records.config import PortBinding
 from api_service.records.container import BoundPort, ContainerRecord
 from api_service.validation.ports import PortRange, parse_port, without

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from slipway.v1 import container_service_pb2 as pb2
 
 from api_service.conversion.times import timestamp
-from api_service.nodes.stats import InterfaceStats, Process
+from api_service.executor_client.stats import InterfaceStats, Process
 from api_service.operations.container_stats import Sample
 
 

@@ -8,12 +8,10 @@ import grpc
 from slipway.v1 import container_service_pb2 as container_pb2
 from slipway.v1 import exec_service_pb2 as pb2
 
-from api_service.conversion.container_config import size_from_proto, size_to_proto
+from api_service.conversion.console_size import size_from_proto, size_to_proto
 from api_service.conversion.times import optional_timestamp, timestamp
-from api_service.nodes.executor import (
-    LogStream,
-    StreamOutput,
-)
+from api_service.executor_client.logs import LogStream
+from api_service.executor_client.streams import StreamOutput
 from api_service.operations.container_attach import Attach, Attached, AttachEnded
 from api_service.operations.exec_start import ExecBegan, ExecEnded, ExecStart
 from api_service.operations.stream_input import Typed

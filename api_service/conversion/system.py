@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from slipway.v1 import system_service_pb2 as system_pb2
 
 from api_service.conversion.times import timestamp
-from api_service.nodes.executor import DiskUsage
+from api_service.executor_client.node import DiskUsage
 from api_service.operations.image_usage import ImageUsage
 from api_service.operations.system_events import EventQuery
 from api_service.operations.system_info import Info, NodeState, Versions

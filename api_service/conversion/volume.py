@@ -5,7 +5,7 @@ from __future__ import annotations
 from slipway.v1 import mount_pb2
 from slipway.v1 import volume_service_pb2 as pb2
 
-from api_service.conversion.container_config import driver_from_proto
+from api_service.conversion.mounts import driver_from_proto
 from api_service.conversion.times import timestamp
 from api_service.operations.volume_create import VolumeRequest
 from api_service.operations.volume_list import ShownVolume, VolumeFilter

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import NodeFacts
+from api_service.deadline import Deadline
+from api_service.executor_client.node import NodeFacts
 from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.registry import Node
 from api_service.records.event import Event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.container_spec import EndpointSpec
+from api_service.executor_client.container_spec import EndpointSpec
 from api_service.records.config import EndpointSettings
 from api_service.records.container import ContainerRecord
 from api_service.records.network import DEFAULT_NETWORK

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import ExecutorClient, JournalAnswer, JournalEntry
+from api_service.deadline import Deadline
+from api_service.executor_client.client import ExecutorClient
+from api_service.executor_client.journal import JournalAnswer, JournalEntry
 from api_service.nodes.observer import Observer
 from api_service.records.container import JournalPosition
 from api_service.records.node_cursors import NodeCursors

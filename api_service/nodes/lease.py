@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from common.errors import DeadlineExceeded, SlipwayError, Unavailable
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from api_service.nodes.executor import ContainerSnapshot, ExecExited, Exited, JournalEntry, NodeSnapshot, StartRefused
+from api_service.executor_client.journal import ExecExited, Exited, JournalEntry, StartRefused
+from api_service.executor_client.snapshot import ContainerSnapshot, NodeSnapshot
 from api_service.nodes.transitions import apply, resynchronise, tells_alike
 from api_service.records.codec import RECORD_UNREADABLE
 from api_service.records.container import ContainerRecord, JournalPosition

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import ExecutorClient, JournalEntry, NodeFacts
+from api_service.deadline import Deadline
+from api_service.executor_client.client import ExecutorClient
+from api_service.executor_client.journal import JournalEntry
+from api_service.executor_client.node import NodeFacts
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
 from api_service.records.node import NodeRecord

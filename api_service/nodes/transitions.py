@@ -6,9 +6,7 @@ import dataclasses
 import signal
 from collections.abc import Mapping, Sequence
 
-from api_service.nodes.endpoints import settings_from_spec
-from api_service.nodes.executor import (
-    ContainerSnapshot,
+from api_service.executor_client.journal import (
     Endpoint,
     ExecExited,
     Exited,
@@ -16,17 +14,17 @@ from api_service.nodes.executor import (
     JournalEntry,
     NetworkConnected,
     NetworkDisconnected,
-    NodeSnapshot,
     Paused,
     RestartCancelled,
     Signaled,
-    SnapshotPhase,
     Started,
     StartRefused,
     Unpaused,
     Updated,
 )
-from api_service.nodes.executor import Event as JournalEvent
+from api_service.executor_client.journal import Event as JournalEvent
+from api_service.executor_client.snapshot import ContainerSnapshot, NodeSnapshot, SnapshotPhase
+from api_service.nodes.endpoints import settings_from_spec
 from api_service.records.asked import named_as_asked
 from api_service.records.config import EndpointSettings, NetworkingConfig
 from api_service.records.container import (

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from api_service.nodes.executor import AttachTarget, StreamOutput
+from api_service.executor_client.streams import AttachTarget, StreamOutput
 from api_service.operations.container_state import refuse_when_going, wrong_state
 from api_service.operations.engine import Engine
 from api_service.operations.stream_input import ClientInput, Typed, until
@@ -58,7 +58,7 @@ async def attach_container(
 
     keys = parse_detach_keys(attach.detach_keys or DEFAULT_DETACH_KEYS) or b""
     client = ClientInput(typed=typed, scanner=KeyScanner(keys) if record.config.tty else None)
-    answers = executor.attach(_target(record, attach), client.to_process())
+    answers = executor.containers.attach(_target(record, attach), client.to_process())
     async with client.telling(), aclosing(answers), aclosing(until(answers, client.detached, client.broken)) as wanted:
         async for answer in wanted:
             if answer is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.files import FileChange
+from api_service.deadline import Deadline
+from api_service.executor_client.files import FileChange
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
 
@@ -14,4 +14,4 @@ async def list_changes(engine: Engine, container: str, *, deadline: Deadline) ->
     """In the order of their paths. Raises NotFound, FailedPrecondition, ResourceExhausted, Unavailable."""
     record = await engine.containers.find(container)
     refuse_when_going(record, "list the changes of")
-    return await engine.nodes.get(record.node).executor.list_changes(record.id, deadline=deadline)
+    return await engine.nodes.get(record.node).executor.files.list_changes(record.id, deadline=deadline)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.images import CommitSpec
+from api_service.deadline import Deadline
+from api_service.executor_client.images import CommitSpec
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.operations.image_arrival import refuse_when_gone
@@ -73,7 +73,7 @@ async def _commit(
     engine: Engine, container: ContainerRecord, spec: CommitSpec, names: tuple[str, ...], deadline: Deadline
 ) -> ImageRecord:
     node = engine.nodes.get(container.node)
-    stored = await node.executor.commit_container(spec, deadline=deadline)
+    stored = await node.executor.images.commit(spec, deadline=deadline)
     image = dataclasses.replace(image_record(stored, node=node.name), names=names)
     async with engine.image_changes:
         await refuse_when_gone(node, image.id)

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.files import ArchiveTarget, PathStat
+from api_service.deadline import Deadline
+from api_service.executor_client.files import ArchiveTarget, PathStat
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.records.event_shapes import container_event
@@ -21,7 +21,7 @@ async def copy_to_container(
     record = await engine.containers.find(container)
     refuse_when_going(record, "copy into")
     named = dataclasses.replace(target, container_id=record.id)
-    await engine.nodes.get(record.node).executor.put_archive(named, chunks, deadline=deadline)
+    await engine.nodes.get(record.node).executor.files.put_archive(named, chunks, deadline=deadline)
     await engine.events.add(container_event(record, "extract-to-dir", engine.clock(), path=target.path))
 
 
@@ -33,7 +33,7 @@ async def copy_from_container(
     record = await engine.containers.find(container)
     refuse_when_going(record, "copy from")
     executor = engine.nodes.get(record.node).executor
-    async with aclosing(executor.get_archive(record.id, path, deadline=deadline)) as pieces:
+    async with aclosing(executor.files.get_archive(record.id, path, deadline=deadline)) as pieces:
         async for piece in pieces:
             if isinstance(piece, PathStat):
                 await engine.events.add(container_event(record, "archive-path", engine.clock(), path=path))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import DEFAULT_DEADLINE, UPLOAD_DEADLINE, Deadline
-from api_service.nodes.executor import NodeFacts
+from api_service.deadline import DEFAULT_DEADLINE, UPLOAD_DEADLINE, Deadline
+from api_service.executor_client.node import NodeFacts
 from api_service.nodes.registry import Node
 from api_service.operations.container_draft import CreateRequest, draft_container
 from api_service.operations.container_image import is_lost, lost_again, obtain_image, validate_pull
@@ -199,7 +199,7 @@ async def _lay_out(
         attached = [endpoint.network_id for endpoint in record.networking_config.endpoints.values()]
         await spread_to(engine, attached, node, deadline)
         try:
-            await node.executor.create(container_spec(record, remapped=remapped), deadline=deadline)
+            await node.executor.containers.create(container_spec(record, remapped=remapped), deadline=deadline)
         except InvalidArgument as error:
             raise as_asked(error, record) from error
         except (FailedPrecondition, NotFound) as error:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from api_service.nodes.executor import NodeFacts
-from api_service.nodes.images import RegistryCredentials
+from api_service.executor_client.images import RegistryCredentials
+from api_service.executor_client.node import NodeFacts
 from api_service.nodes.registry import Node
 from api_service.operations.container_image import ImageWish, PullPolicy
 from api_service.operations.engine import Engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.records.event_shapes import container_event
@@ -16,7 +16,7 @@ async def export_container(engine: Engine, container: str, *, deadline: Deadline
     record = await engine.containers.find(container)
     refuse_when_going(record, "export")
     executor = engine.nodes.get(record.node).executor
-    async with aclosing(executor.export_root(record.id, deadline=deadline)) as chunks:
+    async with aclosing(executor.files.export_root(record.id, deadline=deadline)) as chunks:
         async for chunk in chunks:
             yield chunk
     await engine.events.add(container_event(record, "export", engine.clock()))

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.images import RegistryCredentials
+from api_service.deadline import Deadline
+from api_service.executor_client.images import RegistryCredentials
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.image_pull import PullRequest, pull_image

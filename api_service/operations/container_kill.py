@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal as signals
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_state import refuse_when_going, require_running, wrong_state
 from api_service.operations.engine import Engine
 from api_service.operations.signal_argument import signal_number
@@ -30,13 +30,15 @@ async def kill_container(engine: Engine, container: str, *, signal: str = "", de
     if number == signals.SIGKILL or record.status is Status.RESTARTING:
         await kill_and_settle(engine, record, deadline)
     else:
-        await engine.nodes.get(record.node).executor.signal(record.id, signal=number, deadline=deadline)
+        await engine.nodes.get(record.node).executor.containers.signal(record.id, signal=number, deadline=deadline)
 
 
 async def kill_and_settle(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
     """SIGKILL, and its end, or that its restart was called off, in the record."""
     node = engine.nodes.get(record.node)
-    entry = await node.executor.stop(record.id, signal=signals.SIGKILL, timeout=_KILL_TIMEOUT, deadline=deadline)
+    entry = await node.executor.containers.stop(
+        record.id, signal=signals.SIGKILL, timeout=_KILL_TIMEOUT, deadline=deadline
+    )
     if entry is None:
         raise wrong_state(record, "is not running, it ended meanwhile", reason="CONTAINER_NOT_RUNNING")
     await node.settle(entry)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.store.claims import Claims
 from common.errors import Aborted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from api_service.nodes.executor import LogLine, LogQuery
+from api_service.executor_client.logs import LogLine, LogQuery
 from api_service.operations.container_state import refuse_when_going, wrong_state
 from api_service.operations.engine import Engine
 from api_service.validation.log_options import NOWHERE
@@ -30,6 +30,6 @@ async def stream_logs(engine: Engine, container: str, query: LogQuery) -> AsyncG
         until=query.until,
         tail=query.tail,
     )
-    async with aclosing(engine.nodes.get(record.node).executor.read_logs(asked)) as batches:
+    async with aclosing(engine.nodes.get(record.node).executor.containers.read_logs(asked)) as batches:
         async for lines in batches:
             yield lines

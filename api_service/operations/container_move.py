@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 import structlog
 
-from api_service.nodes.deadline import UPLOAD_DEADLINE, Deadline
+from api_service.deadline import UPLOAD_DEADLINE, Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.container_placement import NodeTakenError, booked, booking_of
 from api_service.operations.container_spec import container_spec
@@ -120,7 +120,7 @@ async def _lay_out(engine: Engine, record: ContainerRecord, node: Node, deadline
         networks = [settings.network_id for settings in record.networking_config.endpoints.values()]
         await spread_to(engine, networks, node, deadline)
         remapped = is_remapped(record.host_config, host_facts(await node.facts(deadline)))
-        await node.executor.create(container_spec(record, remapped=remapped), deadline=deadline)
+        await node.executor.containers.create(container_spec(record, remapped=remapped), deadline=deadline)
         try:
             await start_locked(engine, record, deadline)
         except StartFailed as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_state import current, require_running, wrong_state
 from api_service.operations.engine import Engine
 from api_service.records.container import ContainerRecord, Status
@@ -21,7 +21,7 @@ async def _pause(engine: Engine, container_id: str, deadline: Deadline) -> None:
         record = await current(engine, container_id)
         _require_unpaused(record)
         node = engine.nodes.get(record.node)
-        if (entry := await node.executor.pause(record.id, deadline=deadline)) is not None:
+        if (entry := await node.executor.containers.pause(record.id, deadline=deadline)) is not None:
             await node.settle(entry)
 
 
@@ -37,7 +37,7 @@ async def _unpause(engine: Engine, container_id: str, deadline: Deadline) -> Non
         record = await current(engine, container_id)
         _require_paused(record)
         node = engine.nodes.get(record.node)
-        if (entry := await node.executor.unpause(record.id, deadline=deadline)) is not None:
+        if (entry := await node.executor.containers.unpause(record.id, deadline=deadline)) is not None:
             await node.settle(entry)
 
 

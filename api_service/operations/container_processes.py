@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.stats import Process
+from api_service.deadline import Deadline
+from api_service.executor_client.stats import Process
 from api_service.operations.container_state import require_running
 from api_service.operations.engine import Engine
 
@@ -14,4 +14,4 @@ async def list_processes(engine: Engine, container: str, *, deadline: Deadline) 
     """In the order of their ids. Raises NotFound, FailedPrecondition when it does not run, Unavailable."""
     record = await engine.containers.find(container)
     require_running(record, "list")
-    return await engine.nodes.get(record.node).executor.list_processes(record.id, deadline=deadline)
+    return await engine.nodes.get(record.node).executor.containers.list_processes(record.id, deadline=deadline)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_remove import join_removal
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import passes_labels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_kill import kill_and_settle
 from api_service.operations.container_state import current, wrong_state
 from api_service.operations.engine import Engine
@@ -89,7 +89,7 @@ async def _remove(engine: Engine, container_id: str, removal: Removal, deadline:
 
 async def _remove_from_node(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
     try:
-        await engine.nodes.get(record.node).executor.remove(record.id, deadline=deadline)
+        await engine.nodes.get(record.node).executor.containers.remove(record.id, deadline=deadline)
     except (Unavailable, DeadlineExceeded):
         # Whether it happened is unknown. The tombstone stays, and it is finished when the node answers.
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_reserve import name_taken
 from api_service.operations.container_state import refuse_when_going
 from api_service.operations.engine import Engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_start import start_dependencies, start_locked
 from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.container_stop import stop_locked, stop_time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.container_spec import DeviceRule, NamespaceMode, Namespaces, Rlimit, Seccomp, Security
+from api_service.executor_client.container_spec import DeviceRule, NamespaceMode, Namespaces, Rlimit, Seccomp, Security
 from api_service.records.config import HostConfig
 from api_service.validation.capabilities import final_capabilities
 from api_service.validation.devices import parse_device_rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from api_service.nodes.container_spec import (
+from api_service.executor_client.container_spec import (
     ContainerSpec,
     DependencyCondition,
     ExecProbe,

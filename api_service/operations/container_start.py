@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import JournalEntry, Started, StartRefused
+from api_service.deadline import Deadline
+from api_service.executor_client.journal import JournalEntry, Started, StartRefused
 from api_service.nodes.registry import Node
 from api_service.operations.container_state import current, refuse_when_going, wrong_state
 from api_service.operations.dependency_start import meet_dependencies
@@ -96,10 +96,10 @@ async def _ask_twice(engine: Engine, record: ContainerRecord, deadline: Deadline
     executor = engine.nodes.get(record.node).executor
     start_id = start_id_of(record)
     try:
-        return await executor.start(record.id, start_id=start_id, deadline=deadline)
+        return await executor.containers.start(record.id, start_id=start_id, deadline=deadline)
     except Unavailable:
         # The answer may be lost and the start done. The same key gets the outcome of the first call.
-        return await executor.start(record.id, start_id=start_id, deadline=deadline)
+        return await executor.containers.start(record.id, start_id=start_id, deadline=deadline)
 
 
 async def holder_named(engine: Engine, error: AlreadyExists) -> AlreadyExists:

@@ -11,9 +11,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
+from api_service.executor_client.stats import ContainerStats
 from api_service.nodes.registry import Node
-from api_service.nodes.stats import ContainerStats
 from api_service.operations.container_state import refuse_when_going, require_running
 from api_service.operations.engine import Engine
 from common.errors import DeadlineExceeded, Unavailable
@@ -104,7 +104,7 @@ async def _read(
             cpu_percent=cpu_percent(before.get(stats.container_id), stats),
             memory_limit=min(stats.memory_limit or facts.memory, facts.memory),
         )
-        for stats in await node.executor.read_stats(ids, deadline=deadline)
+        for stats in await node.executor.containers.read_stats(ids, deadline=deadline)
         if stats.container_id in names
     ]
 

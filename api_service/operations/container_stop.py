@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import JournalEntry
+from api_service.deadline import Deadline
+from api_service.executor_client.journal import JournalEntry
 from api_service.nodes.registry import Node
 from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
@@ -51,7 +51,7 @@ async def stop_locked(
     """The stop itself, which calls a pending restart off as well; the caller holds the container's lock. False when
     nothing ran any more."""
     node = engine.nodes.get(record.node)
-    entry = await node.executor.stop(
+    entry = await node.executor.containers.stop(
         record.id,
         signal=signal if signal is not None else stop_signal(record),
         timeout=stop_timeout(record, timeout),

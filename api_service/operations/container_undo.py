@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.volume_use import remove_made
 from api_service.records.container import ContainerRecord, Phase
@@ -22,7 +22,9 @@ async def undo_create(engine: Engine, draft: ContainerRecord) -> None:
     if stored is None or stored.record.phase is not Phase.CREATING:
         return
     try:
-        await engine.nodes.get(stored.record.node).executor.remove(draft.id, deadline=Deadline.after(_UNDO_TIME))
+        await engine.nodes.get(stored.record.node).executor.containers.remove(
+            draft.id, deadline=Deadline.after(_UNDO_TIME)
+        )
     except SlipwayError as error:
         _log.warning("unfinished create left on its node", container=draft.id, error=error.message)
     await remove_made(engine, stored.record, Deadline.after(_UNDO_TIME))

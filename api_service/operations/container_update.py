@@ -13,8 +13,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import JournalEntry
+from api_service.deadline import Deadline
+from api_service.executor_client.journal import JournalEntry
 from api_service.operations.container_start import holder_named
 from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
@@ -126,7 +126,7 @@ def merge_resources(current: Resources, asked: Resources) -> Resources:
 
 async def _tell_node(engine: Engine, record: ContainerRecord, wanted: HostConfig, deadline: Deadline) -> JournalEntry:
     node = engine.nodes.get(record.node)
-    entry = await node.executor.update(
+    entry = await node.executor.containers.update(
         record.id,
         resources=node_resources(wanted.resources),
         restart_policy=normalise_restart_policy(wanted.restart_policy),

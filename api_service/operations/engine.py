@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from api_service.nodes.executor import ExecutorClient
+from api_service.executor_client.client import ExecutorClient
 from api_service.nodes.registry import NodeRegistry
 from api_service.operations.cluster_lock import ClusterLock
 from api_service.operations.container_locks import ContainerLocks

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator
 
-from api_service.nodes.executor import ExecAnswer, ExecRuns
+from api_service.executor_client.streams import ExecAnswer, ExecRuns
 from api_service.operations.engine import Engine
 from api_service.operations.exec_settle import settle_execs
 from api_service.records.container import ContainerRecord

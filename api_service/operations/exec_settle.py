@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Set
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.engine import Engine

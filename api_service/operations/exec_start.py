@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from api_service.nodes.executor import ExecAnswer, ExecExited, ExecSpec, JournalEntry, StreamInput, StreamOutput
+from api_service.executor_client.journal import ExecExited, JournalEntry
+from api_service.executor_client.streams import ExecAnswer, ExecSpec, StreamInput, StreamOutput
 from api_service.operations.container_security import container_security
 from api_service.operations.engine import Engine
 from api_service.operations.exec_begin import begin_exec
@@ -57,7 +58,7 @@ async def start_exec(
     keys = parse_detach_keys(found.config.detach_keys or DEFAULT_DETACH_KEYS) or b""
     client = ClientInput(typed=typed, scanner=KeyScanner(keys) if found.config.tty else None)
     inputs = _nothing() if start.detach else client.to_process()
-    answers = engine.nodes.get(container.node).executor.exec(exec_spec(found, container, start), inputs)
+    answers = engine.nodes.get(container.node).executor.containers.exec(exec_spec(found, container, start), inputs)
     async with client.telling():
         began = await _begun(engine, found, container, answers)
         async with aclosing(answers), aclosing(until(answers, client.broken)) as wanted:

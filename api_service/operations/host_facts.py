@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.executor import NodeFacts
+from api_service.executor_client.node import NodeFacts
 from api_service.validation.host_facts import HostFacts
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import StoredImage
+from api_service.deadline import Deadline
+from api_service.executor_client.images import StoredImage
 from api_service.operations.engine import Engine
 from api_service.operations.image_record import created_at
 from api_service.operations.image_resolve import resolve_image
@@ -52,7 +52,7 @@ class _Image(BaseModel):
 async def list_image_history(engine: Engine, image: str, *, deadline: Deadline) -> Sequence[HistoryEntry]:
     """Newest first. Raises NotFound, FailedPrecondition (`HISTORY_UNREADABLE`), Unavailable."""
     record = await resolve_image(engine, image)
-    stored = await holder_of(engine, record.nodes).executor.get_image(record.id, deadline=deadline)
+    stored = await holder_of(engine, record.nodes).executor.images.get(record.id, deadline=deadline)
     return history_of(stored, record.names)
 
 

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import StoredImage
-from api_service.nodes.images import ImportSpec
+from api_service.deadline import Deadline
+from api_service.executor_client.images import ImportSpec, StoredImage
 from api_service.nodes.registry import Node
 from api_service.operations.chunk_copies import for_each
 from api_service.operations.engine import Engine
@@ -48,7 +47,7 @@ async def import_image(
         created=engine.clock(),
     )
     nodes = image_nodes(engine, request.node)
-    takers = [partial(each.executor.import_image, spec, deadline=deadline) for each in nodes]
+    takers = [partial(each.executor.images.import_image, spec, deadline=deadline) for each in nodes]
     outcomes = await for_each(chunks, takers)
     record: ImageRecord | None = None
     for taken_by, outcome in zip(nodes, outcomes, strict=True):

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import StoredImage
+from api_service.deadline import Deadline
+from api_service.executor_client.images import StoredImage
 from api_service.nodes.registry import Node
 from api_service.operations.chunk_copies import for_each
 from api_service.operations.engine import Engine
@@ -37,7 +37,7 @@ async def load_image(
     ResourceExhausted, Unavailable."""
     nodes = image_nodes(engine, request.node)
     platform = parse_pull_platform(request.platform)
-    takers = [partial(each.executor.load_image, platform, deadline=deadline) for each in nodes]
+    takers = [partial(each.executor.images.load, platform, deadline=deadline) for each in nodes]
     outcomes = await for_each(chunks, takers)
     records: Sequence[ImageRecord] = ()
     for taken_by, outcome in zip(nodes, outcomes, strict=True):
@@ -69,4 +69,4 @@ async def _forget(engine: Engine, node: Node, ids: Sequence[str], deadline: Dead
     """An archive is taken whole or not at all."""
     for image_id in ids:
         if await engine.images.get(image_id) is None:
-            await node.executor.remove_image(image_id, deadline=deadline)
+            await node.executor.images.remove(image_id, deadline=deadline)

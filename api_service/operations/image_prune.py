@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import StoredImage
+from api_service.deadline import Deadline
+from api_service.executor_client.images import StoredImage
 from api_service.operations.engine import Engine
 from api_service.operations.image_remove import RemovedImage, remove_unused
 from api_service.operations.label_filter import passes_labels
@@ -74,7 +74,7 @@ async def _remove(engine: Engine, image_id: str, wanted: ImagePruneFilter, deadl
 
 async def _stored(engine: Engine, deadline: Deadline) -> Mapping[str, Sequence[StoredImage]]:
     """By node."""
-    answered = await ask_nodes(engine, lambda node, limit: node.executor.list_images(deadline=limit), deadline)
+    answered = await ask_nodes(engine, lambda node, limit: node.executor.images.list(deadline=limit), deadline)
     return answered.answers
 
 

@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import PulledImage
-from api_service.nodes.images import LayerProgress, PullSpec, RegistryCredentials
+from api_service.deadline import Deadline
+from api_service.executor_client.images import LayerProgress, PulledImage, PullSpec, RegistryCredentials
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.image_arrival import refuse_when_gone
@@ -57,7 +56,7 @@ async def pull_image(
 async def _pull(
     engine: Engine, node: Node, spec: PullSpec, reference: ImageReference, *, deadline: Deadline
 ) -> AsyncGenerator[LayerProgress | PulledRecord]:
-    async with aclosing(node.executor.pull_image(spec, deadline=deadline)) as answers:
+    async with aclosing(node.executor.images.pull(spec, deadline=deadline)) as answers:
         async for answer in answers:
             if isinstance(answer, PulledImage):
                 # The node has it: whether or not the client is still there, it is recorded.

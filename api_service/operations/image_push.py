@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.images import LayerProgress, PushedImage, PushSpec, RegistryCredentials
+from api_service.deadline import Deadline
+from api_service.executor_client.images import LayerProgress, PushedImage, PushSpec, RegistryCredentials
 from api_service.operations.engine import Engine
 from api_service.operations.image_name import refuse_more_digests
 from api_service.operations.image_resolve import no_such_image
@@ -38,7 +38,7 @@ async def push_image(
     node = holder_of(engine, record.nodes)
     endpoint = await engine.registries.registry_of(reference, request.credentials)
     spec = PushSpec(endpoint=endpoint, image_id=record.id, tag=reference.tag)
-    async with aclosing(node.executor.push_image(spec, deadline=deadline)) as answers:
+    async with aclosing(node.executor.images.push(spec, deadline=deadline)) as answers:
         async for answer in answers:
             if isinstance(answer, PushedImage):
                 # The registry has it: whether or not the client is still there, that is recorded.

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api_service.nodes.executor import StoredImage
+from api_service.executor_client.images import StoredImage
 from api_service.records.config import ImageConfig
 from api_service.records.health import HealthConfig
 from api_service.records.image import ImageRecord

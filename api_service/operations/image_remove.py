@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.image_resolve import resolve_image
 from api_service.records.container import ContainerRecord
@@ -83,7 +83,7 @@ async def _delete(engine: Engine, record: ImageRecord, deadline: Deadline) -> No
 
 async def _remove_from_nodes(engine: Engine, record: ImageRecord, deadline: Deadline) -> None:
     for node in record.nodes:
-        await engine.nodes.get(node).executor.remove_image(record.id, deadline=deadline)
+        await engine.nodes.get(node).executor.images.remove(record.id, deadline=deadline)
 
 
 async def _users(engine: Engine, image_id: str) -> list[ContainerRecord]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.images import SavedImage, SavedName
+from api_service.deadline import Deadline
+from api_service.executor_client.images import SavedImage, SavedName
 from api_service.operations.engine import Engine
 from api_service.operations.image_resolve import resolve_image
 from api_service.operations.node_choice import holder_of
@@ -28,7 +28,7 @@ async def save_images(engine: Engine, images: Sequence[str], *, deadline: Deadli
             names.setdefault(record.id, {}).update(dict.fromkeys(found))
     node = holder_of(engine, _nodes_of_all(list(records.values())))
     wanted = [SavedImage(image_id=image_id, names=tuple(found)) for image_id, found in names.items()]
-    async with aclosing(node.executor.save_images(wanted, deadline=deadline)) as chunks:
+    async with aclosing(node.executor.images.save(wanted, deadline=deadline)) as chunks:
         async for chunk in chunks:
             yield chunk
     for record in records.values():

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.image_remove import images_of
 from api_service.operations.node_answers import ask_nodes
@@ -27,7 +27,7 @@ class ImageUsage:
 async def image_usage(engine: Engine, *, deadline: Deadline) -> Sequence[ImageUsage]:
     """Of every image, a layer that it has twice counted once; the largest share of its own first, as the nodes
     that answer say. Raises Unavailable when none does."""
-    answered = await ask_nodes(engine, lambda node, limit: node.executor.list_images(deadline=limit), deadline)
+    answered = await ask_nodes(engine, lambda node, limit: node.executor.images.list(deadline=limit), deadline)
     stored = answered.answers.values()
     layers = {
         image.id: dict(zip(image.layers, image.layer_sizes, strict=False)) for images in stored for image in images

@@ -6,7 +6,7 @@ import dataclasses
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.endpoints import endpoint_spec
 from api_service.operations.container_start import holder_named
 from api_service.operations.container_state import current, refuse_when_going, wrong_state
@@ -73,7 +73,9 @@ async def tell_names(engine: Engine, container_id: str, deadline: Deadline) -> N
 
 async def _tell_name(engine: Engine, record: ContainerRecord, settings: EndpointSettings, deadline: Deadline) -> None:
     node = engine.nodes.get(record.node)
-    entry = await node.executor.connect_network(record.id, endpoint_spec(record, settings), deadline=deadline)
+    entry = await node.executor.containers.connect_network(
+        record.id, endpoint_spec(record, settings), deadline=deadline
+    )
     if entry is not None:
         await node.settle(entry)
 
@@ -101,7 +103,7 @@ async def _connect(
         spec = endpoint_spec(record, settings)
         await spread_to(engine, [network.id], node, deadline)
         try:
-            entry = await node.executor.connect_network(record.id, spec, deadline=deadline)
+            entry = await node.executor.containers.connect_network(record.id, spec, deadline=deadline)
         except AlreadyExists as error:
             raise await holder_named(engine, error) from error
         if entry is not None:
@@ -120,7 +122,7 @@ async def _disconnect(engine: Engine, container_id: str, network: NetworkRecord,
                 reason="NOT_CONNECTED",
             )
         node = engine.nodes.get(record.node)
-        entry = await node.executor.disconnect_network(record.id, network.id, deadline=deadline)
+        entry = await node.executor.containers.disconnect_network(record.id, network.id, deadline=deadline)
         if entry is not None:
             await node.settle(entry)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.network import StoredNetwork
+from api_service.deadline import Deadline
+from api_service.executor_client.networks import StoredNetwork
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.operations.network_spread import add_overlay
@@ -55,7 +55,7 @@ async def create_network(engine: Engine, request: NetworkRequest, *, deadline: D
         )
         if (holder := await whole(engine.networks.add(draft))) is not None:
             raise _name_taken(draft.name, holder)
-        stored = await node.executor.create_network(stored_network(draft), deadline=deadline)
+        stored = await node.executor.networks.create(stored_network(draft), deadline=deadline)
         await whole(_make_ready(engine, with_chosen(draft, stored), undo))
     engine.creating.discard(draft.id)
     return CreatedNetwork(id=draft.id, warnings=network_warnings(request))
@@ -79,7 +79,7 @@ async def undo_network(engine: Engine, network: NetworkRecord) -> None:
     await engine.networks.delete(network.id)
     executor = engine.nodes.get(network.node).executor
     try:
-        await executor.remove_network(network.id, deadline=Deadline.after(_UNDO_TIME))
+        await executor.networks.remove(network.id, deadline=Deadline.after(_UNDO_TIME))
     except SlipwayError as error:
         _log.warning("network of an unfinished create is left on its node", network=network.name, error=error.message)
 

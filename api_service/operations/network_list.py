@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
 from api_service.records.container import ContainerRecord, Status
@@ -102,7 +102,7 @@ async def _with_addresses(engine: Engine, network: NetworkRecord, deadline: Dead
         return network
     executor = engine.nodes.get(network.node).executor
     with contextlib.suppress(Unavailable, DeadlineExceeded):
-        for stored in await executor.list_networks(deadline=deadline.at_most(_NODE_TIME)):
+        for stored in await executor.networks.list(deadline=deadline.at_most(_NODE_TIME)):
             if stored.id == network.id:
                 return dataclasses.replace(
                     network, ipv4=stored.ipv4, ipv6=stored.ipv6, bridge=stored.bridge, mtu=stored.mtu

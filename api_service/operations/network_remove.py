@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import passes_labels
 from api_service.operations.network_list import networks_of
@@ -77,7 +77,7 @@ async def _remove_from_nodes(engine: Engine, network: NetworkRecord, deadline: D
     if network.overlay is not None:
         await withdraw_everywhere(engine, network, deadline)
     else:
-        await engine.nodes.get(network.node).executor.remove_network(network.id, deadline=deadline)
+        await engine.nodes.get(network.node).executor.networks.remove(network.id, deadline=deadline)
 
 
 async def _users(engine: Engine, network: NetworkRecord) -> list[ContainerRecord]:

@@ -15,7 +15,7 @@ from ipaddress import ip_network
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
@@ -88,7 +88,7 @@ async def make_on_node(engine: Engine, network: NetworkRecord, node: Node, deadl
     if cut is None:
         raise no_such_network(network.name)
     require_usable(cut)
-    await node.executor.create_network(on_node(cut, node.name), deadline=deadline)
+    await node.executor.networks.create(on_node(cut, node.name), deadline=deadline)
     await engine.networks.update(network.id, partial(with_made, node=node.name))
 
 
@@ -116,7 +116,7 @@ async def withdraw_everywhere(engine: Engine, network: NetworkRecord, deadline: 
 
 async def _withdraw(node: Node, network: NetworkRecord, deadline: Deadline) -> SlipwayError | None:
     try:
-        await node.executor.remove_network(network.id, deadline=deadline)
+        await node.executor.networks.remove(network.id, deadline=deadline)
     except (Unavailable, DeadlineExceeded):
         _log.warning("network left on a node that does not answer", network=network.name, node=node.name)
     except SlipwayError as error:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.engine import Engine
@@ -24,7 +24,7 @@ _CALL_TIME = 60.0  # seconds
 async def sweep_networks(engine: Engine, node: Node) -> None:
     """Creates that nobody finishes are taken back, removals finished, networks that the node has lost made again. What
     the node has and no record tells of was undone: records are written before the node is asked."""
-    stored = {one.id: one.name for one in await node.executor.list_networks(deadline=Deadline.after(_CALL_TIME))}
+    stored = {one.id: one.name for one in await node.executor.networks.list(deadline=Deadline.after(_CALL_TIME))}
     fresh = await engine.catch_up()  # another replica may have recorded what the node has
     known, recorded = await engine.networks.every_phase(), await engine.networks.ids()
     replicas = await alive(engine)
@@ -40,7 +40,7 @@ async def sweep_networks(engine: Engine, node: Node) -> None:
             removal = remove_unused(engine, network, Deadline.after(_CALL_TIME))
             engine.jobs.background(removal, name=f"finish removal of network {network.name}")
         elif network.phase is NetworkPhase.READY and network.id not in stored:
-            creation = node.executor.create_network(stored_network(network), deadline=Deadline.after(_CALL_TIME))
+            creation = node.executor.networks.create(stored_network(network), deadline=Deadline.after(_CALL_TIME))
             await _made_again(network, creation)
     if not fresh:
         return
@@ -67,7 +67,7 @@ async def _sweep_overlay(engine: Engine, network: NetworkRecord, node: Node, *, 
 async def _remove_stray(node: Node, network_id: str, name: str) -> None:
     """One that a container of the node names is refused: then this service's records may be lost, and it stays."""
     try:
-        await node.executor.remove_network(network_id, deadline=Deadline.after(_CALL_TIME))
+        await node.executor.networks.remove(network_id, deadline=Deadline.after(_CALL_TIME))
     except SlipwayError as error:
         _log.warning("network without a record kept", network=name, node=node.name, error=error.message)
 

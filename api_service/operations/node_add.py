@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from api_service.deadline import Deadline
 from api_service.nodes.contact import NOT_YET, description
-from api_service.nodes.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.node_list import ShownNode, shown_node
 from api_service.records.event_shapes import node_event

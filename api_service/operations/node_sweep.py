@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import NodeSnapshot, SnapshotPhase, StoredImage
+from api_service.deadline import Deadline
+from api_service.executor_client.images import StoredImage
+from api_service.executor_client.snapshot import NodeSnapshot, SnapshotPhase
 from api_service.nodes.registry import Node
 from api_service.operations.abandoned import alive, is_abandoned
 from api_service.operations.container_remove import join_removal, remove_ended
@@ -93,7 +94,7 @@ async def _remove_leftovers(engine: Engine, node: Node, snapshot: NodeSnapshot) 
             continue
         # Records are written before the node is asked, so one that is absent now was undone.
         if not await engine.containers.exists(container.container_id):
-            await node.executor.remove(container.container_id, deadline=Deadline.after(_CALL_TIME))
+            await node.executor.containers.remove(container.container_id, deadline=Deadline.after(_CALL_TIME))
 
 
 async def _adopt(engine: Engine, node: Node, image: StoredImage) -> None:
@@ -109,7 +110,7 @@ async def _adopt(engine: Engine, node: Node, image: StoredImage) -> None:
 async def _adopt_images(engine: Engine, node: Node) -> None:
     """Images the node has and the records do not, and the other way round."""
     async with engine.image_changes:
-        stored = await node.executor.list_images(deadline=Deadline.after(_CALL_TIME))
+        stored = await node.executor.images.list(deadline=Deadline.after(_CALL_TIME))
         known = {image.id: image for image in await engine.images.all()}
         for image in stored:
             record = known.get(image.id)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.container_move import find_place, finish_move, may_move, move_container
 from api_service.operations.container_start import start_container
@@ -57,7 +57,7 @@ async def remove_departed(engine: Engine, node: Node) -> None:
     for container_id in await engine.moves.departed(node.name):
         stored = await engine.containers.get(container_id)
         if stored is None or stored.record.node != node.name:  # it may have come back
-            await node.executor.remove(container_id, deadline=Deadline.after(_CALL_TIME))
+            await node.executor.containers.remove(container_id, deadline=Deadline.after(_CALL_TIME))
         await engine.moves.removed(node.name, container_id)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.images import Platform
+from api_service.executor_client.images import Platform
 from api_service.records.image import ImageRecord
 from common.errors import InvalidArgument, Violation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from api_service.nodes.container_spec import PublishedPort
+from api_service.executor_client.container_spec import PublishedPort
 from api_service.records.config import ContainerConfig, HostConfig
 from api_service.validation.network_mode import HOST, NONE
 from api_service.validation.port_bindings import MAX_PUBLISHED, expand_binding

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from api_service.nodes.images import LayerPhase, LayerProgress
+from api_service.executor_client.images import LayerPhase, LayerProgress
 from api_service.records.image import ImageRecord
 
 _ORDER = [LayerPhase.WAITING, LayerPhase.DOWNLOADING, LayerPhase.UNPACKING, LayerPhase.EXISTS, LayerPhase.DONE]

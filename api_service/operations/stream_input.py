@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from api_service.nodes.executor import StreamInput
+from api_service.executor_client.streams import StreamInput
 from api_service.records.config import ConsoleSize
 from api_service.validation.detach_keys import KeyScanner
 from common.errors import SlipwayError

@@ -7,8 +7,8 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import DiskUsage, NodeFacts
+from api_service.deadline import Deadline
+from api_service.executor_client.node import DiskUsage, NodeFacts
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.node_answers import ask_nodes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_state import require_running, wrong_state
 from api_service.operations.engine import Engine
 from api_service.records.config import ConsoleSize
@@ -24,7 +24,7 @@ async def resize_exec(engine: Engine, exec_reference: str, size: ConsoleSize) ->
         )
     container = await engine.containers.find(record.container_id)
     executor = engine.nodes.get(container.node).executor
-    await executor.resize_exec(record.id, size, deadline=Deadline.after(_TIME))
+    await executor.containers.resize_exec(record.id, size, deadline=Deadline.after(_TIME))
 
 
 async def resize_container(engine: Engine, container: str, size: ConsoleSize, *, deadline: Deadline) -> None:
@@ -33,4 +33,4 @@ async def resize_container(engine: Engine, container: str, size: ConsoleSize, *,
     require_running(record, "resize")
     if not record.config.tty:
         raise wrong_state(record, "has no terminal; create it with `config.tty`", reason="NO_TERMINAL")
-    await engine.nodes.get(record.node).executor.resize_terminal(record.id, size, deadline=deadline)
+    await engine.nodes.get(record.node).executor.containers.resize_terminal(record.id, size, deadline=deadline)

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.mount_plan import ANONYMOUS_LABELS
@@ -53,7 +53,7 @@ async def create_volume(engine: Engine, request: VolumeRequest, *, deadline: Dea
         for _ in range(_MAX_ATTEMPTS):
             if (known := await _known(engine.volumes, wanted)) is not None:
                 return known
-            stored = await node.executor.create_volume(wanted.name, wanted.options, deadline=deadline)
+            stored = await node.executor.volumes.create(wanted.name, wanted.options, deadline=deadline)
             made = replace(wanted, mountpoint=stored.mountpoint)
             if await engine.volumes.add(made, [volume_event(made, "create", engine.clock())]):
                 return made
@@ -72,7 +72,7 @@ async def ensure_on_node(engine: Engine, name: str, deadline: Deadline) -> None:
     """Make the volume of a record on its node, if it is not there, and note where that is."""
     volume = await engine.volumes.find(name)
     executor = engine.nodes.get(volume.node).executor
-    stored = await executor.create_volume(name, volume.options, deadline=deadline)
+    stored = await executor.volumes.create(name, volume.options, deadline=deadline)
     if volume.mountpoint != stored.mountpoint:
         await engine.volumes.update(name, lambda found: replace(found, mountpoint=stored.mountpoint))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import passes_labels
 from api_service.operations.volume_use import remove_unused, volumes_of

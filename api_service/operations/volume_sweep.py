@@ -7,8 +7,8 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import StoredVolume
+from api_service.deadline import Deadline
+from api_service.executor_client.volumes import StoredVolume
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.volume_use import remove_unused
@@ -38,13 +38,13 @@ async def _finish(removal: Coroutine[Any, Any, int]) -> None:
 
 async def _adopt(engine: Engine, node: Node, name: str) -> None:
     # Looked at again: what was just being made may have been taken back.
-    for stored in await node.executor.list_volumes(size=False, deadline=Deadline.after(_CALL_TIME)):
+    for stored in await node.executor.volumes.list(size=False, deadline=Deadline.after(_CALL_TIME)):
         if stored.name == name:
             await engine.volumes.add(_record(engine, node, stored), [])
 
 
 async def _stored(node: Node) -> set[str]:
-    volumes = await node.executor.list_volumes(size=False, deadline=Deadline.after(_CALL_TIME))
+    volumes = await node.executor.volumes.list(size=False, deadline=Deadline.after(_CALL_TIME))
     return {volume.name for volume in volumes}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.engine import Engine
 from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import volume_event
@@ -50,7 +50,7 @@ async def remove_unused(
 async def _finish(engine: Engine, volume: VolumeRecord, deadline: Deadline) -> int:
     """Of a volume that is marked."""
     try:
-        size = await engine.nodes.get(volume.node).executor.remove_volume(volume.name, deadline=deadline)
+        size = await engine.nodes.get(volume.node).executor.volumes.remove(volume.name, deadline=deadline)
     except (Unavailable, DeadlineExceeded):
         raise  # whether it happened is unknown; the mark stays
     except SlipwayError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from api_service.nodes.network import OverlayLink, OverlayPeer, StoredNetwork, Underlay
+from api_service.executor_client.networks import OverlayLink, OverlayPeer, StoredNetwork, Underlay
 from api_service.records.network import NetworkRecord, Overlay, Slice, Subnet
 from common.errors import FailedPrecondition, ResourceExhausted
 

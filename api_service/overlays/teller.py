@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.network import ContainerElsewhere, Underlay
+from api_service.deadline import Deadline
+from api_service.executor_client.networks import ContainerElsewhere, Underlay
 from api_service.nodes.registry import Node
 from api_service.overlays.slices import underlay_of
 from api_service.overlays.view import Interest, OverlayView
@@ -78,7 +78,9 @@ class OverlayTeller:
         try:
             underlay = underlay_of(overlay, self._node.name)
             if told.underlay != underlay:
-                await self._node.executor.set_overlay_peers(network_id, underlay, deadline=Deadline.after(_CALL_TIME))
+                await self._node.executor.networks.set_overlay_peers(
+                    network_id, underlay, deadline=Deadline.after(_CALL_TIME)
+                )
                 told.underlay = underlay
             await self._tell_names(network_id, told)
         except SlipwayError as error:
@@ -101,7 +103,7 @@ class OverlayTeller:
     async def _send_names(
         self, network_id: str, containers: list[ContainerElsewhere], version: int, *, renumbered: bool
     ) -> int:
-        return await self._node.executor.set_names_elsewhere(
+        return await self._node.executor.networks.set_names_elsewhere(
             network_id,
             containers,
             version=version,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from api_service.executor_client.networks import ContainerElsewhere
 from api_service.nodes.endpoints import dns_names
-from api_service.nodes.network import ContainerElsewhere
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.network import NetworkPhase, NetworkRecord

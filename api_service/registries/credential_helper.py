@@ -13,7 +13,7 @@ import re
 import signal
 from contextlib import suppress
 
-from api_service.nodes.images import RegistryCredentials
+from api_service.executor_client.images import RegistryCredentials
 from common.errors import FailedPrecondition
 
 _TIMEOUT = 10.0  # seconds

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from api_service.nodes.images import RegistryCredentials
+from api_service.executor_client.images import RegistryCredentials
 from api_service.registries.credential_helper import ask_helper
 from common.errors import FailedPrecondition
 

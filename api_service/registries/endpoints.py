@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from api_service.nodes.images import RegistryCredentials, RegistryEndpoint
+from api_service.executor_client.images import RegistryCredentials, RegistryEndpoint
 from api_service.registries.docker_config import DockerConfig
 from api_service.registries.locations import Location
 from api_service.validation.references import DEFAULT_DOMAIN, ImageReference

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from api_service.nodes.deadline import DEFAULT_DEADLINE, Deadline
+from api_service.deadline import DEFAULT_DEADLINE, Deadline
 
 _UNBOUNDED = 10 * 365 * 24 * 3600.0  # gRPC reports no deadline as centuries
 

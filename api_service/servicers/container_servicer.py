@@ -12,9 +12,9 @@ from slipway.v1 import container_service_pb2_grpc as pb2_grpc
 from api_service.conversion import container as conversion
 from api_service.conversion import files as file_conversion
 from api_service.conversion import streams as stream_conversion
-from api_service.conversion.container_config import size_from_proto
+from api_service.conversion.console_size import size_from_proto
 from api_service.conversion.stats import process_to_proto, samples_to_proto
-from api_service.nodes.deadline import UPLOAD_DEADLINE
+from api_service.deadline import UPLOAD_DEADLINE
 from api_service.operations.container_attach import attach_container
 from api_service.operations.container_changes import list_changes
 from api_service.operations.container_copy import copy_from_container, copy_to_container

@@ -8,7 +8,7 @@ from slipway.v1 import exec_service_pb2 as pb2
 from slipway.v1 import exec_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import streams as conversion
-from api_service.conversion.container_config import size_from_proto
+from api_service.conversion.console_size import size_from_proto
 from api_service.operations.engine import Engine
 from api_service.operations.exec_create import create_exec
 from api_service.operations.exec_start import start_exec

@@ -9,7 +9,7 @@ from slipway.v1 import image_service_pb2 as pb2
 from slipway.v1 import image_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import image as conversion
-from api_service.nodes.deadline import UPLOAD_DEADLINE
+from api_service.deadline import UPLOAD_DEADLINE
 from api_service.operations.container_commit import commit_container
 from api_service.operations.engine import Engine
 from api_service.operations.image_history import list_image_history

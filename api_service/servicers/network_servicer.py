@@ -6,7 +6,7 @@ from slipway.v1 import network_service_pb2 as pb2
 from slipway.v1 import network_service_pb2_grpc as pb2_grpc
 
 from api_service.conversion import network as conversion
-from api_service.conversion.container_config import endpoint_from_proto
+from api_service.conversion.networking import endpoint_from_proto
 from api_service.operations.engine import Engine
 from api_service.operations.network_connect import connect_container, disconnect_container
 from api_service.operations.network_create import create_network

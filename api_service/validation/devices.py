@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-from api_service.nodes.container_spec import DeviceRule
+from api_service.executor_client.container_spec import DeviceRule
 from api_service.records.resources import DeviceMapping
 from api_service.validation.process import clean_path
 from common.errors import Violation

@@ -11,7 +11,7 @@ from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
 from api_service.conversion.container import create_request_from_proto
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_create import create_container
 from api_service.store.store import Delete, Put
 from common.errors import Internal, ResourceExhausted

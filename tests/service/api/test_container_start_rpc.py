@@ -9,7 +9,7 @@ import pytest
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_start import start_container, start_id_of
 from common.errors import Aborted, Internal
 from tests.fixtures.api import Api, refused

@@ -19,7 +19,7 @@ from slipway.v1 import exec_service_pb2 as exec_pb2
 from slipway.v1 import node_service_pb2 as node_pb2
 from structlog.testing import capture_logs
 
-from api_service.conversion.executor import entry_from_proto
+from api_service.conversion.executor.journal import entry_from_proto
 from tests.fixtures.api import Api, running_api
 from tests.fixtures.fake_executor import FakeExecutor
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 from slipway.v1 import system_service_pb2 as pb
 
-from api_service.nodes.protocol import OURS, ProtocolRange
+from api_service.executor_client.protocol import OURS, ProtocolRange
 from tests.fixtures.api import Api, refused
 from tests.fixtures.fake_executor import FakeExecutor
 

@@ -17,9 +17,9 @@ from slipway.executor.v1 import node_service_pb2_grpc as rpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_rpc
 
-from api_service.nodes import node_channel
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.grpc_executor import GrpcExecutor
+from api_service.deadline import Deadline
+from api_service.executor_grpc import channel as executor_channel
+from api_service.executor_grpc.executor import GrpcExecutor
 from common import tls
 from common.callers import Callers
 from common.certificate_authority import Certified, make_authority
@@ -167,7 +167,7 @@ async def test_an_authority_that_is_taken_away_takes_the_connection_along(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also from under a stream that is being waited for, and when nothing else is asked of the node."""
-    monkeypatch.setattr(node_channel, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 0.02)
     address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
     executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
     journal = executor.follow_journal(journal_id="", after=0)

@@ -12,7 +12,7 @@ from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
-from api_service.nodes.deadline import Deadline
+from api_service.deadline import Deadline
 from api_service.operations.container_stop import stop_container
 from api_service.records.event_log import EventLog
 from api_service.records.event_shapes import container_event

@@ -11,9 +11,9 @@ import pytest
 from slipway.executor.v1 import file_service_pb2 as file_pb2
 from slipway.executor.v1 import file_service_pb2_grpc as file_grpc
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.files import ArchiveTarget
-from api_service.nodes.grpc_executor import GrpcExecutor
+from api_service.deadline import Deadline
+from api_service.executor_client.files import ArchiveTarget
+from api_service.executor_grpc.executor import GrpcExecutor
 from common.errors import NotFound
 
 ATTEMPTS = 200  # with a write that fails under way, two in a hundred hid what the node had said
@@ -45,4 +45,4 @@ async def test_an_early_refusal_is_told_whatever_is_still_being_sent(refusing: G
     target = ArchiveTarget(container_id="a" * 64, path="/nowhere")
     for attempt in range(ATTEMPTS):
         with pytest.raises(NotFound, match="no such directory"):
-            await refusing.put_archive(target, chunks(attempt * 331 % 65536 + 1), deadline=Deadline.after(5))
+            await refusing.files.put_archive(target, chunks(attempt * 331 % 65536 + 1), deadline=Deadline.after(5))

@@ -11,8 +11,9 @@ from slipway.executor.v1 import container_spec_pb2 as executor_pb2
 from slipway.v1 import container_pb2, mount_pb2, resources_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
-from api_service.conversion.container_config import config_from_proto, host_config_from_proto
-from api_service.conversion.container_spec import spec_to_proto
+from api_service.conversion.container_config import config_from_proto
+from api_service.conversion.executor.container_spec import spec_to_proto
+from api_service.conversion.host_config import host_config_from_proto
 from api_service.operations.container_spec import container_spec
 from api_service.records.config import HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, Phase

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api_service.nodes.container_spec import DeviceRule, NamespaceMode, Namespaces, Rlimit, Seccomp
+from api_service.executor_client.container_spec import DeviceRule, NamespaceMode, Namespaces, Rlimit, Seccomp
 from api_service.operations.container_security import (
     container_device_rules,
     container_namespaces,

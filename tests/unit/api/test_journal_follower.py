@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 import api_service.nodes.registry
-from api_service.nodes.executor import JournalAnswer, JournalEntry, NodeSnapshot, Signaled
+from api_service.executor_client.journal import JournalAnswer, JournalEntry, Signaled
+from api_service.executor_client.snapshot import NodeSnapshot
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.registry import Node
 from api_service.records.container import JournalPosition

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api_service.nodes.deadline import Deadline
-from api_service.nodes.executor import StoredImage
+from api_service.deadline import Deadline
+from api_service.executor_client.images import StoredImage
 from api_service.operations.container_locks import ContainerLocks
 from api_service.operations.image_record import encode_image_config, image_record
 from api_service.operations.jobs import Jobs, whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api_service.nodes.protocol import ProtocolRange, require_common_protocol
+from api_service.executor_client.protocol import ProtocolRange, require_common_protocol
 from common.errors import FailedPrecondition
 from common.version import VERSION
 

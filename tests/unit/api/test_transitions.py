@@ -7,20 +7,18 @@ from typing import Any
 
 import pytest
 
-from api_service.nodes.executor import (
-    ContainerSnapshot,
+from api_service.executor_client.journal import (
     Endpoint,
     Event,
     Exited,
     JournalEntry,
-    NodeSnapshot,
     Paused,
     RestartCancelled,
     Signaled,
-    SnapshotPhase,
     Started,
     StartRefused,
 )
+from api_service.executor_client.snapshot import ContainerSnapshot, NodeSnapshot, SnapshotPhase
 from api_service.nodes.observer import Observer
 from api_service.nodes.transitions import apply, resynchronise
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api_service.conversion.image import history_to_proto, image_config_from_proto, image_rules, image_to_proto
-from api_service.nodes.executor import StoredImage
+from api_service.executor_client.images import StoredImage
 from api_service.operations.image_history import history_of
 from api_service.operations.image_record import encode_image_config, image_record
 from api_service.records.codec import Codec

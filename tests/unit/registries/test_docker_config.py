@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api_service.nodes.images import RegistryCredentials
+from api_service.executor_client.images import RegistryCredentials
 from api_service.registries import credential_helper
 from api_service.registries.docker_config import DockerConfig
 from common.errors import FailedPrecondition

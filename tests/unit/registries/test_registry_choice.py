@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api_service.config import Settings
-from api_service.nodes.images import RegistryCredentials
+from api_service.executor_client.images import RegistryCredentials
 from api_service.registries.endpoints import Registries
 from api_service.validation.references import normalise_reference
 from common.errors import InvalidArgument

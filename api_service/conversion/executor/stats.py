@@ -1,13 +1,13 @@
-"""What containers use, from the executor's messages."""
+"""What containers use, and their processes."""
 
 from __future__ import annotations
 
-from slipway.executor.v1 import runtime_service_pb2 as node_pb2
+from slipway.executor.v1 import runtime_service_pb2 as pb2
 
-from api_service.nodes.stats import ContainerStats, InterfaceStats, Process
+from api_service.executor_client.stats import ContainerStats, InterfaceStats, Process
 
 
-def stats_from_proto(message: node_pb2.ContainerStats) -> ContainerStats:
+def stats_from_proto(message: pb2.ContainerStats) -> ContainerStats:
     return ContainerStats(
         container_id=message.container_id,
         time=message.time.ToNanoseconds(),
@@ -26,7 +26,7 @@ def stats_from_proto(message: node_pb2.ContainerStats) -> ContainerStats:
     )
 
 
-def _interface_from_proto(message: node_pb2.InterfaceStats) -> InterfaceStats:
+def _interface_from_proto(message: pb2.InterfaceStats) -> InterfaceStats:
     return InterfaceStats(
         rx_bytes=message.rx_bytes,
         rx_packets=message.rx_packets,
@@ -39,7 +39,7 @@ def _interface_from_proto(message: node_pb2.InterfaceStats) -> InterfaceStats:
     )
 
 
-def process_from_proto(message: node_pb2.ProcessInfo) -> Process:
+def process_from_proto(message: pb2.ProcessInfo) -> Process:
     return Process(
         pid=message.pid,
         container_pid=message.container_pid,

@@ -1,4 +1,4 @@
-"""What `api_service.nodes.container_spec` calls a container, as the executor's message."""
+"""A container as an executor is asked to lay it out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.duration_pb2 import Duration
 from slipway.executor.v1 import container_spec_pb2 as pb2
 
-from api_service.nodes.container_spec import (
+from api_service.executor_client.container_spec import (
     ContainerSpec,
     DependencyCondition,
     EndpointSpec,

@@ -1,23 +1,23 @@
-"""Between the executor's messages about pulls and this service's words."""
+"""Images, and the ways they come to a node and leave it."""
 
 from __future__ import annotations
 
 from slipway.executor.v1 import image_store_service_pb2 as pb2
 
-from api_service.conversion.executor import stored_image_from_proto
 from api_service.conversion.times import timestamp
-from api_service.nodes.executor import PulledImage
-from api_service.nodes.images import (
+from api_service.executor_client.images import (
     CommitSpec,
     ImportSpec,
     LayerPhase,
     LayerProgress,
     Platform,
+    PulledImage,
     PullSpec,
     PushedImage,
     PushSpec,
     RegistryEndpoint,
     SavedImage,
+    StoredImage,
 )
 
 _PHASES = {
@@ -113,4 +113,15 @@ def saved_image_to_proto(image: SavedImage) -> pb2.SavedImage:
         names=[
             pb2.SavedName(repository=name.repository, tag=name.tag, canonical=name.canonical) for name in image.names
         ],
+    )
+
+
+def stored_image_from_proto(message: pb2.StoredImage) -> StoredImage:
+    return StoredImage(
+        id=message.id,
+        config=message.config,
+        layers=tuple(message.layers),
+        size=message.size,
+        names=tuple(message.names),
+        layer_sizes=tuple(message.layer_sizes),
     )

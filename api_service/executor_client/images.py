@@ -1,9 +1,13 @@
-"""Pulls and pushes as a node is asked for them, and what it tells of them."""
+"""The images of a node, and the ways they come to it and leave it."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
+
+from api_service.deadline import Deadline
 
 # Why a registry is UNAVAILABLE to a node that is not.
 OF_REGISTRIES = frozenset(
@@ -130,3 +134,61 @@ class SavedImage:
 
     image_id: str
     names: tuple[SavedName, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """`config` is the image's configuration, JSON, byte for byte; `names` are what its archive carried."""
+
+    id: str
+    config: bytes
+    layers: tuple[str, ...]
+    size: int
+    names: tuple[str, ...]
+    layer_sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """`digest` is the manifest's, `index_digest` that of the index it was chosen from, if any."""
+
+    image: StoredImage
+    digest: str
+    index_digest: str = ""
+
+
+class NodeImages(Protocol):
+    """Every method raises as those of ExecutorClient do, and the errors named with it."""
+
+    async def load(
+        self, platform: Platform, chunks: AsyncIterator[bytes], *, deadline: Deadline
+    ) -> Sequence[StoredImage]:
+        """The images of an archive that are for `platform`. Raises InvalidArgument (`CORRUPT_IMAGE`,
+        `UNSUPPORTED_PLATFORM`) and ResourceExhausted."""
+
+    async def import_image(
+        self, spec: ImportSpec, chunks: AsyncIterator[bytes], *, deadline: Deadline
+    ) -> StoredImage: ...
+
+    async def commit(self, spec: CommitSpec, *, deadline: Deadline) -> StoredImage:
+        """Raises NotFound, FailedPrecondition, InvalidArgument, ResourceExhausted."""
+
+    def pull(self, spec: PullSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PulledImage]:
+        """The layers' progress, then the image. Closing the answers ends the pull, unless another one is the same.
+        Raises NotFound, PermissionDenied, InvalidArgument, ResourceExhausted, Unavailable (`REGISTRY_UNAVAILABLE`)."""
+
+    def push(self, spec: PushSpec, *, deadline: Deadline) -> AsyncGenerator[LayerProgress | PushedImage]:
+        """The layers' progress, then the image. Closing the answers ends the push, unless another one is the same.
+        Raises NotFound, PermissionDenied, FailedPrecondition, ResourceExhausted, Unavailable
+        (`REGISTRY_UNAVAILABLE`)."""
+
+    def save(self, images: Sequence[SavedImage], *, deadline: Deadline) -> AsyncGenerator[bytes]:
+        """One archive of all. Raises NotFound, FailedPrecondition (`LAYER_NOT_RECORDED`), DataLoss."""
+
+    async def get(self, image_id: str, *, deadline: Deadline) -> StoredImage:
+        """Raises NotFound."""
+
+    async def list(self, *, deadline: Deadline) -> Sequence[StoredImage]: ...
+
+    async def remove(self, image_id: str, *, deadline: Deadline) -> None:
+        """Raises FailedPrecondition while a container on the node uses it."""

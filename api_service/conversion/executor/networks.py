@@ -1,10 +1,10 @@
-"""Networks between the executor's messages and the domain."""
+"""Networks."""
 
 from __future__ import annotations
 
 from slipway.executor.v1 import network_store_service_pb2 as pb2
 
-from api_service.nodes.network import ContainerElsewhere, OverlayLink, StoredNetwork, Underlay
+from api_service.executor_client.networks import ContainerElsewhere, OverlayLink, StoredNetwork, Underlay
 from api_service.records.network import GatewayMode, Macvlan, MacvlanMode, Subnet
 
 _GATEWAY_MODES = {

@@ -1,4 +1,4 @@
-"""The executor's messages of attach and exec, and this service's words for them."""
+"""Attach and exec."""
 
 from __future__ import annotations
 
@@ -6,40 +6,33 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from slipway.executor.v1 import container_spec_pb2 as spec_pb2
-from slipway.executor.v1 import runtime_service_pb2 as runtime_pb2
+from slipway.executor.v1 import runtime_service_pb2 as pb2
 
-from api_service.conversion.executor import entry_from_proto
-from api_service.nodes.executor import (
-    AttachTarget,
-    ExecAnswer,
-    ExecRuns,
-    ExecSpec,
-    LogStream,
-    StreamInput,
-    StreamOutput,
-)
+from api_service.conversion.executor.journal import entry_from_proto
+from api_service.executor_client.logs import LogStream
+from api_service.executor_client.streams import AttachTarget, ExecAnswer, ExecRuns, ExecSpec, StreamInput, StreamOutput
 from api_service.records.config import ConsoleSize
 
 
 async def exec_requests(
     spec: ExecSpec, inputs: AsyncIterator[StreamInput], begun: asyncio.Event
-) -> AsyncIterator[runtime_pb2.ExecRequest]:
+) -> AsyncIterator[pb2.ExecRequest]:
     """The input waits until the node has answered: gRPC loses the reason of a refusal while it sends."""
-    yield runtime_pb2.ExecRequest(exec=_exec_spec(spec))
+    yield pb2.ExecRequest(exec=_exec_spec(spec))
     await begun.wait()
     async for each in inputs:
         if each.resize is not None:
-            yield runtime_pb2.ExecRequest(resize=_size(each.resize))
+            yield pb2.ExecRequest(resize=_size(each.resize))
         if each.data:
-            yield runtime_pb2.ExecRequest(stdin=each.data)
+            yield pb2.ExecRequest(stdin=each.data)
         if each.end:
-            yield runtime_pb2.ExecRequest(close_stdin=True)
+            yield pb2.ExecRequest(close_stdin=True)
         if each.detach:
-            yield runtime_pb2.ExecRequest(detach=True)
+            yield pb2.ExecRequest(detach=True)
 
 
-def _exec_spec(spec: ExecSpec) -> runtime_pb2.ExecSpec:
-    message = runtime_pb2.ExecSpec(
+def _exec_spec(spec: ExecSpec) -> pb2.ExecSpec:
+    message = pb2.ExecSpec(
         id=spec.id,
         container_id=spec.container_id,
         args=spec.args,
@@ -60,7 +53,7 @@ def _exec_spec(spec: ExecSpec) -> runtime_pb2.ExecSpec:
     return message
 
 
-def exec_answer_from_proto(message: runtime_pb2.ExecResponse) -> ExecAnswer:
+def exec_answer_from_proto(message: pb2.ExecResponse) -> ExecAnswer:
     if message.HasField("started"):
         return ExecRuns(pid=message.started.pid)
     if message.HasField("exited"):
@@ -70,37 +63,35 @@ def exec_answer_from_proto(message: runtime_pb2.ExecResponse) -> ExecAnswer:
 
 async def attach_requests(
     target: AttachTarget, inputs: AsyncIterator[StreamInput], begun: asyncio.Event
-) -> AsyncIterator[runtime_pb2.AttachContainerRequest]:
+) -> AsyncIterator[pb2.AttachContainerRequest]:
     """As `exec_requests`."""
-    asked = runtime_pb2.AttachTarget(
+    asked = pb2.AttachTarget(
         container_id=target.container_id, stdin=target.stdin, stdout=target.stdout, stderr=target.stderr
     )
-    yield runtime_pb2.AttachContainerRequest(attach=asked)
+    yield pb2.AttachContainerRequest(attach=asked)
     await begun.wait()
     async for each in inputs:
         if each.resize is not None:
-            yield runtime_pb2.AttachContainerRequest(resize=_size(each.resize))
+            yield pb2.AttachContainerRequest(resize=_size(each.resize))
         if each.data:
-            yield runtime_pb2.AttachContainerRequest(stdin=each.data)
+            yield pb2.AttachContainerRequest(stdin=each.data)
         if each.end:
-            yield runtime_pb2.AttachContainerRequest(close_stdin=True)
+            yield pb2.AttachContainerRequest(close_stdin=True)
 
 
-def attach_answer_from_proto(message: runtime_pb2.AttachContainerResponse) -> StreamOutput | None:
+def attach_answer_from_proto(message: pb2.AttachContainerResponse) -> StreamOutput | None:
     """None: the attachment stands."""
-    if message.stream == runtime_pb2.LOG_STREAM_UNSPECIFIED:
+    if message.stream == pb2.LOG_STREAM_UNSPECIFIED:
         return None
     return _output_from_proto(message.stream, message.data)
 
 
-def _output_from_proto(stream: runtime_pb2.LogStream.ValueType, data: bytes) -> StreamOutput:
-    error = stream == runtime_pb2.LOG_STREAM_STDERR
+def _output_from_proto(stream: pb2.LogStream.ValueType, data: bytes) -> StreamOutput:
+    error = stream == pb2.LOG_STREAM_STDERR
     return StreamOutput(stream=LogStream.STDERR if error else LogStream.STDOUT, data=data)
 
 
-def set_size(
-    message: runtime_pb2.ResizeTerminalRequest | runtime_pb2.ResizeExecTerminalRequest, size: ConsoleSize
-) -> None:
+def set_size(message: pb2.ResizeTerminalRequest | pb2.ResizeExecTerminalRequest, size: ConsoleSize) -> None:
     message.size.CopyFrom(_size(size))
 
 

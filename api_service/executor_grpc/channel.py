@@ -96,7 +96,7 @@ class _RenewedChannel(grpc.aio.Channel):
             self._generation()
 
     def _close(self, generation: _Generation) -> None:
-        """Its calls, if there are any, are cancelled; GrpcExecutor tells that from a cancellation of the caller."""
+        """Its calls, if there are any, are cancelled; NodeCalls tells that from a cancellation of the caller."""
         self._retired.discard(generation)
         task = asyncio.get_running_loop().create_task(generation.channel.close())
         self._closing.add(task)
