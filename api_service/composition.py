@@ -14,6 +14,7 @@ from api_service.node_composition import dial, open_node, own_node
 from api_service.nodes.directory import NodeDirectory
 from api_service.nodes.journal_follower import Backoff
 from api_service.nodes.lease import LeaseTerms
+from api_service.nodes.reach import Scout, reach_terms
 from api_service.nodes.registry import NodeRegistry
 from api_service.operations.cluster_lock import ClusterLock
 from api_service.operations.container_locks import ContainerLocks
@@ -103,12 +104,15 @@ async def open_engine(
         await stack.enter_async_context(directory)
         # Entered after the nodes: what is under way gets its time while they are still there.
         await stack.enter_async_context(jobs)
+        scout = Scout(registry, claims, reach_terms(plan.lease))
         for name, work in {
             "trim events": run_claimed(claims, "trim/events", events.trim_forever),
             "forget execs": run_claimed(claims, "trim/execs", execs.forget_old_forever),
             "look after replicas": sweep_after_departures(engine),
             "follow overlay networks": engine.overlays.follow_forever(),
             "follow nodes": directory.follow_forever(),
+            "say which nodes are reached": scout.scout_forever(),
+            "leave nodes to who reaches them": scout.look_forever(),
             "count containers": engine.loads.follow_forever(),
         }.items():
             await stack.enter_async_context(background(work, name=name))

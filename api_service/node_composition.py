@@ -14,9 +14,11 @@ from api_service.background import background
 from api_service.executor_client.client import ExecutorClient
 from api_service.executor_grpc.executor import GrpcExecutor
 from api_service.nodes.contact import NOT_YET, NodeContact
+from api_service.nodes.handover import NodeTurns
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.observer import Observer
+from api_service.nodes.reach import reach_terms
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.node_sweep import auto_remove, sweep_node
@@ -25,7 +27,7 @@ from api_service.overlays.teller import OverlayTeller
 from api_service.records.container import ContainerRecord
 from api_service.records.node import NodeRecord, NodeState, NodeStatus
 from api_service.records.node_cursors import NodeCursors
-from api_service.store.claims import Claims, run_claimed
+from api_service.store.claims import Claims
 from common.errors import SlipwayError, Unavailable
 from common.tls import TlsSource
 
@@ -90,8 +92,8 @@ async def open_node(
                 group.create_task(lease.hold_forever(), name=f"lease of {node.name}")
                 group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
 
-        attending = run_claimed(claims, f"journal/{record.name}", attend)
-        await stack.enter_async_context(background(attending, name=f"attend {record.name}"))
+        turns = NodeTurns(node, lease, claims=claims, terms=reach_terms(terms), attend=attend)
+        await stack.enter_async_context(background(turns.take_forever(), name=f"take turns at {record.name}"))
         yield node
 
 

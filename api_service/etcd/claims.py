@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,7 +19,7 @@ from mvccpb import kv_pb2
 from api_service.etcd.client import EtcdClient, range_call, txn_call
 from api_service.etcd.mirror import Mirror
 from api_service.etcd.session import LeaseHeld, Session
-from api_service.etcd.target import Layout
+from api_service.etcd.target import Layout, after_prefix
 from api_service.etcd.transaction import compare_revision, read
 from api_service.store.claims import Claim, Claims, Holder, LocalClaims
 from common.errors import NotFound, OutOfRange, SlipwayError, Unavailable
@@ -35,6 +35,15 @@ class _Taken:
     """Somebody else has it, since that revision."""
 
     revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ours:
+    """We have it, under that lease and since that revision."""
+
+    lease: LeaseHeld
+    revision: int
+    claim: Claim
 
 
 class EtcdClaims:
@@ -75,13 +84,13 @@ class EtcdClaims:
     @asynccontextmanager
     async def hold(self, name: str, *, note: str = "") -> AsyncIterator[Claim]:
         async with self._queues.hold(name):
-            value = self._value(note)
+            value, taken = self._value(note), None
             try:
                 while isinstance(taken := await self._take(name, value), _Taken):
                     await self._released(name, taken)
-                yield Claim(name=name, lost=taken.lost)
+                yield taken.claim
             finally:
-                self._release(name, value)
+                self._release(name, value, taken)
 
     @asynccontextmanager
     async def try_hold(self, name: str, *, note: str = "") -> AsyncIterator[Claim | None]:
@@ -89,16 +98,22 @@ class EtcdClaims:
             if ours is None:
                 yield None
                 return
-            value = self._value(note)
+            value, taken = self._value(note), None
             try:
                 taken = await self._take(name, value)
-                yield None if isinstance(taken, _Taken) else Claim(name=name, lost=taken.lost)
+                yield None if isinstance(taken, _Taken) else taken.claim
             finally:
-                self._release(name, value)
+                self._release(name, value, taken)
 
     async def holder(self, name: str) -> Holder | None:
         answer = await self._client.call(range_call(pb2.RangeRequest(key=self._layout.claim(name))))
         return _holder(answer.kvs[0]) if answer.kvs else None
+
+    async def held(self, prefix: str) -> Mapping[str, Holder]:
+        begin = self._layout.claim(prefix)
+        answer = await self._client.call(range_call(pb2.RangeRequest(key=begin, range_end=after_prefix(begin))))
+        keys = self._layout.claims
+        return {name: _holder(kv) for kv in answer.kvs if (name := keys.name(kv.key)) is not None}
 
     async def replicas(self) -> Set[str]:
         keys = self._layout.replicas
@@ -113,16 +128,17 @@ class EtcdClaims:
                 if known - self._known:
                     return
 
-    async def _take(self, name: str, value: bytes) -> LeaseHeld | _Taken:
+    async def _take(self, name: str, value: bytes) -> _Ours | _Taken:
+        """The word goes with the taking. Who takes it by a second copy of the transaction gets none, which is safe."""
         if (releasing := self._releasing.get(name)) is not None:
             await asyncio.wait([releasing])
-        key = self._layout.claim(name)
+        key, word = self._layout.claim(name), self._layout.word(name)
         while True:
             lease = await self._session.lease()
             put = pb2.RequestOp(request_put=pb2.PutRequest(key=key, value=value, lease=lease.id))
             request = pb2.TxnRequest(
                 compare=[compare_revision(key, 0)],
-                success=[put, read(self._layout.head)],
+                success=[put, read(self._layout.head), read(word), _deletion(word)],
                 failure=[read(key), read(self._layout.head)],
             )
             try:
@@ -130,13 +146,18 @@ class EtcdClaims:
             except NotFound:
                 self._session.ended(lease)
                 continue
-            if not answer.succeeded:
+            claim, revision = Claim(name=name, lost=lease.lost), answer.header.revision
+            if answer.succeeded:
+                for left in answer.responses[2].response_range.kvs:
+                    claim.inherited = left.value.decode()
+            else:
                 [held] = answer.responses[0].response_range.kvs
+                revision = held.mod_revision
                 if held.value != value:
-                    return _Taken(revision=held.mod_revision)
+                    return _Taken(revision=revision)
             for head in answer.responses[1].response_range.kvs:
                 await self._included(head.mod_revision)
-            return lease
+            return _Ours(lease=lease, revision=revision, claim=claim)
 
     async def _released(self, name: str, taken: _Taken) -> None:
         await self._mirror.reached(taken.revision)
@@ -150,9 +171,11 @@ class EtcdClaims:
         self._ours.add(value)
         return value
 
-    def _release(self, name: str, value: bytes) -> None:
+    def _release(self, name: str, value: bytes, taken: _Ours | _Taken | None) -> None:
         """Without waiting; who wants it next in this process does."""
-        task = asyncio.create_task(self._delete(name, value), name=f"release {name}")
+        ours = taken if isinstance(taken, _Ours) and taken.claim.word else None
+        deleting = self._delete(name, value) if ours is None else self._leave(name, value, ours)
+        task = asyncio.create_task(deleting, name=f"release {name}")
         self._releasing[name] = task
         task.add_done_callback(lambda _: self._released_here(name, task))
 
@@ -163,9 +186,18 @@ class EtcdClaims:
     async def _delete(self, name: str, value: bytes) -> None:
         key = self._layout.claim(name)
         compare = pb2.Compare(result=pb2.Compare.EQUAL, target=pb2.Compare.VALUE, key=key, value=value)
-        delete = pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=key))
+        await self._end(name, value, pb2.TxnRequest(compare=[compare], success=[_deletion(key)]))
+
+    async def _leave(self, name: str, value: bytes, ours: _Ours) -> None:
+        """With a word for the next one, which goes with our lease. A copy that comes late finds another revision."""
+        key, word = self._layout.claim(name), ours.claim.word.encode()
+        put = pb2.PutRequest(key=self._layout.word(name), value=word, lease=ours.lease.id)
+        leave = [_deletion(key), pb2.RequestOp(request_put=put)]
+        await self._end(name, value, pb2.TxnRequest(compare=[compare_revision(key, ours.revision)], success=leave))
+
+    async def _end(self, name: str, value: bytes, request: pb2.TxnRequest) -> None:
         try:
-            await self._client.call(txn_call(pb2.TxnRequest(compare=[compare], success=[delete])))
+            await self._client.call(txn_call(request))
         except SlipwayError as error:
             _log.warning("claim not released, it goes with the lease", claim=name, error=error.message)
         finally:
@@ -188,6 +220,10 @@ class EtcdClaims:
             except SlipwayError as error:
                 _log.warning("late claims not looked for", error=error.message, retry_in=_LOOK_EVERY)
                 await asyncio.sleep(_LOOK_EVERY)
+
+
+def _deletion(key: bytes) -> pb2.RequestOp:
+    return pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=key))
 
 
 def _holder(kv: kv_pb2.KeyValue) -> Holder:

@@ -79,6 +79,10 @@ class Layout:
     def claim(self, name: str) -> bytes:
         return f"{self.prefix}claims/{name}".encode()
 
+    def word(self, name: str) -> bytes:
+        """What the last holder of the claim has left to the next one."""
+        return f"{self.prefix}words/{name}".encode()
+
     def replica(self, replica: str) -> bytes:
         return f"{self.prefix}replicas/{replica}".encode()
 

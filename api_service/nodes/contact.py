@@ -66,7 +66,7 @@ class NodeContact:
                 await follower.changed()
 
     async def report_lost(self, terms: LeaseTerms) -> None:
-        why = f"it has not answered for {terms.ttl + terms.margin:g} s, so its lease is over"
+        why = f"it has not answered for {terms.term:g} s, so its lease is over"
         await self._record(NodeState.LOST, reason=f"{why}: {self._node.follower.failure}")
 
     async def _report(self, *, connected: bool, failure: str) -> None:

@@ -27,7 +27,8 @@ _FACTS_TIME = 5.0  # seconds to ask for them
 
 
 class Node:
-    """One node: its executor, and its journal's way into the records. `record` is replaced when it changes."""
+    """One node: its executor, and its journal's way into the records. `record` is replaced when it changes.
+    `wanted_elsewhere`: this service follows it and does not reach it, and another one does."""
 
     def __init__(
         self, *, record: NodeRecord, executor: ExecutorClient, follower: JournalFollower, observer: Observer
@@ -35,6 +36,7 @@ class Node:
         self.record = record
         self.executor = executor
         self.follower = follower
+        self.wanted_elsewhere = asyncio.Event()
         self._observer = observer
         self._facts: NodeFacts | None = None
         self._facts_at = 0.0

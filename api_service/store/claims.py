@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,11 +31,15 @@ class Holder:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Claim:
-    """`lost` is set when the claim may have become somebody else's: stop what depends on it."""
+    """`lost` is set when the claim may have become somebody else's: stop what depends on it. `inherited`: the word that
+    the one who held it just before has left; empty when it left none. `word`: what is left to who holds it next when
+    the block ends, in the same step as the claim itself, so nobody ever gets one that is not of the last holder."""
 
     name: str
+    inherited: str = ""
+    word: str = ""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -57,6 +61,9 @@ class Claims(Protocol):
     async def holder(self, name: str) -> Holder | None:
         """None: nobody holds it."""
 
+    async def held(self, prefix: str) -> Mapping[str, Holder]:
+        """Who holds each of the claims whose names begin so."""
+
     async def replicas(self) -> Set[str]:
         """The processes that are alive, this one included. One that died may be among them for some seconds."""
 
@@ -70,7 +77,7 @@ async def run_claimed(claims: Claims, name: str, work: Callable[[], Coroutine[An
     while True:
         try:
             async with claims.hold(name) as claim:
-                if await _until_lost(claim, work):
+                if await until_lost(claim, work):
                     return
             _log.warning("claim lost", claim=name)
         except Unavailable as error:
@@ -78,8 +85,8 @@ async def run_claimed(claims: Claims, name: str, work: Callable[[], Coroutine[An
             await asyncio.sleep(_RETRY)
 
 
-async def _until_lost(claim: Claim, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-    """Whether the work ended by itself; raises what it raised."""
+async def until_lost(claim: Claim, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    """Run `work` until it ends by itself, which is true, or the claim is lost. Raises what it raised."""
     lost, working = asyncio.create_task(claim.lost.wait()), asyncio.create_task(work(), name=claim.name)
     try:
         await asyncio.wait((lost, working), return_when=asyncio.FIRST_COMPLETED)
@@ -105,6 +112,7 @@ class LocalClaims:
     def __init__(self, *, beside: LocalClaims | None = None) -> None:
         self._replica = secrets.token_hex(8)
         self._held: dict[str, _Held] = beside._held if beside is not None else {}
+        self._words: dict[str, str] = beside._words if beside is not None else {}
         self._replicas: set[str] = beside._replicas if beside is not None else set()
         self._replicas.add(self._replica)
 
@@ -120,9 +128,12 @@ class LocalClaims:
         else:
             await _turn(held, lambda: self._pass_on(name))
             held.holder = holder
+        claim = Claim(name=name, inherited=self._words.pop(name, ""))
         try:
-            yield Claim(name=name)
+            yield claim
         finally:
+            if claim.word:
+                self._words[name] = claim.word
             self._pass_on(name)
 
     @asynccontextmanager
@@ -136,6 +147,9 @@ class LocalClaims:
     async def holder(self, name: str) -> Holder | None:
         held = self._held.get(name)
         return held.holder if held is not None else None
+
+    async def held(self, prefix: str) -> Mapping[str, Holder]:
+        return {name: held.holder for name, held in self._held.items() if name.startswith(prefix)}
 
     async def replicas(self) -> Set[str]:
         return frozenset(self._replicas)

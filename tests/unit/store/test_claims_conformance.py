@@ -45,6 +45,50 @@ async def test_who_holds_what_is_told_to_all(replicas: tuple[Claims, Claims]) ->
         assert await one.holder("journal/a") == Holder(replica=other.replica)
 
 
+async def test_all_claims_of_a_kind_are_told_at_once(replicas: tuple[Claims, Claims]) -> None:
+    one, other = replicas
+    async with one.hold("reaches/a", note="here"), other.hold("reaches/b"), one.hold("reached"), one.hold("x"):
+        expected = {
+            "reaches/a": Holder(replica=one.replica, note="here"),
+            "reaches/b": Holder(replica=other.replica),
+        }
+        assert await one.held("reaches/") == await other.held("reaches/") == expected
+        assert await one.held("none/") == {}
+
+
+async def test_a_word_is_the_next_holders_alone(replicas: tuple[Claims, Claims]) -> None:
+    one, other = replicas
+    async with asyncio.timeout(_PATIENCE):
+        for first, second in ((one, other), (other, one)):
+            async with first.hold("x") as claim:
+                assert claim.inherited == ""
+                claim.word = "7.5"
+            async with second.hold("y") as elsewhere:
+                assert elsewhere.inherited == ""
+            async with second.hold("x") as claim:
+                assert claim.inherited == "7.5"
+            for claims in replicas:
+                async with claims.hold("x") as claim:
+                    assert claim.inherited == "", "it is not the last holder's"
+
+
+async def test_who_waits_gets_the_word(replicas: tuple[Claims, Claims]) -> None:
+    one, other = replicas
+    inherited: list[str] = []
+
+    async def wait() -> None:
+        async with other.hold("x") as claim:
+            inherited.append(claim.inherited)
+
+    async with asyncio.timeout(_PATIENCE):
+        async with one.hold("x") as claim:
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0.01)
+            claim.word = "left"
+        await waiting
+    assert inherited == ["left"]
+
+
 async def test_nobody_holds_what_another_holds(replicas: tuple[Claims, Claims]) -> None:
     inside = 0
 

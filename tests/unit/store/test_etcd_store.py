@@ -15,6 +15,7 @@ import pytest
 import trustme
 from etcdserverpb import etcd_service_pb2 as pb2
 
+from api_service.etcd.claims import EtcdClaims
 from api_service.etcd.client import Call, EtcdClient, MemberFailedError, txn_call
 from api_service.etcd.cluster import Cluster, open_cluster
 from api_service.etcd.mirror import Mirror
@@ -107,6 +108,34 @@ async def test_cancelled_commits_hinder_no_later_ones(etcd_target: EtcdTarget) -
             await asyncio.wait([commit])
             await patiently(store.commit(Put(key=f"after{number}", value=b"", expected_revision=0)))
         assert len(await store.list("after")) == 20
+
+
+async def test_a_word_that_was_left_is_never_left_again(etcd_target: EtcdTarget) -> None:
+    """Neither when the leaving is done once more, late, nor when the answer to the taking is lost."""
+    async with (
+        lossy(etcd_target) as (client, session, store),
+        EtcdClaims(client, session, included=store.included) as claims,
+        open_cluster(etcd_target) as other,
+    ):
+        async with claims.hold("x") as claim:
+            claim.word = "first"
+        async with other.claims.hold("x") as claim:
+            assert claim.inherited == "first"
+        leaving = client.sent[-1]
+        async with claims.hold("x"):
+            await client.call(leaving)
+            assert await other.claims.holder("x") is not None
+        await client.call(leaving)
+        async with other.claims.hold("x") as claim:
+            assert claim.inherited == ""
+            claim.word = "second"
+        while await other.claims.holder("x") is not None:
+            await asyncio.sleep(0.01)
+        client.lose = 1
+        async with claims.hold("x") as claim:
+            assert claim.inherited == ""  # it came with the answer that was lost
+        async with other.claims.hold("x") as claim:
+            assert claim.inherited == ""
 
 
 async def test_lease_that_etcd_ended_is_replaced_and_its_claims_are_lost(
