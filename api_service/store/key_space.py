@@ -77,7 +77,7 @@ def check_room(keys: KeySpace, operations: Sequence[Put | Delete], *, quota: int
     that removes or overwrites a key may pass the quota by `reserve` bytes, so that what exists can change and go, and
     tell of it, when nothing new fits. Raises ResourceExhausted (`STORE_FULL`)."""
     growth = keys.growth(operations)
-    changes = any(isinstance(each, Delete) or keys.get(each.key) is not None for each in operations)
+    changes = any(keys.get(each.key) is not None for each in operations)
     if growth > 0 and keys.size + growth > quota + (reserve if changes else 0):
         raise ResourceExhausted(
             f"{where}: the store holds {keys.size} bytes of records and may hold {quota}; "
@@ -88,9 +88,12 @@ def check_room(keys: KeySpace, operations: Sequence[Put | Delete], *, quota: int
 
 def check_operations(operations: Sequence[Put | Delete]) -> None:
     """Refuse what no store could take. Raises ValueError (a bug of the caller) and ResourceExhausted (too large)."""
-    if len(operations) > MAX_OPERATIONS:
-        raise ValueError(f"{len(operations)} operations in one commit, at most {MAX_OPERATIONS} are possible")
     keys = [operation.key for operation in operations]
+    if len(keys) > MAX_OPERATIONS:
+        raise ResourceExhausted(
+            f"{keys[0]}: a commit of {len(keys)} keys, at most {MAX_OPERATIONS} are possible; use fewer volumes",
+            reason=RECORD_TOO_LARGE,
+        )
     if len(set(keys)) != len(keys):
         raise ValueError(f"a key is given twice in one commit: {sorted(keys)}")
     for key in keys:

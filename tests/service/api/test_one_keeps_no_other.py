@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from slipway.v1 import container_pb2
+from slipway.v1 import container_pb2, mount_pb2
 from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
@@ -144,3 +144,26 @@ async def test_an_image_that_cannot_be_taken_keeps_no_other_from_being_adopted(
         async with asyncio.timeout(10):
             while len((await api.images.ListImages(image_pb2.ListImagesRequest())).images) < 3:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_container_of_many_volumes_keeps_no_other_from_the_journal(api: Api, executor: FakeExecutor) -> None:
+    """What several entries tell of it together is more than a commit holds."""
+    many = [mount_pb2.Mount(type="volume", target=f"/data/{number}") for number in range(40)]
+    box, other = await api.run(mounts=many), await api.run(name="other")
+    executor.paused = True
+    for _ in range(8):
+        executor.exit(box, 1, restart_in=1)
+        executor.restart(box)
+    executor.exit(other, 3)
+    executor.resume()
+    await api.followed()
+    assert (await api.inspect("other")).state.exit_code == 3
+    assert (await api.actions(container=[box])).count("container die") == 8
+
+
+async def test_more_volumes_than_a_commit_holds_are_refused(api: Api, executor: FakeExecutor) -> None:
+    many = [mount_pb2.Mount(type="volume", target=f"/data/{number}") for number in range(200)]
+    why = await refused(api.create(mounts=many))
+    assert (why.code, why.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RECORD_TOO_LARGE")
+    assert await api.engine.containers.every_phase() == []
+    assert not executor.containers

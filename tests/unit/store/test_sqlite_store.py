@@ -200,7 +200,9 @@ async def test_what_is_there_can_change_and_go_when_nothing_new_fits(tmp_path: P
         with pytest.raises(ResourceExhausted):
             await store.commit(Put(key="b", value=bytes(200)))
         await store.commit(Put(key="a", value=bytes(900)), Put(key="event", value=bytes(200)))
-        await store.commit(Delete(key="nothing"), Put(key="event-2", value=bytes(200)))
+        await store.commit(Delete(key="event"), Put(key="event-2", value=bytes(300)))
+        with pytest.raises(ResourceExhausted):  # nothing goes or changes
+            await store.commit(Delete(key="nothing"), Put(key="event-3", value=bytes(100)))
         with pytest.raises(ResourceExhausted):  # the reserve has an end
             await store.commit(Put(key="a", value=bytes(900)), Put(key="event-3", value=bytes(300)))
         await store.commit(Delete(key="a"), Put(key="event-3", value=bytes(300)))

@@ -14,7 +14,7 @@ from api_service.etcd.client import EtcdClient
 from api_service.etcd.session import Session
 from api_service.etcd.store import EtcdStore
 from api_service.etcd.target import EtcdTarget
-from api_service.store.key_space import MAX_COMMIT_BYTES, MAX_OPERATIONS
+from api_service.store.key_space import MAX_COMMIT_BYTES, MAX_OPERATIONS, RECORD_TOO_LARGE
 from api_service.store.memory_store import MemoryStore
 from api_service.store.sqlite_store import SqliteStore
 from api_service.store.store import Change, Delete, Entry, Put, RevisionConflict, Store
@@ -176,8 +176,9 @@ async def test_a_key_twice_in_one_commit_is_refused(store: Store) -> None:
 
 async def test_commits_have_etcd_limits(store: Store) -> None:
     begin = await store.revision()
-    with pytest.raises(ValueError, match="operations"):
+    with pytest.raises(ResourceExhausted, match="126 keys") as caught:
         await store.commit(*(Put(key=str(n), value=b"") for n in range(MAX_OPERATIONS + 1)))
+    assert caught.value.reason == RECORD_TOO_LARGE
     with pytest.raises(ResourceExhausted, match="smaller") as caught:
         await store.commit(Put(key="a", value=bytes(MAX_COMMIT_BYTES)))
     assert caught.value.reason == "RECORD_TOO_LARGE"
