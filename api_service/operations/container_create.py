@@ -17,7 +17,7 @@ from api_service.nodes.registry import Node
 from api_service.operations.container_draft import CreateRequest, draft_container
 from api_service.operations.container_image import is_lost, lost_again, obtain_image, validate_pull
 from api_service.operations.container_join import resolve_joined
-from api_service.operations.container_placement import NodeTakenError, place_container, require_wanted, sole_node
+from api_service.operations.container_placement import NodeTakenError, place_container, sole_node
 from api_service.operations.container_replay import replayed
 from api_service.operations.container_reserve import reserve_container
 from api_service.operations.container_spec import container_spec
@@ -193,7 +193,6 @@ async def _lay_out(
         record = await whole(reserve_container(engine, draft, plan, name=name))
         if record is None:
             return False
-        await require_wanted(engine, node)
         for volume in plan.volumes:
             await ensure_on_node(engine, volume.name, deadline)
         attached = [endpoint.network_id for endpoint in record.networking_config.endpoints.values()]

@@ -17,8 +17,9 @@ from api_service.records.config import HostConfig, NetworkingConfig, Placement
 from api_service.records.container import ContainerRecord
 from api_service.records.mount import MountType
 from api_service.records.node import Availability
+from api_service.records.node_repository import wanted
 from api_service.records.node_usage import Booking
-from api_service.store.store import Put
+from api_service.store.store import Delete, Put
 from api_service.validation.binds import parse_bind
 from api_service.validation.namespace_modes import joined_container
 from api_service.validation.network_mode import PREDEFINED, has_networks, joined_network, normalise_network
@@ -52,27 +53,17 @@ class NodeTakenError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def booked(engine: Engine, record: ContainerRecord) -> AsyncIterator[Sequence[Put]]:
-    """What the commit inside has to write besides the container's record: it fails when somebody else books or releases
-    in between. Raises NodeTakenError."""
+async def booked(engine: Engine, record: ContainerRecord) -> AsyncIterator[Sequence[Put | Delete]]:
+    """What has to be in the commit inside besides the container's record: it fails when somebody else books or releases
+    in between, or begins to remove the node. Raises NodeTakenError."""
     if not record.booked:
-        yield ()
+        yield [wanted(record.node)]
         return
     async with engine.usages.turn(record.node):
         node, before = engine.nodes.get(record.node), await engine.usages.get(record.node)
         if lack_of_room(record.booked, node.record, before.record) is not None:
             raise NodeTakenError
-        yield [engine.usages.put(record.node, before, before.record.plus(record.booked))]
-
-
-async def require_wanted(engine: Engine, node: Node) -> None:
-    """To be called when a record of something on the node has been written: whoever forgets the node has either seen
-    that, or left a mark before. Raises NodeTakenError."""
-    if engine.nodes.sole() is node and node.record.configured:
-        return
-    stored = await engine.node_records.get(node.name)
-    if stored is None or stored.record.removing:
-        raise NodeTakenError
+        yield [wanted(record.node), engine.usages.put(record.node, before, before.record.plus(record.booked))]
 
 
 def booking_of(host: HostConfig, *, ports: bool) -> Booking:

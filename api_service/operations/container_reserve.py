@@ -6,11 +6,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from api_service.operations.container_placement import booked
+from api_service.operations.container_placement import NodeTakenError, booked
 from api_service.operations.engine import Engine
 from api_service.operations.mount_plan import MountPlan
 from api_service.records.container import ContainerRecord
 from api_service.records.event_shapes import volume_event
+from api_service.records.node_repository import is_unwanted
 from api_service.store.store import RevisionConflict
 from api_service.validation.names import NAME_ATTEMPTS, generate_name, short_id
 from common.errors import Aborted, AlreadyExists
@@ -47,6 +48,8 @@ async def _add(engine: Engine, record: ContainerRecord, plan: MountPlan) -> None
             async with booked(engine, record) as booking:
                 await engine.containers.add(record, besides=[*claim.operations, *booking], events=made)
         except RevisionConflict as conflict:
+            if is_unwanted(conflict):
+                raise NodeTakenError from conflict
             if not engine.volumes.held_volume(conflict) and not engine.usages.held_usage(conflict):
                 raise
             continue

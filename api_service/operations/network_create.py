@@ -16,18 +16,21 @@ import structlog
 
 from api_service.deadline import Deadline
 from api_service.executor_client.networks import StoredNetwork
+from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.operations.network_spread import add_overlay
 from api_service.operations.node_choice import named_node
 from api_service.records.event_shapes import network_life_event
 from api_service.records.network import BRIDGE_DRIVER, OVERLAY_DRIVER, NetworkPhase, NetworkRecord, Subnet
+from api_service.records.node_repository import NodeGoing
 from api_service.validation.networks import NetworkRequest, network_warnings, subnets, validate_network
 from common.errors import Aborted, AlreadyExists, InvalidArgument, SlipwayError
 
 _log = structlog.get_logger(__name__)
 
 _UNDO_TIME = 60.0  # seconds
+_PLACEMENTS = 8  # each failure means that the node is being removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +43,24 @@ class CreatedNetwork:
 
 async def create_network(engine: Engine, request: NetworkRequest, *, deadline: Deadline) -> CreatedNetwork:
     """Raises InvalidArgument with every violation, AlreadyExists for the name, FailedPrecondition for a subnet or a
-    bridge that is somebody else's, ResourceExhausted when no subnet is free, Unavailable."""
+    bridge that is somebody else's and when no node can take it, ResourceExhausted when no subnet is free,
+    Unavailable."""
     if broken := validate_network(request):
         raise InvalidArgument(violations=broken)
     if request.driver == OVERLAY_DRIVER:
         return await _create_overlay(engine, request, deadline)
-    node = await named_node(engine, request.node, subject=f"network {request.name!r}")
+    for _ in range(_PLACEMENTS):
+        node = await named_node(engine, request.node, subject=f"network {request.name!r}")
+        try:
+            return await _create_on(engine, request, node, deadline)
+        except NodeGoing:
+            if request.node:
+                raise
+    raise Aborted(f"network {request.name!r}: every node it is placed on is being removed; repeat the request")
+
+
+async def _create_on(engine: Engine, request: NetworkRequest, node: Node, deadline: Deadline) -> CreatedNetwork:
+    """Raises NodeGoing."""
     draft = _draft(engine, request, node.name)
     async with deadline.enforced(f"create network {draft.name!r}"), AsyncExitStack() as undo:
         engine.creating.add(draft.id)

@@ -32,7 +32,9 @@ async def named_node(engine: Engine, name: str, *, subject: str) -> Node:
     take it (`NO_NODE_FITS`)."""
     if name:
         return _named(engine, name)
-    return engine.nodes.sole() or await choose_node(engine, Demand(), subject=subject)
+    if (sole := engine.nodes.sole()) is not None and not sole.record.removing:
+        return sole
+    return await choose_node(engine, Demand(), subject=subject)
 
 
 def image_nodes(engine: Engine, name: str) -> Sequence[Node]:

@@ -50,8 +50,8 @@ async def remove_node(engine: Engine, name: str, *, force: bool, deadline: Deadl
 async def _remove(engine: Engine, node: NodeRecord, *, force: bool, deadline: Deadline) -> Forgotten:
     # The claim tells that somebody is at it: a mark without one is taken back (see `take_back_removal`).
     async with deadline.enforced(f"remove node {node.name!r}"), engine.claims.hold(_claim(node.name), note="remove"):
-        # First the mark, which whoever puts something there looks at after having written its record: what is not seen
-        # below sees the mark.
+        # First the mark, for which no commit that puts something on the node goes through any more: whatever did is
+        # seen below.
         await _mark(engine, node, removing=True)
         try:
             used = await _used(engine, node)

@@ -13,12 +13,14 @@ from api_service.operations.mount_plan import ANONYMOUS_LABELS
 from api_service.operations.node_choice import named_node
 from api_service.records.event_shapes import volume_event
 from api_service.records.mount import VolumeDriver
+from api_service.records.node_repository import NodeGoing
 from api_service.records.volume import VolumeRecord
 from api_service.records.volume_repository import VolumeRepository, contended
 from api_service.validation.volumes import validate_driver
-from common.errors import AlreadyExists, InvalidArgument
+from common.errors import Aborted, AlreadyExists, InvalidArgument
 
 _MAX_ATTEMPTS = 16
+_PLACEMENTS = 8  # each failure means that the node is being removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +35,20 @@ class VolumeRequest:
 
 async def create_volume(engine: Engine, request: VolumeRequest, *, deadline: Deadline) -> VolumeRecord:
     """One that exists with the same driver and options is returned as it is. Raises InvalidArgument, AlreadyExists,
-    Unavailable."""
+    FailedPrecondition when no node can take it, Unavailable."""
     if broken := validate_driver(request.driver, "driver"):
         raise InvalidArgument(violations=broken)
-    node = await _node(engine, request)
+    for _ in range(_PLACEMENTS):
+        try:
+            return await _create_on(engine, request, await _node(engine, request), deadline)
+        except NodeGoing:
+            if request.node:
+                raise
+    raise Aborted("the volume: every node it is placed on is being removed; repeat the request")
+
+
+async def _create_on(engine: Engine, request: VolumeRequest, node: Node, deadline: Deadline) -> VolumeRecord:
+    """Raises NodeGoing."""
     wanted = VolumeRecord(
         name=request.name or secrets.token_hex(32),
         created_at=engine.clock(),

@@ -106,7 +106,9 @@ class ContainerRepository:
         entry = await self._store.get(_request_key(request_id))
         return entry.value.decode() if entry is not None else None
 
-    async def add(self, record: ContainerRecord, *, besides: Sequence[Put] = (), events: Sequence[Event] = ()) -> None:
+    async def add(
+        self, record: ContainerRecord, *, besides: Sequence[Put | Delete] = (), events: Sequence[Event] = ()
+    ) -> None:
         """Reserve its request id and its name and write it, with what else belongs into that commit. Raises
         RevisionConflict, see `held_*`."""
         reserve = [Put(key=_name_key(record.name), value=record.id.encode(), expected_revision=0)]

@@ -14,6 +14,7 @@ from api_service.records.codec import Codec, Stored
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
 from api_service.records.network import NetworkPhase, NetworkRecord
+from api_service.records.node_repository import NodeGoing, is_unwanted, wanted
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Aborted, InvalidArgument, NotFound, Violation
 
@@ -65,15 +66,18 @@ class NetworkRepository:
 
     async def add(self, network: NetworkRecord, events: Sequence[Event] = ()) -> str | None:
         """The id of the network that holds its name; None: it was written. Raises RevisionConflict when another overlay
-        network has its VNI or one of its subnets."""
+        network has its VNI or one of its subnets, NodeGoing for one of a single node."""
         keys = (_name_key(network.name), *_overlay_keys(network))
         try:
             await self._store.commit(
                 *(Put(key=key, value=network.id.encode(), expected_revision=0) for key in keys),
                 Put(key=_key(network.id), value=self._codec.encode(network), expected_revision=0),
+                *([wanted(network.node)] if network.is_local else []),
                 *self._events.puts(events),
             )
         except RevisionConflict as conflict:
+            if is_unwanted(conflict):
+                raise NodeGoing(network.node) from conflict
             if conflict.key != _name_key(network.name):
                 raise
             return conflict.current.value.decode() if conflict.current is not None else ""

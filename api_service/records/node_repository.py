@@ -1,5 +1,10 @@
 """The nodes in the store: `nodes/<name>`, and in the same commits `node-addresses/<address>` and
-`node-executors/<executor id>`, both to a name: two nodes cannot share an executor."""
+`node-executors/<executor id>`, both to a name: two nodes cannot share an executor.
+
+`node-removals/<name>` is there from the moment in which a removal begins until it is taken back, or a node of that name
+is added again. Whoever puts on record that something is on the node has the commit demand that it is not there (see
+`wanted`): so a removal has seen the record, or the commit fails.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,21 @@ from api_service.records.event import Event
 from api_service.records.event_log import EventLog
 from api_service.records.node import NodeRecord
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
-from common.errors import Aborted, AlreadyExists, NotFound
+from common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 
 _PREFIX, _ADDRESSES, _EXECUTORS = "nodes/", "node-addresses/", "node-executors/"
+_REMOVALS = "node-removals/"
 _MAX_ATTEMPTS = 16
+
+
+class NodeGoing(FailedPrecondition):
+    """What was to be put on a node was not, because that is being removed or is gone."""
+
+    default_reason = "NODE_BEING_REMOVED"
+
+    def __init__(self, name: str) -> None:
+        why = "is being removed; choose another one, or repeat the request when it is not any more"
+        super().__init__(f"node {name!r} {why}", resource_type="node", resource_name=name)
 
 
 class NodeRepository:
@@ -46,8 +62,9 @@ class NodeRepository:
         if node.executor_id:
             reserve.append(Put(key=_executor_key(node.executor_id), value=node.name.encode(), expected_revision=0))
         record = Put(key=_key(node.name), value=self._codec.encode(node), expected_revision=0)
+        new = Delete(key=_removal_key(node.name))
         try:
-            await self._store.commit(record, *reserve, *self._events.puts(events))
+            await self._store.commit(record, new, *reserve, *self._events.puts(events))
         except RevisionConflict as conflict:
             raise _taken(node, conflict) from conflict
 
@@ -104,7 +121,7 @@ class NodeRepository:
 
 
 def _moves(before: NodeRecord, after: NodeRecord) -> list[Put | Delete]:
-    """What else says where a node is, and whose its executor is."""
+    """What else says where a node is, whose its executor is, and whether it goes."""
     moved: list[Put | Delete] = []
     for old, new in (
         (_address_key(before.address), _address_key(after.address)),
@@ -113,7 +130,20 @@ def _moves(before: NodeRecord, after: NodeRecord) -> list[Put | Delete]:
         if old != new:
             moved += [Delete(key=old)] if old not in (_ADDRESSES, _EXECUTORS) else []
             moved += [Put(key=new, value=after.name.encode(), expected_revision=0)]
+    if before.removing != after.removing:
+        key = _removal_key(after.name)
+        moved.append(Put(key=key, value=b"") if after.removing else Delete(key=key))
     return moved
+
+
+def wanted(node: str) -> Delete:
+    """To be a part of the commit that puts something on this node, which then fails when the node is being removed."""
+    return Delete(key=_removal_key(node), expected_revision=0)
+
+
+def is_unwanted(conflict: RevisionConflict) -> bool:
+    """Whether that is why a commit failed."""
+    return conflict.key.startswith(_REMOVALS)
 
 
 def no_such_node(name: str) -> NotFound:
@@ -154,6 +184,10 @@ def _key(name: str) -> str:
 
 def _address_key(address: str) -> str:
     return f"{_ADDRESSES}{quote(address, safe='')}"
+
+
+def _removal_key(name: str) -> str:
+    return f"{_REMOVALS}{name}"
 
 
 def _executor_key(executor_id: str) -> str:

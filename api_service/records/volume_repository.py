@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from api_service.records.codec import Codec, Stored
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
+from api_service.records.node_repository import NodeGoing, is_unwanted, wanted
 from api_service.records.volume import VolumeRecord
 from api_service.store.store import Delete, Put, RevisionConflict, Store
 from common.errors import Aborted, FailedPrecondition, NotFound
@@ -52,9 +53,15 @@ class VolumeRepository:
         return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
 
     async def add(self, volume: VolumeRecord, events: Sequence[Event]) -> bool:
-        """False when one of that name is there."""
+        """False when one of that name is there. Raises NodeGoing."""
         put = Put(key=_key(volume.name), value=self._codec.encode(volume), expected_revision=0)
-        return await self._committed(put, *self._events.puts(events))
+        try:
+            await self._store.commit(put, wanted(volume.node), *self._events.puts(events))
+        except RevisionConflict as conflict:
+            if is_unwanted(conflict):
+                raise NodeGoing(volume.node) from conflict
+            return False
+        return True
 
     async def claim(self, wanted: Iterable[VolumeRecord], container_id: str) -> Claim:
         """`wanted` as they are to be made if they do not exist. Raises FailedPrecondition for one that is being

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from slipway.v1 import network_service_pb2 as network_pb2
 from slipway.v1 import node_service_pb2 as pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
 
@@ -257,6 +258,49 @@ async def test_the_only_node_that_is_being_forgotten_gets_nothing(
         why = await asyncio.wait_for(creating, PATIENCE)
     assert (why.reason, "1 of 1 is being removed" in why.message) == ("NO_NODE_FITS", True)
     assert not executors["a"].containers
+
+
+@pytest.mark.parametrize("node", ["a", ""])
+async def test_nothing_is_made_on_a_node_in_the_moment_of_its_removal(
+    cluster: Api, executors: Mapping[str, FakeExecutor], node: str
+) -> None:
+    await cluster.add_node("a", executors["a"].address)
+    await cluster.node_in("a", READY)
+    gate = asyncio.Event()
+    reached = executors["a"].fault("CreateVolume", gate=gate).reached
+    request = volume_pb2.CreateVolumeRequest(name="data", node=node)
+    making = asyncio.create_task(refused(cluster.volumes.CreateVolume(request)))
+    await reached.wait()
+    await cluster.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a"))
+    gate.set()
+    why = await asyncio.wait_for(making, PATIENCE)
+    assert (why.code, why.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "NODE_BEING_REMOVED" if node else "NO_NODE_FITS",
+    )
+    assert await cluster.engine.volumes.all() == []
+    await cluster.add_node("a", executors["a"].address)
+    await cluster.node_in("a", READY)
+    await cluster.volumes.CreateVolume(request)
+
+
+async def test_a_network_goes_to_no_node_that_is_being_removed(
+    cluster: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    await cluster.add_node("a", executors["a"].address)
+    await cluster.node_in("a", READY)
+    node = cluster.engine.nodes.get("a")
+    request = network_pb2.CreateNetworkRequest(name="net", node="a")
+    async with cluster.engine.claims.hold("removal/a"):
+        await cluster.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
+        why = await refused(cluster.networks.CreateNetwork(request))
+        assert (why.code, why.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NODE_BEING_REMOVED")
+        await _until(lambda: node.record.removing)
+        unnamed = network_pb2.CreateNetworkRequest(name="net")
+        assert (await refused(cluster.networks.CreateNetwork(unnamed))).reason == "NO_NODE_FITS"
+        assert await cluster.engine.networks.every_phase() == []
+        await cluster.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=False))
+    await cluster.networks.CreateNetwork(request)
 
 
 async def test_a_removal_that_nobody_finishes_is_taken_back(
