@@ -88,6 +88,7 @@ async def open_engine(
             claims=claims,
             catch_up=store.catch_up,
             locks=ContainerLocks(claims),
+            departures=ContainerLocks(claims, "departed container"),
             network_locks=ContainerLocks(claims, "network"),
             volume_locks=ContainerLocks(claims, "volume"),
             image_changes=ClusterLock(claims, "images"),

@@ -20,9 +20,10 @@ from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.observer import Observer
 from api_service.nodes.reach import reach_terms
 from api_service.nodes.registry import Node
+from api_service.operations.container_departure import remove_departed
 from api_service.operations.engine import Engine
 from api_service.operations.node_sweep import auto_remove, sweep_node
-from api_service.operations.node_tending import leave_lost_node, remove_departed, revive, tend_forever
+from api_service.operations.node_tending import leave_lost_node, revive, tend_forever
 from api_service.overlays.teller import OverlayTeller
 from api_service.records.container import ContainerRecord
 from api_service.records.node import NodeRecord, NodeState, NodeStatus

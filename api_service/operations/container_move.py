@@ -16,6 +16,7 @@ import structlog
 
 from api_service.deadline import UPLOAD_DEADLINE, Deadline
 from api_service.nodes.registry import Node
+from api_service.operations.container_departure import nothing_left
 from api_service.operations.container_placement import NodeTakenError, booked, booking_of
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_start import start_locked
@@ -112,7 +113,7 @@ async def finish_move(engine: Engine, container_id: str) -> None:
 
 
 async def _lay_out(engine: Engine, record: ContainerRecord, node: Node, deadline: Deadline) -> None:
-    if record.node != node.name or not record.moving:
+    if record.node != node.name or not record.moving or record.phase is not Phase.READY:
         return
     if not record.state.active:
         for name in _volumes(record.mount_points):
@@ -120,7 +121,8 @@ async def _lay_out(engine: Engine, record: ContainerRecord, node: Node, deadline
         networks = [settings.network_id for settings in record.networking_config.endpoints.values()]
         await spread_to(engine, networks, node, deadline)
         remapped = is_remapped(record.host_config, host_facts(await node.facts(deadline)))
-        await node.executor.containers.create(container_spec(record, remapped=remapped), deadline=deadline)
+        async with nothing_left(engine, node, record.id, "lay out", deadline):
+            await node.executor.containers.create(container_spec(record, remapped=remapped), deadline=deadline)
         try:
             await start_locked(engine, record, deadline)
         except StartFailed as error:

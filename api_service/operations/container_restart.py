@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api_service.deadline import Deadline
 from api_service.operations.container_start import start_dependencies, start_locked
-from api_service.operations.container_state import current, refuse_when_going
+from api_service.operations.container_state import current, refuse_when_going, refuse_when_moving
 from api_service.operations.container_stop import stop_locked, stop_time
 from api_service.operations.engine import Engine
 from api_service.operations.signal_argument import signal_number
@@ -37,6 +37,7 @@ async def _restart(
     async with engine.locks.hold(container_id, "restart", deadline), deadline.enforced("restart the container"):
         record = await current(engine, container_id)
         refuse_when_going(record, "restart")
+        refuse_when_moving(record, "restart")
         if record.state.running:
             await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=deadline)
             record = await current(engine, container_id)

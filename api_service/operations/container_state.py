@@ -6,7 +6,7 @@ from __future__ import annotations
 from api_service.operations.engine import Engine
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.container_repository import no_such_container
-from common.errors import FailedPrecondition
+from common.errors import FailedPrecondition, Unavailable
 
 _GOING = {
     Status.REMOVING: "it is being removed",
@@ -26,6 +26,19 @@ def refuse_when_going(record: ContainerRecord, verb: str) -> None:
     """Raises FailedPrecondition for a container that is being removed or dead."""
     if (why := _GOING.get(record.status)) is not None:
         raise wrong_state(record, f"cannot {verb} it, {why}", reason="CONTAINER_GOING")
+
+
+def refuse_when_moving(record: ContainerRecord, verb: str) -> None:
+    """To be called with the container's lock held. Raises Unavailable for one that is on its way to where it runs again
+    by itself: on its node there may be nothing of it yet."""
+    if record.moving:
+        why = f"cannot {verb} it while it moves to another node, where it is started again"
+        raise Unavailable(
+            f"container {record.name!r}: {why}; repeat the request when it runs, or remove it",
+            reason="CONTAINER_MOVING",
+            metadata={"container": record.id},
+            retry_after=1.0,
+        )
 
 
 def require_running(record: ContainerRecord, verb: str) -> None:

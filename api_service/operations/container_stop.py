@@ -5,7 +5,7 @@ from __future__ import annotations
 from api_service.deadline import Deadline
 from api_service.executor_client.journal import JournalEntry
 from api_service.nodes.registry import Node
-from api_service.operations.container_state import current, refuse_when_going
+from api_service.operations.container_state import current, refuse_when_going, refuse_when_moving
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.operations.signal_argument import signal_number
@@ -22,11 +22,13 @@ async def stop_container(
 ) -> bool:
     """True when it did not run. `deadline` None: as long as the timeout takes.
 
-    Raises InvalidArgument for an unknown signal, NotFound, Aborted, Unavailable.
+    Raises InvalidArgument for an unknown signal, NotFound, Aborted, Unavailable, also for one that moves to another
+    node: it would be started there all the same.
     """
     number = signal_number(signal) if signal else None
     record = await engine.containers.find(container)
-    if not record.state.active or record.status in (Status.REMOVING, Status.DEAD):
+    idle = not record.state.active and not record.moving
+    if idle or record.status in (Status.REMOVING, Status.DEAD):
         return True
     limit = deadline or Deadline.after(stop_time(record, timeout))
     return await engine.jobs.finish(
@@ -39,6 +41,7 @@ async def _stop(
 ) -> bool:
     async with engine.locks.hold(container_id, "stop", deadline), deadline.enforced("stop the container"):
         record = await current(engine, container_id)
+        refuse_when_moving(record, "stop")
         if not record.state.active:
             return True
         refuse_when_going(record, "stop")

@@ -61,6 +61,7 @@ class Engine:
     claims: Claims
     catch_up: Callable[[], Awaitable[bool]]
     locks: ContainerLocks
+    departures: ContainerLocks
     network_locks: ContainerLocks
     volume_locks: ContainerLocks
     image_changes: ClusterLock

@@ -11,9 +11,11 @@ import structlog
 
 from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
+from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import find_place, finish_move, may_move, move_container
 from api_service.operations.container_start import start_container
-from api_service.operations.container_stop import stop_container
+from api_service.operations.container_state import current
+from api_service.operations.container_stop import stop_locked
 from api_service.operations.engine import Engine
 from api_service.operations.node_remove import take_back_removal
 from api_service.records.container import ContainerRecord
@@ -50,15 +52,6 @@ async def tend_forever(engine: Engine, node: Node, *, every: float) -> None:
 async def leave_lost_node(engine: Engine, node: Node) -> None:
     """Only when nothing that is marked can run there any more."""
     await _each(engine, node, _leave)
-
-
-async def remove_departed(engine: Engine, node: Node) -> None:
-    """What is no longer this node's. Raises Unavailable."""
-    for container_id in await engine.moves.departed(node.name):
-        stored = await engine.containers.get(container_id)
-        if stored is None or stored.record.node != node.name:  # it may have come back
-            await node.executor.containers.remove(container_id, deadline=Deadline.after(_CALL_TIME))
-        await engine.moves.removed(node.name, container_id)
 
 
 def revive(engine: Engine, record: ContainerRecord) -> None:
@@ -106,9 +99,16 @@ async def _drain(engine: Engine, record: ContainerRecord) -> None:
     await find_place(engine, record)
     if not record.moving and not await _mark(engine, record):
         return
-    if record.state.active:
-        await stop_container(engine, record.id, deadline=Deadline.after(_CALL_TIME))
+    await engine.jobs.finish(_stop(engine, record), name=f"stop {record.name} to move it")
     await move_container(engine, record.id)
+
+
+async def _stop(engine: Engine, record: ContainerRecord) -> None:
+    deadline = Deadline.after(_CALL_TIME)
+    async with engine.locks.hold(record.id, "move", deadline), deadline.enforced("stop the container"):
+        found = await current(engine, record.id)
+        if found.state.active and may_move(found):
+            await stop_locked(engine, found, signal=None, timeout=None, deadline=deadline)
 
 
 async def _mark(engine: Engine, record: ContainerRecord) -> bool:

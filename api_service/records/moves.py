@@ -3,11 +3,22 @@ what they left on the old node is removed there. Both are written in the commit 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from api_service.store.store import Delete, Put, Store
+from api_service.store.store import Delete, Put, RevisionConflict, Store
 
 _MOVES, _DEPARTED = "moves/", "departed/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """One time that a container left a node; `revision` tells it from a later one."""
+
+    node: str
+    container_id: str
+    revision: int
 
 
 class MoveRepository:
@@ -28,13 +39,23 @@ class MoveRepository:
     async def arrived(self, container_id: str) -> None:
         await self._store.commit(Delete(key=f"{_MOVES}{container_id}"))
 
-    async def removed(self, node: str, container_id: str) -> None:
-        await self._store.commit(Delete(key=f"{_DEPARTED}{node}/{container_id}"))
+    async def departure(self, node: str, container_id: str) -> Departure | None:
+        """None: nothing is there that the container has left."""
+        entry = await self._store.get(_departed_key(node, container_id))
+        if entry is None:
+            return None
+        return Departure(node=node, container_id=container_id, revision=entry.revision)
+
+    async def removed(self, departure: Departure) -> None:
+        """What was left then is there no more. One that has left again meanwhile stays on record."""
+        key = _departed_key(departure.node, departure.container_id)
+        with contextlib.suppress(RevisionConflict):
+            await self._store.commit(Delete(key=key, expected_revision=departure.revision))
 
     async def forget(self, node: str) -> None:
         """The node is none any more, and nothing can be removed there."""
         for container_id in await self.departed(node):
-            await self.removed(node, container_id)
+            await self._store.commit(Delete(key=_departed_key(node, container_id)))
 
     @staticmethod
     def begin(container_id: str) -> list[Put]:
@@ -42,4 +63,8 @@ class MoveRepository:
 
     @staticmethod
     def leave(container_id: str, node: str) -> list[Put]:
-        return [Put(key=f"{_DEPARTED}{node}/{container_id}", value=b"")]
+        return [Put(key=_departed_key(node, container_id), value=b"")]
+
+
+def _departed_key(node: str, container_id: str) -> str:
+    return f"{_DEPARTED}{node}/{container_id}"

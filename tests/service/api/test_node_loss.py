@@ -9,13 +9,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from slipway.executor.v1 import runtime_service_pb2 as executor_pb2
-from slipway.v1 import container_pb2
+from slipway.v1 import container_pb2, container_service_pb2, mount_pb2
 from slipway.v1 import node_service_pb2 as node_pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
 
 from api_service.nodes.lease import LeaseTerms
+from api_service.operations.container_departure import remove_departed
+from api_service.operations.container_move import finish_move, move_container
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
@@ -263,3 +266,80 @@ async def test_a_lost_node_that_is_forgotten_leaves_no_word_of_what_left_it(
     assert list((await api.nodes.RemoveNode(request)).containers) == ["stays"]
     assert await api.engine.moves.departed("a") == []
     assert await runs_on(api, "web", "b")
+
+
+@pytest.fixture
+async def unhurried(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
+    """Nothing is moved, nor finished, but by the test."""
+    async with running_api(tmp_path, executors["a"], configured=False, lease=LeaseTerms(ttl=3600)) as api:
+        for name, fake in executors.items():
+            await api.add_node(name, fake.address)
+            await api.node_in(name, READY)
+        await api.load()
+        yield api
+
+
+async def test_what_comes_back_is_not_taken_for_what_it_left(
+    unhurried: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    api, engine, a = unhurried, unhurried.engine, executors["a"]
+    web = await run_on(api, "a", "web", **MOVES)
+    await move_container(engine, web)
+    await finish_move(engine, web)
+    assert await runs_on(api, "web", "b")
+    gate = asyncio.Event()
+    reached = a.fault("RemoveContainer", gate=gate).reached
+    removing = asyncio.create_task(remove_departed(engine, engine.nodes.get("a")))
+    await reached.wait()
+    await move_container(engine, web)
+    coming = asyncio.create_task(finish_move(engine, web))
+    await asyncio.wait([coming], timeout=0.5)
+    gate.set()
+    await asyncio.wait_for(asyncio.gather(removing, coming), PATIENCE)
+    assert await runs_on(api, "web", "a")
+    assert a.containers[web].running
+    assert await engine.moves.departed("a") == []
+
+
+async def test_what_it_left_is_gone_before_it_is_made_anew(
+    unhurried: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """Its anonymous volume is another one than before."""
+    api, engine = unhurried, unhurried.engine
+    web = await run_on(api, "a", "web", mounts=[mount_pb2.Mount(type="volume", target="/data")], **MOVES)
+    before = executors["a"].containers[web]
+    for _ in range(2):
+        await move_container(engine, web)
+        await finish_move(engine, web)
+    assert await runs_on(api, "web", "a")
+    assert executors["a"].containers[web].running
+    assert executors["a"].containers[web].spec.mounts != before.spec.mounts
+    assert await engine.moves.departed("a") == []
+    await remove_departed(engine, engine.nodes.get("a"))
+    assert executors["a"].containers[web].running
+
+
+async def test_a_later_departure_stays_on_record(unhurried: Api) -> None:
+    moves, store = unhurried.engine.moves, unhurried.engine.moves._store
+    web = "c" * 64
+    await store.commit(*moves.leave(web, "a"))
+    first = await moves.departure("a", web)
+    assert first is not None
+    await store.commit(*moves.leave(web, "a"))
+    await moves.removed(first)
+    assert await moves.departed("a") == [web]
+
+
+async def test_who_is_on_the_way_is_neither_started_nor_stopped(
+    unhurried: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    api, engine = unhurried, unhurried.engine
+    web = await run_on(api, "a", "web", **MOVES)
+    await move_container(engine, web)
+    restart = api.containers.RestartContainer(container_service_pb2.RestartContainerRequest(container="web"))
+    for call in (api.start("web"), api.stop("web"), restart):
+        why = await refused(call)
+        assert (why.code, why.reason) == (grpc.StatusCode.UNAVAILABLE, "CONTAINER_MOVING")
+        assert why.retry_after == 1.0
+    await finish_move(engine, web)
+    assert (await api.stop("web")).already_stopped is False

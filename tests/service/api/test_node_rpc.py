@@ -260,25 +260,27 @@ async def test_the_only_node_that_is_being_forgotten_gets_nothing(
     assert not executors["a"].containers
 
 
-@pytest.mark.parametrize("node", ["a", ""])
-async def test_nothing_is_made_on_a_node_in_the_moment_of_its_removal(
-    cluster: Api, executors: Mapping[str, FakeExecutor], node: str
+@pytest.mark.parametrize(("named", "reason"), [("a", "NODE_BEING_REMOVED"), ("", "NO_NODE_FITS")])
+async def test_no_volume_is_made_on_a_node_in_the_moment_of_its_removal(
+    cluster: Api, executors: Mapping[str, FakeExecutor], named: str, reason: str
 ) -> None:
     await cluster.add_node("a", executors["a"].address)
     await cluster.node_in("a", READY)
+    node = cluster.engine.nodes.get("a")
     gate = asyncio.Event()
     reached = executors["a"].fault("CreateVolume", gate=gate).reached
-    request = volume_pb2.CreateVolumeRequest(name="data", node=node)
+    request = volume_pb2.CreateVolumeRequest(name="data", node=named)
     making = asyncio.create_task(refused(cluster.volumes.CreateVolume(request)))
     await reached.wait()
-    await cluster.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a"))
-    gate.set()
-    why = await asyncio.wait_for(making, PATIENCE)
-    assert (why.code, why.reason) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "NODE_BEING_REMOVED" if node else "NO_NODE_FITS",
-    )
+    async with cluster.engine.claims.hold("removal/a"):
+        await cluster.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
+        await _until(lambda: node.record.removing)
+        gate.set()
+        why = await asyncio.wait_for(making, PATIENCE)
+    assert (why.code, why.reason) == (grpc.StatusCode.FAILED_PRECONDITION, reason)
     assert await cluster.engine.volumes.all() == []
+    await cluster.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a"))
+    assert await cluster.engine.nodes.until("a", present=False, patience=PATIENCE)
     await cluster.add_node("a", executors["a"].address)
     await cluster.node_in("a", READY)
     await cluster.volumes.CreateVolume(request)

@@ -1,0 +1,36 @@
+"""What a container has left on a node that it moved away from, and its removal there, also when it comes back.
+
+As long as it is on record that the container left the node, whatever the node has of it is of before. So nothing of a
+container that came back is made there before that is gone; who removes it and who makes it anew take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from api_service.deadline import Deadline
+from api_service.nodes.registry import Node
+from api_service.operations.engine import Engine
+
+_CALL_TIME = 60.0  # seconds
+
+
+async def remove_departed(engine: Engine, node: Node) -> None:
+    """What the containers that left the node have left there. Raises Aborted, Unavailable."""
+    for container_id in await engine.moves.departed(node.name):
+        async with nothing_left(engine, node, container_id, "remove", Deadline.after(_CALL_TIME)):
+            pass
+
+
+@asynccontextmanager
+async def nothing_left(
+    engine: Engine, node: Node, container_id: str, verb: str, deadline: Deadline
+) -> AsyncIterator[None]:
+    """Within the block the node has nothing of the container but what the block makes there. It is not the lock of the
+    container's verbs, for which one of them may wait without end while the node cannot be used."""
+    async with engine.departures.hold(container_id, verb, deadline):
+        if (departure := await engine.moves.departure(node.name, container_id)) is not None:
+            await node.executor.containers.remove(container_id, deadline=deadline)
+            await engine.moves.removed(departure)
+        yield
