@@ -16,7 +16,7 @@ from api_service.servicers.call import Context
 from api_service.servicers.container_servicer import ContainerServicer
 from api_service.servicers.long_calls import LongCalls
 from common.errors import ResourceExhausted, Unavailable
-from tests.fixtures.api import PATIENCE, Api, Refusal, refusal, refused, unended
+from tests.fixtures.api import PATIENCE, Api, Refusal, refused, stream_refused
 
 
 async def create(api: Api, name: str, **config: Any) -> str:
@@ -33,15 +33,7 @@ async def attach(api: Api, container: str, **target: Any) -> Any:
 
 
 async def attach_refused(api: Api, *messages: pb2.AttachContainerRequest) -> Refusal:
-    call = api.containers.AttachContainer(unended(*messages), timeout=PATIENCE)
-    try:
-        async for _ in call:
-            pass
-    except grpc.aio.AioRpcError as error:
-        return refusal(error)
-    finally:
-        call.cancel()
-    raise AssertionError("it succeeded")
+    return await stream_refused(api.containers.AttachContainer, *messages)
 
 
 def to(container: str, **target: Any) -> pb2.AttachContainerRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ from slipway.v1 import system_service_pb2 as system_pb2
 
 from api_service.records.exec_repository import MAX_EXECS
 from common.errors import InvalidArgument, StartFailed, Unavailable
-from tests.fixtures.api import PATIENCE, Api, Refusal, refusal, refused, unended
+from tests.fixtures.api import PATIENCE, Api, Refusal, refusal, refused, stream_refused
 
 ENDED = 5 * 60.0  # seconds that an exec is kept after its end
 
@@ -58,16 +59,7 @@ async def end_of(call: Any) -> pb2.ExecEnd:
 
 
 async def start_refused(execs: pb2_grpc.ExecServiceStub, *messages: pb2.StartExecRequest) -> Refusal:
-    """How a start with these messages fails, whichever of them it was."""
-    call = execs.StartExec(unended(*messages), timeout=PATIENCE)
-    try:
-        async for _ in call:
-            pass
-    except grpc.aio.AioRpcError as error:
-        return refusal(error)
-    finally:
-        call.cancel()
-    raise AssertionError("it succeeded")
+    return await stream_refused(execs.StartExec, *messages)
 
 
 def start(exec_id: str, **target: Any) -> pb2.StartExecRequest:
@@ -233,6 +225,23 @@ async def test_a_program_that_cannot_be_run(api: Api, execs: pb2_grpc.ExecServic
         assert (said.code, said.message) == (status, error.message)
         shown = await show(execs, exec_id)
         assert (shown.running, shown.exit_code, shown.error) == (False, code, error.message)
+
+
+async def test_what_a_refusal_leaves_is_nothing_that_still_waits(
+    api: Api, execs: pb2_grpc.ExecServiceStub, box: str
+) -> None:
+    """A generator that nobody holds and that still runs cannot be closed: the collector says so to the loop, whenever
+    it comes."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    for _ in range(3):
+        exec_id = await create(execs)
+        api.executor.fault("Exec", error=StartFailed("sh: not found", exit_code=127))
+        assert (await start_refused(execs, start(exec_id))).code is grpc.StatusCode.INVALID_ARGUMENT
+        for _ in range(2):
+            gc.collect()
+            await show(execs, exec_id)  # the loop turns: what was closed has been told
+    assert told == []
 
 
 async def test_detached_from_the_beginning_and_by_keys(api: Api, execs: pb2_grpc.ExecServiceStub, box: str) -> None:
