@@ -11,7 +11,6 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # `make test WORKERS=2` runs test files side by side, in so many processes; 0: one after the other.
 WORKERS ?= 0
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
-ON_ETCD := grpcurl streams survival user_networks
 SOURCES := api_service common executor_service protos/generate.py tests
 
 .PHONY: help
@@ -55,8 +54,8 @@ test-integration: setup ## The real thing on the real kernel, as root
 	$(SUDO) $(PYTEST) tests/integration
 
 .PHONY: test-etcd
-test-etcd: setup ## The service's tests and some of the real thing once more, with the records on etcd
-	$(SUDO) SLIPWAY_TEST_STORE=etcd $(PYTEST) tests/service/api $(addprefix tests/integration/test_e2e_,$(ON_ETCD:=.py))
+test-etcd: setup ## All that goes through the API once more, with the records on etcd (tests/integration/conftest.py)
+	$(SUDO) SLIPWAY_TEST_STORE=etcd $(PYTEST) tests/service/api tests/integration
 
 .PHONY: lint
 lint: setup ## ruff: style, imports, bugs, format
