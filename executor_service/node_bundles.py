@@ -45,7 +45,7 @@ from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.threads import finish
 from executor_service.user_mapping import UserMapping
 
-_SMALLEST_LAST_RESORT = 64 * 1024 * 1024  # bytes
+_SMALLEST_LAST_RESORT = 256 * 1024 * 1024  # bytes; a flood writes 80 MB in a second
 _INT64_MAX = 2**63 - 1  # conmon reads the size as one
 _CGROUP_TIMEOUT = 10  # seconds until killed processes must have left their cgroup
 

@@ -139,6 +139,8 @@ class _Cursor:
                 self.ahead.append(following)
                 return _Batch(self._records(content))
             self._switch(following)
+            if following.gap and (cut := self.flush()):
+                return _Batch(cut)
 
     def flush(self) -> list[LogRecord]:
         return self._wanted(self.joiner.flush())
@@ -180,7 +182,7 @@ class _Cursor:
         streams = self.query.streams
         for line in lines:
             chunk = parse_chunk(line)
-            if chunk is not None and (chunk.stream in streams or chunk.dropped):
+            if chunk is not None and (chunk.stream in streams or chunk.gap):
                 yield chunk
 
     def _wanted(self, records: Iterable[LogRecord]) -> list[LogRecord]:

@@ -1,7 +1,8 @@
 """The k8s-file log format (CRI logging format, and conmon(8)): `RFC3339Nano stream F|P text`, one chunk a line.
 
 `F` ends a line of the container's output, `P` is a part of a longer one. Parts are joined again here. A relay that had
-to drop some of these lines writes `RFC3339Nano dropped F NUMBER` in their place.
+to drop some of these lines writes `RFC3339Nano dropped F NUMBER` in their place; a rotation writes the number 0 where
+lines are missing and nobody knows how many.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ class LogRecord(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One line of the log file. `text` has no newline; `ends` tells whether the container's line ends here. `dropped`:
-    lines of output that are missing here, of any stream."""
+    """One line of the log file. `text` has no newline; `ends` tells whether the container's line ends here. `gap`: it
+    is no output, lines of any stream are missing here, as many as `dropped` if that is known."""
 
     timestamp: int
     stream: Stream
     ends: bool
     text: bytes
+    gap: bool = False
     dropped: int = 0
 
 
@@ -67,7 +69,7 @@ def parse_chunk(line: bytes) -> Chunk | None:
     except ValueError:
         return None
     if told:
-        return Chunk(timestamp, Stream.STDERR, True, b"", int(fields[3][:18]))
+        return Chunk(timestamp, Stream.STDERR, True, b"", True, int(fields[3][:18]))
     return Chunk(timestamp, _STREAMS[fields[1]], fields[2] == b"F", fields[3])
 
 
@@ -109,10 +111,11 @@ class Joiner:
 
     def join(self, chunks: Iterable[Chunk]) -> Iterator[LogRecord]:
         for chunk in chunks:
-            if chunk.dropped:
+            if chunk.gap:
                 # What comes next does not go on with what came before.
                 yield from self.flush()
-                yield LogRecord(chunk.timestamp, chunk.stream, b"", chunk.dropped)
+                if chunk.dropped:
+                    yield LogRecord(chunk.timestamp, chunk.stream, b"", chunk.dropped)
                 continue
             pending = self._pending.get(chunk.stream) if self._pending else None
             if pending is not None and pending.size + len(chunk.text) > self.limit:

@@ -129,7 +129,7 @@ class Log:
     def write(self, lines: bytes, dropped: int) -> None:
         content = lines
         if dropped + self._lost:
-            content = _told(dropped + self._lost) + content
+            content = told(dropped + self._lost) + content
         if self._torn:
             content = b"\n" + content
         written = 0
@@ -159,7 +159,8 @@ class Log:
         return True
 
 
-def _told(dropped: int) -> bytes:
+def told(dropped: int) -> bytes:
+    """The line of the log for so many that are missing."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{moment}.{nanoseconds:09d}+00:00 dropped F {dropped}\n".encode()

@@ -3,13 +3,18 @@
 conmon's own size limit throws the old content away. Here the file gets a second name, `log.1`, and conmon is told to
 open its log again; it makes a new file and renames it over `log`. So there is a `log` at every instant, whatever dies
 in between, and conmon writes each line to one of the two.
+
+Where nobody rotated in time and conmon did throw lines away, the next rotation writes that down at their place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import struct
+import termios
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,7 +23,8 @@ from pathlib import Path
 import structlog
 
 from executor_service.container import LogLimits
-from executor_service.logs.files import inode_of, rotated_files
+from executor_service.logs.files import inode_of, open_all, rotated_files
+from executor_service.logs.relay import told
 
 _log = structlog.get_logger(__name__)
 
@@ -43,10 +49,12 @@ def rotate(log: Path, *, control: Path, max_files: int) -> bool:
         return False
     try:
         if max_files > 1 and inode_of(_numbered(log, 1)) != before:
+            _write_down_gap(log)
             _shift(log, max_files=max_files)
             os.link(log, _numbered(log, 1))
-        # One message a write: conmon takes the first of two for both.
-        os.write(descriptor, _REOPEN)
+        # A second message would have conmon leave the file that it makes for the first one, which has no other name.
+        if not _unread(descriptor):
+            os.write(descriptor, _REOPEN)
     except (BlockingIOError, BrokenPipeError):  # it is busy, or ended in this very moment
         return False
     finally:
@@ -64,6 +72,26 @@ def drop_beyond(log: Path, limits: LogLimits) -> None:
         room -= path.stat().st_size if path.exists() else 0
         if number > 1 and (room < 0 or number >= limits.max_files):
             path.unlink(missing_ok=True)
+
+
+def _write_down_gap(log: Path) -> None:
+    """Before `log.1` is renamed, which lets nobody see any more whether `log` goes on where it ended."""
+    files = open_all(log)
+    try:
+        if len(files) > 1 and files[-1].gap:
+            _log.warning("lines of a log are lost: it was not rotated in time", log=str(log))
+            # A disk without room for it is no reason not to rotate, which makes some.
+            with contextlib.suppress(OSError), _numbered(log, 1).open("ab") as before:
+                before.write(told(0))
+    finally:
+        for file in files:
+            file.close()
+
+
+def _unread(control: int) -> bool:
+    """Whether conmon has not read yet what it was told before."""
+    (size,) = struct.unpack("i", fcntl.ioctl(control, termios.FIONREAD, bytes(4)))
+    return bool(size)
 
 
 def _shift(log: Path, *, max_files: int) -> None:

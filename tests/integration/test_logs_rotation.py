@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from executor_service.container import LogLimits
-from executor_service.logs.files import rotated_files
+from executor_service.logs.files import inode_of, rotated_files
 from executor_service.logs.reader import LogQuery, read_log
 from executor_service.logs.record import LogRecord, Stream
 from executor_service.logs.rotation import LogRotator, rotate
@@ -124,6 +125,37 @@ async def test_conmons_own_limit_is_the_last_resort(containers: Containers) -> N
     created = await containers.start(container)
     await containers.ended(container, created)
     assert disk_usage(container.bundle.log_path) <= 110_000
+    await containers.delete(container)
+
+
+@pytest.mark.parametrize("rotations", [0, 1, 2])
+async def test_what_conmon_threw_away_leaves_no_line_that_never_was(containers: Containers, rotations: int) -> None:
+    """Between the file that was rotated and the one that is written, whether it was rotated meanwhile or not."""
+    line = b"abcdefghijklmnopqrstuvwxyz0123456789\n"
+    container = containers.make("yes", line.decode().rstrip(), log_size_limit=8 * 1024 * 1024)
+    control = ConmonFiles(bundle=container.bundle.directory).control
+    log, ended = container.bundle.log_path, asyncio.Event()
+    created = await containers.start(container)
+    async with LogWatcher.open() as watcher, asyncio.timeout(DEADLINE):
+        # In the middle of a line, as nearly always: conmon reads 8 KiB at a time.
+        while disk_usage(log) < 1024 * 1024:
+            await asyncio.sleep(0)
+        while not await asyncio.to_thread(rotate, log, control=control, max_files=1000):
+            await asyncio.sleep(0)
+        following = asyncio.create_task(follow(container, watcher, ended))
+        rotated_to = inode_of(log)
+        while inode_of(log) == rotated_to:
+            await asyncio.sleep(0)
+        for _ in range(rotations):
+            assert await asyncio.to_thread(rotate, log, control=control, max_files=1000)
+        await containers.runtime.kill(container.id, created.container, signal.SIGKILL)
+        await end(containers, container, created, ended)
+        batches = read_log(log, LogQuery(), watcher=watcher, ended=ended)
+        read = [record.data async for batch in batches for record in batch]
+        followed = [record.data for record in await following]
+    for records in (read, followed):
+        assert {len(data) for data in records} > {len(line)}
+        assert all(line.endswith(data) if data.endswith(b"\n") else line.startswith(data) for data in records)
     await containers.delete(container)
 
 

@@ -16,6 +16,7 @@ from executor_service.logs.files import open_all
 from executor_service.logs.reader import LogQuery, read_log
 from executor_service.logs.record import MAX_MESSAGE, Joiner, LogRecord, Stream, parse_chunk, parse_timestamp
 from executor_service.logs.watch import LogWatcher
+from tests.fixtures.log_files import replaced, replaced_later
 
 SECOND = 1_000_000_000
 START = 1_767_225_600 * SECOND  # 2026-01-01T00:00:00Z
@@ -245,6 +246,44 @@ async def test_following_across_a_rotation(log: Path, watcher: LogWatcher) -> No
         fresh.write_bytes(line(3, "3"))
         fresh.rename(log)
         assert [(await anext(records)).data for _ in range(2)] == [b"2\n", b"3\n"]
+        ended.set()
+        assert [record async for record in records] == []
+
+
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_part_and_a_line_that_does_not_go_on_with_it_are_two(
+    log: Path, watcher: LogWatcher, *, follow: bool
+) -> None:
+    """conmon threw away what it wrote in between."""
+    log.write_bytes(line(1, "one") + line(2, "begun", tag="P"))
+    os.link(log, log.with_name("log.1"))
+    replaced(log, line(3, " and ended") + line(4, "gone"))
+    ended = asyncio.Event()
+    ended.set()
+    query = LogQuery(follow=follow)
+    assert texts([each async for each in each_record(log, query, watcher=watcher, ended=ended)]) == [
+        "one\n",
+        "begun and ended\n",
+        "gone\n",
+    ]
+    replaced_later(log, line(5, "later"))
+    assert texts([each async for each in each_record(log, query, watcher=watcher, ended=ended)]) == [
+        "one\n",
+        "begun",
+        "later\n",
+    ]
+
+
+async def test_a_follower_that_is_in_the_file_before_the_gap(log: Path, watcher: LogWatcher) -> None:
+    ended = asyncio.Event()
+    log.write_bytes(line(1, "one") + line(2, "begun", tag="P"))
+    records = each_record(log, LogQuery(follow=True), watcher=watcher, ended=ended)
+    async with asyncio.timeout(DEADLINE):
+        assert (await anext(records)).data == b"one\n"
+        os.link(log, log.with_name("log.1"))
+        replaced(log, line(3, " and ended"))
+        replaced_later(log, line(4, "later"))
+        assert [(await anext(records)).data for _ in range(2)] == [b"begun", b"later\n"]
         ended.set()
         assert [record async for record in records] == []
 

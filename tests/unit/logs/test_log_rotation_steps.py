@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from executor_service.container import LogLimits
 from executor_service.logs.files import rotated_files
+from executor_service.logs.record import parse_chunk
 from executor_service.logs.rotation import drop_beyond, rotate
+from tests.fixtures.log_files import replaced, replaced_later
 
 
 @contextmanager
@@ -24,9 +28,7 @@ def monitor(log: Path, control: Path, *, answers: int) -> Iterator[list[bytes]]:
         while (message := os.read(descriptor, 100)) != b"stop":
             told.append(message)
             if len(told) <= answers:
-                fresh = log.with_name("log.tmp")
-                fresh.write_text(f"new {len(told)}\n")
-                fresh.rename(log)
+                replaced(log, b"new %d\n" % len(told))
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -71,6 +73,41 @@ def test_a_rotation_cut_short_goes_on_where_it_ended(tmp_path: Path) -> None:
     with monitor(log, control, answers=1):
         assert rotate(log, control=control, max_files=5)
     assert contents(log) == {"log": "new 1\n", "log.1": "current\n", "log.2": "before\n"}
+
+
+def test_a_monitor_that_is_busy_is_not_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make two files, and the first one has no second name."""
+    log, control = tmp_path / "log", tmp_path / "ctl"
+    log.write_text("kept\n")
+    os.mkfifo(control)
+    descriptor = os.open(control, os.O_RDWR | os.O_NONBLOCK)
+    monkeypatch.setattr("executor_service.logs.rotation._REOPEN_TIMEOUT", 0.01)
+    try:
+        for _ in range(3):
+            assert not rotate(log, control=control, max_files=3)
+        assert os.read(descriptor, 100) == b"2 0 0\n"
+        assert contents(log) == {"log": "kept\n", "log.1": "kept\n"}
+        assert not rotate(log, control=control, max_files=3)
+        assert os.read(descriptor, 100) == b"2 0 0\n"  # it was read, and nothing came of it
+    finally:
+        os.close(descriptor)
+
+
+def test_lines_that_the_monitor_threw_away_are_told_in_their_place(tmp_path: Path) -> None:
+    log, control = tmp_path / "log", tmp_path / "ctl"
+    log.write_text("first\n")
+    with monitor(log, control, answers=9):
+        assert rotate(log, control=control, max_files=9)
+        replaced_later(log, b"after\n")  # of its own accord
+        for _ in range(2):
+            assert rotate(log, control=control, max_files=9)
+    found = contents(log)
+    assert (found["log"], found["log.1"], found["log.2"]) == ("new 3\n", "new 2\n", "after\n")
+    first, told = found["log.3"].splitlines()
+    assert first == "first"
+    chunk = parse_chunk(told.encode())
+    assert chunk is not None
+    assert (chunk.gap, chunk.dropped) == (True, 0)
 
 
 def test_no_monitor_no_log_or_a_link_for_a_fifo(tmp_path: Path) -> None:
