@@ -16,8 +16,9 @@ import pytest
 import pytest_asyncio
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
-from tests.fixtures.executor import ExecutorProcess, FaultServer, executor_process
+from tests.fixtures.executor import ExecutorProcess, executor_process
 from tests.fixtures.executor_faults import REMOVE_STEPS, START_STEPS
+from tests.fixtures.fault_server import FaultServer
 
 _BEFORE_COMMIT = [step for step in START_STEPS if step != "commit"]
 _POINTS = [f"{step}:{when}" for step in START_STEPS for when in ("before", "after")]

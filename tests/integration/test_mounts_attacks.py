@@ -125,7 +125,7 @@ async def test_nothing_of_a_start_that_was_killed_is_left(executor: ExecutorProc
         while not (data / "end").exists():
             await asyncio.sleep(0.02)
     assert not staged.exists()
-    assert [point for point in executor.mount_points() if point.is_relative_to(executor.paths.mounts)] == []
+    assert [point for point in executor.traces.mount_points() if point.is_relative_to(executor.paths.mounts)] == []
     assert tmp_path.exists()
     with pytest.raises(Exception, match="used by container"):
         await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=name), timeout=10)

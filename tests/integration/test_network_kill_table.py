@@ -21,7 +21,6 @@ from slipway.v1 import network_service_pb2 as network_pb
 from executor_service.config import instance_defaults
 from tests.fixtures import network_state
 from tests.fixtures.api import refusal
-from tests.fixtures.executor import FaultServer
 from tests.fixtures.executor_faults import (
     CONNECT_STEPS,
     DISCONNECT_STEPS,
@@ -29,6 +28,7 @@ from tests.fixtures.executor_faults import (
     NETWORK_START_STEPS,
     UPDATE_STEPS,
 )
+from tests.fixtures.fault_server import FaultServer
 from tests.fixtures.slipway import Slipway, installed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.api import Api, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 
 @pytest.fixture

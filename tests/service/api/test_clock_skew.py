@@ -25,7 +25,7 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 SKEW = 600 * 1_000_000_000  # nanoseconds
 TERMS = LeaseTerms(ttl=0.8, margin=0.4)
@@ -197,7 +197,7 @@ async def test_a_start_that_was_given_up_elsewhere_is_settled_by_who_follows(
             async for _ in call:
                 pass
         async with asyncio.timeout(PATIENCE):
-            while executor._faults["ListContainers"]:
+            while executor.faults["ListContainers"]:
                 await asyncio.sleep(0.01)
     await settle_execs(one.engine, one.engine.nodes.get("local"))
     assert not (await two.execs.InspectExec(exec_pb2.InspectExecRequest(exec=taken))).exec.HasField("started_at")

@@ -16,7 +16,7 @@ from api_service.operations.container_create import create_container
 from api_service.store.store import Delete, Put
 from common.errors import Internal, ResourceExhausted
 from tests.fixtures.api import Api, refused
-from tests.fixtures.fake_executor import archive, image_config
+from tests.fixtures.fake_executor.images import archive, image_config
 
 
 def request(**fields: object) -> pb2.CreateContainerRequest:

@@ -11,7 +11,7 @@ from slipway.v1 import container_pb2, health_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
 from tests.fixtures.api import Api, refused
-from tests.fixtures.fake_executor import archive, image_config
+from tests.fixtures.fake_executor.images import archive, image_config
 
 IMAGE = {"Test": ["CMD-SHELL", "check"], "Interval": 7_000_000_000, "Retries": 9}
 

@@ -10,7 +10,7 @@ from slipway.v1 import container_service_pb2 as container_pb
 from slipway.v1 import image_service_pb2 as pb2
 
 from tests.fixtures.api import Api, refused
-from tests.fixtures.fake_executor import archive, image_config
+from tests.fixtures.fake_executor.images import archive, image_config
 
 
 async def listed(api: Api, **filters: object) -> list[list[str]]:

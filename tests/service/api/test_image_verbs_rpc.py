@@ -12,7 +12,7 @@ from slipway.v1 import system_service_pb2 as system_pb
 
 from common.errors import DataLoss, FailedPrecondition
 from tests.fixtures.api import Api, refused
-from tests.fixtures.fake_executor import archive, image_config
+from tests.fixtures.fake_executor.images import archive, image_config
 
 CREATED = 1_700_000_000  # seconds; what `image_config` says
 

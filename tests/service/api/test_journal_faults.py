@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from api_service.conversion.executor.journal import entry_from_proto
 from tests.fixtures.api import Api, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 HEALTHY, UNHEALTHY = executor_pb2.HEALTH_STATUS_HEALTHY, executor_pb2.HEALTH_STATUS_UNHEALTHY
 
@@ -94,7 +94,7 @@ async def test_entries_out_of_order_are_asked_for_again(api: Api, executor: Fake
     executor.paused = True
     executor.exit(box, 3)
     container = executor.containers[box]
-    executor._start(container, "restart")
+    executor.start(container, "restart")
     died, started = executor.journal[-2:]
     disordered = [said(executor, started), said(executor, died)]
     executor.retold = [disordered, disordered] if again else [disordered]
@@ -115,7 +115,7 @@ async def test_an_entry_of_another_journal_is_not_this_ones(api: Api, executor: 
     box = await api.run(name="box")
     await api.followed()
     executor.paused = True
-    signaled = executor._append(executor.containers[box], signaled=executor_pb2.Signaled(signal=1))
+    signaled = executor.append(executor.containers[box], signaled=executor_pb2.Signaled(signal=1))
     alien = executor_pb2.JournalEntry(sequence=signaled.sequence, time=signaled.time, container_id=box)
     alien.exited.start_id, alien.exited.exit_code = "alien", 9
     # Not the first of its batch.
@@ -157,7 +157,7 @@ async def test_what_a_node_says_of_anothers_container_changes_nothing(
     own = await api.run(name="own", placement=container_pb2.Placement(constraints=["node.name==b"]))
     liar = fakes["b"]
     about_box = type(liar.containers[own])(spec=fakes["a"].containers[box].spec)
-    liar._append(about_box, exited=executor_pb2.Exited(start_id="x", exit_code=9))
+    liar.append(about_box, exited=executor_pb2.Exited(start_id="x", exit_code=9))
     liar.end_exec(about_box, running, 9)
     liar.end_exec(liar.containers[own], running, 9)  # its own container's, it says
     follower = api.engine.nodes.get("b").follower

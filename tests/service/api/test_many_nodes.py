@@ -24,7 +24,8 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import ResourceExhausted
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor, archive, image_config
+from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.images import archive, image_config
 
 READY, UNREACHABLE = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_UNREACHABLE
 NODES = ("a", "b", "c")

@@ -19,7 +19,7 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import FailedPrecondition
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 Fakes = Mapping[str, FakeExecutor]
 

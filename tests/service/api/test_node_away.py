@@ -15,7 +15,7 @@ from slipway.v1 import image_service_pb2 as image_pb2
 from slipway.v1 import system_service_pb2 as system_pb2
 
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.store import ON_ETCD
 
 
@@ -208,8 +208,8 @@ async def test_snapshot_when_the_journal_cannot_tell(tmp_path: Path, executor: F
         await api.create(name="idle")
         await api.run(name="runs")
     executor.exit(ended, 5)
-    executor._start(executor.containers[fresh], "by-somebody")
-    executor._start(executor.containers[failed], "by-somebody")
+    executor.start(executor.containers[fresh], "by-somebody")
+    executor.start(executor.containers[failed], "by-somebody")
     del executor.containers[lost]
     if how == "trimmed":
         executor.trim_journal()

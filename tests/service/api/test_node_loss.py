@@ -23,7 +23,7 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
 TERMS = LeaseTerms(ttl=0.8, margin=0.4)
@@ -206,7 +206,7 @@ async def test_what_its_node_killed_runs_again_there(api: Api, executors: Mappin
     container.running = False
     assert container.started is not None
     start_id = container.started.started.start_id
-    fake._append(container, exited=executor_pb2.Exited(start_id=start_id, exit_code=137, lease_over=True))
+    fake.append(container, exited=executor_pb2.Exited(start_id=start_id, exit_code=137, lease_over=True))
     await until(lambda: _again(api, start_id))
 
 

@@ -9,7 +9,7 @@ from slipway.v1 import system_service_pb2 as pb
 
 from api_service.executor_client.protocol import OURS, ProtocolRange
 from tests.fixtures.api import Api, refused
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 
 async def test_an_executor_of_another_version(api: Api, executor: FakeExecutor, tmp_path: Path) -> None:

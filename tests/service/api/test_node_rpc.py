@@ -18,7 +18,7 @@ from api_service.nodes.lease import LeaseTerms
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 READY, UNREACHABLE = pb2.NODE_STATE_READY, pb2.NODE_STATE_UNREACHABLE
 

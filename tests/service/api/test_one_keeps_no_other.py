@@ -20,7 +20,8 @@ from api_service.store.sqlite_store import SqliteStore
 from api_service.store.store import Put
 from common.errors import DeadlineExceeded, ResourceExhausted
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor, image_config
+from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.images import image_config
 
 
 async def create_labelled(api: Api, name: str, size: int) -> str:
@@ -37,7 +38,7 @@ async def test_entries_that_are_too_large_for_one_commit_are_written_one_by_one(
     await api.start(large)
     executor.paused = True
     for _ in range(8):
-        executor._append(executor.containers[large], signaled={"signal": 10})
+        executor.append(executor.containers[large], signaled={"signal": 10})
     executor.exit(large, 3)
     executor.resume()
     await api.followed()

@@ -12,7 +12,7 @@ from slipway.v1 import container_service_pb2 as pb2
 
 from common.errors import FailedPrecondition
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 MIB = 1024 * 1024
 NOT_POSSIBLE = grpc.StatusCode.FAILED_PRECONDITION

@@ -10,7 +10,7 @@ from slipway.v1 import container_service_pb2 as pb2
 
 from common.errors import AlreadyExists, FailedPrecondition
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 Shown = dict[str, list[tuple[str, str]]]
 

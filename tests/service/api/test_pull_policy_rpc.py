@@ -14,7 +14,8 @@ from slipway.v1 import image_service_pb2 as image_pb2
 from api_service.registries.endpoints import Registries
 from api_service.registries.locations import Location
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor, archive, image_config
+from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.images import archive, image_config
 
 HOSTED = "127.0.0.1:5000/team/app:1"
 MISSING, ALWAYS, NEVER = pb2.PULL_POLICY_MISSING, pb2.PULL_POLICY_ALWAYS, pb2.PULL_POLICY_NEVER

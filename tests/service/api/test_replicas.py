@@ -16,7 +16,7 @@ from api_service.operations.node_sweep import sweep_node
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 
 @pytest.fixture

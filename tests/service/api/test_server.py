@@ -24,7 +24,7 @@ from common.identity import Role
 from common.tls import TlsSource
 from tests.fixtures.api import Api, refused, running_api
 from tests.fixtures.certificates import Authority
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.store import ON_ETCD
 
 SERVICES = ["slipway.v1.ContainerService", "slipway.v1.ImageService", "slipway.v1.SystemService"]

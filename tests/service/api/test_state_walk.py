@@ -15,7 +15,7 @@ from slipway.v1 import container_service_pb2_grpc as container_rpc
 from slipway.v1 import exec_service_pb2_grpc as exec_rpc
 
 from tests.fixtures.api import Api, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.state_walk import (
     ALIVE,
     ENDS,

@@ -13,7 +13,8 @@ from slipway.v1 import volume_service_pb2 as volume_pb2
 
 from common.errors import FailedPrecondition, Internal, InvalidArgument, Unavailable, Violation
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor, archive, image_config
+from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.images import archive, image_config
 
 Mount = mount_pb2.Mount
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.executor_client import Client, connected
-from tests.fixtures.executor_fakes import FakeHost
+from tests.fixtures.fake_host.host import FakeHost
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from executor_service.records import Phase
-from tests.fixtures.executor_fakes import FACTS, FakeHost, container_id, container_spec
+from tests.fixtures.fake_host.host import FACTS, FakeHost
+from tests.fixtures.fake_host.specs import container_id, container_spec
 
 _BOX = container_id(1)
 

@@ -17,7 +17,10 @@ from executor_service.operations.container_create import container_create
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from executor_service.operations.network_connect import network_connect, network_disconnect
-from tests.fixtures.executor_fakes import FakeBundles, FakeHost, FakeRuntime, container_id, container_spec
+from tests.fixtures.fake_host.bundles import FakeBundles
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.runtime import FakeRuntime
+from tests.fixtures.fake_host.specs import container_id, container_spec
 
 BOX = container_id(1)
 NETWORK = "a" * 64

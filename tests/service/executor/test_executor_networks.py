@@ -20,7 +20,7 @@ from executor_service.network.network import (
 )
 from executor_service.operations.network_overlay import names_elsewhere_set, overlay_peers_set
 from executor_service.operations.network_store import network_create, network_remove
-from tests.fixtures.executor_fakes import FakeHost
+from tests.fixtures.fake_host.host import FakeHost
 
 NETWORK = "ab" * 32
 WHOLE = IPv4Network("10.120.0.0/16")

@@ -12,7 +12,8 @@ from slipway.executor.v1 import node_service_pb2 as node
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from tests.fixtures.executor_client import Client
-from tests.fixtures.executor_fakes import IMAGE_ID, FakeHost
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.specs import IMAGE_ID
 
 
 async def _chunks(*chunks: bytes) -> AsyncIterator[images.LoadImageRequest]:

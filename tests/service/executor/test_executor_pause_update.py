@@ -13,7 +13,8 @@ from executor_service.limits import Resources
 from executor_service.records import Phase
 from executor_service.restart import RestartCondition
 from tests.fixtures.executor_client import Client, connected
-from tests.fixtures.executor_fakes import FakeHost, container_id
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.specs import container_id
 
 NOT_POSSIBLE = grpc.StatusCode.FAILED_PRECONDITION
 

@@ -13,7 +13,8 @@ from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from executor_service.user_mapping import UserMapping
 from tests.fixtures.executor_client import Client, connected, spec_message
-from tests.fixtures.executor_fakes import FakeHost, container_id
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.specs import container_id
 
 _MAPPING = UserMapping(first_uid=100000, first_gid=200000, count=65536)
 

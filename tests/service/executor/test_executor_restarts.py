@@ -23,7 +23,9 @@ from executor_service.operations.container_start import container_start
 from executor_service.operations.container_stop import container_stop
 from executor_service.records import Phase
 from executor_service.restart import Dependency, DependencyCondition, RestartCondition, RestartPolicy
-from tests.fixtures.executor_fakes import FakeHost, FakeRuntime, container_id, container_spec
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.runtime import FakeRuntime
+from tests.fixtures.fake_host.specs import container_id, container_spec
 
 BOX = container_id(1)
 SOON = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=0.01, max_delay=0.05)

@@ -17,7 +17,8 @@ from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from common.errors import StartFailed
 from tests.fixtures.executor_client import Client, spec_message
-from tests.fixtures.executor_fakes import FakeHost, container_id
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.specs import container_id
 
 
 async def _next_entry(stream: AsyncIterator[pb.FollowJournalResponse]) -> pb.JournalEntry:

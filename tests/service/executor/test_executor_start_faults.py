@@ -28,8 +28,9 @@ from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_start import container_start
 from executor_service.ports import PortProtocol, PublishedPort
 from executor_service.records import Phase
-from tests.fixtures.executor_fakes import FakeHost, container_spec
 from tests.fixtures.executor_faults import START_STEPS, stepped
+from tests.fixtures.fake_host.host import FakeHost
+from tests.fixtures.fake_host.specs import container_spec
 
 _PORT = PublishedPort(host_ip="", host_port=0, host_port_last=0, container_port=80, protocol=PortProtocol.TCP)
 _SPEC = replace(

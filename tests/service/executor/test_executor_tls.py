@@ -18,7 +18,7 @@ from common.tls import TlsSource
 from executor_service.executor import Executor, serving
 from tests.fixtures.api import refused
 from tests.fixtures.certificates import Authority
-from tests.fixtures.executor_fakes import FakeHost
+from tests.fixtures.fake_host.host import FakeHost
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from executor_service.container import LogLimits, NameResolution, NetworkMode
 from executor_service.conversion import entry_to_proto, log_query_from_proto
 from executor_service.journal import Exited, JournalEntry, Signaled, StartFailure
 from executor_service.spec_conversion import spec_from_proto
-from tests.fixtures.executor_fakes import IMAGE_ID, container_id
+from tests.fixtures.fake_host.specs import IMAGE_ID, container_id
 
 
 def test_a_specification_arrives_as_it_was_sent() -> None:

@@ -10,7 +10,7 @@ from executor_service.mounts import Mount, MountType
 from executor_service.oci.mounts import NetworkFiles, container_mounts
 from executor_service.oci.user_mounts import rootfs_propagation, with_user_mounts
 from executor_service.operations.mount_rules import mount_rules
-from tests.fixtures.executor_fakes import container_spec
+from tests.fixtures.fake_host.specs import container_spec
 
 BIND = Mount(type=MountType.BIND, source="/srv", target="/data")
 VOLUME = Mount(type=MountType.VOLUME, source="db", target="/data")

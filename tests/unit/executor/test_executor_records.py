@@ -17,7 +17,7 @@ from executor_service.container import NameResolution, NetworkMode
 from executor_service.journal import Exited, Journal, Signaled, Started
 from executor_service.oci.runtime import CreatedProcess, Process
 from executor_service.records import ContainerRecords, Phase, Run
-from tests.fixtures.executor_fakes import container_id, container_spec
+from tests.fixtures.fake_host.specs import container_id, container_spec
 
 _BOX = container_id(1)
 _RUN = Run(

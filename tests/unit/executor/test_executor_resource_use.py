@@ -10,7 +10,7 @@ from executor_service.host_seams import SCHEMA
 from executor_service.journal import Journal
 from executor_service.records import ContainerRecords
 from executor_service.resource_use import ResourceUse, images_of
-from tests.fixtures.executor_fakes import IMAGE_ID, container_id, container_spec
+from tests.fixtures.fake_host.specs import IMAGE_ID, container_id, container_spec
 
 
 async def test_an_image_is_kept_from_its_first_use_to_its_last(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from executor_service.operations.container_rules import (
     start_id_violations,
     violations,
 )
-from tests.fixtures.executor_fakes import container_spec
+from tests.fixtures.fake_host.specs import container_spec
 
 _ENDPOINT = EndpointSpec(network_id="bridge", mac_address="02:42:ac:11:00:02", ipv4_address="10.0.0.9")
 _GOOD = replace(

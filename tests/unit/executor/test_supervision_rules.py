@@ -11,7 +11,7 @@ from executor_service.container import ContainerSpec
 from executor_service.health import ExecProbe, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe
 from executor_service.operations.container_rules import violations
 from executor_service.restart import Dependency, DependencyCondition, RestartCondition, RestartPolicy
-from tests.fixtures.executor_fakes import container_id, container_spec
+from tests.fixtures.fake_host.specs import container_id, container_spec
 
 CHECK = HealthCheck(probe=TcpProbe(port=80), interval=1, timeout=1, start_period=0, start_interval=1, retries=1)
 ALWAYS = RestartPolicy(condition=RestartCondition.ALWAYS)
