@@ -17,7 +17,7 @@ from api_service.nodes.reach import reach_terms
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
-from tests.fixtures.fake_executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.links import CUT, Links
 
 READY, UNREACHABLE, LOST = (
