@@ -76,13 +76,14 @@ protos-check: setup ## Lint the protos with buf and fail when a committed stub i
 
 .PHONY: bench
 bench: setup ## Measure this engine against a real dockerd, interleaved; prints a table, writes JSON
-	@$(SUDO) deploy/install-packages.sh docker.io docker-registry skopeo umoci iperf3
+	@$(SUDO) deploy/install-packages.sh docker.io docker-registry skopeo umoci iperf3 etcd-server
 	$(SUDO) $(BIN)/python -m tests.bench
 	$(SUDO) $(BIN)/python -m tests.bench.images
 	$(SUDO) $(BIN)/python -m tests.bench.networks
 	$(SUDO) $(BIN)/python -m tests.bench.dns
 	$(SUDO) $(BIN)/python -m tests.bench.overlay
 	$(BIN)/python -m tests.bench.placement
+	$(SUDO) $(BIN)/python -m tests.bench.cluster
 
 .PHONY: format
 format: setup ## Let ruff format and sort the code

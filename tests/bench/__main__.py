@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import docker_engine, machine, measure, publish, report, slipway_engine
+from tests.bench import docker_engine, interrupts, machine, measure, publish, report, slipway_engine
 from tests.bench.engine import Engine
 from tests.bench.outcome import EngineResult, Results
 from tests.bench.workspace import workspace
@@ -31,7 +31,6 @@ _ENGINES: Mapping[str, Callable[[Path], AbstractContextManager[Engine]]] = {
     docker_engine.NAME: docker_engine.docker_engine,
 }
 _CGROUPS = (slipway_engine.CGROUP, docker_engine.CGROUP)
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INSTALLER = Path(__file__).parents[2] / "deploy" / "install-packages.sh"
 
 
@@ -42,7 +41,7 @@ def main() -> int:
         return 2
     if options.only != slipway_engine.NAME:
         subprocess.run([_INSTALLER, "docker.io"], check=True)
-    for number in _INTERRUPTS:
+    for number in interrupts.INTERRUPTS:
         signal.signal(number, _interrupt)
     try:
         _benchmark(options)
@@ -76,14 +75,8 @@ def _missing() -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _ignore_interrupts()
+    interrupts.ignore()
     raise KeyboardInterrupt
-
-
-def _ignore_interrupts() -> None:
-    """From here on the benchmark cleans up, and a second Ctrl-C must not stop it from doing so."""
-    for number in _INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _benchmark(options: argparse.Namespace) -> None:
@@ -111,7 +104,7 @@ def _measured(directory: Path, plan: measure.Plan, *, names: Sequence[str]) -> M
     archive.write_bytes(busybox_archive())
     with contextlib.ExitStack() as stack:
         engines: list[Engine] = [stack.enter_context(_ENGINES[name](directory / name)) for name in names]
-        stack.callback(_ignore_interrupts)
+        stack.callback(interrupts.ignore)
         for engine in engines:
             engine.load_image(archive)
         facts = {engine.name: engine.facts for engine in engines}

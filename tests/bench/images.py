@@ -22,6 +22,7 @@ from uuid import uuid4
 from tests.bench import docker_engine, machine, report, slipway_engine
 from tests.bench.big_image import write_layouts
 from tests.bench.engine import Engine
+from tests.bench.memory import status_size
 from tests.bench.network_namespace import NetworkNamespace, await_ready
 from tests.bench.statistics import percentile
 from tests.bench.workspace import workspace
@@ -180,7 +181,7 @@ def _blob(layout: Path, digest: str) -> Path:
 
 def _peak(engine: slipway_engine.SlipwayEngine) -> int:
     (executor,) = [pid for pid in engine.services if b"executor_service" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return int(Path(f"/proc/{executor}/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
+    return status_size(executor, "VmHWM") >> 20
 
 
 def rendered(found: Found) -> str:
@@ -189,28 +190,21 @@ def rendered(found: Found) -> str:
         (row, *(f"{percentile(times[each], 50) * 1000:,.0f}" if each in times else "" for each in who))
         for row, times in found.times.items()
     ]
-    aims = [(text, f"{figure:.2f}", f"{limit:.2f}", verdict(figure, limit)) for text, figure, limit in _aims(found)]
     before, after = found.memory
     memory = f"the executor's peak memory: {before} MiB before the pulls, {after} MiB with them"
     table = report.table(("p50, ms", *who), body)
-    return f"{table}\n\n{report.table(('aim', 'is', 'at most', ''), aims)}\n\n{memory}"
+    return f"{table}\n\n{report.bounds(_aims(found))}\n\n{memory}"
 
 
-def verdict(figure: float, limit: float) -> str:
-    return report.MET if figure <= limit else report.NOT_MET
-
-
-def _aims(found: Found) -> Iterator[tuple[str, float, float]]:
-    """What it is about, what was found, and what it should be at most."""
-
+def _aims(found: Found) -> Iterator[report.Bound]:
     def median(row: str, who: str = slipway_engine.NAME) -> float:
         return percentile(found.times[row][who], 50)
 
-    yield "pull, to dockerd's", median(_WHOLE) / median(_WHOLE, docker_engine.NAME), 1.0
-    yield "pull, to gzip and tar", median(_WHOLE) / median(_WHOLE, _TAR), 1.3
-    yield "pull that shares, to a whole one", median(_SHARED) / median(_WHOLE), 0.2
-    yield "create from 40 layers, to one from 1", median(_MANY) / median(_ONE), 1.2
-    yield "peak memory with pulls, in MB", found.memory[-1] * 2**20 / 1e6, 150.0
+    yield report.Bound("pull, to dockerd's", median(_WHOLE) / median(_WHOLE, docker_engine.NAME), 1.0)
+    yield report.Bound("pull, to gzip and tar", median(_WHOLE) / median(_WHOLE, _TAR), 1.3)
+    yield report.Bound("pull that shares, to a whole one", median(_SHARED) / median(_WHOLE), 0.2)
+    yield report.Bound("create from 40 layers, to one from 1", median(_MANY) / median(_ONE), 1.2)
+    yield report.Bound("peak memory with pulls, in MB", found.memory[-1] * 2**20 / 1e6, 150.0)
 
 
 if __name__ == "__main__":

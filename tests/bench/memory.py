@@ -65,6 +65,11 @@ def growth(before: MemoryReading, after: MemoryReading, *, containers: int) -> M
     )
 
 
+def status_size(pid: int, name: str) -> int:
+    """Bytes of a field of proc_pid_status(5), `VmRSS` for instance."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2].split()[0]) << 10
+
+
 def parse_pss(text: str) -> int:
     """Bytes of PSS in the text of a smaps_rollup; ValueError when it names none."""
     for line in text.splitlines():

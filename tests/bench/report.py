@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.bench.engine import MOUNTS
@@ -116,6 +116,24 @@ def render(results: Results) -> str:
         parts.append(_breakdown(results.own))
     parts.append(_memory(results))
     return "\n\n".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a figure is about, what was found, and what it should be at most."""
+
+    text: str
+    figure: float
+    limit: float
+
+    @property
+    def verdict(self) -> str:
+        return MET if self.figure <= self.limit else NOT_MET
+
+
+def bounds(found: Iterable[Bound]) -> str:
+    body = [(each.text, f"{each.figure:.2f}", f"{each.limit:.2f}", each.verdict) for each in found]
+    return table(("aim", "is", "at most", ""), body)
 
 
 def table(heading: Sequence[str], body: Sequence[Sequence[str]]) -> str:

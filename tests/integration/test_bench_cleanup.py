@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.bench import processes
 from tests.bench.memory import read_memory
 from tests.bench.network_namespace import NetworkNamespace, await_ready, network_namespace
 from tests.bench.workspace import LeftoverError, workspace
+from tests.fixtures.slipway import leftovers
 
 _CGROUP = "slipway-bench-test"
 # A daemon that ignores SIGTERM and whose child has a network namespace of its own, as a container has.
@@ -94,6 +97,57 @@ def test_a_mount_that_is_left_is_told_and_not_deleted_through(tmp_path: Path) ->
         assert (kept / "file").exists()
     finally:
         subprocess.run(["umount", str(left)], check=True)
+
+
+_SERVING = {"steps": 3, "recovery": 2}  # API services when all is up, by the part of the benchmark
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """Not pytest's, which only root may pass."""
+    with tempfile.TemporaryDirectory(prefix="bench-cleanup-", dir="/var/tmp") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("part", _SERVING)
+def test_an_interrupted_benchmark_of_clusters_leaves_nothing(tmp_path: Path, open_directory: Path, part: str) -> None:
+    """By Ctrl-C, twice, as a terminal sends it: to every process that was started from there."""
+    log = tmp_path / "log"
+    argv = [sys.executable, "-m", "tests.bench.cluster", "--only", part, "--directory", str(open_directory)]
+    with log.open("wb") as output:
+        bench = subprocess.Popen(argv, stdout=output, stderr=output, start_new_session=True)
+    try:
+        await_ready(lambda: _serving(open_directory) == _SERVING[part], daemons=[(bench, log)], timeout=60)
+        instances = _instances(open_directory)
+        for _ in range(2):
+            os.killpg(bench.pid, signal.SIGINT)
+        assert bench.wait(60) == 130, log.read_text()
+    finally:
+        bench.kill()
+        bench.wait()
+    assert list(open_directory.iterdir()) == []
+    assert not [argv for argv in _command_lines() if any(str(open_directory) in word for word in argv)]
+    assert [found for instance in instances for found in leftovers(instance)] == []
+
+
+def _serving(directory: Path) -> int:
+    logs = directory.glob("slipway-bench-*/*/api*.log")
+    return sum('"event": "serving"' in log.read_text() for log in logs)
+
+
+def _instances(directory: Path) -> set[str]:
+    """Of services whose files are there."""
+    found = [argv for argv in _command_lines() if any(str(directory) in word for word in argv)]
+    return {argv[argv.index("--instance") + 1] for argv in found if "--instance" in argv}
+
+
+def _command_lines() -> list[list[str]]:
+    lines = []
+    for pid in processes.all_pids():
+        with contextlib.suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0"))
+    return lines
 
 
 def test_memory_is_that_of_the_processes_asked_for() -> None:
