@@ -257,7 +257,7 @@ class ContainerRepository:
         told = self._events.puts(changed.events)
         for source, events in changed.sourced.items():
             told += self._events.puts(events, source=source, first=len(told))
-        await self._store.commit(record, *more, *told)
+        await self._events.commit(record, *more, *told)
 
     async def _shown(self, container_id: str) -> ContainerRecord | None:
         stored = await self.get(container_id)

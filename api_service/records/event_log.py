@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import itertools
 import re
 import secrets
@@ -84,29 +85,31 @@ class EventLog:
 
     async def add(self, *events: Event) -> None:
         """In a full store the oldest events make room."""
-        puts = self.puts(events)
-        try:
-            await self._store.commit(*puts)
-        except ResourceExhausted as error:
-            if error.reason != STORE_FULL:
-                raise
-            await self._store.commit(*puts, *await self._oldest(sum(_size(put.key, put.value) for put in puts)))
-
-    async def _oldest(self, size: int) -> list[Delete]:
-        """Of so many bytes together, as far as one commit can hold them."""
-        going: list[Delete] = []
-        for entry in await self._store.list(_PREFIX, limit=_TRIM_BATCH):
-            if size <= 0:
-                break
-            going.append(Delete(key=entry.key))
-            size -= _size(entry.key, entry.value)
-        return going
+        await self.commit(*self.puts(events))
 
     async def add_missing(self, events: Sequence[Event], *, source: str) -> None:
         """Write the events of this source unless they are there."""
         if events and await self._store.get(_keys(events, source=source)[0]) is None:
             with contextlib.suppress(RevisionConflict):  # somebody else just did
-                await self._store.commit(*self.puts(events, source=source))
+                await self.commit(*self.puts(events, source=source))
+
+    async def commit(self, *operations: Put | Delete) -> None:
+        """What has happened, and so has to be on record: in a full store the oldest events make room, as long as there
+        are any. Raises what the store raises."""
+        while True:
+            try:
+                await self._store.commit(*operations)
+                return
+            except ResourceExhausted as error:
+                if error.reason != STORE_FULL or not (oldest := await self._oldest()):
+                    raise
+            # By itself: a store takes that however full it is, and one of these may be an event of `operations`.
+            await self._store.commit(*oldest)
+
+    async def _oldest(self) -> list[Delete]:
+        """The first that happened, whatever the clocks said, and enough of them for a while."""
+        entries = await self._store.list(_PREFIX)
+        return [Delete(key=entry.key) for entry in heapq.nsmallest(_TRIM_BATCH, entries, key=_revision)]
 
     async def end(self) -> EventCursor:
         """The place after everything that has happened."""

@@ -96,7 +96,7 @@ class ExecRepository:
                 return stored.record
             put = Put(key=_key(exec_id), value=self._codec.encode(changed), expected_revision=stored.revision)
             try:
-                await self._store.commit(put, *self._events.puts(events))
+                await self._events.commit(put, *self._events.puts(events))
             except RevisionConflict:
                 continue
             return changed

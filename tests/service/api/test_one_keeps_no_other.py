@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -14,8 +17,9 @@ from slipway.v1 import image_service_pb2 as image_pb2
 
 from api_service.deadline import Deadline
 from api_service.operations.container_stop import stop_container
-from api_service.records.event_log import EventLog
+from api_service.records.event_log import BEGINNING, EventLog
 from api_service.records.event_shapes import container_event
+from api_service.store.claims import LocalClaims
 from api_service.store.sqlite_store import SqliteStore
 from api_service.store.store import Put
 from common.errors import DeadlineExceeded, ResourceExhausted
@@ -69,23 +73,54 @@ async def test_a_record_that_cannot_be_read(api: Api, executor: FakeExecutor) ->
     assert broken in refusal.message
 
 
-@pytest.mark.parametrize("kept", [0, 3])
+async def fill(store: SqliteStore) -> None:
+    """Until nothing new fits, and nothing that is there can grow."""
+    held = {"fill/grows": b""}
+    await store.commit(Put(key="fill/grows", value=b""))
+    for key in (f"fill/{secrets.token_hex(8)}", "fill/grows"):
+        for size in (2**power for power in range(18, -1, -1)):
+            with contextlib.suppress(ResourceExhausted):
+                while True:
+                    value = held.get(key, b"") + bytes(size)
+                    await store.commit(Put(key=key, value=value))
+                    held[key] = value
+
+
+@pytest.mark.parametrize("kept", [0, 300])
 async def test_events_make_room_for_events_in_a_full_store(tmp_path: Path, api: Api, kept: int) -> None:
+    """The first that happened go, whatever the clocks said."""
     record = await api.engine.containers.find(await api.create(name="web"))
-    event = container_event(record, "stop", 1)
-    async with SqliteStore(tmp_path / "small.db", quota=4096, reserve=0) as store:
+    async with SqliteStore(tmp_path / "small.db", quota=512 * 1024, reserve=0) as store:
         events = EventLog(store)
-        for _ in range(kept):
-            await events.add(event)
-        with pytest.raises(ResourceExhausted):
-            for number in range(4096):
-                await store.commit(Put(key=f"fill/{number:04}", value=b""))
+        for number in range(kept):
+            await events.add(container_event(record, f"kept {number}", 10_000 - number))
+        await fill(store)
         if kept:
-            await events.add(event)
-            assert len(await store.list("events/")) == kept
+            await events.add(container_event(record, "last", 1))
+            found = [event.action async for _, event in events.kept(after=BEGINNING)]
+            assert found[-1] == "last"
+            assert found[:-1] == [f"kept {number}" for number in range(kept - len(found) + 1, kept)]
+            assert len(found) > kept / 2
         else:
             with pytest.raises(ResourceExhausted):
-                await events.add(event)
+                await events.add(container_event(record, "last", 1))
+
+
+async def test_what_happens_is_recorded_in_a_full_store(tmp_path: Path, executor: FakeExecutor) -> None:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(SqliteStore(tmp_path / "small.db", quota=256 * 1024, reserve=4096))
+        api = await stack.enter_async_context(running_api(tmp_path, executor, store=(store, LocalClaims())))
+        await api.load()
+        box = await api.run(name="box")
+        for number in range(20):
+            await api.engine.events.add(container_event(await api.engine.containers.find(box), f"{number}", 1))
+        await fill(store)
+        executor.exit(box, 3)
+        await api.followed()
+        assert (await api.inspect(box)).state.exit_code == 3
+        assert "container die" in await api.actions()
+        await api.start(box)
+        assert (await api.inspect(box)).state.running
 
 
 @pytest.mark.parametrize(("verb", "told"), [("stop", "stop"), ("restart", "restart")])
