@@ -44,9 +44,17 @@ class Filtered:
     overwritten: bool = False
 
 
+Count = Callable[[int, int], None]
+
+
+def uncounted(size: int, entries: int) -> None:
+    """For a layer that only has to keep to the limits of every layer."""
+
+
 class LayerFilter:
     """Filters one layer from `source` to `sink`, which is handed pieces of a tar stream. `content`, given the name and
-    size of a file that passes, is entered while its content is read."""
+    size of a file that passes, is entered while its content is read. `count`, given the bytes and entries of what has
+    passed and of what is to pass next, stops the work by raising."""
 
     def __init__(
         self,
@@ -55,10 +63,12 @@ class LayerFilter:
         *,
         max_entries: int,
         content: Callable[[bytes, int], AbstractContextManager[None]],
+        count: Count = uncounted,
     ) -> None:
         self._reader = TarReader(source, max_entries=max_entries)
         self._sink = sink
         self._content = content
+        self._count = count
         self._overwritten = False
         self._kinds: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
         self._symlinks: dict[bytes, bytes] = {}
@@ -173,13 +183,15 @@ class LayerFilter:
             self._times[entry.name] = entry.mtime
         # A hard link to a symlink is a symlink: nothing may pass through it either.
         self._kinds[entry.name] = self._kinds[entry.link] if entry.kind is Kind.HARDLINK else entry.kind
+        if entry.kind is Kind.FILE:
+            self._size += entry.size
+        self._count(self._size, self._reader.entries)
         self._sink(tar_writer.header(replace(entry, xattrs=_kept_attributes(entry)) if entry.xattrs else entry))
         if entry.kind is Kind.FILE:
             with self._content(entry.name, entry.size):
                 for piece in self._reader.content():
                     self._sink(piece)
             self._sink(tar_writer.padding(entry.size))
-            self._size += entry.size
 
     def _write_whiteouts(self) -> None:
         """Last, because a whiteout hides only what lower layers have: what this layer makes itself, wins over it."""

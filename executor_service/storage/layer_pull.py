@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from common.errors import InvalidArgument, ResourceExhausted
 from executor_service.registry.source import Descriptor, ImageSource, Retry
 from executor_service.storage.content import ContentStore
-from executor_service.storage.image_caps import ImageCaps, image_too_large
+from executor_service.storage.image_caps import ImageCaps, ImageMeter, image_too_large
 from executor_service.storage.layer_progress import LayerPhase, LayerProgress, Report
 from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image
@@ -50,9 +51,12 @@ class LayerPuller:
         unpacked = sum(descriptor.size for descriptor in missing)
         await self._content.require(missing, beside=unpacked)
 
+        meter = ImageMeter(self._caps)
+
         async def take(diff_id: str, descriptor: Descriptor) -> None:
-            await self._take(source, diff_id, descriptor, report)
-            self._caps.check(self._layers, wanted)
+            await self._take(source, diff_id, descriptor, meter, report)
+            name = layer_name(diff_id)
+            meter.count(diff_id, self._layers.size(name), self._layers.entries(name))
 
         try:
             await together(*(take(diff_id, each) for diff_id, each in wanted.items()))
@@ -72,7 +76,9 @@ class LayerPuller:
         if (size := sum(descriptor.size for descriptor in wanted.values())) > self._limits.image:
             raise image_too_large(f"it has {size} bytes", str(self._limits.image))
 
-    async def _take(self, source: ImageSource, diff_id: str, descriptor: Descriptor, report: Report) -> None:
+    async def _take(
+        self, source: ImageSource, diff_id: str, descriptor: Descriptor, meter: ImageMeter, report: Report
+    ) -> None:
         name = layer_name(diff_id)
         watch = _Watch(descriptor, report)
         async with self._layers.making(name) as missing:
@@ -80,19 +86,25 @@ class LayerPuller:
                 watch.enter(LayerPhase.EXISTS)
                 return
             try:
-                await self._make(source, diff_id, descriptor, watch)
+                await self._make(source, diff_id, descriptor, meter, watch)
             except (InvalidArgument, ResourceExhausted) as error:
                 if error.reason not in _KEPT:
                     await self._content.discard([descriptor.digest])
                 raise
         watch.enter(LayerPhase.DONE)
 
-    async def _make(self, source: ImageSource, diff_id: str, descriptor: Descriptor, watch: _Watch) -> None:
+    async def _make(
+        self, source: ImageSource, diff_id: str, descriptor: Descriptor, meter: ImageMeter, watch: _Watch
+    ) -> None:
         async with self._content.opened(source, descriptor, watch) as file, self._layers.staged() as staged:
             watch.enter(LayerPhase.UNPACKING)
             blob = Blob(file=file, offset=0, size=descriptor.size)
             unpacked = await self._unpacker.unpack(
-                blob, staged / "fs", record=staged / TAR_RECORD, room=self._content.check_room
+                blob,
+                staged / "fs",
+                record=staged / TAR_RECORD,
+                room=self._content.check_room,
+                count=partial(meter.count, diff_id),
             )
             if unpacked.diff_id != diff_id:
                 raise corrupt_image(

@@ -24,18 +24,20 @@ from executor_service.tasks import together
 _TOGETHER = 3  # layers of one push: what a registry takes slowly delays no push to another
 _LEVEL = 2  # of isal's 0 to 3
 _GZIP = 31  # wbits: the largest window, with gzip's header, which names no file and no time
+_MOST_KNOWN = 4096  # layers
 _PRESENT = {Presence.EXISTS: LayerPhase.EXISTS, Presence.MOUNTED: LayerPhase.MOUNTED}
 
 OpenTar = Callable[[str], AbstractAsyncContextManager[LayerTar]]
 
 
 class LayerPusher:
-    """Of one node. Remembers what layers are when compressed: one that a registry has is not compressed again."""
+    """Of one node. Remembers what layers are when compressed, of the last ones: what a registry has is not compressed
+    again."""
 
     def __init__(self, *, open_tar: OpenTar, directory: Path) -> None:
         self._open_tar = open_tar
         self._directory = directory
-        self._known: dict[str, Descriptor] = {}
+        self._known: dict[str, Descriptor] = {}  # the one that was pushed last is the last
 
     async def push(self, target: ImageTarget, diff_ids: Sequence[str], report: Report) -> list[Descriptor]:
         """The layers as the target has them, in their order. The first failure stops the others. Raises NotFound,
@@ -52,14 +54,15 @@ class LayerPusher:
         return [layers[diff_id] for diff_id in diff_ids]
 
     async def _give(self, target: ImageTarget, diff_id: str, watch: _Watch) -> Descriptor:
-        known = self._known.get(diff_id)
+        if (known := self._known.get(diff_id)) is not None:
+            self._remember(diff_id, known)
         if known is not None and (presence := await target.find(known.digest)) is not Presence.MISSING:
             watch.enter(_PRESENT[presence], known.size)
             return known
         async with self._open_tar(diff_id) as tar:
             watch.enter(LayerPhase.PACKING, tar.size)
             async with self._packed(tar) as (descriptor, file):
-                self._known[diff_id] = descriptor
+                self._remember(diff_id, descriptor)
                 # Not asked twice of the same.
                 if descriptor != known and (found := await target.find(descriptor.digest)) is not Presence.MISSING:
                     watch.enter(_PRESENT[found], descriptor.size)
@@ -72,6 +75,12 @@ class LayerPusher:
                 await target.upload(descriptor, read, watch.sent, watch.retried)
         watch.enter(LayerPhase.DONE, descriptor.size)
         return descriptor
+
+    def _remember(self, diff_id: str, descriptor: Descriptor) -> None:
+        self._known.pop(diff_id, None)
+        self._known[diff_id] = descriptor
+        if len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
 
     @asynccontextmanager
     async def _packed(self, tar: LayerTar) -> AsyncIterator[tuple[Descriptor, BinaryIO]]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -28,7 +29,7 @@ from executor_service.storage.archive import Archive
 from executor_service.storage.content import ContentStore, read_small
 from executor_service.storage.durable import private_directory, sync_directory, write_durably
 from executor_service.storage.image_archive import ArchivedImage, images_in
-from executor_service.storage.image_caps import ImageCaps
+from executor_service.storage.image_caps import ImageCaps, ImageMeter
 from executor_service.storage.image_config import (
     DIGEST,
     MAX_JSON,
@@ -42,6 +43,7 @@ from executor_service.storage.image_config import (
 from executor_service.storage.image_record import image_from_json, image_to_json
 from executor_service.storage.images import HERE, Image, ImageStore, PulledImage
 from executor_service.storage.init_layer import init_layer_name
+from executor_service.storage.layer_filter import Count
 from executor_service.storage.layer_progress import Report
 from executor_service.storage.layer_pull import LayerPuller
 from executor_service.storage.layer_push import LayerPusher
@@ -160,8 +162,11 @@ class LocalImages:
         with host_errors("image: it cannot be stored"):
             async with self._spooled(archive) as file, self._taking() as owner, self._layers.staged() as staged:
                 self._layers.hold(owner, map(layer_name, layers))
+                meter = ImageMeter(self._caps)
+                for diff_id in layers:
+                    self._count(meter, diff_id)
                 blob = Blob(file=file, offset=0, size=size_of(file))
-                unpacked = await self._unpack(blob, staged)
+                unpacked = await self._unpack(blob, staged, partial(meter.count, "new"))
                 if not unpacked.ended:
                     raise corrupt_image("archive: the root filesystem's tar has no end mark; it was cut short")
                 name = layer_name(unpacked.diff_id)
@@ -169,7 +174,6 @@ class LocalImages:
                 async with self._layers.making(name) as missing:
                     if missing:
                         await self._layers.publish(staged, name, unpacked.facts)
-                self._caps.check(self._layers, [*layers, unpacked.diff_id])
                 parsed = written_config(describe(unpacked.diff_id))
                 (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
                 return image
@@ -253,21 +257,29 @@ class LocalImages:
         self._layers.release(owner)
 
     async def _take_layers(self, image: ArchivedImage) -> None:
+        meter = ImageMeter(self._caps)
         for diff_id, blob in zip(image.config.diff_ids, image.layers, strict=True):
             name = layer_name(diff_id)
             async with self._layers.making(name) as missing:
-                if not missing:
-                    continue
-                async with self._layers.staged() as staged:
-                    unpacked = await self._unpack(blob, staged)
-                    if unpacked.diff_id != diff_id:
-                        raise corrupt_image(f"layer: its diff id is {unpacked.diff_id}, the config says {diff_id}")
-                    await self._layers.publish(staged, name, unpacked.facts)
-            self._caps.check(self._layers, image.config.diff_ids)
+                if missing:
+                    await self._make_layer(diff_id, blob, meter)
+            self._count(meter, diff_id)
 
-    async def _unpack(self, blob: Blob, staged: Path) -> Unpacked:
+    async def _make_layer(self, diff_id: str, blob: Blob, meter: ImageMeter) -> None:
+        async with self._layers.staged() as staged:
+            unpacked = await self._unpack(blob, staged, partial(meter.count, diff_id))
+            if unpacked.diff_id != diff_id:
+                raise corrupt_image(f"layer: its diff id is {unpacked.diff_id}, the config says {diff_id}")
+            await self._layers.publish(staged, layer_name(diff_id), unpacked.facts)
+
+    def _count(self, meter: ImageMeter, diff_id: str) -> None:
+        """Of a layer that is here."""
+        name = layer_name(diff_id)
+        meter.count(diff_id, self._layers.size(name), self._layers.entries(name))
+
+    async def _unpack(self, blob: Blob, staged: Path, count: Count) -> Unpacked:
         return await self._unpacker.unpack(
-            blob, staged / "fs", record=staged / TAR_RECORD, room=self._content.check_room
+            blob, staged / "fs", record=staged / TAR_RECORD, room=self._content.check_room, count=count
         )
 
     def _image(self, image: ArchivedImage) -> Image:

@@ -23,7 +23,7 @@ import structlog
 from common.errors import Internal, ResourceExhausted
 from executor_service.run import Completed, run
 from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
-from executor_service.storage.layer_filter import Filtered, LayerFilter
+from executor_service.storage.layer_filter import Count, Filtered, LayerFilter, uncounted
 from executor_service.storage.layers import LayerFacts
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import HashingSource, Window, decompressed
@@ -92,11 +92,17 @@ class Unpacker:
         self._pool.shutdown(wait=False)
 
     async def unpack(
-        self, blob: Blob, directory: Path, *, record: Path, room: Callable[[], None] = lambda: None
+        self,
+        blob: Blob,
+        directory: Path,
+        *,
+        record: Path,
+        room: Callable[[], None] = lambda: None,
+        count: Count = uncounted,
     ) -> Unpacked:
         """Unpack `blob` into the empty `directory`, and write to `record` what `recorded_tar` needs to make its tar
-        again. On any error both are to be thrown away.
-        `room`, called in a thread every few bytes, stops it by raising.
+        again. On any error both are to be thrown away. `room`, called in a thread every few bytes, and `count`, with
+        what there is of the layer before it is written, stop it by raising.
 
         Raises InvalidArgument (CORRUPT_IMAGE), ResourceExhausted (a limit or the disk), Internal (tar failed).
         """
@@ -107,7 +113,7 @@ class Unpacker:
             stop = threading.Event()
             tar = asyncio.create_task(self._tar(read_end, directory))
             filtering = asyncio.get_running_loop().run_in_executor(
-                self._pool, self._filter, blob, write_end, record, stop, room
+                self._pool, self._filter, blob, write_end, record, stop, room, count
             )
             both: set[asyncio.Future[Any]] = {tar, filtering}
             try:
@@ -134,7 +140,13 @@ class Unpacker:
             os.close(read_end)
 
     def _filter(
-        self, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: Callable[[], None]
+        self,
+        blob: Blob,
+        write_end: int,
+        record: Path,
+        stop: threading.Event,
+        room: Callable[[], None],
+        count: Count,
     ) -> tuple[Unpacked, Filtered]:
         def check() -> None:
             if stop.is_set():
@@ -147,7 +159,7 @@ class Unpacker:
             with decompressed(window) as stream, record.open("wb") as file:
                 source = TarRecorder(HashingSource(stream, max_bytes=self._limits.bytes, check=check), file)
                 filtered = LayerFilter(
-                    source, pipe.write, max_entries=self._limits.entries, content=source.content
+                    source, pipe.write, max_entries=self._limits.entries, content=source.content, count=count
                 ).run()
                 diff_id = source.finish()
             pipe.flush()

@@ -141,7 +141,9 @@ async def test_a_cancel_stops_the_filter_even_when_it_writes_nothing(
     loop, filtering = asyncio.get_running_loop(), asyncio.Event()
     stopped = []
 
-    def waiting(self: Unpacker, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: object) -> None:
+    def waiting(
+        self: Unpacker, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: object, count: object
+    ) -> None:
         os.close(write_end)
         loop.call_soon_threadsafe(filtering.set)
         stopped.append(stop.wait(10))

@@ -16,6 +16,7 @@ from executor_service.registry.source import Descriptor, Platform
 from executor_service.storage import layers
 from executor_service.storage.content import ContentLimits, ContentStore
 from executor_service.storage.image_caps import ImageCaps
+from executor_service.storage.image_config import Step
 from executor_service.storage.images import Image
 from executor_service.storage.layer_progress import LayerPhase, LayerProgress
 from executor_service.storage.layer_pull import PullLimits
@@ -175,6 +176,27 @@ async def test_caps_and_the_disk(tmp_path: Path) -> None:
     async with open_storage(tmp_path, limits=StorageLimits(image=ImageCaps(entries=9))) as storage:
         with pytest.raises(ResourceExhausted, match="entries"):
             await pull(storage, MemorySource(IMAGE))
+
+
+async def test_a_layer_is_refused_as_soon_as_it_makes_the_image_too_large(tmp_path: Path) -> None:
+    """Not when it is whole: what comes after the file that is too much is not looked at."""
+    broken = member("../outside", b"")
+    large = tar([member("small", b"x"), member("large", NOISE), broken])
+    many = tar([*(member(f"f{number}") for number in range(20)), broken])
+    for layer, caps in ((large, ImageCaps(unpacked=len(NOISE))), (many, ImageCaps(entries=19))):
+        image = BuiltImage(layers=[BASE, layer])
+        async with open_storage(tmp_path, limits=StorageLimits(image=caps)) as storage:
+            for taking in (
+                pull(storage, MemorySource(image)),
+                storage.images.load(stream(docker_archive(image))),
+                storage.images.import_rootfs(stream(layer), config={}, step=Step()),
+            ):
+                with pytest.raises(ResourceExhausted) as refused:
+                    await taking
+                assert refused.value.reason == "IMAGE_TOO_LARGE"
+            await storage.trash.emptied()
+            assert [*(tmp_path / "layers").iterdir(), *(tmp_path / "staging").iterdir()] == []
+            assert content(tmp_path) == {"blobs": [], "partial": []}
 
 
 async def test_the_disk(tmp_path: Path) -> None:
