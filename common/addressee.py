@@ -18,7 +18,8 @@ ANOTHER_EXECUTOR = "ANOTHER_EXECUTOR"
 
 
 class AddresseeInterceptor(grpc.aio.ServerInterceptor):
-    """Put it after the one that turns errors into statuses."""
+    """Put it after the one that turns errors into statuses and asks whether the caller may. Health and reflection are
+    anybody's, who is not to learn from them whose they are."""
 
     def __init__(self, executor_id: str) -> None:
         self._executor_id = executor_id
@@ -28,9 +29,10 @@ class AddresseeInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        for key, value in handler_call_details.invocation_metadata or ():
-            if key == ADDRESSEE and value != self._executor_id:
-                return self._refusal(str(value))
+        if handler_call_details.method.startswith("/slipway."):
+            for key, value in handler_call_details.invocation_metadata or ():
+                if key == ADDRESSEE and value != self._executor_id:
+                    return self._refusal(str(value))
         return await continuation(handler_call_details)
 
     def _refusal(self, meant: str) -> grpc.RpcMethodHandler[Any, Any]:

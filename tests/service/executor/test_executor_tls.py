@@ -9,9 +9,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from slipway.executor.v1 import node_service_pb2 as pb
 from slipway.executor.v1 import node_service_pb2_grpc as rpc
 
+from common.addressee import ADDRESSEE
 from common.errors import FailedPrecondition
 from common.identity import Role
 from common.tls import TlsSource
@@ -60,6 +62,26 @@ async def test_who_reaches_it(
             assert refusal.code == grpc.StatusCode.UNAVAILABLE
         async with grpc.aio.insecure_channel(f"unix://{host.paths.socket}") as channel:
             assert (await rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=5)).node_id
+
+
+async def test_who_may_not_call_it_does_not_learn_its_id(
+    executor: Executor, host: FakeHost, authority: Authority, tls: TlsSource, address: str
+) -> None:
+    """Not even by naming another executor: that refusal, which says whose the address is, is for API services."""
+    meant = ((ADDRESSEE, "somebody"),)
+    async with (
+        serving(executor, socket=host.paths.socket, socket_gid=0, more=[address], tls=tls, grace=2),
+        authority.channel(authority.certify(Role.READER, hosts=()), address) as reader,
+        authority.channel(authority.certify(Role.API, hosts=()), address) as api,
+    ):
+        codec = (health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString)
+        check = reader.unary_unary("/grpc.health.v1.Health/Check", *codec)
+        assert (await check(health_pb2.HealthCheckRequest(), metadata=meant, timeout=5)).status
+        get = rpc.NodeServiceStub(reader).GetNode(pb.GetNodeRequest(), metadata=meant, timeout=5)
+        why = await refused(get)
+        assert (why.reason, executor.node.journal.node_id in why.message) == ("ROLE_NOT_ALLOWED", False)
+        why = await refused(rpc.NodeServiceStub(api).GetNode(pb.GetNodeRequest(), metadata=meant, timeout=5))
+        assert (why.reason, executor.node.journal.node_id in why.message) == ("ANOTHER_EXECUTOR", True)
 
 
 async def test_two_executors_do_not_share_a_port(
