@@ -8,6 +8,7 @@ answers.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -75,27 +76,33 @@ class Freshness:
             waiting, self._waiting = self._waiting, []
             try:
                 latest = await self._latest()
-                for waiter in waiting:
-                    if not waiter.done():
-                        waiter.set_result(latest)
+                _answer(waiting, latest)
                 if self._silent:
                     async with asyncio.timeout(_PATIENCE):
                         await self._mirror.reached(latest)
                     self._silent = False
                     _log.info("etcd answers again", revision=latest)
-            except (SlipwayError, TimeoutError) as error:
-                if isinstance(error, TimeoutError):
-                    self._client.leave(self._client.member())  # it answers, and does not tell of changes
-                for waiter in waiting:
-                    if not waiter.done():
-                        waiter.set_result(_UNKNOWN)
+                continue
+            except SlipwayError as error:
                 if not self._silent:
                     _log.warning("etcd does not answer: reads may be behind", error=str(error))
-                self._silent = True
-                await asyncio.sleep(_ASK_AGAIN)
-                self._wanted.set()
+            except TimeoutError:
+                self._client.leave(self._client.member())  # it answers, and does not tell of changes
+            except Exception as error:
+                # A bug must not have every request to come wait for an answer that nobody asks for.
+                _log.error("etcd was not asked for its last commit: reads may be behind", exc_info=error)
+            self._silent = True
+            _answer(waiting, _UNKNOWN)
+            await asyncio.sleep(_ASK_AGAIN)
+            self._wanted.set()
 
     async def _latest(self) -> int:
         """The revision of the last commit there is; 0: there is none."""
         answer = await self._client.call(range_call(pb2.RangeRequest(key=self._head)))
         return answer.kvs[0].mod_revision if answer.kvs else 0
+
+
+def _answer(waiting: Iterable[asyncio.Future[int]], latest: int) -> None:
+    for waiter in waiting:
+        if not waiter.done():
+            waiter.set_result(latest)

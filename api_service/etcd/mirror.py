@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from itertools import groupby
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import structlog
 from etcdserverpb import etcd_service_pb2 as pb2
@@ -24,7 +24,9 @@ from api_service.etcd.target import KeyRange
 from api_service.store.change_feed import ChangeFeed, cursor_gone
 from api_service.store.key_space import KeySpace
 from api_service.store.store import Change, Entry
-from common.errors import SlipwayError
+from common.errors import OutOfRange, SlipwayError
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -107,18 +109,29 @@ class Mirror:
     async def _load(self) -> int:
         """All keys as one revision has them. Returns the last revision of the range itself: what else etcd counts is no
         commit of ours."""
-        page = await self._page(self._range.begin, revision=0)
-        revision, found = page.header.revision, list(page.kvs)
-        while page.more:
-            page = await self._page(page.kvs[-1].key + b"\0", revision=revision)
-            found += page.kvs
+        while True:
+            try:
+                header, found = await self._pages()
+                break
+            except OutOfRange as error:
+                _log.info("etcd has forgotten the revision that was being loaded, loading again", error=error.message)
         self._keys = KeySpace(
             Entry(key=name, value=kv.value, revision=kv.mod_revision)
             for kv in found
             if (name := self._range.name(kv.key)) is not None
         )
-        self._seen, self._cluster = revision, page.header.cluster_id
-        return max((kv.mod_revision for kv in found), default=revision)
+        self._seen, self._cluster = header.revision, header.cluster_id
+        return max((kv.mod_revision for kv in found), default=header.revision)
+
+    async def _pages(self) -> tuple[pb2.ResponseHeader, Sequence[kv_pb2.KeyValue]]:
+        """With the header of the first, whose revision all of them show. Raises OutOfRange when etcd forgets that
+        meanwhile."""
+        page = first = await self._page(self._range.begin, revision=0)
+        found = list(page.kvs)
+        while page.more:
+            page = await self._page(page.kvs[-1].key + b"\0", revision=first.header.revision)
+            found += page.kvs
+        return first.header, found
 
     async def _page(self, begin: bytes, *, revision: int) -> pb2.RangeResponse:
         request = pb2.RangeRequest(key=begin, range_end=self._range.end, limit=_PAGE, revision=revision)
@@ -143,15 +156,7 @@ class Mirror:
     async def _watch(self) -> None:
         """Until the member fails, or another one is used."""
         member = self._client.member()
-        following, leaving = asyncio.create_task(self._keep_up(member)), asyncio.create_task(member.left.wait())
-        try:
-            await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (following, leaving):
-                task.cancel()
-            await asyncio.wait((following, leaving))
-        if not following.cancelled():
-            following.result()
+        await _while_used(member, self._keep_up(member))
 
     async def _keep_up(self, member: Member) -> None:
         async with contextlib.aclosing(self._changes(member, after=self._seen)) as commits:
@@ -183,7 +188,8 @@ class Mirror:
         failed = 0
         while True:
             try:
-                return await self._batch(self._client.member(), prefix, after, upto)
+                member = self._client.member()
+                return await _while_used(member, self._batch(member, prefix, after, upto))
             except MemberFailedError as error:
                 failed += 1
                 await self._client.pause(failed, until=deadline, error=error)
@@ -218,3 +224,18 @@ class Mirror:
     def _wake(self) -> None:
         self._advanced.set()
         self._advanced = asyncio.Event()
+
+
+async def _while_used(member: Member, work: Coroutine[Any, Any, T]) -> T:
+    """What only watches does not notice that the member hangs: others do. Raises MemberFailedError when they left it,
+    and what `work` raises."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(member.left.wait())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.wait((working, leaving))
+    if working.cancelled():
+        raise MemberFailedError(f"{member.endpoint}: another member is used instead")
+    return working.result()
