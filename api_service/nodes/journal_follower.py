@@ -71,6 +71,7 @@ class JournalFollower:
         self._changed = asyncio.Event()
         self._waiting: asyncio.Queue[JournalAnswer | BaseException] | None = None
         self._ahead: dict[int, asyncio.Event] = {}
+        self._applying = 0  # the last entry of those that are being applied; 0: none are
 
     @property
     def connected(self) -> bool:
@@ -136,17 +137,19 @@ class JournalFollower:
 
     @contextlib.contextmanager
     def ahead(self, entry: JournalEntry) -> Iterator[bool]:
-        """Around the application of an entry that came in an answer: true when every entry before it has been applied.
-        The journal, when it brings it as well, waits for the end of the block."""
-        if not self._connected or entry.sequence != self._position.sequence + 1 or entry.sequence in self._ahead:
+        """Around the application of an entry that came in an answer: true when every entry before it has been applied,
+        and the journal has not brought it yet. When it does, it waits for the end of the block."""
+        sequence = entry.sequence
+        under_way = sequence <= self._applying or sequence in self._ahead
+        if not self._connected or sequence != self._position.sequence + 1 or under_way:
             yield False
             return
-        applied = self._ahead[entry.sequence] = asyncio.Event()
+        applied = self._ahead[sequence] = asyncio.Event()
         try:
             yield True
         finally:
             applied.set()
-            del self._ahead[entry.sequence]
+            del self._ahead[sequence]
 
     async def follow_forever(self) -> None:
         stored = await self._cursors.get(self._node)
@@ -233,6 +236,7 @@ class JournalFollower:
             if (applied := self._ahead.get(entry.sequence)) is not None:
                 await applied.wait()
             by_container.setdefault(entry.container_id, []).append(entry)
+        self._applying = entries[-1].sequence
         try:
             async with asyncio.TaskGroup() as group:
                 for each in by_container.values():
@@ -240,6 +244,8 @@ class JournalFollower:
         except ExceptionGroup as errors:
             # One store, one fault: the first tells it all.
             raise errors.exceptions[0] from errors
+        finally:
+            self._applying = 0
         self._move_to(JournalPosition(journal_id=self.journal_id, sequence=entries[-1].sequence))
         if self._position.sequence - self._saved.sequence >= _SAVE_EVERY:
             await self._save()

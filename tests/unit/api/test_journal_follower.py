@@ -53,8 +53,13 @@ class Records:
     def __init__(self) -> None:
         self.seen: list[int] = []
         self.fault: Exception | None = None
+        self.asked: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def observe(self, entries: Sequence[JournalEntry], *, journal_id: str) -> None:
+        self.asked += [entry.sequence for entry in entries]
+        await self.gate.wait()
         await asyncio.sleep(0)
         if self.fault is not None:
             fault, self.fault = self.fault, None
@@ -199,6 +204,23 @@ async def test_answer_that_is_next_need_not_wait_and_one_that_is_not_must() -> N
             assert records.seen == []  # the journal waits for who is ahead of it
         assert await follower.reached(2, patience=5)
         assert records.seen == [1, 2]
+
+
+async def test_answer_that_the_journal_was_faster_than_is_left_to_it() -> None:
+    """Two commits of one record at a time cost a start the time of both."""
+    journal, records = Journal(), Records()
+    async with following(journal, records) as follower:
+        records.gate.clear()
+        journal.tell(entry(1))
+        while not records.asked:
+            await asyncio.sleep(0)
+        with follower.ahead(entry(1)) as is_next:
+            assert not is_next
+        records.gate.set()
+        assert await follower.reached(1, patience=5)
+        with follower.ahead(entry(2)) as is_next:
+            assert is_next
+    assert records.asked == [1]
 
 
 async def test_nobody_waits_for_a_journal_that_is_not_followed() -> None:
