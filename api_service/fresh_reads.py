@@ -7,6 +7,9 @@ from typing import Any
 
 import grpc
 
+_BY_THEMSELVES = frozenset({"/slipway.v1.ContainerService/StartContainer"})
+"""Calls whose operations see to it, because they can have it in a round trip that they make anyway."""
+
 
 class FreshReads(grpc.aio.ServerInterceptor):
     """`catch_up`: see `Store`."""
@@ -19,6 +22,7 @@ class FreshReads(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if handler_call_details.method.startswith("/slipway."):
+        method = handler_call_details.method
+        if method.startswith("/slipway.") and method not in _BY_THEMSELVES:
             await self._catch_up()
         return await continuation(handler_call_details)

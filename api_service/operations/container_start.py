@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 
 from api_service.deadline import Deadline
 from api_service.executor_client.journal import JournalEntry, Started, StartRefused
@@ -22,12 +23,32 @@ async def start_container(engine: Engine, container: str, *, deadline: Deadline)
     """True when it ran already. One that waits for its restart is started at once. Raises StartFailed,
     FailedPrecondition, DeadlineExceeded (reason `DEPENDENCY_TOO_LATE`), NotFound, Unavailable.
 
-    Once begun it goes on to its end without the client: a start is done or undone, never half.
+    Reads need not be up to date before: the container's lock brings them there in the round trip that it takes anyway,
+    and what is known here is enough to know which lock that is. Once begun it goes on to its end without the client: a
+    start is done or undone, never half.
     """
+    if (known := await _known_to_start(engine, container)) is not None:
+        with suppress(_AnotherMeantError):
+            work = _start(engine, known, deadline, asked=container)
+            return await engine.jobs.finish(work, name=f"start {known.name}")
+    await engine.catch_up()
     record = await engine.containers.find(container)
     if _runs(record):
         return True
     return await engine.jobs.finish(_start(engine, record, deadline), name=f"start {record.name}")
+
+
+class _AnotherMeantError(Exception):
+    """What was asked for is another container by now than was known here."""
+
+
+async def _known_to_start(engine: Engine, container: str) -> ContainerRecord | None:
+    """As it is known here, if nothing is said or done because of that before its lock is held."""
+    with suppress(SlipwayError):
+        record = await engine.containers.find(container)
+        if not _runs(record) and not record.host_config.depends_on:
+            return record
+    return None
 
 
 async def start_dependencies(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
@@ -36,9 +57,12 @@ async def start_dependencies(engine: Engine, record: ContainerRecord, deadline: 
     await meet_dependencies(engine, record, lambda found: _start(engine, found, deadline), deadline)
 
 
-async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline) -> bool:
+async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline, *, asked: str = "") -> bool:
+    """`asked`: for what. Raises _AnotherMeantError when that is not this container."""
     await start_dependencies(engine, record, deadline)
     async with engine.locks.hold(record.id, "start", deadline), deadline.enforced("start the container"):
+        if asked and (await engine.containers.find(asked)).id != record.id:
+            raise _AnotherMeantError
         record = await current(engine, record.id)
         if _runs(record):
             return True

@@ -16,7 +16,7 @@ import trustme
 from etcdserverpb import etcd_service_pb2 as pb2
 
 from api_service.etcd.claims import EtcdClaims
-from api_service.etcd.client import Call, EtcdClient, MemberFailedError, txn_call
+from api_service.etcd.client import Call, EtcdClient, Member, MemberFailedError, txn_call
 from api_service.etcd.cluster import Cluster, open_cluster
 from api_service.etcd.mirror import Mirror
 from api_service.etcd.session import Session
@@ -208,6 +208,28 @@ async def test_who_gets_a_claim_reads_what_its_last_holder_wrote(etcd_target: Et
         assert entry.value == b"20"
 
 
+async def test_who_gets_a_claim_reads_what_was_committed_without_it(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a request which takes one need not ask for the last commit besides."""
+    changes = Mirror._changes
+
+    async def late(mirror: Mirror, member: Member, *, after: int) -> AsyncIterator[tuple[int, list[Change]]]:
+        async for each in changes(mirror, member, after=after):
+            await asyncio.sleep(0.02)
+            yield each
+
+    async with open_cluster(etcd_target) as one:
+        monkeypatch.setattr(Mirror, "_changes", late)
+        async with open_cluster(etcd_target) as other:
+            for number in range(5):
+                written = await one.store.commit(Put(key="k", value=str(number).encode()))
+                async with other.claims.hold(f"x{number}"):
+                    entry = await other.store.get("k")
+                    assert entry is not None
+                    assert entry.revision == written
+
+
 async def test_keys_of_others_are_no_concern_of_ours(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
     beside = replace(etcd_target, prefix=f"{etcd_target.prefix}inner/")
     async with open_cluster(etcd_target) as cluster, open_cluster(beside) as other:
@@ -235,6 +257,65 @@ async def test_history_that_etcd_has_forgotten_is_out_of_range(etcd: EtcdCluster
         changes = cluster.store.watch("k", after=latest)
         await cluster.store.commit(Put(key="k", value=b"new"))
         assert (await patiently(anext(changes))).value == b"new"
+
+
+async def test_what_is_forgotten_while_it_is_loaded_is_loaded_anew(
+    etcd: EtcdCluster, etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_cluster(etcd_target) as cluster:
+        for number in range(5):
+            await cluster.store.commit(Put(key=f"k{number}", value=b""))
+    monkeypatch.setattr("api_service.etcd.mirror._PAGE", 2)
+    forgetting = iter([True])
+    load_page = Mirror._page
+
+    async def page(mirror: Mirror, begin: bytes, *, revision: int) -> pb2.RangeResponse:
+        if revision and next(forgetting, False):
+            etcd.control("put", "elsewhere", "x")
+            etcd.control("compact", str(revision + 1))
+        return await load_page(mirror, begin, revision=revision)
+
+    monkeypatch.setattr(Mirror, "_page", page)
+    async with open_cluster(etcd_target) as cluster:
+        assert [entry.key for entry in await cluster.store.list("k")] == [f"k{number}" for number in range(5)]
+        assert not next(forgetting, False)
+        await patiently(cluster.store.commit(Put(key="k", value=b"", expected_revision=0)))
+
+
+async def test_history_is_read_from_another_member_when_its_own_is_left(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs says nothing, and does not end the call either."""
+    async with open_cluster(etcd_target) as cluster:
+        begin = await cluster.store.commit(Put(key="k", value=b"0"))
+        await cluster.store.commit(Put(key="k", value=b"1"))
+    async with open_cluster(etcd_target) as cluster:  # which has nothing of it in memory
+        await cluster.store.commit(Put(key="k", value=b"2"))
+        client = cluster.store._client
+        watch, asked = client.watch, asyncio.Event()
+
+        async def hang(*arguments: object, **more: object) -> AsyncIterator[pb2.WatchResponse]:
+            client.watch = watch  # type: ignore[method-assign]
+            asked.set()
+            await asyncio.Event().wait()
+            yield pb2.WatchResponse()
+
+        monkeypatch.setattr(client, "watch", hang)
+        reading = asyncio.ensure_future(anext(cluster.store.watch("k", after=begin)))
+        await patiently(asked.wait())
+        client.leave(client.member())
+        assert (await patiently(reading)).value == b"1"
+
+
+async def test_a_bug_leaves_no_request_waiting(etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_cluster(etcd_target) as cluster:
+        freshness = cluster.store._freshness
+        with monkeypatch.context() as patch:
+            patch.setattr(freshness, "_latest", lambda: 1 / 0)
+            assert not await patiently(cluster.store.catch_up())
+        async with asyncio.timeout(_PATIENCE):
+            while not await cluster.store.catch_up():
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("failures", [0, 1])
