@@ -70,6 +70,10 @@ class Mirror:
         """The last of this range's that is in memory."""
         return self._feed.revision
 
+    def recent(self, prefix: str, *, after: int) -> tuple[Sequence[Change], int] | None:
+        """See `Store.changes`."""
+        return self._feed.recent(prefix, after=after)
+
     def follow(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         """See `Store.watch`."""
         return self._feed.follow(prefix, after=after)

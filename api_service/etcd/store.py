@@ -77,6 +77,9 @@ class EtcdStore:
     async def catch_up(self) -> bool:
         return await self._freshness.catch_up()
 
+    async def changes(self, prefix: str, *, after: int) -> tuple[Sequence[Change], int] | None:
+        return self._mirror.recent(prefix, after=after)
+
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         return self._mirror.follow(prefix, after=after)
 

@@ -6,13 +6,14 @@ import base64
 import binascii
 import contextlib
 import posixpath
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
 from api_service.operations.engine import Engine
-from api_service.operations.label_filter import has_labels
 from api_service.records.container import ContainerRecord, Status
+from api_service.records.container_index import ACTIVE, Place, Term, place_of, with_label, with_status
 from api_service.records.health import HealthStatus
 from api_service.records.image import ImageRecord
 from api_service.records.mount import MountPoint, MountType
@@ -26,6 +27,8 @@ from common.errors import InvalidArgument, Violation
 
 MAX_PAGE = 1000
 _ENDED = frozenset({Status.EXITED, Status.DEAD})
+
+_Check = Callable[[ContainerRecord], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,38 +62,47 @@ async def list_containers(
 ) -> Page:
     """`page_size` 0: the largest. Raises InvalidArgument for a token never given, NotFound for `before`, `since`."""
     begin = _parse_token(page_token) if page_token else None
-    before = _place(await engine.containers.find(wanted.before)) if wanted.before else None
-    since = _place(await engine.containers.find(wanted.since)) if wanted.since else None
+    before = place_of(await engine.containers.find(wanted.before)) if wanted.before else None
+    since = place_of(await engine.containers.find(wanted.since)) if wanted.since else None
     images = await _images(engine, wanted.ancestors)
     running_only = not (all or wanted.statuses or wanted.exited)
     size = page_size or MAX_PAGE
-    matching = (
-        record
-        for record in await engine.containers.newest_first()
-        if (record.state.active or not running_only)
-        and (begin is None or _place(record) < begin)
-        and (before is None or _place(record) < before)
-        and (since is None or _place(record) > since)
-        and _matches(record, wanted, images)
+    records = await engine.containers.newest_first(
+        _having(wanted, running_only=running_only),
+        before=min(filter(None, (begin, before)), default=None),
+        since=since,
     )
-    found = list(islice(matching, size + 1))
+    for check in _checks(wanted, images):
+        records = filter(check, records)
+    found = list(islice(records, size + 1))
     page = found[:size]
     return Page(containers=page, next_page_token=_token(page[-1]) if len(found) > size else "")
 
 
-def _matches(record: ContainerRecord, wanted: ContainerFilter, images: Collection[str]) -> bool:
-    state = record.state
-    return (
-        (not wanted.ids or record.id.startswith(wanted.ids))
-        and (not wanted.names or any(part.removeprefix("/") in record.name for part in wanted.names))
-        and (not wanted.statuses or record.status in wanted.statuses)
-        and (not wanted.exited or (record.status in _ENDED and state.exit_code in wanted.exited))
-        and (not wanted.networks or any(_is_on(record, network) for network in wanted.networks))
-        and (not wanted.ancestors or record.image_id in images)
-        and (not wanted.healths or health_of(record) in wanted.healths)
-        and (not wanted.volumes or any(_is_at(mount, wanted.volumes) for mount in record.mount_points))
-        and has_labels(record.config.labels, wanted.labels)
+def _having(wanted: ContainerFilter, *, running_only: bool) -> Sequence[Set[Term]]:
+    """What can be looked up."""
+    having: list[Set[Term]] = [{with_label(text)} for text in wanted.labels]
+    if wanted.statuses:
+        having.append({with_status(status) for status in wanted.statuses})
+    if running_only:
+        having.append({ACTIVE})
+    return having
+
+
+def _checks(wanted: ContainerFilter, images: Collection[str]) -> Sequence[_Check]:
+    """What has to be looked at. There may be tens of thousands to look at, so only what is asked for is."""
+    names = "|".join(re.escape(part.removeprefix("/")) for part in wanted.names)
+    named = re.compile(names).search
+    checks: Sequence[tuple[Collection[object], _Check]] = (
+        (wanted.ids, lambda record: record.id.startswith(wanted.ids)),
+        (wanted.names, lambda record: named(record.name) is not None),
+        (wanted.exited, lambda record: record.status in _ENDED and record.state.exit_code in wanted.exited),
+        (wanted.networks, lambda record: any(_is_on(record, network) for network in wanted.networks)),
+        (wanted.ancestors, lambda record: record.image_id in images),
+        (wanted.healths, lambda record: health_of(record) in wanted.healths),
+        (wanted.volumes, lambda record: any(_is_at(mount, wanted.volumes) for mount in record.mount_points)),
     )
+    return [check for asked, check in checks if asked]
 
 
 def _is_on(record: ContainerRecord, network: str) -> bool:
@@ -130,15 +142,11 @@ def _meant(text: str, known: Sequence[ImageRecord]) -> Collection[str]:
     return [image.id for image in known if prefix and image.id.removeprefix("sha256:").startswith(prefix)]
 
 
-def _place(record: ContainerRecord) -> tuple[int, str]:
-    return record.created_at, record.id
-
-
 def _token(record: ContainerRecord) -> str:
     return base64.urlsafe_b64encode(f"{record.created_at} {record.id}".encode()).decode()
 
 
-def _parse_token(token: str) -> tuple[int, str]:
+def _parse_token(token: str) -> Place:
     try:
         created_at, _, container_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
         return int(created_at), container_id

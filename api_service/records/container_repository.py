@@ -7,16 +7,16 @@ A commit that changes a record carries the events of the change.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from api_service.records.codec import Codec, Stored
 from api_service.records.container import ContainerRecord, Phase
+from api_service.records.container_index import ContainerIndex, Place, Term
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
-from api_service.records.newest_first import NewestFirst
 from api_service.records.node_usage import NodeUsages
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Aborted, InvalidArgument, NotFound, Violation
@@ -56,7 +56,7 @@ class ContainerRepository:
         self._events = events
         self._usages = usages
         self._codec = Codec(ContainerRecord, kept=_KEPT)
-        self._newest = NewestFirst(self._codec)
+        self._index = ContainerIndex(store, self._codec, _PREFIX)
 
     async def get(self, container_id: str) -> Stored[ContainerRecord] | None:
         entry = await self._store.get(_key(container_id))
@@ -87,11 +87,11 @@ class ContainerRepository:
         """All that are shown, in no order."""
         return [record for record in await self.every_phase() if record.phase is not Phase.CREATING]
 
-    async def newest_first(self) -> Iterator[ContainerRecord]:
-        """All that are shown, by the time of their creation and their id. Nothing is sorted unless some came or went,
-        and what is not taken is not decoded."""
-        newest = self._codec.each_readable(self._newest.ordered(await self._store.list(_key(""))))
-        return (record for record in newest if record.phase is not Phase.CREATING)
+    async def newest_first(
+        self, having: Sequence[Set[Term]] = (), *, before: Place | None = None, since: Place | None = None
+    ) -> Iterator[ContainerRecord]:
+        """See `ContainerIndex`."""
+        return await self._index.newest_first(having, before=before, since=since)
 
     async def every_phase(self) -> list[ContainerRecord]:
         """Those that can be read."""

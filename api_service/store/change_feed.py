@@ -105,6 +105,16 @@ class ChangeFeed:
         """See `Store.watch`."""
         return _Follower(self, prefix, after)
 
+    def recent(self, prefix: str, *, after: int) -> tuple[Sequence[Change], int] | None:
+        """See `Store.changes`. `after` is a revision that there was."""
+        found: list[Change] = []
+        while after != self._revision:
+            if (recent := self._recent.get(after)) is None:
+                return None
+            after, changes = recent
+            found += [change for change in changes if change.key.startswith(prefix)]
+        return found, after
+
     async def read(self, prefix: str, after: int) -> tuple[Sequence[Change], int]:
         """Some changes that lie after `after`, perhaps none, and the revision up to which they are complete. Raises
         OutOfRange when they are no longer kept."""

@@ -111,6 +111,9 @@ class SqliteStore:
     async def catch_up(self) -> bool:
         return True
 
+    async def changes(self, prefix: str, *, after: int) -> tuple[Sequence[Change], int] | None:
+        return self._feed.recent(prefix, after=after)
+
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         return self._feed.follow(prefix, after=after)
 

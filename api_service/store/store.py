@@ -87,6 +87,10 @@ class Store(Protocol):
         be called at the beginning of a request. Does not fail: without an answer of who knows, reads go on with what
         was known last, and it returns false."""
 
+    async def changes(self, prefix: str, *, after: int) -> tuple[Sequence[Change], int] | None:
+        """What has changed under `prefix` in revisions greater than `after`, in order, as far as reads here include it,
+        and the revision up to which that is. None when so much is not at hand: list again."""
+
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Change]:
         """Every change under `prefix` of a revision greater than `after`, in order, without end: first history, then
         live, with no gap between. Changes of one commit come in the order of its operations. Raises OutOfRange (reason

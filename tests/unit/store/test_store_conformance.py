@@ -431,6 +431,35 @@ async def test_waiting_for_a_change_can_time_out_and_go_on(store: Store) -> None
         assert [change.value for change in await take(changes, 1)] == [str(number).encode()]
 
 
+async def test_changes_are_those_that_reads_include(store: Store) -> None:
+    begin = await store.revision()
+    assert await store.changes("k/", after=begin) == ([], begin)
+    await store.commit(Put(key="k/1", value=b"a"), Put(key="other", value=b"b"))
+    middle = await store.commit(Put(key="k/2", value=b"c"))
+    await store.commit(Delete(key="k/1"))
+    latest = await store.commit(Put(key="other", value=b"d"))
+    told = [
+        Change(key="k/1", value=b"a", revision=begin + 1),
+        Change(key="k/2", value=b"c", revision=begin + 2),
+        Change(key="k/1", value=None, revision=begin + 3),
+    ]
+    assert await store.changes("k/", after=begin) == (told, latest)
+    assert await store.changes("k/", after=middle) == (told[2:], latest)
+    assert latest == await store.revision()
+
+
+async def test_changes_that_are_not_at_hand_are_not_told_in_part(make_store: StoreMaker) -> None:
+    async with make_store(10) as store:
+        begin = await store.commit(Put(key="k", value=b""))
+        for _ in range(11):
+            await store.commit(Put(key="k", value=b""))
+        assert await store.changes("k", after=begin) is None
+        assert await store.changes("k", after=-1) is None
+        found = await store.changes("k", after=begin + 2)
+        assert found is not None
+        assert [change.revision - begin for change in found[0]] == list(range(3, 12))
+
+
 async def test_closing_the_store_ends_its_watchers(make_store: StoreMaker) -> None:
     async with make_store(10) as store:
         watcher = asyncio.ensure_future(take(store.watch("k", after=await store.revision()), 1))

@@ -1,0 +1,131 @@
+"""All containers that are shown, by the time of their creation and by what they are asked for most.
+
+Kept up by the store's changes, so that a list looks at what it answers with and not at every record there is: with tens
+of thousands that takes longer than everything else together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
+
+from api_service.records.codec import Codec
+from api_service.records.container import ContainerRecord, Phase, Status
+from api_service.store.store import Change, Entry, Store
+
+Term = tuple[str, ...]
+"""Something that holds of a container or does not."""
+
+Place = tuple[int, str]
+"""Where a container stands: the time of its creation, and among equally old ones its id."""
+
+ACTIVE: Term = ("active",)
+_AT_ONCE = 200  # entries
+_NOT_LOADED = -1
+
+
+def with_label(text: str) -> Term:
+    """`key` or `key=value`."""
+    key, equals, value = text.partition("=")
+    return ("label", key, value) if equals else ("label", key)
+
+
+def with_status(status: Status) -> Term:
+    return ("status", status.value)
+
+
+def place_of(record: ContainerRecord) -> Place:
+    return record.created_at, record.id
+
+
+class ContainerIndex:
+    """Belongs to the event loop. Raises what the store raises."""
+
+    def __init__(self, store: Store, codec: Codec[ContainerRecord], prefix: str) -> None:
+        self._store = store
+        self._codec = codec
+        self._prefix = prefix
+        self._seen = _NOT_LOADED  # the revision up to which everything is included
+        self._records: dict[str, ContainerRecord] = {}  # by id
+        self._order: list[Place] = []
+        self._having: defaultdict[Term, set[str]] = defaultdict(set)  # ids
+        self._catching_up = asyncio.Lock()
+
+    async def newest_first(
+        self, having: Sequence[Set[Term]] = (), *, before: Place | None = None, since: Place | None = None
+    ) -> Iterator[ContainerRecord]:
+        """Those that have one term at least of each set, between the two places. To be taken before anything else is
+        awaited."""
+        await self._catch_up()
+        begin = bisect_right(self._order, since) if since is not None else 0
+        end = bisect_left(self._order, before) if before is not None else len(self._order)
+        places = reversed(self._order[begin:end])
+        if not having:
+            return (self._records[container_id] for _, container_id in places)
+        chosen, *others = sorted(map(self._with_any, having), key=len)
+        if others:
+            chosen = chosen.intersection(*others)
+        return (self._records[container_id] for _, container_id in places if container_id in chosen)
+
+    def _with_any(self, terms: Set[Term]) -> set[str]:
+        found = [self._having[term] for term in terms if term in self._having]
+        return found[0] if len(found) == 1 else set[str]().union(*found)
+
+    async def _catch_up(self) -> None:
+        async with self._catching_up:
+            while (found := await self._store.changes(self._prefix, after=self._seen)) is None:
+                await self._load()
+            changes, seen = found
+            for change in {change.key: change for change in changes}.values():
+                self._take(change)
+            self._seen = seen
+
+    async def _load(self) -> None:
+        self._seen = _NOT_LOADED
+        revision = await self._store.revision()
+        entries = await self._store.list(self._prefix)
+        self._records, self._having = {}, defaultdict(set)
+        for index, entry in enumerate(entries):
+            for record in self._shown(entry):
+                self._records[record.id] = record
+                self._note(record)
+            if index % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # to decode tens of thousands takes seconds
+        self._order = sorted(map(place_of, self._records.values()))
+        self._seen = revision
+
+    def _take(self, change: Change) -> None:
+        before = self._records.pop(change.key.removeprefix(self._prefix), None)
+        if before is not None:
+            self._forget(before)
+        if change.value is not None:
+            for record in self._shown(Entry(key=change.key, value=change.value, revision=change.revision)):
+                self._records[record.id] = record
+                self._note(record)
+                self._order.insert(bisect_left(self._order, place_of(record)), place_of(record))
+
+    def _shown(self, entry: Entry) -> Iterator[ContainerRecord]:
+        """None, or one."""
+        return (record for record in self._codec.each_readable([entry]) if record.phase is not Phase.CREATING)
+
+    def _note(self, record: ContainerRecord) -> None:
+        for term in _terms(record):
+            self._having[term].add(record.id)
+
+    def _forget(self, record: ContainerRecord) -> None:
+        del self._order[bisect_left(self._order, place_of(record))]
+        for term in _terms(record):
+            self._having[term].discard(record.id)
+            if not self._having[term]:
+                del self._having[term]
+
+
+def _terms(record: ContainerRecord) -> Iterator[Term]:
+    yield with_status(record.status)
+    if record.state.active:
+        yield ACTIVE
+    for key, value in record.config.labels.items():
+        yield "label", key
+        yield "label", key, value
