@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 
 from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
@@ -23,6 +24,7 @@ from api_service.records.image import ImageRecord
 from common.errors import Violation
 from common.request_rules import RequestRules
 
+_IMAGES_KEPT = 128  # whose rules were asked last
 _PHASES = {
     LayerPhase.WAITING: image_pb2.LAYER_PHASE_WAITING,
     LayerPhase.DOWNLOADING: image_pb2.LAYER_PHASE_DOWNLOADING,
@@ -100,18 +102,25 @@ def image_config_from_proto(message: image_pb2.ImageConfig) -> ImageConfig:
 def image_rules(rules: RequestRules) -> Callable[[ImageConfig], list[Violation]]:
     """What an image says is held to the rules that a request's message states for the same fields."""
 
-    def violations(config: ImageConfig) -> list[Violation]:
+    # Every create asks this of its image, and there are few of them.
+    @lru_cache(_IMAGES_KEPT)
+    def broken(
+        user: str, env: tuple[str, ...], entrypoint: tuple[str, ...], cmd: tuple[str, ...], working_dir: str
+    ) -> Sequence[Violation]:
         message = container_pb2.ContainerConfig(
             image="-",  # required of a request, and not the image's to say
-            user=config.user,
-            env=config.env,
-            entrypoint=config.entrypoint,
-            cmd=config.cmd,
-            working_dir=config.working_dir,
+            user=user,
+            env=env,
+            entrypoint=entrypoint,
+            cmd=cmd,
+            working_dir=working_dir,
         )
         return [
             Violation(field=f"config.{rule.field}", description=rule.description) for rule in rules.violations(message)
         ]
+
+    def violations(config: ImageConfig) -> list[Violation]:
+        return list(broken(config.user, config.env, config.entrypoint, config.cmd, config.working_dir))
 
     return violations
 

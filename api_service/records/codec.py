@@ -1,7 +1,7 @@
 """Records as JSON in the store, and back.
 
-Decoding a container takes about 50 µs, and a list may look at all of them: what was decoded last is kept by key and
-revision, which together name a value that never changes.
+Decoding a container takes about 50 µs, and a list may look at all of them: what was decoded or written last is kept by
+key and revision, which together name a value that never changes.
 """
 
 from __future__ import annotations
@@ -62,10 +62,17 @@ class Codec(Generic[T]):
             self._kept.move_to_end(entry.key)
             return kept
         stored = Stored(record=self._parse(entry.key, entry.value), revision=entry.revision)
-        self._kept[entry.key] = stored
+        self._keep(entry.key, stored)
+        return stored
+
+    def written(self, key: str, record: T, revision: int) -> None:
+        """The commit of that revision wrote the record, which is not decoded when it is read again."""
+        self._keep(key, Stored(record=record, revision=revision))
+
+    def _keep(self, key: str, stored: Stored[T]) -> None:
+        self._kept[key] = stored
         if len(self._kept) > self._max_kept:
             self._kept.popitem(last=False)
-        return stored
 
     def readable(self, entries: Iterable[Entry]) -> list[T]:
         """See `each_readable`."""

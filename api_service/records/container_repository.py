@@ -114,12 +114,13 @@ class ContainerRepository:
         reserve = [Put(key=_name_key(record.name), value=record.id.encode(), expected_revision=0)]
         if record.request_id:
             reserve.insert(0, Put(key=_request_key(record.request_id), value=record.id.encode(), expected_revision=0))
-        await self._store.commit(
+        revision = await self._store.commit(
             *reserve,
             Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0),
             *besides,
             *self._events.puts(events),
         )
+        self._codec.written(_key(record.id), record, revision)
 
     @staticmethod
     def held_request(conflict: RevisionConflict) -> bool:
@@ -257,7 +258,8 @@ class ContainerRepository:
         told = self._events.puts(changed.events)
         for source, events in changed.sourced.items():
             told += self._events.puts(events, source=source, first=len(told))
-        await self._events.commit(record, *more, *told)
+        revision = await self._events.commit(record, *more, *told)
+        self._codec.written(record.key, changed.record, revision)
 
     async def _shown(self, container_id: str) -> ContainerRecord | None:
         stored = await self.get(container_id)

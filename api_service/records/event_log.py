@@ -93,13 +93,12 @@ class EventLog:
             with contextlib.suppress(RevisionConflict):  # somebody else just did
                 await self.commit(*self.puts(events, source=source))
 
-    async def commit(self, *operations: Put | Delete) -> None:
+    async def commit(self, *operations: Put | Delete) -> int:
         """What has happened, and so has to be on record: in a full store the oldest events make room, as long as there
-        are any. Raises what the store raises."""
+        are any. Returns the revision, raises what the store raises."""
         while True:
             try:
-                await self._store.commit(*operations)
-                return
+                return await self._store.commit(*operations)
             except ResourceExhausted as error:
                 if error.reason != STORE_FULL or not (oldest := await self._oldest()):
                     raise

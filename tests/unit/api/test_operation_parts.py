@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
+from api_service.conversion.image import image_rules
 from api_service.deadline import Deadline
 from api_service.executor_client.images import StoredImage
 from api_service.operations.container_locks import ContainerLocks
@@ -15,7 +17,8 @@ from api_service.operations.jobs import Jobs, whole
 from api_service.records.config import ImageConfig
 from api_service.servicers.call import deadline_of
 from api_service.store.claims import LocalClaims
-from common.errors import Aborted, DeadlineExceeded, Unavailable
+from common.errors import Aborted, DeadlineExceeded, Unavailable, Violation
+from common.request_rules import RequestRules
 
 
 async def test_lock_is_fair_and_forgotten() -> None:
@@ -163,3 +166,19 @@ class _Context:
 def test_client_without_a_deadline_gets_one(remaining: float | None, expected: float) -> None:
     context: Any = _Context(remaining)
     assert deadline_of(context).remaining == pytest.approx(expected, abs=1)
+
+
+def test_the_rules_for_an_image_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = RequestRules()
+    asked: list[str] = []
+
+    def violations(message: Message) -> list[Violation]:
+        asked.append(type(message).__name__)
+        return RequestRules.violations(rules, message)
+
+    monkeypatch.setattr(rules, "violations", violations)
+    broken_by = image_rules(rules)
+    wrong = ImageConfig(env=("=x",), labels={"a": "b"})
+    assert [each.field for each in broken_by(wrong)] == [each.field for each in broken_by(wrong)] == ["config.env[0]"]
+    assert broken_by(ImageConfig(env=("A=x",))) == []
+    assert len(asked) == 2

@@ -97,6 +97,28 @@ def test_what_was_decoded_is_kept_until_it_changes() -> None:
     assert codec.decode(changed).record.sequence == 2
 
 
+async def test_what_was_written_is_not_decoded_when_it_is_read(containers: ContainerRepository) -> None:
+    made = record(A, "web")
+    await containers.add(made)
+    first = await containers.get(A)
+    assert first is not None
+    assert first.record is made
+    changed = await containers.update(A, lambda found: Changed(record=dataclasses.replace(found, path="true")))
+    second = await containers.get(A)
+    assert second is not None
+    assert second.record is changed
+    assert second.revision > first.revision
+
+
+async def test_what_another_process_wrote_since_is_decoded(containers: ContainerRepository, store: Store) -> None:
+    await containers.add(record(A, "web"))
+    other = dataclasses.replace(record(A, "web"), path="true")
+    await store.commit(Put(key=f"containers/{A}", value=Codec(ContainerRecord).encode(other)))
+    stored = await containers.get(A)
+    assert stored is not None
+    assert stored.record == other
+
+
 async def test_name_and_request_are_held_once(containers: ContainerRepository) -> None:
     await containers.add(record(A, "web", request_id="k"))
     with pytest.raises(RevisionConflict) as named:
