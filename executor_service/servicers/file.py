@@ -11,7 +11,7 @@ from slipway.executor.v1 import file_service_pb2 as pb
 from slipway.executor.v1 import file_service_pb2_grpc
 
 from common.errors import InvalidArgument, Violation
-from executor_service.file_conversion import change_to_proto, stat_to_proto
+from executor_service.conversion.files import change_to_proto, stat_to_proto
 from executor_service.files.resolve import PathStat
 from executor_service.files.unpack import UnpackRules
 from executor_service.node import Node

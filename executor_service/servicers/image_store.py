@@ -14,8 +14,7 @@ from slipway.executor.v1 import image_store_service_pb2 as pb
 from slipway.executor.v1 import image_store_service_pb2_grpc
 
 from common.errors import InvalidArgument, Violation
-from executor_service.host_errors import host_errors
-from executor_service.image_conversion import (
+from executor_service.conversion.images import (
     image_to_proto,
     platform_from_proto,
     pull_answer_to_proto,
@@ -25,6 +24,7 @@ from executor_service.image_conversion import (
     step_from_proto,
     wanted_image_from_proto,
 )
+from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.container_commit import Commit, container_commit
 from executor_service.operations.image_pull import check_wanted_image, image_pull

@@ -8,7 +8,7 @@ import grpc
 from slipway.executor.v1 import network_store_service_pb2 as pb
 from slipway.executor.v1 import network_store_service_pb2_grpc
 
-from executor_service.network_conversion import (
+from executor_service.conversion.networks import (
     containers_from_proto,
     network_to_proto,
     spec_from_proto,

@@ -8,7 +8,7 @@ import grpc
 from slipway.executor.v1 import node_service_pb2 as pb
 from slipway.executor.v1 import node_service_pb2_grpc
 
-from executor_service.conversion import disk_usage_to_proto, node_to_proto
+from executor_service.conversion.node import disk_usage_to_proto, node_to_proto
 from executor_service.node import Node
 from executor_service.operations.node_inspect import NodeFacts, disk_usage, node_inspect
 

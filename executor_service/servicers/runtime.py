@@ -10,14 +10,26 @@ import grpc
 from slipway.executor.v1 import runtime_service_pb2 as pb
 from slipway.executor.v1 import runtime_service_pb2_grpc
 
-from executor_service.conversion import (
-    entry_to_proto,
-    log_query_from_proto,
-    log_records_to_proto,
-    process_to_proto,
-    snapshot_to_proto,
-    stats_to_proto,
+from executor_service.conversion.container_spec import (
+    endpoint_from_proto,
+    published_ports_from_proto,
+    resources_from_proto,
+    size_from_proto,
+    spec_from_proto,
 )
+from executor_service.conversion.journal import entry_to_proto
+from executor_service.conversion.logs import log_query_from_proto, log_records_to_proto
+from executor_service.conversion.snapshot import snapshot_to_proto
+from executor_service.conversion.stats import process_to_proto, stats_to_proto
+from executor_service.conversion.streams import (
+    attach_answer,
+    attach_inputs,
+    attach_target,
+    exec_answer,
+    exec_inputs,
+    exec_spec,
+)
+from executor_service.conversion.supervision import restart_policy_from_proto
 from executor_service.node import Node
 from executor_service.operations.container_attach import container_attach
 from executor_service.operations.container_create import container_create
@@ -33,22 +45,6 @@ from executor_service.operations.container_update import container_update
 from executor_service.operations.exec_run import exec_run
 from executor_service.operations.network_connect import network_connect, network_disconnect
 from executor_service.operations.terminal_resize import container_resize, exec_resize
-from executor_service.spec_conversion import (
-    endpoint_from_proto,
-    published_ports_from_proto,
-    resources_from_proto,
-    restart_policy_from_proto,
-    size_from_proto,
-    spec_from_proto,
-)
-from executor_service.stream_conversion import (
-    attach_answer,
-    attach_inputs,
-    attach_target,
-    exec_answer,
-    exec_inputs,
-    exec_spec,
-)
 from executor_service.tasks import Operations
 
 _LONGEST_ABANDONED_STOP = 60  # seconds

@@ -21,8 +21,8 @@ from api_service.validation.capabilities import CAPABILITIES
 from api_service.validation.container_create import normalise, validate_create
 from api_service.validation.host_facts import HostFacts
 from common.request_rules import RequestRules
+from executor_service.conversion.container_spec import spec_from_proto
 from executor_service.operations.container_rules import violations
-from executor_service.spec_conversion import spec_from_proto
 from tests.fixtures.api import Api
 
 Config, Host, Mount = container_pb2.ContainerConfig, container_pb2.HostConfig, mount_pb2.Mount

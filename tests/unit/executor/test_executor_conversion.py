@@ -8,9 +8,10 @@ from slipway.executor.v1 import container_spec_pb2 as spec_pb
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from executor_service.container import LogLimits, NameResolution, NetworkMode
-from executor_service.conversion import entry_to_proto, log_query_from_proto
+from executor_service.conversion.container_spec import spec_from_proto
+from executor_service.conversion.journal import entry_to_proto
+from executor_service.conversion.logs import log_query_from_proto
 from executor_service.journal import Exited, JournalEntry, Signaled, StartFailure
-from executor_service.spec_conversion import spec_from_proto
 from tests.fixtures.fake_host.specs import IMAGE_ID, container_id
 
 

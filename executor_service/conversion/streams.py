@@ -1,4 +1,4 @@
-"""The messages of attach and exec to the executor's own words and back."""
+"""Attach and exec."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from common.errors import InvalidArgument, Violation
 from executor_service.container import TerminalSize
-from executor_service.conversion import entry_to_proto
+from executor_service.conversion.container_spec import size_from_proto
+from executor_service.conversion.journal import entry_to_proto
 from executor_service.exec_spec import ExecSpec, StreamInput, StreamOutput
 from executor_service.journal import JournalEntry
 from executor_service.logs.record import Stream
 from executor_service.operations.exec_rules import size_violations
-from executor_service.spec_conversion import size_from_proto
 
 _STREAMS = {Stream.STDOUT: pb.LOG_STREAM_STDOUT, Stream.STDERR: pb.LOG_STREAM_STDERR}
 

@@ -1,11 +1,10 @@
-"""`slipway.executor.v1.ContainerSpec` to the executor's own words. What is out of range stays so: the rules judge it
+"""Specifications of containers. What is out of range stays so: the rules judge it
 (`executor_service.operations.container_rules`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.protobuf.duration_pb2 import Duration
 from slipway.executor.v1 import container_spec_pb2 as pb2
 
 from common.errors import InvalidArgument, Violation
@@ -23,12 +22,17 @@ from executor_service.container import (
     Security,
     TerminalSize,
 )
-from executor_service.health import ExecProbe, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe
+from executor_service.conversion.supervision import (
+    DEPENDENCY_CONDITIONS,
+    RESTART_CONDITIONS,
+    dependency_from_proto,
+    health_check_from_proto,
+    restart_policy_from_proto,
+)
 from executor_service.limits import DeviceNumber, Resources, Rlimit
 from executor_service.mounts import Mount, MountType
 from executor_service.operations.container_rules import violations
 from executor_service.ports import PortProtocol, PublishedPort
-from executor_service.restart import Dependency, DependencyCondition, RestartCondition, RestartPolicy
 
 _NETWORK_MODES = {
     pb2.NETWORK_MODE_BRIDGE: NetworkMode.BRIDGE,
@@ -53,17 +57,6 @@ _NAMESPACE_MODES = {
     pb2.NAMESPACE_MODE_HOST: NamespaceMode.HOST,
     pb2.NAMESPACE_MODE_CONTAINER: NamespaceMode.CONTAINER,
     pb2.NAMESPACE_MODE_NONE: NamespaceMode.NONE,
-}
-_RESTART_CONDITIONS = {
-    pb2.RESTART_CONDITION_UNSPECIFIED: RestartCondition.NEVER,
-    pb2.RESTART_CONDITION_ALWAYS: RestartCondition.ALWAYS,
-    pb2.RESTART_CONDITION_UNLESS_STOPPED: RestartCondition.UNLESS_STOPPED,
-    pb2.RESTART_CONDITION_ON_FAILURE: RestartCondition.ON_FAILURE,
-}
-_DEPENDENCY_CONDITIONS = {
-    pb2.DEPENDENCY_CONDITION_STARTED: DependencyCondition.STARTED,
-    pb2.DEPENDENCY_CONDITION_HEALTHY: DependencyCondition.HEALTHY,
-    pb2.DEPENDENCY_CONDITION_COMPLETED: DependencyCondition.COMPLETED,
 }
 _PROTOCOLS = {
     pb2.PORT_PROTOCOL_TCP: PortProtocol.TCP,
@@ -103,15 +96,9 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         node_users=message.node_users,
         group_add=tuple(message.group_add),
         sysctls=dict(message.sysctls),
-        rlimits=tuple(Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in message.rlimits),
-        devices=tuple(
-            Device(source=device.source, target=device.target, permissions=device.permissions)
-            for device in message.devices
-        ),
-        device_rules=tuple(
-            DeviceRule(type=rule.type, major=rule.major, minor=rule.minor, permissions=rule.permissions)
-            for rule in message.device_rules
-        ),
+        rlimits=tuple(map(_rlimit, message.rlimits)),
+        devices=tuple(map(_device, message.devices)),
+        device_rules=tuple(map(_device_rule, message.device_rules)),
         root_size=message.root_size,
         cdi_devices=tuple(message.cdi_devices),
         oom_score_adj=message.oom_score_adj,
@@ -122,8 +109,8 @@ def spec_from_proto(message: pb2.ContainerSpec) -> ContainerSpec:
         stop_signal=message.stop_signal,
         stop_timeout=message.stop_timeout,
         restart_policy=restart_policy_from_proto(message.restart_policy),
-        health_check=_health_check(message.health_check) if message.HasField("health_check") else None,
-        dependencies=tuple(_dependency(dependency) for dependency in message.dependencies),
+        health_check=health_check_from_proto(message.health_check) if message.HasField("health_check") else None,
+        dependencies=tuple(dependency_from_proto(dependency) for dependency in message.dependencies),
         published_ports=tuple(_published_port(port) for port in message.published_ports),
         leased=message.leased,
     )
@@ -164,18 +151,6 @@ def resources_from_proto(message: pb2.Resources) -> Resources:
     )
 
 
-def restart_policy_from_proto(message: pb2.RestartPolicy) -> RestartPolicy:
-    return RestartPolicy(
-        condition=_RESTART_CONDITIONS.get(message.condition, RestartCondition.NEVER),
-        maximum_retry_count=message.maximum_retry_count,
-        on_unhealthy=message.on_unhealthy,
-        initial_delay=_seconds(message.initial_delay),
-        max_delay=_seconds(message.max_delay),
-        multiplier=message.multiplier,
-        reset_after=_seconds(message.reset_after),
-    )
-
-
 def published_ports_from_proto(messages: Iterable[pb2.PublishedPort]) -> tuple[PublishedPort, ...]:
     """Raises InvalidArgument for a protocol that this version lacks."""
     ports = tuple(messages)
@@ -208,11 +183,11 @@ def _unknown_words(message: pb2.ContainerSpec) -> Iterable[Violation]:
         ("seccomp", message.seccomp, _SECCOMP),
         ("ipc_mode", message.ipc_mode, _NAMESPACE_MODES),
         ("pid_mode", message.pid_mode, _NAMESPACE_MODES),
-        ("restart_policy.condition", message.restart_policy.condition, _RESTART_CONDITIONS),
+        ("restart_policy.condition", message.restart_policy.condition, RESTART_CONDITIONS),
     ]
     checks += [(f"mounts[{index}].type", mount.type, _MOUNT_TYPES) for index, mount in enumerate(message.mounts)]
     checks += [
-        (f"dependencies[{index}].condition", dependency.condition, _DEPENDENCY_CONDITIONS)
+        (f"dependencies[{index}].condition", dependency.condition, DEPENDENCY_CONDITIONS)
         for index, dependency in enumerate(message.dependencies)
     ]
     yield from _violations_of_words([*checks, *_protocol_words(message.published_ports)], "spec.")
@@ -255,6 +230,18 @@ def _mount(message: pb2.Mount) -> Mount:
     )
 
 
+def _rlimit(message: pb2.Rlimit) -> Rlimit:
+    return Rlimit(name=message.name, soft=message.soft, hard=message.hard)
+
+
+def _device(message: pb2.Device) -> Device:
+    return Device(source=message.source, target=message.target, permissions=message.permissions)
+
+
+def _device_rule(message: pb2.DeviceRule) -> DeviceRule:
+    return DeviceRule(type=message.type, major=message.major, minor=message.minor, permissions=message.permissions)
+
+
 def _published_port(port: pb2.PublishedPort) -> PublishedPort:
     return PublishedPort(
         host_ip=port.host_ip,
@@ -292,39 +279,3 @@ def _namespaces(message: pb2.ContainerSpec) -> Namespaces:
 
 def _numbers(messages: Iterable[pb2.DeviceNumber]) -> tuple[DeviceNumber, ...]:
     return tuple(DeviceNumber(path=message.path, value=message.value) for message in messages)
-
-
-def _health_check(message: pb2.HealthCheck) -> HealthCheck:
-    return HealthCheck(
-        probe=_probe(message),
-        interval=_seconds(message.interval),
-        timeout=_seconds(message.timeout),
-        start_period=_seconds(message.start_period),
-        start_interval=_seconds(message.start_interval),
-        retries=message.retries,
-    )
-
-
-def _probe(message: pb2.HealthCheck) -> Probe:
-    match message.WhichOneof("probe"):
-        case "http":
-            return HttpProbe(port=message.http.port, path=message.http.path, headers=dict(message.http.headers))
-        case "tcp":
-            return TcpProbe(port=message.tcp.port)
-        case "grpc":
-            return GrpcProbe(port=message.grpc.port, service=message.grpc.service)
-        case _:
-            return ExecProbe(args=tuple(message.exec.args))
-
-
-def _dependency(message: pb2.Dependency) -> Dependency:
-    return Dependency(
-        container_id=message.container_id,
-        condition=_DEPENDENCY_CONDITIONS.get(message.condition, DependencyCondition.STARTED),
-        timeout=_seconds(message.timeout),
-    )
-
-
-def _seconds(message: Duration) -> float:
-    # Not ToTimedelta(): it refuses lengths that a client may well send.
-    return message.seconds + message.nanos / 1e9

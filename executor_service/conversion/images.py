@@ -1,4 +1,4 @@
-"""Between the messages about images and the executor's own words."""
+"""Images."""
 
 from __future__ import annotations
 

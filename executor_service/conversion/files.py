@@ -1,4 +1,4 @@
-"""Between the messages about files and the executor's own words."""
+"""The files of containers."""
 
 from __future__ import annotations
 

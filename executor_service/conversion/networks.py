@@ -1,4 +1,4 @@
-"""Networks between the protocol's messages and the executor's own words."""
+"""Networks."""
 
 from __future__ import annotations
 
