@@ -65,38 +65,7 @@ async def open_engine(
     """The engine over a store that is open, following each node unless another replica does. It serves reads whether or
     not the nodes are there."""
     async with AsyncExitStack() as stack:
-        events = EventLog(store, limit=plan.max_events)
-        execs = ExecRepository(store, events, clock=clock)
-        jobs = Jobs(grace=plan.grace)
-        usages, registry = NodeUsages(store), NodeRegistry()
-        containers, networks = ContainerRepository(store, events, usages), NetworkRepository(store, events)
-        engine = Engine(
-            containers=containers,
-            images=ImageRepository(store, events),
-            volumes=VolumeRepository(store, events),
-            networks=networks,
-            overlays=OverlayView(networks, containers),
-            overlay_pools=plan.overlay_pools,
-            execs=execs,
-            events=events,
-            node_records=NodeRepository(store, events),
-            nodes=registry,
-            loads=NodeLoads(ContainerPlaces(store), registry),
-            usages=usages,
-            moves=MoveRepository(store),
-            dial=partial(dial, tls=plan.tls),
-            claims=claims,
-            catch_up=store.catch_up,
-            locks=ContainerLocks(claims),
-            departures=ContainerLocks(claims, "departed container"),
-            network_locks=ContainerLocks(claims, "network"),
-            volume_locks=ContainerLocks(claims, "volume"),
-            image_changes=ClusterLock(claims, "images"),
-            jobs=jobs,
-            clock=clock,
-            image_rules=image_rules(rules),
-            registries=plan.registries,
-        )
+        engine = _engine(store, claims, plan, rules, clock)
         own = await own_node(engine, name=plan.node, address=plan.executor) if plan.executor else None
         opening = partial(
             open_node, engine, claims=claims, cursors=NodeCursors(store), backoff=plan.backoff, terms=plan.lease
@@ -104,11 +73,11 @@ async def open_engine(
         directory = NodeDirectory(engine.node_records, engine.nodes, opening, own=own)
         await stack.enter_async_context(directory)
         # Entered after the nodes: what is under way gets its time while they are still there.
-        await stack.enter_async_context(jobs)
-        scout = Scout(registry, claims, reach_terms(plan.lease))
+        await stack.enter_async_context(engine.jobs)
+        scout = Scout(engine.nodes, claims, reach_terms(plan.lease))
         for name, work in {
-            "trim events": run_claimed(claims, "trim/events", events.trim_forever),
-            "forget execs": run_claimed(claims, "trim/execs", execs.forget_old_forever),
+            "trim events": run_claimed(claims, "trim/events", engine.events.trim_forever),
+            "forget execs": run_claimed(claims, "trim/execs", engine.execs.forget_old_forever),
             "look after replicas": sweep_after_departures(engine),
             "follow overlay networks": engine.overlays.follow_forever(),
             "follow nodes": directory.follow_forever(),
@@ -118,3 +87,36 @@ async def open_engine(
         }.items():
             await stack.enter_async_context(background(work, name=name))
         yield engine
+
+
+def _engine(store: Store, claims: Claims, plan: Plan, rules: RequestRules, clock: Callable[[], int]) -> Engine:
+    events = EventLog(store, limit=plan.max_events)
+    usages, registry = NodeUsages(store), NodeRegistry()
+    containers, networks = ContainerRepository(store, events, usages), NetworkRepository(store, events)
+    return Engine(
+        containers=containers,
+        images=ImageRepository(store, events),
+        volumes=VolumeRepository(store, events),
+        networks=networks,
+        overlays=OverlayView(networks, containers),
+        overlay_pools=plan.overlay_pools,
+        execs=ExecRepository(store, events, clock=clock),
+        events=events,
+        node_records=NodeRepository(store, events),
+        nodes=registry,
+        loads=NodeLoads(ContainerPlaces(store), registry),
+        usages=usages,
+        moves=MoveRepository(store),
+        dial=partial(dial, tls=plan.tls),
+        claims=claims,
+        catch_up=store.catch_up,
+        locks=ContainerLocks(claims),
+        departures=ContainerLocks(claims, "departed container"),
+        network_locks=ContainerLocks(claims, "network"),
+        volume_locks=ContainerLocks(claims, "volume"),
+        image_changes=ClusterLock(claims, "images"),
+        jobs=Jobs(grace=plan.grace),
+        clock=clock,
+        image_rules=image_rules(rules),
+        registries=plan.registries,
+    )

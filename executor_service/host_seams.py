@@ -74,22 +74,13 @@ async def open_seams(
     ):
         names_elsewhere = StoredNamesElsewhere(name_server, database)
         await names_elsewhere.load()
-        bundles = NodeBundles(
-            paths=paths,
-            host=host,
-            cgroups=cgroups,
-            cgroup_parent=settings.cgroup_parent,
-            mapping=mapping,
-            cdi_directories=settings.cdi_directories,
-            host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
-        )
+        bundles = _bundles(settings, host, cgroups, mapping)
+        certificates, stall = settings.registry_certificates, settings.registry_stall
         yield Seams(
             database=database,
             images=storage.images,
-            registries=partial(
-                registry_client, certificates=settings.registry_certificates, stall=settings.registry_stall
-            ),
-            targets=RegistryTargets(certificates=settings.registry_certificates, stall=settings.registry_stall),
+            registries=partial(registry_client, certificates=certificates, stall=stall),
+            targets=RegistryTargets(certificates=certificates, stall=stall),
             snapshots=storage.snapshots,
             volumes=volumes,
             mounts=HostMounts(
@@ -105,6 +96,19 @@ async def open_seams(
             bundles=bundles,
             cgroups=NodeCgroups(tree=cgroups, cgroup_of=bundles.cgroup),
         )
+
+
+def _bundles(settings: Settings, host: HostFacts, cgroups: CgroupTree, mapping: UserMapping | None) -> NodeBundles:
+    bridge = settings.bridge_config
+    return NodeBundles(
+        paths=settings.paths,
+        host=host,
+        cgroups=cgroups,
+        cgroup_parent=settings.cgroup_parent,
+        mapping=mapping,
+        cdi_directories=settings.cdi_directories,
+        host_gateway=(str(bridge.ipv4_subnet[1]), str(bridge.ipv6_subnet[1])),
+    )
 
 
 async def _restore_rules(networks: Networks, ports: HostPorts) -> None:

@@ -138,21 +138,17 @@ class NodeBundles:
         joined: Joined,
     ) -> Bundle:
         mapping = self._mapping_of(spec)
-        files = self.paths.network_files(spec.id)
         bundle, log = self.paths.bundle(spec.id), self.paths.log(spec.id)
+        files = self.paths.network_files(spec.id)
         for directory in (files.parent, files, log.parent, bundle):
             directory.mkdir(mode=0o700, exist_ok=True)
-        if spec.network_mode is NetworkMode.CONTAINER:
-            files = self.paths.network_files(spec.network_container)
-        else:
-            write_name_files(files, self._name_files(spec, sandbox), owner=mapping)
         devices = find_devices(spec)
         check_device_paths(rootfs, devices)
         config = build_spec(
             spec,
             rootfs=rootfs,
             netns_path=sandbox.netns_path,
-            files=NetworkFiles.in_directory(files),
+            files=self._network_files(spec, sandbox, owner=mapping),
             user=user,
             cgroups_path=self.cgroup(spec),
             host=self.host,
@@ -178,6 +174,14 @@ class NodeBundles:
             log_buffer=spec.log.buffer,
             users=_bundle_users(mapping, sandbox, user),
         )
+
+    def _network_files(self, spec: ContainerSpec, sandbox: Sandbox, *, owner: UserMapping | None) -> NetworkFiles:
+        """Of its own, written, or those of the container whose network it joins."""
+        if spec.network_mode is NetworkMode.CONTAINER:
+            return NetworkFiles.in_directory(self.paths.network_files(spec.network_container))
+        directory = self.paths.network_files(spec.id)
+        write_name_files(directory, self._name_files(spec, sandbox), owner=owner)
+        return NetworkFiles.in_directory(directory)
 
     def _name_files(self, spec: ContainerSpec, sandbox: Sandbox) -> NameFiles:
         return name_files(

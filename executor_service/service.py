@@ -17,7 +17,7 @@ from common.tls import TlsSource
 from common.version import VERSION
 from executor_service.allocator import keep_little
 from executor_service.config import Settings
-from executor_service.executor import open_executor, serving
+from executor_service.executor import open_executor
 from executor_service.host_check import check_host, refuses, table, warnings
 from executor_service.host_seams import open_seams
 from executor_service.instance_lock import instance_lock
@@ -28,6 +28,7 @@ from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.oci.sealed_runtimes import seal_runtimes
 from executor_service.operations.node_inspect import NodeFacts
 from executor_service.seams import Seams
+from executor_service.server import serving
 from executor_service.storage.host_namespace import node_mounts
 from executor_service.user_mapping import configured_mapping
 

@@ -22,7 +22,7 @@ from api_service.operations.container_security import (
 from api_service.operations.node_resources import node_resources
 from api_service.operations.published_ports import published_ports
 from api_service.operations.signal_argument import signal_number
-from api_service.records.config import ON_NODE_LOSS, ContainerConfig
+from api_service.records.config import ON_NODE_LOSS, ContainerConfig, Dependency
 from api_service.records.container import ContainerRecord
 from api_service.records.health import is_checked
 from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
@@ -90,16 +90,15 @@ def container_spec(record: ContainerRecord, *, remapped: bool = False) -> Contai
         stop_timeout=DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout,
         restart_policy=host.restart_policy,
         health_check=_health_check(config),
-        dependencies=tuple(
-            NodeDependency(
-                container_id=dependency.container,
-                condition=DependencyCondition(dependency.condition),
-                timeout=dependency.timeout,
-            )
-            for dependency in host.depends_on
-        ),
+        dependencies=tuple(map(_dependency, host.depends_on)),
         published_ports=published_ports(config, host),
         leased=host.reschedule == ON_NODE_LOSS,
+    )
+
+
+def _dependency(asked: Dependency) -> NodeDependency:
+    return NodeDependency(
+        container_id=asked.container, condition=DependencyCondition(asked.condition), timeout=asked.timeout
     )
 
 

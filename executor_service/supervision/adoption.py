@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -42,15 +42,7 @@ async def adopt(node: Node, operations: Operations) -> None:
     running = [record for record in records if record.phase.has_process]
     alive = [record for record in running if record.run is not None and record.run.boot_id == node.boot_id]
     broken = {record.id for record in records if record.phase is Phase.BROKEN}
-    await node.seams.network.reconcile(_members(alive) | dict.fromkeys(broken))
-    sandboxes = {sandbox.id: sandbox for sandbox in await node.seams.network.list()}
-    await _answer_names(node, alive, sandboxes)
-    await node.seams.ports.reconcile(
-        running={record.id for record in alive} | broken, known={record.id for record in records}
-    )
-    for record in alive:
-        if record.id in sandboxes:
-            await _publish_as_recorded(node, record, sandboxes[record.id])
+    await _adopt_network(node, alive, broken=broken, known={record.id for record in records})
     await node.seams.mounts.adopt(_volume_holders(alive))
     for record in alive:
         assert record.run is not None
@@ -87,6 +79,18 @@ async def adopt(node: Node, operations: Operations) -> None:
         orphans=len(orphans),
         journal=node.journal.id,
     )
+
+
+async def _adopt_network(
+    node: Node, alive: Sequence[ContainerRecord], *, broken: Collection[str], known: Collection[str]
+) -> None:
+    await node.seams.network.reconcile(_members(alive) | dict.fromkeys(broken))
+    sandboxes = {sandbox.id: sandbox for sandbox in await node.seams.network.list()}
+    await _answer_names(node, alive, sandboxes)
+    await node.seams.ports.reconcile(running={record.id for record in alive}.union(broken), known=known)
+    for record in alive:
+        if record.id in sandboxes:
+            await _publish_as_recorded(node, record, sandboxes[record.id])
 
 
 def _members(running: Iterable[ContainerRecord]) -> dict[str, Sequence[EndpointSpec] | None]:

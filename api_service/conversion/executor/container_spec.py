@@ -15,7 +15,9 @@ from api_service.executor_client.container_spec import (
     HealthCheck,
     NamespaceMode,
     NetworkMode,
+    NodeDependency,
     PublishedPort,
+    Rlimit,
     Seccomp,
 )
 from api_service.records.config import RestartPolicy
@@ -99,12 +101,15 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
         cgroup_parent=spec.cgroup_parent,
         mounts=[_mount(mount) for mount in spec.mounts],
         sysctls=dict(spec.sysctls),
-        rlimits=[pb2.Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in spec.rlimits],
+        rlimits=map(_rlimit, spec.rlimits),
         oom_score_adj=spec.oom_score_adj,
         init=spec.init,
         stop_signal=spec.stop_signal,
         stop_timeout=spec.stop_timeout,
         restart_policy=restart_policy_to_proto(spec.restart_policy),
+        dependencies=map(_dependency, spec.dependencies),
+        published_ports=published_ports_to_proto(spec.published_ports),
+        leased=spec.leased,
     )
     _set_security(spec, message)
     _set_namespaces(spec, message)
@@ -114,14 +119,6 @@ def spec_to_proto(spec: ContainerSpec) -> pb2.ContainerSpec:
         message.terminal_size.CopyFrom(pb2.TerminalSize(height=size.height, width=size.width))
     if spec.health_check is not None:
         message.health_check.CopyFrom(_health_check(spec.health_check))
-    for dependency in spec.dependencies:
-        message.dependencies.add(
-            container_id=dependency.container_id,
-            condition=_DEPENDENCY_CONDITIONS[dependency.condition],
-            timeout=_duration(dependency.timeout),
-        )
-    message.published_ports.extend(published_ports_to_proto(spec.published_ports))
-    message.leased = spec.leased
     return message
 
 
@@ -198,6 +195,18 @@ def _mount(mount: MountPoint) -> pb2.Mount:
         populate=mount.populate,
         subpath=mount.subpath,
         options=mount.options,
+    )
+
+
+def _rlimit(limit: Rlimit) -> pb2.Rlimit:
+    return pb2.Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard)
+
+
+def _dependency(dependency: NodeDependency) -> pb2.Dependency:
+    return pb2.Dependency(
+        container_id=dependency.container_id,
+        condition=_DEPENDENCY_CONDITIONS[dependency.condition],
+        timeout=_duration(dependency.timeout),
     )
 
 

@@ -17,7 +17,8 @@ from common.addressee import ADDRESSEE
 from common.errors import FailedPrecondition
 from common.identity import Role
 from common.tls import TlsSource
-from executor_service.executor import Executor, serving
+from executor_service.executor import Executor
+from executor_service.server import serving
 from tests.fixtures.api import refused
 from tests.fixtures.certificates import Authority
 from tests.fixtures.fake_host.host import FakeHost
