@@ -1,4 +1,4 @@
-"""All containers that are shown, by the time of their creation and by what they are asked for most.
+"""All containers, by the time of their creation and by what they are asked for most.
 
 Kept up by the store's changes, so that a list looks at what it answers with and not at every record there is: with tens
 of thousands that takes longer than everything else together.
@@ -7,7 +7,7 @@ of thousands that takes longer than everything else together.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
 
@@ -36,6 +36,10 @@ def with_status(status: Status) -> Term:
     return ("status", status.value)
 
 
+def on_node(name: str) -> Term:
+    return ("node", name)
+
+
 def place_of(record: ContainerRecord) -> Place:
     return record.created_at, record.id
 
@@ -49,15 +53,15 @@ class ContainerIndex:
         self._prefix = prefix
         self._seen = _NOT_LOADED  # the revision up to which everything is included
         self._records: dict[str, ContainerRecord] = {}  # by id
-        self._order: list[Place] = []
+        self._order: list[Place] = []  # of those that are shown
         self._having: defaultdict[Term, set[str]] = defaultdict(set)  # ids
         self._catching_up = asyncio.Lock()
 
     async def newest_first(
         self, having: Sequence[Set[Term]] = (), *, before: Place | None = None, since: Place | None = None
     ) -> Iterator[ContainerRecord]:
-        """Those that have one term at least of each set, between the two places. To be taken before anything else is
-        awaited."""
+        """Those that are shown and have one term at least of each set, between the two places. To be taken before
+        anything else is awaited."""
         await self._catch_up()
         begin = bisect_right(self._order, since) if since is not None else 0
         end = bisect_left(self._order, before) if before is not None else len(self._order)
@@ -68,6 +72,11 @@ class ContainerIndex:
         if others:
             chosen = chosen.intersection(*others)
         return (self._records[container_id] for _, container_id in places if container_id in chosen)
+
+    async def having(self, term: Term) -> Sequence[ContainerRecord]:
+        """Of whatever phase, in no order."""
+        await self._catch_up()
+        return [self._records[container_id] for container_id in self._having.get(term, ())]
 
     def _with_any(self, terms: Set[Term]) -> set[str]:
         found = [self._having[term] for term in terms if term in self._having]
@@ -88,12 +97,12 @@ class ContainerIndex:
         entries = await self._store.list(self._prefix)
         self._records, self._having = {}, defaultdict(set)
         for index, entry in enumerate(entries):
-            for record in self._shown(entry):
+            for record in self._codec.each_readable([entry]):
                 self._records[record.id] = record
                 self._note(record)
             if index % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # to decode tens of thousands takes seconds
-        self._order = sorted(map(place_of, self._records.values()))
+        self._order = sorted(map(place_of, filter(_is_shown, self._records.values())))
         self._seen = revision
 
     def _take(self, change: Change) -> None:
@@ -101,28 +110,32 @@ class ContainerIndex:
         if before is not None:
             self._forget(before)
         if change.value is not None:
-            for record in self._shown(Entry(key=change.key, value=change.value, revision=change.revision)):
+            entry = Entry(key=change.key, value=change.value, revision=change.revision)
+            for record in self._codec.each_readable([entry]):
                 self._records[record.id] = record
                 self._note(record)
-                self._order.insert(bisect_left(self._order, place_of(record)), place_of(record))
-
-    def _shown(self, entry: Entry) -> Iterator[ContainerRecord]:
-        """None, or one."""
-        return (record for record in self._codec.each_readable([entry]) if record.phase is not Phase.CREATING)
+                if _is_shown(record):
+                    insort(self._order, place_of(record))
 
     def _note(self, record: ContainerRecord) -> None:
         for term in _terms(record):
             self._having[term].add(record.id)
 
     def _forget(self, record: ContainerRecord) -> None:
-        del self._order[bisect_left(self._order, place_of(record))]
+        if _is_shown(record):
+            del self._order[bisect_left(self._order, place_of(record))]
         for term in _terms(record):
             self._having[term].discard(record.id)
             if not self._having[term]:
                 del self._having[term]
 
 
+def _is_shown(record: ContainerRecord) -> bool:
+    return record.phase is not Phase.CREATING
+
+
 def _terms(record: ContainerRecord) -> Iterator[Term]:
+    yield on_node(record.node)
     yield with_status(record.status)
     if record.state.active:
         yield ACTIVE

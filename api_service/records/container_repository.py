@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from api_service.records.codec import Codec, Stored
 from api_service.records.container import ContainerRecord, Phase
-from api_service.records.container_index import ContainerIndex, Place, Term
+from api_service.records.container_index import ContainerIndex, Place, Term, on_node
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
 from api_service.records.node_usage import NodeUsages
@@ -92,6 +92,10 @@ class ContainerRepository:
     ) -> Iterator[ContainerRecord]:
         """See `ContainerIndex`."""
         return await self._index.newest_first(having, before=before, since=since)
+
+    async def on_node(self, node: str) -> Sequence[ContainerRecord]:
+        """Those of every phase that can be read, in no order. Of many thousands it looks at no others."""
+        return await self._index.having(on_node(node))
 
     async def every_phase(self) -> list[ContainerRecord]:
         """Those that can be read."""

@@ -11,7 +11,15 @@ import pytest
 from api_service.records.codec import Codec
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, ContainerState, Phase, Status
-from api_service.records.container_index import ACTIVE, ContainerIndex, Term, place_of, with_label, with_status
+from api_service.records.container_index import (
+    ACTIVE,
+    ContainerIndex,
+    Term,
+    on_node,
+    place_of,
+    with_label,
+    with_status,
+)
 from api_service.records.container_repository import Changed, ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.node_usage import NodeUsages
@@ -101,7 +109,8 @@ async def test_it_answers_as_all_records_would_whatever_happens_to_them(store: S
                     await store.commit(Put(key=f"names/c{number}", value=b""))
                 case _:
                     state = ContainerState(running=dice.random() < 0.5, started_at=dice.choice((None, 1)))
-                    there[number] = record(number, state=state, phase=dice.choice(list(Phase)))
+                    node = dice.choice(("n0", "n1"))
+                    there[number] = record(number, state=state, phase=dice.choice(list(Phase)), node=node)
                     await store.commit(put(codec, there[number]))
         shown = sorted((each for each in there.values() if each.phase is not Phase.CREATING), key=place_of)
         before, since = (dice.choice([None, *map(place_of, shown), (5, "8")]) for _ in range(2))
@@ -114,6 +123,9 @@ async def test_it_answers_as_all_records_would_whatever_happens_to_them(store: S
                 and (since is None or place_of(each) > since)
             ]
             assert list(await index.newest_first(having, before=before, since=since)) == expected
+        for node in ("n0", "n1", "n2"):
+            here = {each.id: each for each in await index.having(on_node(node))}
+            assert here == {each.id: each for each in there.values() if each.node == node}
 
 
 async def test_only_what_has_changed_is_decoded(store: Store, codec: CountingCodec) -> None:
