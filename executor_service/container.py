@@ -151,6 +151,9 @@ class NameResolution:
     extra_hosts: tuple[tuple[str, str], ...] = ()  # (host name, address)
 
 
+AS_THE_HOST = NameResolution()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """A container as the API resolved it. Immutable from create to remove.

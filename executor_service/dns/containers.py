@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Protocol
 
-from executor_service.container import ContainerSpec, NetworkMode
+from executor_service.container import ContainerSpec, NameResolution, NetworkMode
 from executor_service.dns.names import Registration
 from executor_service.dns.sandbox_server import Resolving
 from executor_service.dns.service import NameServer
@@ -19,11 +19,10 @@ from executor_service.network.sandbox import Sandbox
 class ContainerNames(Protocol):
     """Names on user-defined networks. Nothing of it is durable: a new executor is told of every running container."""
 
-    async def follow(self, spec: ContainerSpec, sandbox: Sandbox, *, owner: ContainerSpec | None = None) -> None:
+    async def follow(self, spec: ContainerSpec, sandbox: Sandbox) -> None:
         """The container runs in that sandbox: from the next query on it is called what its endpoints say, and what is
-        asked there is answered. To be repeated when either changes. `owner`: whose servers are asked when nobody
-        answers there yet, for a container that shares the sandbox of one that does not run. Costs nothing on the
-        default network alone. Raises OSError."""
+        asked there is answered. To be repeated when either changes. Costs nothing on the default network alone. Raises
+        OSError."""
 
     async def forget(self, container_id: str) -> None:
         """It has ended. Idempotent."""
@@ -38,7 +37,7 @@ class EmbeddedNames:
         self._namespaces: dict[str, str] = {}  # by member; the path of a pin is never used twice
         self._registered: dict[str, set[str]] = {}  # networks, by container
 
-    async def follow(self, spec: ContainerSpec, sandbox: Sandbox, *, owner: ContainerSpec | None = None) -> None:
+    async def follow(self, spec: ContainerSpec, sandbox: Sandbox) -> None:
         namespace = sandbox.netns_path
         if spec.network_mode is NetworkMode.BRIDGE:
             self._register(spec, sandbox)
@@ -47,7 +46,8 @@ class EmbeddedNames:
         self._namespaces[spec.id] = namespace
         # Whoever shares a sandbox has no settings of its own, but may be all that is left in it.
         if spec.network_mode is NetworkMode.BRIDGE or not self._server.serves(namespace):
-            resolving = self._resolving(owner or spec, sandbox)
+            names = spec.names if spec.network_mode is NetworkMode.BRIDGE else sandbox.resolution
+            resolving = self._resolving(names, sandbox)
             await self._server.serve(namespace, namespace=namespace, resolving=resolving)
 
     async def forget(self, container_id: str) -> None:
@@ -79,9 +79,8 @@ class EmbeddedNames:
         if now:
             self._registered[spec.id] = now
 
-    def _resolving(self, spec: ContainerSpec, sandbox: Sandbox) -> Resolving:
+    def _resolving(self, names: NameResolution, sandbox: Sandbox) -> Resolving:
         networks = [self._find_network(endpoint.network_id) for endpoint in sandbox.endpoints]
-        names = spec.names
         return Resolving(
             networks=tuple(endpoint.network_id for endpoint in sandbox.endpoints),
             # Asked from the host's namespace, where its loopback is not the container's.

@@ -13,7 +13,7 @@ from functools import partial
 
 from pydantic import TypeAdapter
 
-from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.container import AS_THE_HOST, EndpointSpec, NameResolution, NetworkMode
 from executor_service.network import freed_addresses
 from executor_service.network.address_leases import leased_address
 from executor_service.network.mac import checked_mac, random_mac
@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS network_members (
     sandbox TEXT NOT NULL REFERENCES network_sandboxes (token) ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS network_members_by_sandbox ON network_members (sandbox);
+CREATE TABLE IF NOT EXISTS network_resolutions (
+    sandbox TEXT PRIMARY KEY REFERENCES network_sandboxes (token) ON DELETE CASCADE,
+    resolution TEXT NOT NULL     -- JSON: what the one it was made for says of it, who may be gone before the others
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS network_endpoints (
     token TEXT PRIMARY KEY,      -- names the veth; never used twice
     sandbox TEXT NOT NULL REFERENCES network_sandboxes (token) ON DELETE CASCADE,
@@ -65,6 +69,7 @@ CREATE TABLE IF NOT EXISTS network_cursors (
 )
 
 _NETWORK = TypeAdapter(Network)
+_RESOLUTION = TypeAdapter(NameResolution)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,7 @@ class SandboxRecord:
     sandbox_id: str | None
     mode: NetworkMode
     endpoints: tuple[EndpointRecord, ...] = ()
+    resolution: NameResolution = AS_THE_HOST
 
 
 def networks(connection: sqlite3.Connection) -> list[Network]:
@@ -162,6 +168,13 @@ def insert(connection: sqlite3.Connection, record: SandboxRecord) -> None:
 def give(connection: sqlite3.Connection, *, token: str, sandbox_id: str) -> None:
     """Make a prepared sandbox somebody's."""
     connection.execute("UPDATE network_sandboxes SET sandbox_id = ? WHERE token = ?", (sandbox_id, token))
+
+
+def set_resolution(connection: sqlite3.Connection, *, token: str, resolution: NameResolution) -> None:
+    """Nothing asked for is nothing written."""
+    if resolution != AS_THE_HOST:
+        text = _RESOLUTION.dump_json(resolution).decode()
+        connection.execute("INSERT OR REPLACE INTO network_resolutions VALUES (?, ?)", (token, text))
 
 
 def delete(connection: sqlite3.Connection, tokens: Iterable[str]) -> None:
@@ -274,4 +287,10 @@ def _record(connection: sqlite3.Connection, row: tuple[str, str | None, str]) ->
         sandbox_id=sandbox_id,
         mode=NetworkMode(mode),
         endpoints=tuple(sorted(endpoints, key=_by_interface)),
+        resolution=_resolution(connection, token),
     )
+
+
+def _resolution(connection: sqlite3.Connection, token: str) -> NameResolution:
+    row = connection.execute("SELECT resolution FROM network_resolutions WHERE sandbox = ?", (token,)).fetchone()
+    return AS_THE_HOST if row is None else _RESOLUTION.validate_json(row[0])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
-from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.container import AS_THE_HOST, EndpointSpec, NameResolution, NetworkMode
 from executor_service.network.network import Driver
 from executor_service.user_namespaces import Owner
 
@@ -40,12 +40,14 @@ class Endpoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """`id` is that of the container it was made for. `netns_path` names the namespace; empty for the host's own.
-    `endpoints` in the order of their interfaces."""
+    `endpoints` in the order of their interfaces. `resolution`: how that container has names resolved, which holds for
+    all that share it, also when it is gone."""
 
     id: str
     mode: NetworkMode
     netns_path: str
     endpoints: tuple[Endpoint, ...] = ()
+    resolution: NameResolution = AS_THE_HOST
 
 
 class SandboxNetwork(Protocol):
@@ -58,6 +60,7 @@ class SandboxNetwork(Protocol):
         mode: NetworkMode,
         endpoints: Sequence[EndpointSpec] = (),
         owner: Owner | None = None,
+        resolution: NameResolution = AS_THE_HOST,
     ) -> Sandbox:
         """Make the namespace and wire it, or go on with the one that a member has kept, attached to what is asked for
         now. The container has the addresses and hardware addresses of its last sandbox, as far as nothing else is asked

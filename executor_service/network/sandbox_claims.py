@@ -59,7 +59,8 @@ class SandboxClaims:
             else:
                 record = self.record(connection, wanted, endpoints)
         records.add_member(connection, token=record.token, member=wanted.sandbox_id)
-        return record
+        records.set_resolution(connection, token=record.token, resolution=wanted.resolution)
+        return replace(record, resolution=wanted.resolution)
 
     def record(
         self, connection: sqlite3.Connection, wanted: SandboxRecord, endpoints: Sequence[EndpointSpec]

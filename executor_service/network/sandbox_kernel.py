@@ -144,6 +144,7 @@ class SandboxKernel:
             mode=record.mode,
             netns_path="" if record.mode is NetworkMode.HOST else str(self.pins.of(record.token)),
             endpoints=tuple(self.endpoint(endpoint) for endpoint in record.endpoints),
+            resolution=record.resolution,
         )
 
     def endpoint(self, record: EndpointRecord) -> Endpoint:

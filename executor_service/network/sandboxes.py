@@ -15,7 +15,7 @@ import structlog
 
 from common.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, SlipwayError
 from common.sqlite import Database
-from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.container import AS_THE_HOST, EndpointSpec, NameResolution, NetworkMode
 from executor_service.network import freed_addresses, records
 from executor_service.network.config import BridgeConfig
 from executor_service.network.mac import checked_mac
@@ -74,13 +74,14 @@ class Sandboxes:
         mode: NetworkMode,
         endpoints: Sequence[EndpointSpec] = (),
         owner: Owner | None = None,
+        resolution: NameResolution = AS_THE_HOST,
     ) -> Sandbox:
         """See SandboxNetwork. Raises InvalidArgument for an address that no interface can have, and FailedPrecondition
         when the id is taken by a sandbox of another mode."""
         for endpoint in endpoints:
             checked_mac(endpoint.mac_address)
         async with self._lock(sandbox_id), AsyncExitStack() as undo:
-            wanted = SandboxRecord(token=new_token(), sandbox_id=sandbox_id, mode=mode)
+            wanted = SandboxRecord(token=new_token(), sandbox_id=sandbox_id, mode=mode, resolution=resolution)
             taken = {wanted.token}
             undo.push_async_callback(self._discard, taken)
             for ready in self._prepared.offers(endpoints, owner):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
-from executor_service.container import ContainerSpec, NetworkMode
+from executor_service.container import ContainerSpec, NameResolution, NetworkMode
 from executor_service.health import HealthStatus
 from executor_service.host_errors import host_errors
 from executor_service.journal import HealthChanged, JournalEntry, Started, StartFailure
@@ -188,7 +188,11 @@ class _Start:
                 self.sandbox = await network.join(spec.id, spec.network_container)
             else:
                 self.sandbox = await network.create(
-                    spec.id, mode=spec.network_mode, endpoints=spec.endpoints, owner=owner
+                    spec.id,
+                    mode=spec.network_mode,
+                    endpoints=spec.endpoints,
+                    owner=owner,
+                    resolution=NameResolution(servers=spec.names.servers, options=spec.names.options),
                 )
             self._push("names", lambda: self.node.seams.names.forget(spec.id))
             await self.node.seams.names.follow(spec, self.sandbox)

@@ -104,9 +104,8 @@ async def _answer_names(node: Node, running: Iterable[ContainerRecord], sandboxe
         sandbox = sandboxes.get(spec.network_container or spec.id)
         if sandbox is None:
             continue
-        owner = node.records.find(spec.network_container) if spec.network_container else None
         try:
-            await node.seams.names.follow(spec, sandbox, owner=owner.spec if owner is not None else None)
+            await node.seams.names.follow(spec, sandbox)
             if spec.network_mode is NetworkMode.BRIDGE:
                 await node.seams.bundles.restore_names(spec, sandbox)
         except (SlipwayError, OSError) as error:

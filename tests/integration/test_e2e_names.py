@@ -184,14 +184,17 @@ async def test_a_rename_and_a_killed_executor_change_no_answer_but_the_name(engi
     await engine.remove(web)
 
 
+@pytest.mark.parametrize("removed", [False, True])
 async def test_who_is_left_in_a_sandbox_asks_its_owners_servers_also_of_a_new_executor(
-    engine: Slipway, inside: ExitStack
+    engine: Slipway, inside: ExitStack, removed: bool
 ) -> None:
     owner = await run(engine, "owner", "app", dns=[SERVER])
     sidecar = await engine.run("sleep", "300", network_mode="container:owner")
     asking = await client(engine, sidecar, inside)
     await engine.kill(owner)
     await engine.wait(owner)
+    if removed:
+        await engine.remove(owner)
     await engine.executor.kill()
     await engine.executor.start()
     await engine.node_back()
@@ -201,5 +204,5 @@ async def test_who_is_left_in_a_sandbox_asks_its_owners_servers_also_of_a_new_ex
             assert await asking.answers("example.com") == ["192.0.2.1"]
     finally:
         command("ip", "address", "delete", f"{SERVER}/32", "dev", "lo")
-    for container in (sidecar, owner):
+    for container in (sidecar, *([] if removed else [owner])):
         await engine.remove(container)

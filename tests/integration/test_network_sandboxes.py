@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from executor_service.container import NetworkMode
+from executor_service.container import NameResolution, NetworkMode
 from executor_service.network.sandbox import Sandbox
 from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import (
@@ -44,6 +44,19 @@ def outside() -> Iterator[Namespace]:
 async def _bridged(network: Sandboxes, sandbox_id: str) -> tuple[Sandbox, str, str]:
     sandbox = await network.create(sandbox_id, mode=NetworkMode.BRIDGE, endpoints=PLAIN)
     return sandbox, sandbox.endpoints[0].ipv4_address, sandbox.endpoints[0].ipv6_address
+
+
+async def test_how_names_are_resolved_outlives_the_one_that_said_so(network: Sandboxes) -> None:
+    asked = NameResolution(servers=("192.0.2.53",), options=("ndots:2",))
+    await network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN, resolution=asked)
+    await network.create("two", mode=NetworkMode.BRIDGE, endpoints=PLAIN)
+    assert (await network.join("sidecar", "one")).resolution == asked
+    await network.leave("one")
+    await network.reconcile({"sidecar": None, "two": PLAIN})
+    assert {sandbox.id: sandbox.resolution for sandbox in await network.list()} == {
+        "one": asked,
+        "two": NameResolution(),
+    }
 
 
 async def test_two_sandboxes_reach_each_other_on_both_families(network: Sandboxes) -> None:

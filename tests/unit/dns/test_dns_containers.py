@@ -156,5 +156,5 @@ async def test_a_shared_sandbox_is_served_until_the_last_one_leaves(server: Reco
     await names.forget("c2")
     assert server.served == {}
     # A new executor finds only the one that shares it.
-    await names.follow(sharing, sandbox("n1"), owner=spec("n1", resolution=own))
+    await names.follow(sharing, replace(sandbox("n1"), resolution=own))
     assert server.served == {"/pins/one": Resolving(networks=("n1",), servers=("192.0.2.53",))}
