@@ -148,8 +148,10 @@ Event = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """One durable transition. `sequence` increases by one through the whole journal."""
+    """One durable transition. `sequence` increases by one through the whole journal. `journal_id` is empty for one that
+    no journal has, and in an answer of an executor that does not say yet which it is."""
 
+    journal_id: str = ""
     sequence: int
     time: int
     container_id: str

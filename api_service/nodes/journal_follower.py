@@ -102,14 +102,6 @@ class JournalFollower:
         """Wait until the connection or the position is another."""
         await self._changed.wait()
 
-    async def known(self, *, patience: float) -> bool:
-        """Wait until it is known which journal the node has; False after `patience` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while not self.journal_id:
-                    await self._changed.wait()
-        return self.journal_id != ""
-
     async def reached(self, sequence: int, *, patience: float) -> bool:
         """Wait until the entry of this sequence is in the records; False when the journal is not being followed, or
         after `patience` seconds."""
@@ -118,10 +110,6 @@ class JournalFollower:
                 while self._connected and self._position.sequence < sequence:
                     await self._changed.wait()
         return self._position.sequence >= sequence
-
-    async def recorded(self) -> JournalPosition | None:
-        """How far the records are at least, whoever follows the journal; None when nobody ever did."""
-        return self._position if self._following and self.journal_id else await self._cursors.get(self._node)
 
     async def told(self, position: JournalPosition, *, patience: float) -> bool:
         """Wait until the records are as far as this position, whoever follows the journal; False when it is another
@@ -141,7 +129,8 @@ class JournalFollower:
         and the journal has not brought it yet. When it does, it waits for the end of the block."""
         sequence = entry.sequence
         under_way = sequence <= self._applying or sequence in self._ahead
-        if not self._connected or sequence != self._position.sequence + 1 or under_way:
+        is_next = entry.journal_id == self.journal_id and sequence == self._position.sequence + 1
+        if not self._connected or not is_next or under_way:
             yield False
             return
         applied = self._ahead[sequence] = asyncio.Event()
@@ -252,7 +241,7 @@ class JournalFollower:
 
     async def _apply_in_order(self, entries: Sequence[JournalEntry]) -> None:
         for begin in range(0, len(entries), _MAX_TOGETHER):
-            await self._observer.observe(entries[begin : begin + _MAX_TOGETHER], journal_id=self.journal_id)
+            await self._observer.observe(entries[begin : begin + _MAX_TOGETHER])
 
     async def _resynchronise(self) -> None:
         snapshot = await self._executor.snapshot(deadline=Deadline.after(_SNAPSHOT_TIME))

@@ -47,15 +47,15 @@ class Observer:
         self._clock = clock
         self.on_ended: Ended = lambda record: None
 
-    async def observe(self, entries: Sequence[JournalEntry], *, journal_id: str) -> ContainerRecord | None:
-        """Move the record of one container forward by those entries, in order, that are newer than what it includes, in
-        one commit with their events. Returns the record after that; None when the container is unknown here, or when
-        its record cannot be read: one such record must not hold up the journal.
+    async def observe(self, entries: Sequence[JournalEntry]) -> ContainerRecord | None:
+        """Move the record of one container forward by those entries of one journal, in order, that are newer than what
+        it includes, in one commit with their events. Returns the record after that; None when the container is unknown
+        here, or when its record cannot be read: one such record must not hold up the journal.
 
         What is too large for one commit is written entry by entry, and in the last resort without its events.
         """
         try:
-            return await self._observe(entries, journal_id=journal_id)
+            return await self._observe(entries)
         except ResourceExhausted as error:
             if error.reason != RECORD_TOO_LARGE:
                 raise
@@ -66,13 +66,13 @@ class Observer:
             return None
         if len(entries) == 1:
             _log.error("events too large to be told", container=entries[0].container_id, sequence=entries[0].sequence)
-            return await self._observe(entries, journal_id=journal_id, tell=False)
+            return await self._observe(entries, tell=False)
         record = None
         for entry in entries:
-            record = await self.observe([entry], journal_id=journal_id)
+            record = await self.observe([entry])
         return record
 
-    async def told(self, entry: JournalEntry, *, journal_id: str, patience: float) -> bool:
+    async def told(self, entry: JournalEntry, *, patience: float) -> bool:
         """Wait until the record includes the entry, or is gone; False after `patience` seconds."""
         with contextlib.suppress(TimeoutError):
             async with (
@@ -80,25 +80,24 @@ class Observer:
                 contextlib.aclosing(self._containers.watch(entry.container_id)) as records,
             ):
                 async for record in records:
-                    if record is None or _includes(record, entry, journal_id):
+                    if record is None or _includes(record, entry):
                         return True
         return False
 
-    async def _observe(
-        self, entries: Sequence[JournalEntry], *, journal_id: str, tell: bool = True
-    ) -> ContainerRecord | None:
+    async def _observe(self, entries: Sequence[JournalEntry], *, tell: bool = True) -> ContainerRecord | None:
         applied: list[JournalEntry] = []
 
         def change(record: ContainerRecord) -> Changed | None:
             if record.node != self._node:
                 return None
-            applied[:] = [entry for entry in entries if not _includes(record, entry, journal_id)]
+            applied[:] = [entry for entry in entries if not _includes(record, entry)]
             told: dict[str, Sequence[Event]] = {}
             for entry in applied:
-                record, told[_source(journal_id, entry)] = apply(record, entry)
+                record, told[_source(entry)] = apply(record, entry)
             if not applied:
                 return None
-            position = JournalPosition(journal_id=journal_id, sequence=applied[-1].sequence)
+            last = applied[-1]
+            position = JournalPosition(journal_id=last.journal_id, sequence=last.sequence)
             return Changed(record=dataclasses.replace(record, observed=position), sourced=told if tell else {})
 
         # Beside each other, for whoever waits for the end of an exec waits for both.
@@ -111,7 +110,7 @@ class Observer:
         for entry in entries:
             if tell and entry not in applied and tells_alike(entry.event):
                 # An answer may have been faster than the journal, which then still has to tell what came before it.
-                await self._events.add_missing(apply(record, entry)[1], source=_source(journal_id, entry))
+                await self._events.add_missing(apply(record, entry)[1], source=_source(entry))
         if not record.state.active and any(isinstance(entry.event, Exited | StartRefused) for entry in applied):
             self.on_ended(record)
         return record
@@ -158,10 +157,10 @@ class Observer:
             self.on_ended(record)
 
 
-def _includes(record: ContainerRecord, entry: JournalEntry, journal_id: str) -> bool:
+def _includes(record: ContainerRecord, entry: JournalEntry) -> bool:
     known = record.observed
-    return known.journal_id in ("", journal_id) and entry.sequence <= known.sequence
+    return known.journal_id in ("", entry.journal_id) and entry.sequence <= known.sequence
 
 
-def _source(journal_id: str, entry: JournalEntry) -> str:
-    return f"{journal_id[:16]}.{entry.sequence}"
+def _source(entry: JournalEntry) -> str:
+    return f"{entry.journal_id[:16]}.{entry.sequence}"

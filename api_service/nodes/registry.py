@@ -15,13 +15,13 @@ from api_service.executor_client.journal import JournalEntry
 from api_service.executor_client.node import NodeFacts
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
+from api_service.records.container import JournalPosition
 from api_service.records.node import NodeRecord
 from common.errors import DeadlineExceeded, NotFound, Unavailable
 
 _log = structlog.get_logger(__name__)
 
 _JOURNAL_PATIENCE = 1.0  # seconds an answer waits for the journal to tell the same
-_CONTACT_PATIENCE = 5.0  # seconds an answer waits for the journal to be known at all
 _FACTS_KEPT = 30.0  # seconds
 _FACTS_TIME = 5.0  # seconds to ask for them
 
@@ -49,22 +49,21 @@ class Node:
         """Get the entry of an answer into the records.
 
         What happened before it is told before it: when it is not the journal's very next entry, the journal is waited
-        for, unless it is not being followed. While it is unknown which journal the entry belongs to, nothing is
-        written, for the journal would tell it again: after some seconds the entry is left to the journal. Where another
-        replica follows the journal, it is given the same time to do so.
+        for, unless it is not being followed. Where another replica follows the journal, it is given the same time. One
+        that does not say which journal it belongs to is left to that, which would tell it again.
         """
-        if not self.follower.following and (position := await self.follower.recorded()) is not None:
-            journal_id = position.journal_id
-            if not await self._observer.told(entry, journal_id=journal_id, patience=_JOURNAL_PATIENCE):
-                await self._observer.observe([entry], journal_id=journal_id)
-            return
-        if not await self.follower.known(patience=_CONTACT_PATIENCE):
+        if not entry.journal_id:
             _log.warning("answer left to the journal", node=self.name, container=entry.container_id)
             return
+        if not self.follower.following:
+            if not await self._observer.told(entry, patience=_JOURNAL_PATIENCE):
+                await self._observer.observe([entry])
+            return
+        position = JournalPosition(journal_id=entry.journal_id, sequence=entry.sequence)
         with self.follower.ahead(entry) as is_next:
             # What the journal or a snapshot has reached is in the records, and told.
-            if is_next or not await self.follower.reached(entry.sequence, patience=_JOURNAL_PATIENCE):
-                await self._observer.observe([entry], journal_id=self.follower.journal_id)
+            if is_next or not await self.follower.told(position, patience=_JOURNAL_PATIENCE):
+                await self._observer.observe([entry])
 
     def forget_facts(self) -> None:
         """The executor was away: it may have been started with other settings. Known facts serve while it does not

@@ -38,8 +38,13 @@ _PROTOCOLS = {
 }
 
 
-def entry_to_proto(entry: JournalEntry) -> pb2.JournalEntry:
-    message = pb2.JournalEntry(sequence=entry.sequence, time=timestamp(entry.time), container_id=entry.container_id)
+def entry_to_proto(entry: JournalEntry, *, journal_id: str) -> pb2.JournalEntry:
+    message = pb2.JournalEntry(
+        journal_id=journal_id,
+        sequence=entry.sequence,
+        time=timestamp(entry.time),
+        container_id=entry.container_id,
+    )
     match entry.event:
         case Started() as event:
             message.started.CopyFrom(_started(event))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from slipway.executor.v1 import runtime_service_pb2 as pb2
 
@@ -22,19 +22,20 @@ _PHASES = {
 
 def snapshot_to_proto(snapshot: NodeSnapshot) -> pb2.ListContainersResponse:
     return pb2.ListContainersResponse(
-        containers=[_container(record, snapshot.execs.get(record.id, ())) for record in snapshot.records],
+        containers=[_container(record, snapshot) for record in snapshot.records],
         journal_id=snapshot.journal_id,
         sequence=snapshot.sequence,
     )
 
 
-def _container(record: ContainerRecord, execs: Sequence[str]) -> pb2.ContainerSnapshot:
+def _container(record: ContainerRecord, snapshot: NodeSnapshot) -> pb2.ContainerSnapshot:
+    told = partial(entry_to_proto, journal_id=snapshot.journal_id)
     return pb2.ContainerSnapshot(
         container_id=record.id,
         phase=_PHASES[record.phase],
-        started=entry_to_proto(record.started) if record.started else None,
-        last=entry_to_proto(record.last) if record.last else None,
+        started=told(record.started) if record.started else None,
+        last=told(record.last) if record.last else None,
         error=record.error,
         health=health_to_proto(record.health) if record.health else None,
-        exec_ids=execs,
+        exec_ids=snapshot.execs.get(record.id, ()),
     )

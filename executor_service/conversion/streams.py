@@ -82,12 +82,12 @@ def _size(request: pb.AttachContainerRequest | pb.ExecRequest) -> TerminalSize |
     return size
 
 
-def exec_answer(answer: int | StreamOutput | JournalEntry) -> pb.ExecResponse:
+def exec_answer(answer: int | StreamOutput | JournalEntry, *, journal_id: str) -> pb.ExecResponse:
     match answer:
         case StreamOutput():
             return pb.ExecResponse(output=pb.ExecOutput(stream=_STREAMS[answer.stream], data=answer.data))
         case JournalEntry():
-            return pb.ExecResponse(exited=entry_to_proto(answer))
+            return pb.ExecResponse(exited=entry_to_proto(answer, journal_id=journal_id))
         case pid:
             return pb.ExecResponse(started=pb.ExecStarted(pid=pid))
 

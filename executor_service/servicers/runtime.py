@@ -30,6 +30,7 @@ from executor_service.conversion.streams import (
     exec_spec,
 )
 from executor_service.conversion.supervision import restart_policy_from_proto
+from executor_service.journal import JournalEntry
 from executor_service.node import Node
 from executor_service.operations.container_attach import container_attach
 from executor_service.operations.container_create import container_create
@@ -57,6 +58,9 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         self._node = node
         self._operations = operations
 
+    def _told(self, entry: JournalEntry) -> pb.JournalEntry:
+        return entry_to_proto(entry, journal_id=self._node.journal.id)
+
     async def CreateContainer(
         self, request: pb.CreateContainerRequest, context: _Context
     ) -> pb.CreateContainerResponse:
@@ -67,7 +71,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
     async def StartContainer(self, request: pb.StartContainerRequest, context: _Context) -> pb.StartContainerResponse:
         start = container_start(self._node, container_id=request.container_id, start_id=request.start_id)
         entry = await self._operations.run(start, abandoned="cancel")
-        return pb.StartContainerResponse(entry=entry_to_proto(entry))
+        return pb.StartContainerResponse(entry=self._told(entry))
 
     async def SignalContainer(
         self, request: pb.SignalContainerRequest, context: _Context
@@ -82,7 +86,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         # A stop goes on without its caller, as Docker's does, but not for hours: each of them is an operation.
         short = FOREVER < request.timeout <= _LONGEST_ABANDONED_STOP
         entry = await self._operations.run(stop, abandoned="finish" if short else "cancel")
-        return pb.StopContainerResponse(entry=entry_to_proto(entry) if entry else None)
+        return pb.StopContainerResponse(entry=self._told(entry) if entry else None)
 
     async def RemoveContainer(
         self, request: pb.RemoveContainerRequest, context: _Context
@@ -92,13 +96,13 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
 
     async def PauseContainer(self, request: pb.PauseContainerRequest, context: _Context) -> pb.PauseContainerResponse:
         entry = await self._operations.run(container_pause(self._node, request.container_id), abandoned="finish")
-        return pb.PauseContainerResponse(entry=entry_to_proto(entry) if entry else None)
+        return pb.PauseContainerResponse(entry=self._told(entry) if entry else None)
 
     async def UnpauseContainer(
         self, request: pb.UnpauseContainerRequest, context: _Context
     ) -> pb.UnpauseContainerResponse:
         entry = await self._operations.run(container_unpause(self._node, request.container_id), abandoned="finish")
-        return pb.UnpauseContainerResponse(entry=entry_to_proto(entry) if entry else None)
+        return pb.UnpauseContainerResponse(entry=self._told(entry) if entry else None)
 
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, context: _Context
@@ -111,20 +115,20 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
             published_ports=published_ports_from_proto(request.published_ports),
         )
         entry = await self._operations.run(update, abandoned="finish")
-        return pb.UpdateContainerResponse(entry=entry_to_proto(entry))
+        return pb.UpdateContainerResponse(entry=self._told(entry))
 
     async def ConnectNetwork(self, request: pb.ConnectNetworkRequest, context: _Context) -> pb.ConnectNetworkResponse:
         endpoint = endpoint_from_proto(request.endpoint)
         connect = network_connect(self._node, container_id=request.container_id, endpoint=endpoint)
         entry = await self._operations.run(connect, abandoned="finish")
-        return pb.ConnectNetworkResponse(entry=entry_to_proto(entry) if entry is not None else None)
+        return pb.ConnectNetworkResponse(entry=self._told(entry) if entry is not None else None)
 
     async def DisconnectNetwork(
         self, request: pb.DisconnectNetworkRequest, context: _Context
     ) -> pb.DisconnectNetworkResponse:
         disconnect = network_disconnect(self._node, container_id=request.container_id, network_id=request.network_id)
         entry = await self._operations.run(disconnect, abandoned="finish")
-        return pb.DisconnectNetworkResponse(entry=entry_to_proto(entry) if entry is not None else None)
+        return pb.DisconnectNetworkResponse(entry=self._told(entry) if entry is not None else None)
 
     async def ReadStats(self, request: pb.ReadStatsRequest, context: _Context) -> pb.ReadStatsResponse:
         found = await container_stats(self._node, request.container_ids)
@@ -149,7 +153,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         journal.accept(journal_id=request.journal_id, after=request.after_sequence)
         yield pb.FollowJournalResponse(journal_id=journal.id)
         async for entry in journal.follow(request.after_sequence):
-            yield pb.FollowJournalResponse(journal_id=journal.id, entry=entry_to_proto(entry))
+            yield pb.FollowJournalResponse(journal_id=journal.id, entry=self._told(entry))
 
     async def AttachContainer(
         self, request_iterator: AsyncIterator[pb.AttachContainerRequest], context: _Context
@@ -179,7 +183,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         spec = await exec_spec(request_iterator)
         async with aclosing(exec_run(self._node, spec, exec_inputs(request_iterator))) as answers:
             async for answer in answers:
-                yield exec_answer(answer)
+                yield exec_answer(answer, journal_id=self._node.journal.id)
 
     async def ResizeExecTerminal(
         self, request: pb.ResizeExecTerminalRequest, context: _Context

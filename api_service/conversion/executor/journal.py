@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from slipway.executor.v1 import container_spec_pb2 as spec_pb2
@@ -45,13 +46,16 @@ _PROTOCOLS = {
 
 def answer_from_proto(message: pb2.FollowJournalResponse) -> JournalAnswer:
     """What a newer executor tells and this version does not know is left out; the entries after it are not."""
-    known = message.HasField("entry") and message.entry.WhichOneof("event") is not None
-    return JournalAnswer(journal_id=message.journal_id, entry=entry_from_proto(message.entry) if known else None)
+    if not message.HasField("entry") or message.entry.WhichOneof("event") is None:
+        return JournalAnswer(journal_id=message.journal_id, entry=None)
+    entry = dataclasses.replace(entry_from_proto(message.entry), journal_id=message.journal_id)
+    return JournalAnswer(journal_id=message.journal_id, entry=entry)
 
 
 def entry_from_proto(message: pb2.JournalEntry) -> JournalEntry:
     """Raises Internal for an event this version does not know."""
     return JournalEntry(
+        journal_id=message.journal_id,
         sequence=message.sequence,
         time=message.time.ToNanoseconds(),
         container_id=message.container_id,

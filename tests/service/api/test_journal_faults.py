@@ -5,6 +5,7 @@ Whatever comes, an event is told once, and a record is what the node says last.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -20,6 +21,8 @@ from slipway.v1 import node_service_pb2 as node_pb2
 from structlog.testing import capture_logs
 
 from api_service.conversion.executor.journal import entry_from_proto
+from api_service.store.claims import LocalClaims
+from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import Api, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
 
@@ -81,7 +84,7 @@ async def test_a_service_that_repeats_a_journal_tells_nothing_twice(tmp_path: Pa
         before = await api.actions()
         observer = api.engine.nodes.get("local").follower._observer
         for entry in [*executor.journal, *executor.journal]:
-            await observer.observe([entry_from_proto(entry)], journal_id=executor.journal_id)
+            await observer.observe([entry_from_proto(entry)])
         assert await api.actions() == before
         assert before.count("container health_status") == 2
 
@@ -166,3 +169,33 @@ async def test_what_a_node_says_of_anothers_container_changes_nothing(
     shown = (await api.execs.InspectExec(exec_pb2.InspectExecRequest(exec=running))).exec
     assert shown.running, "an exec ended on the word of a node where it does not run"
     assert "container die" not in await api.actions(type=["container"], container=[box])
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_an_answer_of_a_new_journal_is_not_taken_for_one_of_the_old(
+    tmp_path: Path, executor: FakeExecutor, follows: bool
+) -> None:
+    """Its sequence is one that the old journal has passed long ago."""
+    async with MemoryStore() as store, AsyncExitStack() as stack:
+        claims = LocalClaims()
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        one = await stack.enter_async_context(running_api(tmp_path / "one", executor, store=(store, claims)))
+        beside = (store, LocalClaims(beside=claims))
+        two = await stack.enter_async_context(running_api(tmp_path / "two", executor, connected=False, store=beside))
+        await one.load()
+        await one.create(name="web")
+        for _ in range(3):
+            await one.start("web")
+            await one.stop("web")
+        await one.followed()
+        gate = asyncio.Event()
+        executor.fault("FollowJournal", gate=gate)
+        executor.new_journal()
+        asked = one if follows else two
+        await asked.start("web")
+        assert (await asked.inspect("web")).state.running
+        gate.set()
+        await one.followed()
+        assert (await one.inspect("web")).state.running
+        assert (await one.actions(type=["container"])).count("container start") == 4

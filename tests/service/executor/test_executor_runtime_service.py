@@ -43,12 +43,17 @@ async def test_a_container_lives_from_create_to_remove(client: Client, host: Fak
     assert [await _next_entry(journal) for _ in range(3)] == [
         started,
         pb.JournalEntry(
-            sequence=2, time=(entry := (await _entries(client))[1]).time, container_id=box, signaled=entry.signaled
+            journal_id=accepted.journal_id,
+            sequence=2,
+            time=(entry := (await _entries(client))[1]).time,
+            container_id=box,
+            signaled=entry.signaled,
         ),
         stopped.entry,
     ]
 
     await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=10)
+    assert accepted.journal_id == started.journal_id == stopped.entry.journal_id
     snapshot = await client.snapshot()
     assert not snapshot.containers
     assert (snapshot.journal_id, snapshot.sequence) == (accepted.journal_id, 3)

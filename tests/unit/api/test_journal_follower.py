@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,12 +11,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-import api_service.nodes.registry
 from api_service.executor_client.journal import JournalAnswer, JournalEntry, Signaled
 from api_service.executor_client.snapshot import NodeSnapshot
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.registry import Node
-from api_service.records.container import JournalPosition
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.memory_store import MemoryStore
 from common.errors import OutOfRange, ResourceExhausted
@@ -57,7 +56,7 @@ class Records:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def observe(self, entries: Sequence[JournalEntry], *, journal_id: str) -> None:
+    async def observe(self, entries: Sequence[JournalEntry]) -> None:
         self.asked += [entry.sequence for entry in entries]
         await self.gate.wait()
         await asyncio.sleep(0)
@@ -71,7 +70,7 @@ class Records:
 
 
 def entry(sequence: int, container: str = "a") -> JournalEntry:
-    return JournalEntry(sequence=sequence, time=0, container_id=container, event=Signaled(signal=1))
+    return JournalEntry(journal_id="j", sequence=sequence, time=0, container_id=container, event=Signaled(signal=1))
 
 
 @asynccontextmanager
@@ -231,30 +230,19 @@ async def test_nobody_waits_for_a_journal_that_is_not_followed() -> None:
     assert not await follower.reached(1, patience=60)
 
 
-async def test_answer_waits_until_the_journal_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_service.nodes.registry, "_CONTACT_PATIENCE", 0.001)
+async def test_an_answer_says_which_journal_it_belongs_to() -> None:
     journal: Any = Journal()
     records: Any = Records()
-    async with MemoryStore() as store:
-        follower = JournalFollower(
-            node="local",
-            executor=journal,
-            observer=records,
-            cursors=NodeCursors(store),
-            on_connected=lambda: None,
-            backoff=Backoff(),
-        )
+    async with following(journal, records) as follower:
         node = Node(record=node_record("local"), executor=journal, follower=follower, observer=records)
-        with capture_logs() as log:
-            await node.settle(entry(1))
-        assert records.seen == []
-        assert [line["event"] for line in log] == ["answer left to the journal"]
-        monkeypatch.setattr(api_service.nodes.registry, "_CONTACT_PATIENCE", 10)
-        waiting = asyncio.create_task(node.settle(entry(1)))
-        await asyncio.sleep(0)
-        follower._move_to(JournalPosition(journal_id="j", sequence=0))
-        await waiting
-        assert records.seen == [1]
-        follower._move_to(JournalPosition(journal_id="j", sequence=2))  # a snapshot has told it
+        journal.tell(entry(1), entry(2))
+        assert await follower.reached(2, patience=5)
         await node.settle(entry(2))
-        assert records.seen == [1]
+        assert records.seen == [1, 2]
+        await node.settle(dataclasses.replace(entry(2), journal_id="k"))
+        await node.settle(dataclasses.replace(entry(3), journal_id="k"))
+        assert records.seen == [1, 2, 2, 3]
+        with capture_logs() as log:
+            await node.settle(dataclasses.replace(entry(3), journal_id=""))
+        assert records.seen == [1, 2, 2, 3]
+        assert [line["event"] for line in log] == ["answer left to the journal"]

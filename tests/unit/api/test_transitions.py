@@ -49,7 +49,7 @@ CREATED = ContainerRecord(
 
 
 def entry(event: Event, *, sequence: int = 1, time: int = 0) -> JournalEntry:
-    return JournalEntry(sequence=sequence, time=time, container_id=ID, event=event)
+    return JournalEntry(journal_id="j", sequence=sequence, time=time, container_id=ID, event=event)
 
 
 def started(start_id: str = "s1", **fields: int) -> JournalEntry:
@@ -229,7 +229,7 @@ async def test_end_is_noticed_when_a_signal_is_told_after_it() -> None:
         observer, ended = Observer(containers, events, execs, node="local", clock=lambda: 0), []
         observer.on_ended = lambda record: ended.append(record.id)
         run = [started(sequence=1), exited(sequence=2), entry(Signaled(signal=9), sequence=3)]
-        await observer.observe(run, journal_id="j")
+        await observer.observe(run)
         assert ended == [ID]
-        await observer.observe([exited(sequence=4), started("s2", sequence=5)], journal_id="j")
+        await observer.observe([exited(sequence=4), started("s2", sequence=5)])
         assert ended == [ID]  # it runs again

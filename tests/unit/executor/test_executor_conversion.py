@@ -72,7 +72,8 @@ def _fill(message: Message, field: FieldDescriptor) -> None:
 
 
 def _entry(event: Exited | Signaled | StartFailure) -> pb.JournalEntry:
-    return entry_to_proto(JournalEntry(sequence=4, time=1_000_000_000_000_000_007, container_id="c", event=event))
+    entry = JournalEntry(sequence=4, time=1_000_000_000_000_000_007, container_id="c", event=event)
+    return entry_to_proto(entry, journal_id="j")
 
 
 def test_an_unknown_exit_code_is_absent_and_zero_is_not() -> None:

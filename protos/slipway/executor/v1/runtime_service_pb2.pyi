@@ -1182,10 +1182,13 @@ class JournalEntry(_message.Message):
     EXEC_EXITED_FIELD_NUMBER: _builtins.int
     NETWORK_CONNECTED_FIELD_NUMBER: _builtins.int
     NETWORK_DISCONNECTED_FIELD_NUMBER: _builtins.int
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position, from 1, increasing by 1."""
     container_id: _builtins.str
     """The container's id."""
+    journal_id: _builtins.str
+    """The journal in which it has this position, wherever the entry is told."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -1256,10 +1259,11 @@ class JournalEntry(_message.Message):
         exec_exited: Global___ExecExited | None = ...,
         network_connected: Global___NetworkConnected | None = ...,
         network_disconnected: Global___NetworkDisconnected | None = ...,
+        journal_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "network_connected", b"network_connected", "network_disconnected", b"network_disconnected", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "network_connected", b"network_connected", "network_disconnected", b"network_disconnected", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "sequence", b"sequence", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "event", b"event", "exec_exited", b"exec_exited", "exited", b"exited", "health_changed", b"health_changed", "journal_id", b"journal_id", "network_connected", b"network_connected", "network_disconnected", b"network_disconnected", "paused", b"paused", "restart_cancelled", b"restart_cancelled", "sequence", b"sequence", "signaled", b"signaled", "start_failed", b"start_failed", "started", b"started", "time", b"time", "unpaused", b"unpaused", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "start_failed", "exited", "signaled", "paused", "unpaused", "restart_cancelled", "updated", "health_changed", "exec_exited", "network_connected", "network_disconnected"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
