@@ -13,7 +13,7 @@ from api_service.executor_client.journal import ExecExited, Exited, JournalEntry
 from api_service.executor_client.snapshot import ContainerSnapshot, NodeSnapshot
 from api_service.nodes.transitions import apply, resynchronise, tells_alike
 from api_service.records.codec import RECORD_UNREADABLE
-from api_service.records.container import ContainerRecord, JournalPosition
+from api_service.records.container import ContainerRecord, JournalPosition, Phase
 from api_service.records.container_repository import Changed, ContainerRepository
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
@@ -129,8 +129,9 @@ class Observer:
     async def resynchronise(self, snapshot: NodeSnapshot) -> None:
         """Bring every container of the node to what the snapshot says; records that are ahead of it stay."""
         found = {container.container_id: container for container in snapshot.containers}
-        for record in await self._containers.all():
-            if record.node == self._node and not record.moving:  # one that moves may not be there yet
+        for record in await self._containers.on_node(self._node):
+            # One that is being made, or moves, may not be there yet.
+            if record.phase is not Phase.CREATING and not record.moving:
                 await self._resynchronise_one(record.id, found.get(record.id), snapshot)
 
     async def _resynchronise_one(

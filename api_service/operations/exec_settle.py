@@ -33,7 +33,7 @@ async def settle_execs(engine: Engine, node: Node) -> None:
     if not await node.follower.told(position, patience=_PATIENCE):
         return
     known = {exec_id for container in snapshot.containers for exec_id in container.execs}
-    here = {record.id for record in await engine.containers.every_phase() if record.node == node.name}
+    here = {record.id for record in await engine.containers.on_node(node.name)}
     for record in said:
         if record.container_id in here and record.id not in known:
             await _settle(engine, record)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from api_service.operations.engine import Engine
 from api_service.operations.label_filter import has_labels
-from api_service.records.container import ContainerRecord
+from api_service.records.container import Phase
 from api_service.records.node import Availability, NodeRecord, NodeState
 from api_service.records.node_usage import NodeUsage
 
@@ -40,23 +39,18 @@ async def inspect_node(engine: Engine, name: str) -> ShownNode:
 
 async def list_nodes(engine: Engine, wanted: NodeFilter) -> list[ShownNode]:
     """By name."""
-    containers = await engine.containers.all()
     found = [node for node in await engine.node_records.all() if _matches(node, wanted)]
-    on_node: dict[str, list[ContainerRecord]] = {node.name: [] for node in found}
-    for container in containers:
-        if container.node in on_node:
-            on_node[container.node].append(container)
     usages = await engine.usages.all()
-    return [_shown(node, on_node[node.name], usages.get(node.name, NodeUsage())) for node in found]
+    return [await _shown(engine, node, usages.get(node.name, NodeUsage())) for node in found]
 
 
 async def shown_node(engine: Engine, record: NodeRecord) -> ShownNode:
-    containers = [each for each in await engine.containers.all() if each.node == record.name]
-    return _shown(record, containers, (await engine.usages.get(record.name)).record)
+    return await _shown(engine, record, (await engine.usages.get(record.name)).record)
 
 
-def _shown(node: NodeRecord, containers: Iterable[ContainerRecord], usage: NodeUsage) -> ShownNode:
-    running = [each.state.running for each in containers]
+async def _shown(engine: Engine, node: NodeRecord, usage: NodeUsage) -> ShownNode:
+    containers = await engine.containers.on_node(node.name)
+    running = [each.state.running for each in containers if each.phase is not Phase.CREATING]
     return ShownNode(record=node, containers=len(running), running=sum(running), usage=usage)
 
 

@@ -85,7 +85,7 @@ async def _mark(engine: Engine, node: NodeRecord, *, removing: bool) -> None:
 
 async def _used(engine: Engine, node: NodeRecord) -> Forgotten:
     return Forgotten(
-        containers=[each.name for each in await engine.containers.every_phase() if each.node == node.name],
+        containers=[each.name for each in await engine.containers.on_node(node.name)],
         volumes=[each.name for each in await engine.volumes.all() if each.node == node.name],
         networks=[each.name for each in await engine.networks.every_phase() if each.node == node.name],
     )
@@ -104,10 +104,9 @@ def _refuse(node: NodeRecord, used: Forgotten, *, force: bool) -> None:
 
 async def _forget(engine: Engine, node: NodeRecord) -> None:
     now = engine.clock
-    for container in await engine.containers.every_phase():
-        if container.node == node.name:
-            await engine.execs.forget(container.id)
-            await engine.containers.delete(container.id, lambda last: container_event(last, "destroy", now()))
+    for container in await engine.containers.on_node(node.name):
+        await engine.execs.forget(container.id)
+        await engine.containers.delete(container.id, lambda last: container_event(last, "destroy", now()))
     for volume in await engine.volumes.all():
         if volume.node == node.name:
             await engine.volumes.delete(volume.name, lambda last: volume_event(last, "destroy", now()))

@@ -36,11 +36,9 @@ async def sweep_node(engine: Engine, node: Node) -> None:
     jobs = engine.jobs
     snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
     fresh = await engine.catch_up()  # another replica may have recorded what the node has
-    records = await engine.containers.every_phase()
+    records = await engine.containers.on_node(node.name)
     replicas = await alive(engine)
     for record in records:
-        if record.node != node.name:
-            continue
         if record.phase is Phase.CREATING:
             if is_abandoned(engine, record.creator, replicas, under_way=record.id in engine.creating):
                 jobs.background(undo_create(engine, record), name=f"undo create {record.id[:12]}")

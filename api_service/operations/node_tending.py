@@ -86,7 +86,7 @@ async def _each(engine: Engine, node: Node, work: _Work) -> None:
             except SlipwayError as error:
                 _log.warning("container stays", container=record.name, node=node.name, error=error.message)
 
-    records = [each for each in await engine.containers.all() if each.node == node.name and may_move(each)]
+    records = [each for each in await engine.containers.on_node(node.name) if may_move(each)]
     await asyncio.gather(*map(one, records))
 
 
