@@ -107,7 +107,9 @@ def _make(pin: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_mount_point(directory):
         _mount(directory, directory, _MS_BIND)
-        _mount(None, directory, _MS_PRIVATE)
+    # Also one that is there: in a container whose run directory is the host's, it may be a copy of that of the one
+    # before, which is shared.
+    _mount(None, directory, _MS_PRIVATE)
     pin.touch(mode=0o600)
     staging = directory / "cgroup"
     staging.mkdir(exist_ok=True)
