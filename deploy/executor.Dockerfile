@@ -14,5 +14,4 @@ COPY api_service ./api_service
 COPY protos ./protos
 RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir .
 
-# conmon is reparented to process 1 when it detaches: tini reaps it.
-ENTRYPOINT ["tini", "--", "/opt/venv/bin/python", "-m", "executor_service"]
+ENTRYPOINT ["/opt/venv/bin/python", "-m", "executor_service"]

@@ -31,6 +31,7 @@ def _absolute(path: Path) -> Path:
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+_CGROUP = r"^((/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+)?$"
 
 
 class Settings(ServiceSettings):
@@ -69,8 +70,9 @@ class Settings(ServiceSettings):
         4, description="network sandboxes kept ready, of each kind"
     )
     nft_table: str = Field("", description="the nftables table (family inet) that is ours")
-    cgroup_parent: Annotated[str, Field(pattern=r"^((/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+)?$")] = Field(
-        "", description="the cgroup above all containers'"
+    cgroup_parent: Annotated[str, Field(pattern=_CGROUP)] = Field("", description="the cgroup above all containers'")
+    own_cgroup: Annotated[str, Field(pattern=_CGROUP)] = Field(
+        "", description="the cgroup of the executor and of what outlives it, if not the one it is started in"
     )
     runtimes: dict[str, str] = Field(
         {}, description="more OCI runtimes, name=path; crun and runc are found by themselves"
@@ -139,6 +141,11 @@ class Settings(ServiceSettings):
     def _usable(self) -> Self:
         if self.root_dir == self.run_dir:
             raise ValueError("root_dir and run_dir must differ: what a reboot ends must not mix with what it does not")
+        if f"{self.own_cgroup}/".startswith(f"{self.cgroup_parent}/"):
+            raise ValueError(
+                f"own_cgroup {self.own_cgroup!r} must not be below cgroup_parent, {self.cgroup_parent!r}: "
+                "what is there is containers'"
+            )
         return self
 
 

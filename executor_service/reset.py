@@ -15,6 +15,7 @@ from common.errors import Internal
 from executor_service.config import ResetSettings
 from executor_service.instance_lock import instance_lock
 from executor_service.oci.mount_namespace import remove_runtime_mount_namespace
+from executor_service.own_cgroup import remove_own_cgroup
 
 _log = structlog.get_logger(__name__)
 
@@ -31,4 +32,6 @@ def reset(settings: ResetSettings, *, inside: Sequence[str]) -> None:
     with instance_lock(settings.paths):
         remove_runtime_mount_namespace(settings.run_dir)
         shutil.rmtree(settings.run_dir)
+        if settings.own_cgroup:
+            remove_own_cgroup(settings.own_cgroup)
     _log.info("reset", instance=settings.instance, images="deleted" if settings.images else "kept")

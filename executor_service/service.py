@@ -27,6 +27,7 @@ from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
 from executor_service.oci.sealed_runtimes import seal_runtimes
 from executor_service.operations.node_inspect import NodeFacts
+from executor_service.own_cgroup import enter_own_cgroup
 from executor_service.seams import Seams
 from executor_service.server import serving
 from executor_service.storage.host_namespace import node_mounts
@@ -52,6 +53,8 @@ def run(settings: Settings, *, wrap: Callable[[Seams], Seams] = lambda seams: se
     lacking = warnings(rows)
     _log.info("host checked", warnings=lacking)
     with instance_lock(settings.paths):
+        if settings.own_cgroup:
+            enter_own_cgroup(settings.own_cgroup)
         catalog = RuntimeCatalog.probe(configured=settings.runtimes, default=settings.default_runtime)
         layout = probe_host().cgroup_layout
         host_mounts = node_mounts()

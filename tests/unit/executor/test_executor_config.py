@@ -58,6 +58,8 @@ def test_flags_beat_the_environment_and_that_the_file(tmp_path: Path, monkeypatc
         (["--cgroup-parent", "/a/../b"], "cgroup_parent"),
         (["--journal-retention", "1"], "journal_retention"),
         (["--ipv4-subnet", "10.0.0.1/16"], "ipv4_subnet"),
+        (["--own-cgroup", "/slipway/own"], "own_cgroup"),
+        (["--own-cgroup", "own"], "own_cgroup"),
         (["--config", "/nowhere.toml"], "no such file"),
     ],
 )
