@@ -141,15 +141,20 @@ def add_network(table: str, network: Network) -> None:
     run_commands("".join(_with(table, name, own) for name, own in _filled(network)))
 
 
-def change_network(table: str, before: Network, after: Network) -> None:
-    """What is new comes and what is no more goes, in one transaction. Idempotent. Raises FailedPrecondition."""
-    wanted = _elements(after)
+def change_network(table: str, before: Network, after: Network, *, whole: bool = True) -> None:
+    """What is new comes and what is no more goes, in one transaction; `whole`: and what should have been there before.
+    Idempotent. Raises FailedPrecondition."""
+    known = {name: dict.fromkeys(own) for name, own in _filled(before)}
+    wanted = {name: dict.fromkeys(own) for name, own in _filled(after)}
     commands = ""
-    for name, own in _filled(before):
-        for gone in (element for element in own if element not in wanted[name]):
-            commands += _without(table, name, [gone])
-    commands += "".join(_with(table, name, own) for name, own in _filled(after))
-    run_commands(commands)
+    for name, own in known.items():
+        if gone := [element for element in own if element not in wanted.get(name, ())]:
+            commands += _without(table, name, gone)
+    for name, own in wanted.items():
+        if coming := [element for element in own if whole or element not in known.get(name, ())]:
+            commands += _with(table, name, coming)
+    if commands:
+        run_commands(commands)
 
 
 def remove_network(table: str, network: Network) -> None:

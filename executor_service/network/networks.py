@@ -76,10 +76,12 @@ class Networks:
         self._database = database
         self._networks: dict[str, Network] = {}
         self._links: dict[str, HostLink] = {}
+        self._complete: set[str] = set()  # whose rules and interfaces were all made; somebody may have deleted some
+        self._overlays = OverlayDriver(config.run_directory)
         self._drivers: Mapping[Driver, NetworkDriver] = {
             Driver.BRIDGE: BridgeDriver(config.run_directory),
             Driver.MACVLAN: MacvlanDriver(),
-            Driver.OVERLAY: OverlayDriver(config.run_directory),
+            Driver.OVERLAY: self._overlays,
         }
         self._changing = asyncio.Lock()
 
@@ -94,6 +96,7 @@ class Networks:
         for network in stored:
             try:
                 self._links[network.id] = await to_the_end(asyncio.to_thread(self._driver(network).ensure, network))
+                self._complete.add(network.id)
             except (FailedPrecondition, OSError) as error:
                 _log.error("network cannot be set up", network=network.name, error=str(error))
         _log.info("networks ready", networks=len(self._networks), mtu=self._links[default.id].mtu)
@@ -155,6 +158,7 @@ class Networks:
                 try:
                     self._links[network.id] = await to_the_end(asyncio.to_thread(driver.ensure, network))
                 except (FailedPrecondition, OSError) as error:
+                    self._complete.discard(network.id)
                     if link is not None:
                         failed.append(error)
                     continue
@@ -266,24 +270,36 @@ class Networks:
                 raise
             raise refused(network.id, f"network '{network.name}': {error}", reason="BRIDGE_UNAVAILABLE") from error
         self._links[network.id] = link
+        self._complete.add(network.id)
 
     async def _converge_underlay(self, network: Network, underlay: Underlay) -> Network:
-        """On record first; then the rules, so that nothing is heard of a peer that is no more; then the ways."""
+        """On record first; then the rules, so that nothing is heard of a peer that is no more; then the ways. Where all
+        is complete only what has changed is touched; who asks for what there is already has all of it looked at."""
         assert network.underlay is not None
         changed = replace(network, underlay=max(underlay, network.underlay, key=lambda one: one.version))
+        link = self._links.get(network.id)
+        complete = changed != network and network.id in self._complete
         if changed != network:
             await self._database.write(partial(records.update_network, network=changed))
             self._networks[network.id] = changed
+        self._complete.discard(network.id)
+        rules = partial(firewall.change_network, self._config.table, network, changed, whole=not complete)
+        if complete and link is not None:
+            ways = partial(self._overlays.change, network, changed, link)
+        else:
+            ways = partial(self._driver(changed).ensure, changed)
         try:
-            await asyncio.to_thread(firewall.change_network, self._config.table, network, changed)
-            self._links[network.id] = await asyncio.to_thread(self._driver(changed).ensure, changed)
+            await asyncio.to_thread(rules)
+            self._links[network.id] = await asyncio.to_thread(ways)
         except OSError as error:
             why = f"network '{network.name}': {error}; repeat the request"
             raise refused(network.id, why, reason="UNDERLAY_UNAVAILABLE") from error
+        self._complete.add(network.id)
         return changed
 
     async def _remove(self, network: Network) -> None:
         self._links.pop(network.id, None)
+        self._complete.discard(network.id)
         await self._delete(network)
         self._networks.pop(network.id, None)
 

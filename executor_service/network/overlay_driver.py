@@ -10,7 +10,7 @@ from executor_service.network import host_bridge
 from executor_service.network.bridge_driver import BridgeDriver
 from executor_service.network.driver import HostLink, NetworkDriver
 from executor_service.network.network import Network
-from executor_service.network.overlay_tunnel import delete_tunnel, ensure_tunnel, fitting_mtu
+from executor_service.network.overlay_tunnel import change_peers, delete_tunnel, ensure_tunnel, fitting_mtu
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
 
@@ -31,6 +31,14 @@ class OverlayDriver:
             if link.created:
                 self.delete(network)
             raise
+        return link
+
+    def change(self, before: Network, after: Network, link: HostLink) -> HostLink:
+        """As `ensure`, where `before` is known to be as it should: where only other nodes came and went, nothing but
+        those is touched."""
+        moved = before.underlay is None or after.underlay is None or before.underlay.local != after.underlay.local
+        if moved or not self.stands(after, link) or not change_peers(before, after):
+            return self.ensure(after)
         return link
 
     def delete(self, network: Network) -> None:

@@ -23,7 +23,7 @@ from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]  # th
 
 from common.errors import FailedPrecondition
 from executor_service.network.kernel_links import open_kernel
-from executor_service.network.network import Network, OverlayLink, Underlay
+from executor_service.network.network import Network, OverlayLink, Peer, Underlay
 
 # Of an IPv4 and an IPv6 underlay, bytes: the outer IP header, UDP's, VXLAN's, and the inner Ethernet header.
 OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
@@ -88,11 +88,36 @@ def ensure_tunnel(network: Network, *, mtu: int) -> None:
         index = _made(kernel, network)
         _configure(network)
         kernel.link("set", index=index, mtu=mtu, state="up")
-        ways = list(_ways(network))
+        ways = list(_ways(network, _underlay(network).peers))
         # What is no more goes first: a slice may have changed hands.
         _converge_routes(kernel, index, ways)
         _converge_neighbours(kernel, index, ways)
         _converge_forwarding(kernel, index, network)
+
+
+def change_peers(before: Network, after: Network) -> bool:
+    """Have the peers of `after`, where exactly those of `before` are known to be: nobody else's ways are looked at, for
+    there may be thousands. False when something is not as it should be: `ensure_tunnel` then makes it so. Raises
+    OSError."""
+    known, wanted = set(_underlay(before).peers), set(_underlay(after).peers)
+    going, coming = known - wanted, wanted - known
+    replaced = {part for peer in coming for part in peer.slices}
+    with open_kernel() as kernel:
+        index = next(iter(kernel.link_lookup(ifname=after.tunnel)), None)
+        if index is None or not _is_as_asked(kernel.get_links(index)[0], after):
+            return False
+        try:
+            for way in _ways(before, going):
+                if way.slice not in replaced:  # else it leads elsewhere in a moment
+                    _delete_route(kernel, index, str(way.slice), way.family)
+                    _delete_neighbour(kernel, index, str(way.gateway), way.family)
+            for way in _ways(after, coming):
+                _put_route(kernel, index, way)
+                _put_neighbour(kernel, index, way)
+            _change_forwarding(kernel, index, _forwarding(before, going), _forwarding(after, coming))
+        except NetlinkError:
+            return False
+    return True
 
 
 def delete_tunnel(network: Network) -> None:
@@ -173,13 +198,19 @@ def _configure(network: Network) -> None:
     (sysctls / "accept_ra").write_text("0")
 
 
-def _ways(network: Network) -> Iterator[_Way]:
+def _ways(network: Network, peers: Iterable[Peer]) -> Iterator[_Way]:
     own = {subnet.subnet.version: subnet.gateway for subnet in network.subnets}
-    for peer in _underlay(network).peers:
+    for peer in peers:
         mac = hardware_address(_link(network), peer.address)
         for part in peer.slices:
             if part.version in own:
                 yield _Way(part, part.network_address + 1, mac, own[part.version])
+
+
+def _forwarding(network: Network, peers: Iterable[Peer]) -> set[tuple[str, str]]:
+    """Hardware address and underlay address of each."""
+    link = _link(network)
+    return {(hardware_address(link, peer.address), str(peer.address)) for peer in peers}
 
 
 def _converge_routes(kernel: IPRoute, index: int, ways: Iterable[_Way]) -> None:
@@ -191,17 +222,25 @@ def _converge_routes(kernel: IPRoute, index: int, ways: Iterable[_Way]) -> None:
             if way is not None and route.get("gateway") == str(way.gateway) and route.get("prefsrc") == str(way.source):
                 del wanted[destination]
             elif route["proto"] == _STATIC:
-                kernel.route("del", dst=destination, oif=index, family=family, table=_MAIN)
+                _delete_route(kernel, index, destination, family)
     for way in wanted.values():
-        kernel.route(
-            "replace",
-            dst=str(way.slice),
-            gateway=str(way.gateway),
-            oif=index,
-            prefsrc=str(way.source),
-            flags=_ON_LINK,
-            family=way.family,
-        )
+        _put_route(kernel, index, way)
+
+
+def _put_route(kernel: IPRoute, index: int, way: _Way) -> None:
+    kernel.route(
+        "replace",
+        dst=str(way.slice),
+        gateway=str(way.gateway),
+        oif=index,
+        prefsrc=str(way.source),
+        flags=_ON_LINK,
+        family=way.family,
+    )
+
+
+def _delete_route(kernel: IPRoute, index: int, destination: str, family: int) -> None:
+    kernel.route("del", dst=destination, oif=index, family=family, table=_MAIN)
 
 
 def _converge_neighbours(kernel: IPRoute, index: int, ways: Iterable[_Way]) -> None:
@@ -214,17 +253,25 @@ def _converge_neighbours(kernel: IPRoute, index: int, ways: Iterable[_Way]) -> N
             if way is not None and entry.get("lladdr") == way.mac:
                 del wanted[entry.get("dst")]
             elif way is None:
-                kernel.neigh("del", ifindex=index, dst=entry.get("dst"), family=family)
+                _delete_neighbour(kernel, index, entry.get("dst"), family)
     for way in wanted.values():
-        kernel.neigh(
-            "replace", ifindex=index, dst=str(way.gateway), lladdr=way.mac, state=_PERMANENT, family=way.family
-        )
+        _put_neighbour(kernel, index, way)
+
+
+def _put_neighbour(kernel: IPRoute, index: int, way: _Way) -> None:
+    kernel.neigh("replace", ifindex=index, dst=str(way.gateway), lladdr=way.mac, state=_PERMANENT, family=way.family)
+
+
+def _delete_neighbour(kernel: IPRoute, index: int, address: str, family: int) -> None:
+    kernel.neigh("del", ifindex=index, dst=address, family=family)
 
 
 def _converge_forwarding(kernel: IPRoute, index: int, network: Network) -> None:
-    link = _link(network)
-    wanted = {(hardware_address(link, peer.address), str(peer.address)) for peer in _underlay(network).peers}
     there = {(entry.get("lladdr"), entry.get("dst")) for entry in kernel.fdb("dump", ifindex=index)}
+    _change_forwarding(kernel, index, there, _forwarding(network, _underlay(network).peers))
+
+
+def _change_forwarding(kernel: IPRoute, index: int, there: set[tuple[str, str]], wanted: set[tuple[str, str]]) -> None:
     for mac, address in there - wanted:
         kernel.fdb("del", ifindex=index, lladdr=mac, dst=address, flags=_SELF)
     for mac, address in wanted - there:

@@ -165,6 +165,46 @@ async def test_peers_come_and_go_while_others_talk(tmp_path: Path) -> None:
         assert not reaches(two, one, addresses(one)[0], timeout=QUIET)
 
 
+async def test_who_comes_and_goes_is_all_that_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a thousand others."""
+    async with overlay_nodes(tmp_path, 3) as nodes:
+        first, second, third = nodes
+        await first.create(overlay_spec(first, SPAN, second))
+        await second.create(overlay_spec(second, SPAN, first))
+        await third.create(overlay_spec(third, SPAN, first))
+        one, two, three = [await node.sandbox(f"on{node.number}", SPAN) for node in nodes]
+
+        def looks(*arguments: object, **more: object) -> None:
+            raise OSError(5, "all of it is looked at")
+
+        monkeypatch.setattr(overlay_driver, "ensure_tunnel", looks)
+        await first.set_peers(SPAN, second, third, version=2)
+        for there in (two, three):
+            for address in addresses(there):
+                assert reaches(one, there, address)
+        await first.set_peers(SPAN, third, version=3)
+        assert reaches(one, three, addresses(three)[0])
+        assert not reaches(one, two, addresses(two)[0], timeout=QUIET)
+        with pytest.raises(FailedPrecondition, match="all of it is looked at"):
+            await first.set_peers(SPAN, third, version=3)
+
+
+async def test_what_somebody_deleted_is_made_again_by_the_next_change_that_meets_it(tmp_path: Path) -> None:
+    async with overlay_nodes(tmp_path, 3) as nodes:
+        first, second, third = nodes
+        await first.create(overlay_spec(first, SPAN, second, third))
+        await second.create(overlay_spec(second, SPAN, first))
+        one, two = await first.sandbox("one", SPAN), await second.sandbox("two", SPAN)
+        tunnel = f"vx-{SPAN[:12]}"
+        first.namespace.command("ip", "route", "flush", "dev", tunnel)
+        assert not reaches(one, two, addresses(two)[0], timeout=QUIET)
+        await first.set_peers(SPAN, second, version=2)
+        assert reaches(one, two, addresses(two)[0])
+        first.namespace.command("ip", "route", "flush", "dev", tunnel)
+        await first.set_peers(SPAN, second, version=2)
+        assert reaches(one, two, addresses(two)[0])
+
+
 async def test_a_slice_that_changes_hands_leads_to_its_new_node(tmp_path: Path) -> None:
     async with overlay_nodes(tmp_path, 3) as nodes:
         first, second, third = nodes
@@ -416,7 +456,7 @@ async def test_peers_that_could_not_be_set_are_on_record_and_set_by_the_repeat(
         def fails(*arguments: object, **more: object) -> None:
             raise OSError(5, "made to fail")
 
-        patch.setattr(overlay_driver, "ensure_tunnel", fails)
+        patch.setattr(overlay_driver, "change_peers", fails)
         with pytest.raises(FailedPrecondition, match="made to fail; repeat the request"):
             await first.set_peers(SPAN, second, version=2)
     await first.set_peers(SPAN, second, version=2)
@@ -436,7 +476,7 @@ async def test_whoever_dies_while_peers_are_set_is_made_good_by_the_next_executo
         def dies(*arguments: object, **more: object) -> None:
             raise OSError(5, "made to fail")
 
-        patch.setattr(*((firewall, "change_network") if step == "rules" else (overlay_driver, "ensure_tunnel")), dies)
+        patch.setattr(*((firewall, "change_network") if step == "rules" else (overlay_driver, "change_peers")), dies)
         with pytest.raises(FailedPrecondition, match="made to fail"):
             await first.set_peers(SPAN, second, version=2)
     assert not reaches(one, two, addresses(two)[0], timeout=QUIET)
