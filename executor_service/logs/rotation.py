@@ -37,8 +37,8 @@ _BUSY_INTERVAL = 0.01
 def rotate(log: Path, *, control: Path, max_files: int) -> bool:
     """Rotate once: `log` becomes `log.1`, and so on; what is beyond `max_files` (the new one included) is dropped.
 
-    `control` is conmon's control fifo. False when no monitor listens, or it did not reopen in time: then nothing is
-    lost and the next call goes on where this one ended. Blocks for a few milliseconds, at most two seconds.
+    `control` is conmon's control fifo. False when no monitor listens, it is busy, or did not reopen in time: then
+    nothing is lost and the next call goes on where this one ended. Blocks for a few milliseconds, at most two seconds.
     """
     before = inode_of(log)
     if before is None:
@@ -48,13 +48,15 @@ def rotate(log: Path, *, control: Path, max_files: int) -> bool:
     except OSError:  # no fifo, or nobody reads it: the monitor is gone
         return False
     try:
+        # Told twice, conmon would leave the file that it makes for the first message, which has no second name yet.
+        if _unread(descriptor):
+            return False
         if max_files > 1 and inode_of(_numbered(log, 1)) != before:
             _write_down_gap(log)
             _shift(log, max_files=max_files)
             os.link(log, _numbered(log, 1))
-        # A second message would have conmon leave the file that it makes for the first one, which has no other name.
-        if not _unread(descriptor):
-            os.write(descriptor, _REOPEN)
+        # One message a write: conmon takes the first of two for both.
+        os.write(descriptor, _REOPEN)
     except (BlockingIOError, BrokenPipeError):  # it is busy, or ended in this very moment
         return False
     finally:
