@@ -63,7 +63,8 @@ class Scout:
         self._nodes = nodes
         self._claims = claims
         self._terms = terms
-        self._asked: dict[str, float] = {}  # when, of the nodes that are to be asked
+        # Of the nodes that are to be asked: when that was last; negative: when they were noticed, if it was not yet.
+        self._asked: dict[str, float] = {}
         self._said: dict[str, _Said] = {}
         self._reached_since: dict[str, float] = {}  # by others, of the nodes that we follow
 
@@ -95,16 +96,16 @@ class Scout:
                 return
 
     async def _due(self) -> Sequence[Node]:
-        """Those that have not been asked for longest, so that one which has just vanished does not wait for many; none
-        that another replica reaches."""
+        """Those that were noticed last, then those that have not been asked for longest, so that one which has just
+        vanished does not wait for many; none that another replica reaches."""
         away = {node.name: node for node in self._nodes.all() if _is_away(node)}
         others = await self._said_by_others() if away else frozenset()
         for name in self._said.keys() - away.keys():
             await self._take_back(name)
-        self._asked = {name: at for name, at in self._asked.items() if name in away}
-        latest = time.monotonic() - self._terms.look
-        due = [name for name in away.keys() - others if self._asked.get(name, 0.0) <= latest]
-        return [away[name] for name in sorted(due, key=lambda name: self._asked.get(name, 0.0))[:_AT_ONCE]]
+        now = time.monotonic()
+        self._asked = {name: self._asked.get(name, -now) for name in away}
+        due = [name for name in away.keys() - others if self._asked[name] <= now - self._terms.look]
+        return [away[name] for name in sorted(due, key=self._asked.__getitem__)[:_AT_ONCE]]
 
     async def _said_by_others(self) -> Set[str]:
         said = await self._claims.held(_PREFIX)
