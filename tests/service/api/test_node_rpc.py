@@ -237,6 +237,34 @@ async def test_every_replica_deals_with_a_node_and_one_follows_it(
         assert await one.engine.nodes.until("a", present=False, patience=PATIENCE)
 
 
+async def test_a_replica_that_has_not_met_the_executor_asks_no_other_one(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """It is another one that has."""
+    async with MemoryStore() as store, AsyncExitStack() as stack:
+        claims = LocalClaims()
+        one, two = [
+            await stack.enter_async_context(
+                running_api(_made(tmp_path / str(number)), executors["a"], configured=False, store=(store, each))
+            )
+            for number, each in enumerate((claims, LocalClaims(beside=claims)))
+        ]
+        await executors["a"].down()
+        await one.add_node("a", executors["a"].address)
+        assert await two.engine.nodes.until("a", present=True, patience=PATIENCE)
+        await executors["a"].up()
+        await one.node_in("a", READY)
+        await one.load()
+        box = await one.create()
+        await _until(lambda: two.engine.nodes.get("a").record.executor_id == "id-of-a")
+        await executors["a"].down()
+        executors["a"].node_id = "another"
+        await executors["a"].up()
+        executors["a"].calls.clear()
+        assert (await refused(two.start(box))).reason == "ANOTHER_EXECUTOR"
+        assert "StartContainer" not in executors["a"].calls
+
+
 def _made(directory: Path) -> Path:
     directory.mkdir()
     return directory
