@@ -46,6 +46,16 @@ from common.request_rules import RequestRules
 from common.tls import TlsSource, server_credentials
 
 _MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a chunk of an archive has at most 4 MiB
+_OPTIONS = (
+    # Without this two services could share a port, each getting some of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    # A client that only waits may ask every five seconds whether the service is still there; by default it would be
+    # sent away for it. One that has vanished without a word is noticed within two minutes, and its calls end.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
 _SERVICES = tuple(
     service.full_name
     for module in (
@@ -84,8 +94,7 @@ async def serve(
             CallInterceptor(rules, Callers(tls) if tls is not None else None),
             FreshReads(engine.catch_up),
         ],
-        # Without this two services could share a port, each getting some of the calls.
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)],
+        options=_OPTIONS,
         maximum_concurrent_rpcs=max_calls,
     )
     container_service_pb2_grpc.add_ContainerServiceServicer_to_server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 import grpc
 import pytest
@@ -12,11 +13,13 @@ from etcdserverpb import etcd_service_pb2 as etcd_pb
 from etcdserverpb import etcd_service_pb2_grpc as etcd_rpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
 from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_rpc
+from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import network_service_pb2 as network_pb
 from slipway.v1 import node_service_pb2 as node_pb
 
-from tests.fixtures.api import refused
+from common.identity import Role
+from tests.fixtures.api import refusal, refused
 from tests.fixtures.cluster import (
     API_PORT,
     ETCD_PORT,
@@ -29,20 +32,13 @@ from tests.fixtures.cluster import (
     cluster,
     live,
     run_on,
-    stranger,
 )
-from tests.fixtures.cluster_crew import unharmed
+from tests.fixtures.cluster_crew import NETWORK, fetched, serving, unharmed
 from tests.fixtures.cluster_records import all_equal
+from tests.fixtures.cluster_strangers import CLONE_PORT, clone, expired, stranger
+from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-# The resolver of a static busybox ends with a segmentation fault, whoever runs it; its nslookup and nc do without.
-FETCH = """
-for name; do
-    until at=$(nslookup -type=a $name | awk '/^Name/ { found = 1 } /^Address/ && found { print $2 }') &&
-        printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 "$at" 80 | grep ^web; do usleep 50000; done
-done
-"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -53,28 +49,22 @@ async def three() -> AsyncIterator[Cluster]:
 
 async def test_containers_on_three_nodes_talk_by_name(three: Cluster) -> None:
     """Each serves its own name, and asks the other two for theirs, whichever API service has made it."""
-    request = network_pb.CreateNetworkRequest(name="wide", driver="overlay")
+    request = network_pb.CreateNetworkRequest(name=NETWORK, driver="overlay")
     await three.one.networks.CreateNetwork(request, timeout=30)
     names = {node: f"web-{node}" for node in three.machines}
-    serve = "mkdir /www; echo $0 > /www/index.html; exec httpd -f -p 80 -h /www"
     webs = await asyncio.gather(
         *(
-            run_on(three.replicas[at % 2], node, name, "sh", "-c", serve, name, network="wide")
+            run_on(three.replicas[at % 2], node, name, *serving(name), network=NETWORK)
             for at, (node, name) in enumerate(names.items())
         )
     )
     listed = await three.other.nodes.ListNodes(node_pb.ListNodesRequest(), timeout=10)
     assert {each.name: each.usage.containers_running for each in listed.nodes} == dict.fromkeys(names, 1)
     for node in names:
-        asking = await run_on(
-            three.other, node, f"asks-{node}", "sh", "-c", FETCH, "-", *names.values(), network="wide"
-        )
-        ended = await three.one.wait(asking)
-        assert (ended.exit_code, (await three.one.logs(asking)).decode().split()) == (0, list(names.values()))
-        await three.one.remove(asking)
+        assert await fetched(three.other, node, *names.values()) == list(names.values())
     await all_equal(three)
     await asyncio.gather(*(three.other.remove(each) for each in webs))
-    await three.one.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="wide"), timeout=30)
+    await three.one.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=NETWORK), timeout=30)
     await all_equal(three)
 
 
@@ -112,6 +102,100 @@ async def code_of(call: Awaitable[object]) -> grpc.StatusCode | None:
     return None
 
 
+async def test_certificates_that_have_ended(three: Cluster) -> None:
+    """A client gets no connection, and no API service connects to an executor, until it has a good one: what runs there
+    runs on, and no service is started again for it."""
+    with expired(three, Role.ADMIN, "ann") as old:
+        async with three.channel(old, f"10.90.0.1:{API_PORT}") as channel:
+            listing = three.one.on(channel).nodes.ListNodes(node_pb.ListNodesRequest(), timeout=10)
+            assert await code_of(listing) is grpc.StatusCode.UNAVAILABLE
+    async with unharmed(three):
+        with expired(three, Role.EXECUTOR, "n3"):
+            await three.machines["n3"].executor.kill()  # connections that there are go on
+            await three.machines["n3"].executor.start()
+            await three.until("n3", UNREACHABLE, LOST)
+            for replica in three.replicas:
+                stop = pb.StopContainerRequest(container="stays-n3", timeout=0)
+                assert await code_of(replica.containers.StopContainer(stop, timeout=30)) is grpc.StatusCode.UNAVAILABLE
+                assert (await replica.inspect("stays-n3")).state.running
+                await live(replica, "n2")
+        await three.until("n3", READY)
+        await live(three.other, "n3")
+
+
+async def test_nodes_that_there_are_not_and_containers_that_fit_nowhere(three: Cluster) -> None:
+    for replica in three.replicas:
+        for asked in (
+            replica.nodes.InspectNode(node_pb.InspectNodeRequest(node="n9"), timeout=10),
+            replica.nodes.UpdateNode(node_pb.UpdateNodeRequest(node="n9", set_labels={"a": "b"}), timeout=10),
+            replica.nodes.RemoveNode(node_pb.RemoveNodeRequest(node="n9", force=True), timeout=10),
+        ):
+            said = await refused(asked)
+            assert (said.code, said.reason) == (grpc.StatusCode.NOT_FOUND, "NODE_NOT_FOUND")
+        for wanted, code, why in (
+            (["node.name==n9"], grpc.StatusCode.FAILED_PRECONDITION, "3 of 3 are not node.name==n9"),
+            (["node.labels.zone==a"], grpc.StatusCode.FAILED_PRECONDITION, "3 of 3 are not node.labels.zone==a"),
+        ):
+            said = await refused(_placed(replica, constraints=wanted))
+            assert (said.code, said.reason) == (code, "NO_NODE_FITS")
+            assert why in said.message
+        said = await refused(_placed(replica, reserve_memory=1 << 60))
+        assert (said.code, said.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_NODE_FITS")
+        assert "3 of 3 lack memory" in said.message
+    await all_equal(three)
+
+
+def _placed(replica: Slipway, **placement: Any) -> Awaitable[str]:
+    return replica.create("true", network_mode="none", placement=container_pb2.Placement(**placement))
+
+
+async def test_two_nodes_with_one_name_or_one_address(three: Cluster) -> None:
+    """Asked of both API services at the same time: one of them wins."""
+    for names, addresses, reason in (
+        (("n4", "n4"), ("10.90.0.4:50052", "10.90.0.5:50052"), "NODE_NAME_IN_USE"),
+        (("n4", "n5"), ("10.90.0.4:50052", "10.90.0.4:50052"), "NODE_ADDRESS_IN_USE"),
+        (("n4", "n5"), ("10.90.0.3:50052", "10.90.0.3:50052"), "NODE_ADDRESS_IN_USE"),
+        (("n3", "n3"), ("10.90.0.4:50052", "10.90.0.5:50052"), "NODE_NAME_IN_USE"),
+    ):
+        asked = [
+            replica.nodes.AddNode(node_pb.AddNodeRequest(name=name, address=address), timeout=30)
+            for replica, name, address in zip(three.replicas, names, addresses, strict=True)
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        errors = [each for each in answers if isinstance(each, grpc.aio.AioRpcError)]
+        assert {refusal(each).reason for each in errors} == {reason}
+        added = [each.node.name for each in answers if not isinstance(each, BaseException)]
+        assert len(added) == (0 if names[0] == "n3" or addresses[0].startswith("10.90.0.3") else 1)
+        for name in added:
+            await three.other.nodes.RemoveNode(node_pb.RemoveNodeRequest(node=name), timeout=30)
+    await all_equal(three)
+
+
+async def test_two_nodes_with_one_id(three: Cluster) -> None:
+    """As of a machine whose disk was copied: the second is taken in by nobody, and asked for nothing. The first goes
+    on."""
+    machine = three.machines["n3"]
+    request = node_pb.AddNodeRequest(name="n4", address=f"{machine.address}:{CLONE_PORT}")
+    async with unharmed(three), clone(three, machine, "n4") as second:
+        # When it is not known yet whose id it has, it is taken in, and refused by who follows it.
+        await three.one.nodes.AddNode(request, timeout=30)
+        await second.start()
+        async with asyncio.timeout(PATIENCE):
+            while "'n3'" not in (node := await three.node("n4")).state_reason:
+                await asyncio.sleep(0.05)
+        assert node.state in (UNREACHABLE, LOST)
+        await three.other.nodes.RemoveNode(node_pb.RemoveNodeRequest(node="n4"), timeout=30)
+        for replica in three.replicas:
+            why = await refused(replica.nodes.AddNode(request, timeout=30))
+            assert (why.code, why.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NODE_EXECUTOR_IN_USE")
+        async with grpc.aio.insecure_channel(second.address) as channel:
+            runtime = runtime_rpc.RuntimeServiceStub(channel)
+            listed = await runtime.ListContainers(runtime_pb.ListContainersRequest(), timeout=10)
+            assert (list(listed.containers), listed.sequence) == ([], 0)
+        assert (await three.node("n3")).state == READY
+        await live(three.one, "n3")
+
+
 async def test_another_executor_at_the_address_of_a_node(three: Cluster) -> None:
     """With the node's own certificate: it is told apart by its id, and asked for nothing."""
     machine = three.machines["n3"]
@@ -123,8 +207,8 @@ async def test_another_executor_at_the_address_of_a_node(three: Cluster) -> None
             assert node.state in (UNREACHABLE, LOST)
             for replica in three.replicas:
                 request = pb.StopContainerRequest(container="stays-n3", timeout=0)
-                refusal = await refused(replica.containers.StopContainer(request, timeout=30))
-                assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "ANOTHER_EXECUTOR")
+                said = await refused(replica.containers.StopContainer(request, timeout=30))
+                assert (said.code, said.reason) == (grpc.StatusCode.UNAVAILABLE, "ANOTHER_EXECUTOR")
                 assert (await replica.inspect("stays-n3")).state.running
                 await live(replica, "n2")
             async with grpc.aio.insecure_channel(other.address) as channel:

@@ -11,7 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_service_pb2 as pb
+from slipway.v1 import system_service_pb2 as system_pb
 
 from tests.fixtures.api import refused
 from tests.fixtures.beats import BEATING, Beats
@@ -29,8 +31,9 @@ from tests.fixtures.cluster import (
     live,
     run_on,
 )
-from tests.fixtures.cluster_crew import NETWORK, unharmed
+from tests.fixtures.cluster_crew import NETWORK, fetched, serving, unharmed
 from tests.fixtures.cluster_records import all_equal
+from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -100,8 +103,9 @@ async def test_a_whole_node(three: Cluster, tmp_path: Path) -> None:
     machine, beats = three.machines["n3"], Beats(tmp_path / "beats")
     async with unharmed(three, but=["n3"]):
         binds = [f"{beats.directory}:/beats"]
-        web = await three.run_movable("n3", "web", "sh", "-c", BEATING, network=NETWORK, binds=binds)
+        web = await three.run_movable("n3", "web", *serving("web", BEATING), network=NETWORK, binds=binds)
         await beats.until_runs(1)
+        assert await fetched(three.one, "n1", "web") == ["web"]
         with machine.cut_off():
             three.member(machine).kill()
             await machine.power_off()
@@ -112,8 +116,9 @@ async def test_a_whole_node(three: Cluster, tmp_path: Path) -> None:
                 await again_and_again(partial(live, replica, "n2"), since=since)
             await three.until("n3", LOST)
             print(f"node killed: its loss is known after {time.monotonic() - since:.2f} s")
-            await three.runs_elsewhere(web, "n3")
+            there = await three.runs_elsewhere(web, "n3")
             await beats.until_runs(2)
+            assert await fetched(three.one, "n2" if there == "n1" else "n1", "web") == ["web"]
             print(f"node killed: its container runs elsewhere after {time.monotonic() - since:.2f} s")
         await asyncio.gather(machine.executor.start(), asyncio.to_thread(three.etcd.start, three.member(machine)))
         await three.until("n3", READY)
@@ -121,3 +126,38 @@ async def test_a_whole_node(three: Cluster, tmp_path: Path) -> None:
         await all_equal(three)
         assert len(beats.runs()) == 2
         assert beats.never_twice()
+
+
+async def test_a_node_and_the_replica_that_follows_it(three: Cluster, tmp_path: Path) -> None:
+    """At the same moment: the other one takes over, knows of the loss when the lease of the node is over for sure, and
+    places what may run elsewhere once."""
+    machine, victim, beats = three.machines["n3"], await three.follower("n3"), Beats(tmp_path / "beats")
+    other = three.beside(victim)
+    async with unharmed(three, but=["n3"]):
+        binds = [f"{beats.directory}:/beats"]
+        web = await three.run_movable("n3", "web", *serving("web", BEATING), network=NETWORK, binds=binds)
+        await beats.until_runs(1)
+        with machine.cut_off():
+            await asyncio.gather(machine.power_off(), victim.api.kill())
+            since = time.monotonic()
+            await three.until("n3", LOST, through=other)
+            print(f"node and its API killed: the loss is known after {time.monotonic() - since:.2f} s")
+            there = await three.runs_elsewhere(web, "n3", through=other)
+            await beats.until_runs(2)
+            print(f"node and its API killed: its container runs elsewhere after {time.monotonic() - since:.2f} s")
+            assert await fetched(other, "n2" if there == "n1" else "n1", "web") == ["web"]
+        await asyncio.gather(victim.api.start(), machine.executor.start())
+        await three.until("n3", READY, through=other)
+        await all_equal(three)
+        assert await moves(other, web) == [there]
+        assert len(beats.runs()) == 2
+        assert beats.never_twice()
+
+
+async def moves(engine: Slipway, container: str) -> list[str]:
+    """Where to, each time it was moved."""
+    now = Timestamp()
+    now.GetCurrentTime()
+    request = system_pb.StreamEventsRequest(since=Timestamp(), until=now, container=[container], action=["move"])
+    told = engine.system.StreamEvents(request, timeout=10)
+    return [item.event.attributes["node.new"] async for item in told]
