@@ -46,7 +46,7 @@ async def test_what_may_run_elsewhere_runs_on(three: Cluster, tmp_path: Path) ->
         for _ in three.replicas:
             cut = await three.follower("n3")
             other = three.beside(cut)
-            ending = await run_on(other, "n3", "", *UNTIL_TOLD)
+            ending = await run_on(cut, "n3", "", *UNTIL_TOLD)
             with three.machine_of(cut).kept_from(port=EXECUTOR_PORT, addresses=[three.machines["n3"].address]):
                 since = time.monotonic()
                 await end_unseen(cut, ending)
