@@ -111,6 +111,10 @@ class JournalFollower:
                     await self._changed.wait()
         return self._position.sequence >= sequence
 
+    async def saved(self) -> JournalPosition | None:
+        """How far the records are at least, whoever follows the journal; None when nobody ever did."""
+        return await self._cursors.get(self._node)
+
     async def told(self, position: JournalPosition, *, patience: float) -> bool:
         """Wait until the records are as far as this position, whoever follows the journal; False when it is another
         journal, when nobody follows it, or after `patience` seconds."""

@@ -38,6 +38,7 @@ class Node:
         self.follower = follower
         self.wanted_elsewhere = asyncio.Event()
         self._observer = observer
+        self._silent_at: JournalPosition | None = None  # how far the journal was told when waiting for it was in vain
         self._facts: NodeFacts | None = None
         self._facts_at = 0.0
 
@@ -49,14 +50,18 @@ class Node:
         """Get the entry of an answer into the records.
 
         What happened before it is told before it: when it is not the journal's very next entry, the journal is waited
-        for, unless it is not being followed. Where another replica follows the journal, it is given the same time. One
-        that does not say which journal it belongs to is left to that, which would tell it again.
+        for, unless it is not being followed. Where another replica follows the journal, it is given the same time, but
+        not again while it has told nothing since it let somebody wait in vain: it may be dead, with its claim not free
+        yet. One that does not say which journal it belongs to is left to that, which would tell it again.
         """
         if not entry.journal_id:
             _log.warning("answer left to the journal", node=self.name, container=entry.container_id)
             return
         if not self.follower.following:
-            if not await self._observer.told(entry, patience=_JOURNAL_PATIENCE):
+            reached = await self.follower.saved()
+            patience = 0 if reached is not None and reached == self._silent_at else _JOURNAL_PATIENCE
+            if not await self._observer.told(entry, patience=patience):
+                self._silent_at = reached
                 await self._observer.observe([entry])
             return
         position = JournalPosition(journal_id=entry.journal_id, sequence=entry.sequence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,7 +12,11 @@ import pytest
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
 
+from api_service.executor_client.journal import JournalEntry
+from api_service.nodes.journal_follower import JournalFollower
+from api_service.nodes.observer import Observer
 from api_service.operations.node_sweep import sweep_node
+from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, running_api
@@ -73,6 +77,45 @@ async def test_an_answer_that_the_journal_does_not_tell_in_time_is_applied(
     held.set()
     await one.followed()
     assert (await two.actions(type=["container"])) == ["container create", "container start"]
+
+
+async def test_who_was_waited_for_in_vain_is_not_waited_for_again_until_it_tells_something(
+    replicas: tuple[Api, Api], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that was killed has its claim for some seconds more, and every start on its nodes waited each time."""
+    monkeypatch.setattr("api_service.nodes.registry._JOURNAL_PATIENCE", 0.01)
+
+    async def unsaved(follower: JournalFollower) -> None:
+        """The positions are this test's."""
+
+    monkeypatch.setattr(JournalFollower, "_save", unsaved)
+    one, two = replicas
+    cursors = one.engine.nodes.get("local").follower._cursors
+    waited: list[float] = []
+    told, observe, held = Observer.told, Observer.observe, asyncio.Event()
+
+    async def counted(observer: Observer, entry: JournalEntry, *, patience: float) -> bool:
+        waited.append(patience)
+        return await told(observer, entry, patience=patience)
+
+    async def hang(observer: Observer, entries: Sequence[JournalEntry]) -> ContainerRecord | None:
+        if observer is one.engine.nodes.get("local").follower._observer:
+            await held.wait()
+        return await observe(observer, entries)
+
+    await cursors.set("local", JournalPosition(journal_id="j", sequence=1))
+    boxes = [await two.create(name=f"c{number}") for number in range(4)]
+    monkeypatch.setattr(Observer, "told", counted)
+    monkeypatch.setattr(Observer, "observe", hang)
+    for box in boxes[:3]:
+        await two.start(box)
+        assert (await two.inspect(box)).state.running
+    assert waited == [0.01, 0, 0]
+    held.set()
+    await one.followed()
+    await cursors.set("local", JournalPosition(journal_id="j", sequence=2))
+    await two.start(boxes[3])
+    assert waited[3] == 0.01
 
 
 async def test_a_create_under_way_elsewhere_is_not_left_behind(
