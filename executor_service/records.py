@@ -328,9 +328,3 @@ def _unknown(container_id: str) -> NotFound:
     return NotFound(
         f"container {container_id!r} is not on this node", resource_type="container", resource_name=container_id
     )
-
-
-def exit_of(record: ContainerRecord, start_id: str) -> JournalEntry | None:
-    """The `exited` entry of one start, when it is the container's last exit."""
-    last = record.last
-    return last if last is not None and isinstance(last.event, Exited) and last.event.start_id == start_id else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import select
 import signal
 from pathlib import Path
 
@@ -72,19 +71,6 @@ async def wait_ended(process: Process) -> None:
         await ended.wait()
     finally:
         loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-def wait_ended_blocking(process: Process, *, timeout: float) -> bool:
-    """The same for a worker thread; False when the process still lives after `timeout` seconds."""
-    descriptor = open_process(process)
-    if descriptor is None:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(timeout * 1000))
-    finally:
         os.close(descriptor)
 
 

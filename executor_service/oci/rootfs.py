@@ -9,30 +9,13 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from common.errors import FailedPrecondition, InvalidArgument, Violation
+from common.errors import InvalidArgument, Violation
 from executor_service.mount_staging import StagedMount
 from executor_service.oci.devices import HostDevice
 from executor_service.oci.openat2 import open_in_root
 from executor_service.oci.spec import check_working_dir
 
-_MOUNT_POINTS = ("/proc", "/sys", "/dev")
 _MAX_DEPTH = 128  # components of a working directory
-
-
-def check_mount_points(rootfs: Path) -> None:
-    """Raise FailedPrecondition unless `/proc`, `/sys` and `/dev` are directories of the root filesystem itself, or
-    absent.
-
-    With a symlink in their place runtimes mount onto, and write into, what it leads to. Blocks.
-    """
-    for point in _MOUNT_POINTS:
-        try:
-            os.close(open_in_root(rootfs, point, flags=os.O_PATH | os.O_DIRECTORY, follow_symlinks=False))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            reason = f"{point} in the container's root is not a directory ({error.strerror}); replace it in the image"
-            raise FailedPrecondition(reason, resource_type="image") from error
 
 
 def ensure_working_dir(rootfs: Path, working_dir: str) -> None:

@@ -12,8 +12,8 @@ from common.errors import Violation
 from executor_service.container import CONTAINER_ID, ContainerSpec, EndpointSpec, NetworkMode
 from executor_service.network.files import HOST_GATEWAY
 from executor_service.network.network import DEFAULT_NETWORK
-from executor_service.oci.spec import check_working_dir
 from executor_service.operations.mount_rules import mount_rules
+from executor_service.operations.process_rules import process_rules
 from executor_service.operations.resource_rules import cgroup_parent_violations, resource_violations
 from executor_service.operations.security_rules import security_rules
 from executor_service.operations.supervision_rules import supervision_rules
@@ -28,7 +28,6 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # a
 _WORD = re.compile(r"[!-~]{1,255}")
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MAX_STRING = 128 * 1024  # bytes of one argument or variable: MAX_ARG_STRLEN, execve(2)
 # These steer the runtime itself: hooks, seccomp, systemd properties.
 _RESERVED_ANNOTATIONS = ("run.oci.", "io.crun.", "module.wasm.", "org.criu.", "org.systemd.")
 
@@ -36,7 +35,13 @@ _RESERVED_ANNOTATIONS = ("run.oci.", "io.crun.", "module.wasm.", "org.criu.", "o
 def violations(spec: ContainerSpec) -> list[Violation]:
     """Every broken rule."""
     found = (
-        *(_identity(spec), _process(spec), _network(spec), _host(spec), _names(spec)),
+        *(
+            _identity(spec),
+            process_rules(spec.args, spec.env, working_dir=spec.working_dir, user=spec.user),
+            _network(spec),
+            _host(spec),
+            _names(spec),
+        ),
         *(mount_rules(spec.mounts), security_rules(spec)),
         *(supervision_rules(spec), _ports(spec)),
     )
@@ -95,24 +100,6 @@ def _identity(spec: ContainerSpec) -> _Rules:
             yield f"annotations[{key!a}]", "is reserved: it would steer the OCI runtime"
         if not _WORD.fullmatch(key) or "\0" in value:
             yield f"annotations[{key!a}]", "the key must be one printable word, the value without NUL"
-
-
-def _process(spec: ContainerSpec) -> _Rules:
-    if not spec.args or not spec.args[0]:
-        yield "args", "must name the program to run"
-    for name, texts in (("args", spec.args), ("env", spec.env)):
-        for index, text in enumerate(texts):
-            if "\0" in text:
-                yield f"{name}[{index}]", "must not hold a NUL character"
-            if len(text.encode(errors="surrogateescape")) >= _MAX_STRING:
-                yield f"{name}[{index}]", f"must be shorter than {_MAX_STRING} bytes, the kernel's limit"
-    for index, text in enumerate(spec.env):
-        if not text.partition("=")[1] or text.startswith("="):
-            yield f"env[{index}]", f"{text[:64]!a} must be KEY=value"
-    for violation in check_working_dir(spec.working_dir):
-        yield "working_dir", violation.description
-    if any(not character.isprintable() for character in spec.user):
-        yield "user", f"{spec.user!a} must be uid, uid:gid, name or name:group"
 
 
 def _network(spec: ContainerSpec) -> _Rules:

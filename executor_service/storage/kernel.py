@@ -9,7 +9,6 @@ import os
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # include/uapi/linux/openat2.h
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
