@@ -1,20 +1,27 @@
-"""One API service for each test, with an image loaded."""
+"""One API service for each test, with an image loaded, and executors."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.api import Api, running_api
-from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 
 
 @pytest.fixture
 async def executor(tmp_path: Path) -> AsyncIterator[FakeExecutor]:
     async with FakeExecutor(tmp_path / "executor.sock").serving() as executor:
         yield executor
+
+
+@pytest.fixture
+async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]:
+    """Of two nodes, `a` and `b`, that no service deals with yet."""
+    async with serving_nodes(tmp_path, "a", "b") as executors:
+        yield executors
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, running_api
-from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 
 SKEW = 600 * 1_000_000_000  # nanoseconds
 TERMS = LeaseTerms(ttl=0.8, margin=0.4)
@@ -219,16 +219,13 @@ async def nodes(tmp_path: Path) -> AsyncIterator[tuple[Api, Mapping[str, FakeExe
         return ahead(SKEW if looks % 2 else -SKEW)
 
     async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b")}
+        fakes = await stack.enter_async_context(serving_nodes(tmp_path, "a", "b"))
         for fake, skew in zip(fakes.values(), (SKEW, -SKEW), strict=True):
             fake.clock_ahead = skew
-            await stack.enter_async_context(fake.serving())
         api = await stack.enter_async_context(
             running_api(tmp_path, fakes["a"], configured=False, lease=TERMS, clock=clock)
         )
-        for name, fake in fakes.items():
-            await api.add_node(name, fake.address)
-            await api.node_in(name, node_pb2.NODE_STATE_READY)
+        await api.add_nodes(fakes)
         await api.load()
         yield api, fakes
 

@@ -17,14 +17,13 @@ from slipway.executor.v1 import runtime_service_pb2 as executor_pb2
 from slipway.v1 import container_pb2, health_pb2
 from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import exec_service_pb2 as exec_pb2
-from slipway.v1 import node_service_pb2 as node_pb2
 from structlog.testing import capture_logs
 
 from api_service.conversion.executor.journal import entry_from_proto
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import Api, running_api
-from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 
 HEALTHY, UNHEALTHY = executor_pb2.HEALTH_STATUS_HEALTHY, executor_pb2.HEALTH_STATUS_UNHEALTHY
 
@@ -135,13 +134,9 @@ async def test_an_entry_of_another_journal_is_not_this_ones(api: Api, executor: 
 @pytest.fixture
 async def nodes(tmp_path: Path) -> AsyncIterator[tuple[Api, Mapping[str, FakeExecutor]]]:
     async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b")}
-        for fake in fakes.values():
-            await stack.enter_async_context(fake.serving())
+        fakes = await stack.enter_async_context(serving_nodes(tmp_path, "a", "b"))
         api = await stack.enter_async_context(running_api(tmp_path, fakes["a"], configured=False))
-        for name, fake in fakes.items():
-            await api.add_node(name, fake.address)
-            await api.node_in(name, node_pb2.NODE_STATE_READY)
+        await api.add_nodes(fakes)
         await api.load()
         yield api, fakes
 

@@ -24,7 +24,7 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import ResourceExhausted
 from tests.fixtures.api import Api, refused, running_api
-from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 from tests.fixtures.fake_executor.images import archive, image_config
 
 READY, UNREACHABLE = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_UNREACHABLE
@@ -34,11 +34,8 @@ GIB = 1024**3
 
 @pytest.fixture
 async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]:
-    async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in NODES}
-        for fake in fakes.values():
-            await stack.enter_async_context(fake.serving())
-        yield fakes
+    async with serving_nodes(tmp_path, *NODES) as executors:
+        yield executors
 
 
 @pytest.fixture

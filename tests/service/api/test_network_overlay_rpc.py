@@ -19,27 +19,23 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import FailedPrecondition
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
-from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 
 Fakes = Mapping[str, FakeExecutor]
 
 
 @pytest.fixture
 async def executors(tmp_path: Path) -> AsyncIterator[Fakes]:
-    async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b", "c")}
+    async with serving_nodes(tmp_path, "a", "b", "c") as fakes:
         for number, fake in enumerate(fakes.values(), 1):
             fake.overlay_address = f"10.90.0.{number}"
-            await stack.enter_async_context(fake.serving())
         yield fakes
 
 
 @pytest.fixture
 async def cluster(tmp_path: Path, executors: Fakes) -> AsyncIterator[Api]:
     async with running_api(tmp_path, executors["a"], configured=False) as api:
-        for name, fake in executors.items():
-            await api.add_node(name, fake.address)
-            await api.node_in(name, node_service_pb2.NODE_STATE_READY)
+        await api.add_nodes(executors)
         await api.load()
         yield api
 
@@ -269,9 +265,7 @@ async def test_a_removed_node_is_nobodys_peer_and_its_slice_is_given_to_another(
 async def test_a_container_that_moves_is_known_where_it_is(tmp_path: Path, executors: Fakes) -> None:
     terms = LeaseTerms(ttl=0.8, margin=0.4)
     async with running_api(tmp_path, executors["a"], configured=False, lease=terms) as api:
-        for name, fake in executors.items():
-            await api.add_node(name, fake.address)
-            await api.node_in(name, node_service_pb2.NODE_STATE_READY)
+        await api.add_nodes(executors)
         await api.load()
         network_id, here = await make(api), executors["a"]
         await run_on(api, "a", "here")

@@ -29,15 +29,6 @@ MOVES: dict[str, Any] = {"reschedule": "on_node_loss"}
 Replicas = Sequence[tuple[Api, Links]]
 
 
-@pytest.fixture
-async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]:
-    async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b")}
-        for fake in fakes.values():
-            await stack.enter_async_context(fake.serving())
-        yield fakes
-
-
 @asynccontextmanager
 async def replicas(
     directory: Path,

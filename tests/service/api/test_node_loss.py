@@ -31,20 +31,9 @@ MOVES: dict[str, Any] = {"reschedule": "on_node_loss"}
 
 
 @pytest.fixture
-async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]:
-    async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b")}
-        for fake in fakes.values():
-            await stack.enter_async_context(fake.serving())
-        yield fakes
-
-
-@pytest.fixture
 async def api(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
     async with running_api(tmp_path, executors["a"], configured=False, lease=TERMS) as api:
-        for name, fake in executors.items():
-            await api.add_node(name, fake.address)
-            await api.node_in(name, READY)
+        await api.add_nodes(executors)
         await api.load()
         yield api
 
@@ -226,9 +215,7 @@ async def test_a_new_holder_waits_a_whole_lease(tmp_path: Path, executors: Mappi
         one = await first.enter_async_context(
             running_api(tmp_path / "1", executors["a"], configured=False, store=(store, claims), lease=terms)
         )
-        for name, fake in executors.items():
-            await one.add_node(name, fake.address)
-            await one.node_in(name, READY)
+        await one.add_nodes(executors)
         await one.load()
         await run_on(one, "a", "web", **MOVES)
         two = await stack.enter_async_context(
@@ -272,9 +259,7 @@ async def test_a_lost_node_that_is_forgotten_leaves_no_word_of_what_left_it(
 async def unhurried(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
     """Nothing is moved, nor finished, but by the test."""
     async with running_api(tmp_path, executors["a"], configured=False, lease=LeaseTerms(ttl=3600)) as api:
-        for name, fake in executors.items():
-            await api.add_node(name, fake.address)
-            await api.node_in(name, READY)
+        await api.add_nodes(executors)
         await api.load()
         yield api
 

@@ -24,15 +24,6 @@ READY, UNREACHABLE = pb2.NODE_STATE_READY, pb2.NODE_STATE_UNREACHABLE
 
 
 @pytest.fixture
-async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]:
-    async with AsyncExitStack() as stack:
-        fakes = {name: FakeExecutor(tmp_path / f"{name}.sock", node_id=f"id-of-{name}") for name in ("a", "b")}
-        for fake in fakes.values():
-            await stack.enter_async_context(fake.serving())
-        yield fakes
-
-
-@pytest.fixture
 async def cluster(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
     """A service without a node of its own."""
     async with running_api(tmp_path, executors["a"], configured=False) as api:
