@@ -533,7 +533,9 @@ Global___InspectContainerResponse: _TypeAlias = InspectContainerResponse  # noqa
 
 @_typing.final
 class ContainerFilters(_message.Message):
-    """Which containers a list shows. Values of one field are alternatives, fields restrict each other; labels all hold."""
+    """Which containers a list shows. Values of one field are alternatives, fields restrict each other; labels all hold. Default of each
+    field: any.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1092,9 +1094,9 @@ class AttachTarget(_message.Message):
     is set there either, everything the container has.
     """
     stdout: _builtins.bool
-    """Send standard output."""
+    """Send standard output. Default: as for `stdin`."""
     stderr: _builtins.bool
-    """Send standard error; with a terminal it is part of standard output."""
+    """Send standard error; with a terminal it is part of standard output. Default: as for `stdin`."""
     detach_keys: _builtins.str
     """Keys that end the attachment and leave the process running, typed at a terminal: single characters or `ctrl-` and one of
     `a` to `z`, `@`, `[`, `\\\\`, `]`, `^`, `_`, joined by commas. Default: `ctrl-p,ctrl-q`.

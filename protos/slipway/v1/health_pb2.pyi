@@ -180,15 +180,15 @@ class HealthConfig(_message.Message):
 
     @_builtins.property
     def http(self) -> Global___HttpProbe:
-        """A GET."""
+        """A GET. Default: none."""
 
     @_builtins.property
     def tcp(self) -> Global___TcpProbe:
-        """A connection."""
+        """A connection. Default: none."""
 
     @_builtins.property
     def grpc(self) -> Global___GrpcProbe:
-        """A gRPC health check."""
+        """A gRPC health check. Default: none."""
 
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:

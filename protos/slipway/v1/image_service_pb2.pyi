@@ -420,7 +420,7 @@ class PullImageRequest(_message.Message):
     """
     @_builtins.property
     def credentials(self) -> Global___RegistryCredentials:
-        """Default: none."""
+        """What the registry is shown. Default: what the service's own configuration has for it, if anything."""
 
     def __init__(
         self,
@@ -969,7 +969,7 @@ class PushImageRequest(_message.Message):
     """One of its names, `[host[:port]/]repository[:tag]`; the tag defaults to `latest`, the host to Docker's registry. Required."""
     @_builtins.property
     def credentials(self) -> Global___RegistryCredentials:
-        """Default: what the service's own configuration has for that registry, if anything."""
+        """What the registry is shown. Default: what the service's own configuration has for it, if anything."""
 
     def __init__(
         self,
@@ -1056,9 +1056,9 @@ class CommitContainerRequest(_message.Message):
     reference: _builtins.str
     """The image's name, `repository[:tag]`; the tag defaults to `latest`. Default: none."""
     author: _builtins.str
-    """Who made it."""
+    """Who made it. Default: nobody is named."""
     comment: _builtins.str
-    """What is to be noted in the history."""
+    """What is to be noted in the history. Default: nothing."""
     pause: _builtins.bool
     """Whether the container, if it runs, is frozen meanwhile. Default: true."""
     @_builtins.property

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Mount(_message.Message):
-    """Something of the node, or something new, inside the container."""
+    """Something of the node, or something new, inside the container. Immutable after create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,19 +42,19 @@ class Mount(_message.Message):
     """Mount it read-only, and what is mounted below it too where the kernel can. Default: false."""
     @_builtins.property
     def bind_options(self) -> Global___BindOptions:
-        """For `bind` only."""
+        """For `bind` only. Default: as its fields say."""
 
     @_builtins.property
     def volume_options(self) -> Global___VolumeOptions:
-        """For `volume` only."""
+        """For `volume` only. Default: as its fields say."""
 
     @_builtins.property
     def tmpfs_options(self) -> Global___TmpfsOptions:
-        """For `tmpfs` only."""
+        """For `tmpfs` only. Default: as its fields say."""
 
     @_builtins.property
     def image_options(self) -> Global___ImageOptions:
-        """For `image` only."""
+        """For `image` only. Default: as its fields say."""
 
     def __init__(
         self,

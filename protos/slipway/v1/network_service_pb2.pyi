@@ -102,9 +102,9 @@ class BridgeOptions(_message.Message):
     host_binding_ipv4: _builtins.str
     """Address of the node that published ports are bound to when a binding names none. Default: all."""
     gateway_mode_ipv4: Global___GatewayMode.ValueType
-    """Default: `GATEWAY_MODE_NAT`."""
+    """How IPv4 packets leave it. Default: `GATEWAY_MODE_NAT`."""
     gateway_mode_ipv6: Global___GatewayMode.ValueType
-    """Default: `GATEWAY_MODE_NAT`."""
+    """How IPv6 packets leave it. Default: `GATEWAY_MODE_NAT`."""
     def __init__(
         self,
         *,
@@ -136,7 +136,7 @@ class MacvlanOptions(_message.Message):
     parent: _builtins.str
     """Interface of the node whose link the containers join with hardware addresses of their own. It must be there. Required."""
     mode: Global___MacvlanMode.ValueType
-    """Default: `MACVLAN_MODE_BRIDGE`."""
+    """How the containers reach each other. Default: `MACVLAN_MODE_BRIDGE`."""
     def __init__(
         self,
         *,
@@ -307,11 +307,11 @@ class IpamConfig(_message.Message):
     GATEWAY_FIELD_NUMBER: _builtins.int
     AUX_ADDRESSES_FIELD_NUMBER: _builtins.int
     subnet: _builtins.str
-    """Default: a free one of the node's pool."""
+    """The network's. Default: a free one of the node's pool."""
     ip_range: _builtins.str
     """Containers get addresses of this part of the subnet, unless they ask for one. Default: the whole."""
     gateway: _builtins.str
-    """Default: the subnet's first address."""
+    """Where containers send what leaves the network. Default: the subnet's first address."""
     @_builtins.property
     def aux_addresses(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Addresses that containers do not get, by a name of your own. Default: none."""
@@ -913,7 +913,7 @@ class PruneNetworksRequest(_message.Message):
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Only those made before this time. Default: all."""
+        """Only those made before this time. Default: any."""
 
     def __init__(
         self,

@@ -77,8 +77,8 @@ class NetworkServiceServicer:
     """
 
     def CreateNetwork(self, request, context):
-        """Make a network. An overlay network spans nodes: each gets a slice of it with its first container there. ALREADY_EXISTS when one has the name; FAILED_PRECONDITION when the node reaches the subnet otherwise;
-        RESOURCE_EXHAUSTED when no subnet is free.
+        """Make a network. An overlay network spans nodes: each gets a slice of it with its first container there. ALREADY_EXISTS when one
+        has the name; FAILED_PRECONDITION when the node reaches the subnet otherwise; RESOURCE_EXHAUSTED when no subnet is free.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

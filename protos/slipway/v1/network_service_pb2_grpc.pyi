@@ -17,8 +17,8 @@ class NetworkServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNetwork: _aio.UnaryUnaryMultiCallable[_network_service_pb2.CreateNetworkRequest, _network_service_pb2.CreateNetworkResponse]
-    """Make a network. An overlay network spans nodes: each gets a slice of it with its first container there. ALREADY_EXISTS when one has the name; FAILED_PRECONDITION when the node reaches the subnet otherwise;
-    RESOURCE_EXHAUSTED when no subnet is free.
+    """Make a network. An overlay network spans nodes: each gets a slice of it with its first container there. ALREADY_EXISTS when one
+    has the name; FAILED_PRECONDITION when the node reaches the subnet otherwise; RESOURCE_EXHAUSTED when no subnet is free.
     """
     InspectNetwork: _aio.UnaryUnaryMultiCallable[_network_service_pb2.InspectNetworkRequest, _network_service_pb2.InspectNetworkResponse]
     """Everything known of one network. NOT_FOUND."""
@@ -42,8 +42,8 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _network_service_pb2.CreateNetworkRequest,
         context: _aio.ServicerContext[_network_service_pb2.CreateNetworkRequest, _abc.Awaitable[_network_service_pb2.CreateNetworkResponse]],
     ) -> _abc.Awaitable[_network_service_pb2.CreateNetworkResponse]:
-        """Make a network. An overlay network spans nodes: each gets a slice of it with its first container there. ALREADY_EXISTS when one has the name; FAILED_PRECONDITION when the node reaches the subnet otherwise;
-        RESOURCE_EXHAUSTED when no subnet is free.
+        """Make a network. An overlay network spans nodes: each gets a slice of it with its first container there. ALREADY_EXISTS when one
+        has the name; FAILED_PRECONDITION when the node reaches the subnet otherwise; RESOURCE_EXHAUSTED when no subnet is free.
         """
 
     @_abc_1.abstractmethod

@@ -440,11 +440,11 @@ class ListNodesRequest(_message.Message):
 
     @_builtins.property
     def availability(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeAvailability.ValueType]:
-        """Default: any."""
+        """Whether they get new containers. Default: any."""
 
     @_builtins.property
     def state(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeState.ValueType]:
-        """Default: any."""
+        """Whether they answer. Default: any."""
 
     def __init__(
         self,
@@ -519,7 +519,7 @@ class UpdateNodeRequest(_message.Message):
     node: _builtins.str
     """Its name. Required."""
     availability: Global___NodeAvailability.ValueType
-    """Default: as it is."""
+    """Whether it gets new containers. Default: as it is."""
     @_builtins.property
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels to set. Default: none."""

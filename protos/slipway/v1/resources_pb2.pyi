@@ -177,7 +177,7 @@ Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
 class Ulimit(_message.Message):
-    """A limit of setrlimit(2)."""
+    """A limit of setrlimit(2). Immutable after create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -187,9 +187,9 @@ class Ulimit(_message.Message):
     name: _builtins.str
     """Which: core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending or stack."""
     soft: _builtins.int
-    """The limit in force, in the unit of setrlimit(2); -1: unlimited."""
+    """The limit in force, in the unit of setrlimit(2); -1: unlimited. Default: 0."""
     hard: _builtins.int
-    """What the process may raise it to, in the same unit; -1: unlimited."""
+    """What the process may raise it to, in the same unit; -1: unlimited. Default: 0."""
     def __init__(
         self,
         *,
@@ -207,7 +207,7 @@ Global___Ulimit: _TypeAlias = Ulimit  # noqa: Y015
 
 @_typing.final
 class DeviceRequest(_message.Message):
-    """Devices that a vendor describes in files of the node (Container Device Interface)."""
+    """Devices that a vendor describes in files of the node (Container Device Interface). Immutable after create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,7 +235,7 @@ Global___DeviceRequest: _TypeAlias = DeviceRequest  # noqa: Y015
 
 @_typing.final
 class DeviceMapping(_message.Message):
-    """A device of the node inside the container."""
+    """A device of the node inside the container. Immutable after create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import network_store_service_pb2 as node_pb2
 from slipway.v1 import container_pb2, system_service_pb2
 from slipway.v1 import container_service_pb2 as container_service
@@ -333,6 +334,9 @@ async def test_prune_takes_those_without_containers(api: Api) -> None:
     for name in ("one", "two", "three"):
         await make(api, name, labels={"keep": "1"} if name == "three" else {})
     await create_on(api, "one")
+    no_time = Timestamp(seconds=1 << 60)
+    refusal = await refused(api.networks.PruneNetworks(pb2.PruneNetworksRequest(until=no_time)))
+    assert refusal.violations.keys() == {"until"}
     pruned = await api.networks.PruneNetworks(pb2.PruneNetworksRequest(label=["!keep"]))
     assert list(pruned.networks) == ["two"]
     assert await names(api) == ["bridge", "host", "none", "one", "three"]
