@@ -71,7 +71,8 @@ class NodeCalls:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # It was the call that was cancelled, with its channel: the peer's authority is no longer trusted.
+            # It was the call that was cancelled, with its channel: the peer's authority is no longer trusted, or its
+            # certificate has ended.
             raise self._unavailable(Unavailable("its connection was given up")) from error
         except grpc.aio.AioRpcError as error:
             known = error_from(error)

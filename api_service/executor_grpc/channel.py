@@ -2,18 +2,21 @@
 
 gRPC takes a client's certificate when a channel is made. When the files have changed, later calls go through a new
 channel; the old one is closed when the last of its calls has ended, or at once when an authority was taken away: then
-the peer may be one that is not to be believed any more.
+the peer may be one that is not to be believed any more. So it is when the certificate ends that the peer showed; one
+that has another by then gets the calls of the last minute before over a new connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import grpc
 import structlog
 
+from api_service.executor_grpc.peer import NotThePeer, certified_until
 from common.addresses import is_unix
 from common.errors import FailedPrecondition
 from common.identity import Identity, Role
@@ -28,6 +31,7 @@ _BETWEEN_MACHINES: Options = (
     ("grpc.min_reconnect_backoff_ms", 2_000),
 )
 _LOOK_EVERY = 5.0  # seconds; also when nothing is called, as calls may last
+_RENEWED_BEFORE = timedelta(minutes=1)  # the end of the peer's certificate
 
 
 def open_channel(*, node: str, address: str, tls: TlsSource | None, options: Options) -> grpc.aio.Channel:
@@ -46,15 +50,17 @@ def open_channel(*, node: str, address: str, tls: TlsSource | None, options: Opt
     except ValueError as error:
         raise FailedPrecondition(f"node {node!r} cannot have a certificate: {error}", reason="TLS_REQUIRED") from error
     between = {**dict(options), **dict(_BETWEEN_MACHINES), "grpc.ssl_target_name_override": name}
-    return _RenewedChannel(node, address, tls, list(between.items()))
+    return _RenewedChannel(node, name, address, tls, list(between.items()))
 
 
 class _Generation:
-    """One channel, until its certificate is no longer the current one and the last call over it has ended."""
+    """One channel, until its certificate is no longer the current one and the last call over it has ended.
+    `peer_until`: when the certificate ends that the peer showed, as soon as that is known."""
 
-    def __init__(self, material: TlsMaterial, channel: grpc.aio.Channel) -> None:
+    def __init__(self, material: TlsMaterial, channel: grpc.aio.Channel, *, peer_until: datetime | None) -> None:
         self.material = material
         self.channel = channel
+        self.peer_until = peer_until
         self.calls = 0
         self._made: dict[str, Callable[..., Any]] = {}
 
@@ -65,8 +71,9 @@ class _Generation:
 
 
 class _RenewedChannel(grpc.aio.Channel):
-    def __init__(self, node: str, address: str, tls: TlsSource, options: Options) -> None:
+    def __init__(self, node: str, name: str, address: str, tls: TlsSource, options: Options) -> None:
         self._node = node
+        self._name = name
         self._address = address
         self._tls = tls
         self._options = options
@@ -75,25 +82,68 @@ class _RenewedChannel(grpc.aio.Channel):
         self._retired: set[_Generation] = set()
         self._looking = asyncio.get_running_loop().create_task(self._look_forever())
 
-    def _open(self, material: TlsMaterial) -> _Generation:
+    def _open(self, material: TlsMaterial, *, peer_until: datetime | None = None) -> _Generation:
         channel = grpc.aio.secure_channel(self._address, channel_credentials(material), options=self._options)
-        return _Generation(material, channel)
+        return _Generation(material, channel, peer_until=peer_until)
 
     def _generation(self) -> _Generation:
         if (material := self._tls.current()) is not self._current.material:
             _log.info("dialling with another certificate", node=self._node, address=self._address)
-            before, self._current = self._current, self._open(material)
-            self._retired.add(before)
+            self._go_on_with(self._open(material))
             trusted = set(material.authorities)
             for generation in tuple(self._retired):
-                if generation.calls == 0 or not trusted.issuperset(generation.material.authorities):
+                if not trusted.issuperset(generation.material.authorities):
                     self._close(generation)
         return self._current
+
+    def _go_on_with(self, generation: _Generation) -> None:
+        before, self._current = self._current, generation
+        self._retired.add(before)
+        if before.calls == 0:
+            self._close(before)
 
     async def _look_forever(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             self._generation()
+            try:
+                await self._look_at_peer()
+            except Exception as error:
+                # A bug must not end the looking for good.
+                _log.error("a node's certificate could not be looked at", node=self._node, exc_info=error)
+
+    async def _look_at_peer(self) -> None:
+        current = self._current
+        connected = current.channel.get_state() is grpc.ChannelConnectivity.READY
+        soon = datetime.now(UTC) + _RENEWED_BEFORE
+        if connected and (current.peer_until is None or current.peer_until < soon):
+            until = await self._peer_until(current.material)
+            for generation in (current, *self._retired):
+                if generation.peer_until is None:
+                    generation.peer_until = until
+            if until is not None and current is self._current and (current.peer_until or until) < until:
+                _log.info("the node has another certificate", node=self._node, until=until.isoformat())
+                self._go_on_with(self._open(current.material, peer_until=until))
+        self._end_expired()
+
+    async def _peer_until(self, material: TlsMaterial) -> datetime | None:
+        """None when it is not to be learned now; the past when whoever is there is not the node."""
+        try:
+            return await certified_until(self._address, name=self._name, material=material)
+        except NotThePeer as error:
+            _log.warning("the node's certificate is no good", node=self._node, error=str(error))
+            return datetime.min.replace(tzinfo=UTC)
+        except OSError:
+            return None
+
+    def _end_expired(self) -> None:
+        now = datetime.now(UTC)
+        if self._current.peer_until is not None and self._current.peer_until < now:
+            self._go_on_with(self._open(self._current.material))
+        for generation in tuple(self._retired):
+            if generation.peer_until is not None and generation.peer_until < now:
+                _log.warning("a connection ends with the node's certificate", node=self._node)
+                self._close(generation)
 
     def _close(self, generation: _Generation) -> None:
         """Its calls, if there are any, are cancelled; NodeCalls tells that from a cancellation of the caller."""

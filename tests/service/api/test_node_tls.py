@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_rpc
 from api_service.deadline import Deadline
 from api_service.executor_grpc import channel as executor_channel
 from api_service.executor_grpc.executor import GrpcExecutor
+from api_service.executor_grpc.peer import certified_until
 from common import tls
 from common.callers import Callers
 from common.certificate_authority import Certified, make_authority
@@ -178,6 +179,60 @@ async def test_an_authority_that_is_taken_away_takes_the_connection_along(
     assert caught.value.reason == "NODE_UNAVAILABLE"
     with pytest.raises(Unavailable):
         await _facts(executor)
+
+
+async def test_a_nodes_certificate_that_ends_takes_the_connection_along(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 0.02)
+    short = place.authority.certify(Role.EXECUTOR, "n1", valid=timedelta(seconds=4), begins=timedelta(0))
+    address = await place.serve(short)
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    journal = executor.follow_journal(journal_id="", after=0)
+    assert (await anext(journal)).journal_id == "j"
+    with pytest.raises(Unavailable, match="its connection was given up"):
+        await asyncio.wait_for(anext(journal), 10)
+    assert datetime.now(UTC) >= short.certificate.not_valid_after_utc
+    with pytest.raises(Unavailable):
+        await _facts(executor)
+    place.authority.files(place.authority.certify(Role.EXECUTOR, "n1"), directory="executor")
+    async with asyncio.timeout(20):
+        while len(place.node.connections) == 0:
+            with contextlib.suppress(Unavailable):  # it is tried again after a while
+                await _facts(executor)
+
+
+async def test_a_nodes_renewed_certificate_is_asked_for_before_the_other_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No call fails but what lasts for longer than its certificate."""
+    seen = asyncio.Event()
+
+    async def look(*of: Any, **more: Any) -> datetime:
+        until = await certified_until(*of, **more)
+        seen.set()
+        return until
+
+    monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(executor_channel, "certified_until", look)
+    short = place.authority.certify(Role.EXECUTOR, "n1", valid=timedelta(seconds=5), begins=timedelta(0))
+    address = await place.serve(short)
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    journal = executor.follow_journal(journal_id="", after=0)
+    assert (await anext(journal)).journal_id == "j"
+    ended = asyncio.ensure_future(anext(journal))
+    await asyncio.wait_for(seen.wait(), 10)
+    place.authority.files(place.authority.certify(Role.EXECUTOR, "n1"), directory="executor")
+    async with asyncio.timeout(10):
+        while len(place.node.connections) < 2:
+            await _facts(executor)
+    assert not ended.done()
+    while not ended.done():
+        await _facts(executor)
+    with pytest.raises(Unavailable, match="its connection was given up"):
+        await ended
+    assert datetime.now(UTC) >= short.certificate.not_valid_after_utc
+    assert len(place.node.connections) == 2
 
 
 async def test_who_stops_waiting_is_cancelled_and_nothing_else(place: Place) -> None:
