@@ -29,7 +29,7 @@ from common.errors import Internal, InvalidArgument, Unavailable, Violation
 from executor_service import lease_guard
 from executor_service.container import CONTAINER_ID
 from executor_service.run import MINIMAL_ENVIRONMENT
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _log = structlog.get_logger(__name__)
 

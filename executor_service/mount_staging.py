@@ -34,8 +34,8 @@ from executor_service.storage.mount_tree import (
 )
 from executor_service.storage.overlay_mount import mount_overlay, visible
 from executor_service.storage.snapshots import Snapshotter
-from executor_service.storage.threads import finish
 from executor_service.storage.volumes import VolumeStore
+from executor_service.threads import finish
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _EMPTY = ".empty"

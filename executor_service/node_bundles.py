@@ -42,7 +42,7 @@ from executor_service.oci.user_mounts import check_targets
 from executor_service.oci.users import ResolvedUser, check_mapped, resolve_user
 from executor_service.paths import Paths
 from executor_service.storage.mapped_ids import as_mapped_root
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 from executor_service.user_mapping import UserMapping
 
 _SMALLEST_LAST_RESORT = 256 * 1024 * 1024  # bytes; a flood writes 80 MB in a second

@@ -18,7 +18,7 @@ from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.process_list import list_processes
 from executor_service.oci.resources import needs_more
 from executor_service.stats import ContainerStats, ProcessInfo
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _FREEZE_TIMEOUT = 10.0  # seconds
 _FREEZE_LOOK = 0.001  # seconds between two looks

@@ -31,9 +31,9 @@ from executor_service.oci.sealed_runtimes import unseal_runtimes
 from executor_service.oci.shm import unmount_shm
 from executor_service.storage.mapped_trees import remove_mapped_trees
 from executor_service.storage.node import open_storage
-from executor_service.storage.threads import finish
 from executor_service.storage.volume_mounts import unmount_below
 from executor_service.storage.volumes import has_volumes
+from executor_service.threads import finish
 
 _log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from common.errors import ResourceExhausted, Unavailable
-from executor_service.storage.threads import settle
+from executor_service.threads import to_the_end
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ async def together(*works: Coroutine[Any, Any, Any]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await settle(asyncio.wait(tasks))
+        await to_the_end(asyncio.wait(tasks))
 
 
 async def bounded(name: str, work: Callable[[], Awaitable[object]], *, timeout: float, container: str) -> bool:
@@ -102,7 +102,7 @@ async def bounded(name: str, work: Callable[[], Awaitable[object]], *, timeout: 
         await work()
 
     task = asyncio.create_task(step())
-    await settle(asyncio.wait({task}, timeout=timeout))
+    await to_the_end(asyncio.wait({task}, timeout=timeout))
     if not task.done():
         task.cancel()
         _log.error("undo does not end", step=name, container=container, seconds=timeout)

@@ -15,7 +15,7 @@ from common.sqlite import Database
 from executor_service.dns.names import Registration
 from executor_service.dns.service import NameServer
 from executor_service.network.network import Network
-from executor_service.network.worker import to_the_end
+from executor_service.threads import to_the_end
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS names_elsewhere (

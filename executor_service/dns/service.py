@@ -12,7 +12,7 @@ from executor_service.dns.names import Names, Registration
 from executor_service.dns.redirect import open_sockets
 from executor_service.dns.sandbox_server import Resolving, SandboxServer
 from executor_service.dns.upstreams import HostServers
-from executor_service.network.worker import in_own_thread, to_the_end
+from executor_service.threads import in_own_thread, to_the_end
 
 
 class NameServer:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from common.errors import DeadlineExceeded, ResourceExhausted
-from executor_service.storage.threads import settle
+from executor_service.threads import to_the_end
 
 T = TypeVar("T")
 Check = Callable[[], None]
@@ -60,7 +60,7 @@ class CopyThreads:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
                 stopped.set()
-                await settle(asyncio.wait({running}))
+                await to_the_end(asyncio.wait({running}))
                 running.exception()
                 raise
 
@@ -78,7 +78,7 @@ class CopyThreads:
                 await running
             finally:
                 pipe.stop()
-                await settle(asyncio.wait({running}))
+                await to_the_end(asyncio.wait({running}))
                 running.exception()
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ from executor_service.network.overlay_driver import OverlayDriver
 from executor_service.network.port_leases import Lease
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
-from executor_service.network.worker import to_the_end
+from executor_service.threads import to_the_end
 
 _log = structlog.get_logger(__name__)
 

@@ -23,8 +23,8 @@ from executor_service.network.port_allocation import Allocation, Targets
 from executor_service.network.port_leases import Lease, Leases
 from executor_service.network.port_space import candidates, check_addresses
 from executor_service.network.publication import PortPublisher, Publication
-from executor_service.network.worker import to_the_end
 from executor_service.ports import LOOPBACK_IPV6, PortProtocol, PublishedPort
+from executor_service.threads import to_the_end
 
 _log = structlog.get_logger(__name__)
 

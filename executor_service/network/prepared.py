@@ -16,7 +16,7 @@ from executor_service.network.pool import SandboxPool
 from executor_service.network.records import SandboxRecord
 from executor_service.network.sandbox_claims import SandboxClaims, new_token
 from executor_service.network.sandbox_kernel import SandboxKernel
-from executor_service.network.worker import to_the_end
+from executor_service.threads import to_the_end
 from executor_service.user_mapping import UserMapping
 from executor_service.user_namespaces import Owner
 

@@ -20,7 +20,7 @@ from executor_service.network.networks import Networks
 from executor_service.network.pins import PinDirectory
 from executor_service.network.records import EndpointRecord, SandboxRecord
 from executor_service.network.sandbox import Endpoint, Sandbox
-from executor_service.network.worker import in_own_thread, to_the_end
+from executor_service.threads import in_own_thread, to_the_end
 from executor_service.user_namespaces import Owner
 
 _log = structlog.get_logger(__name__)

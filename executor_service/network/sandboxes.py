@@ -25,7 +25,7 @@ from executor_service.network.records import EndpointRecord, SandboxRecord
 from executor_service.network.sandbox import Sandbox, SandboxNetwork
 from executor_service.network.sandbox_claims import SandboxClaims, leave, new_token
 from executor_service.network.sandbox_kernel import SandboxKernel
-from executor_service.network.worker import to_the_end
+from executor_service.threads import to_the_end
 from executor_service.user_mapping import UserMapping
 from executor_service.user_namespaces import Owner
 

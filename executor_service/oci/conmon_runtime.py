@@ -30,7 +30,6 @@ from common.errors import (
     StartFailed,
 )
 from executor_service.container import CONTAINER_ID
-from executor_service.network.worker import in_own_thread
 from executor_service.oci import leftovers
 from executor_service.oci.bundle_record import (
     command_of,
@@ -50,6 +49,7 @@ from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
 from executor_service.oci.user_namespace import check_users, config_for, domainname, give_streams, set_domainname
 from executor_service.run import run
+from executor_service.threads import in_own_thread
 
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 

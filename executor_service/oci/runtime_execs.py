@@ -27,7 +27,7 @@ from executor_service.oci.running_exec import RunningProgram
 from executor_service.oci.runtime import Process
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
 from executor_service.oci.start_errors import start_failed
-from executor_service.storage.threads import finish, settle
+from executor_service.threads import finish, to_the_end
 from executor_service.user_mapping import mapping_of
 
 _log = structlog.get_logger(__name__)
@@ -114,7 +114,7 @@ class RuntimeExecs:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
             # The runtime cannot be stopped half-way without losing sight of the program.
-            await settle(self._abandon(starting, target.bundle, exec_id))
+            await to_the_end(self._abandon(starting, target.bundle, exec_id))
             raise
 
     async def run_probe(
@@ -134,7 +134,7 @@ class RuntimeExecs:
                 in_time = False
             return ProbeOutcome(exit_code=running.ended.result() if in_time else None, output=bytes(output))
         finally:
-            await settle(self._end(running, target.bundle, probe_id))
+            await to_the_end(self._end(running, target.bundle, probe_id))
 
     def mark_detached(self, bundle: Path, exec_id: str) -> None:
         with suppress(OSError):

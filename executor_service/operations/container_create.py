@@ -13,8 +13,8 @@ from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.resource_rules import host_violations
 from executor_service.operations.volume_fill import fill_volumes
 from executor_service.resource_use import images_of, networks_of, volumes_of
-from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
+from executor_service.threads import to_the_end
 
 
 async def container_create(node: Node, spec: ContainerSpec) -> None:
@@ -60,7 +60,7 @@ async def container_create(node: Node, spec: ContainerSpec) -> None:
                     await node.records.insert(spec)
                     undo.pop_all()
 
-                await settle(commit())
+                await to_the_end(commit())
 
 
 async def _check_sources(node: Node, spec: ContainerSpec) -> None:

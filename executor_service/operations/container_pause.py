@@ -16,8 +16,8 @@ from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations
 from executor_service.operations.running import running
 from executor_service.records import ContainerRecord, Phase
-from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
+from executor_service.threads import to_the_end
 
 _log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ async def container_pause(node: Node, container_id: str) -> JournalEntry | None:
         record, spec, _ = running(node, container_id)
         if record.phase is Phase.PAUSED:
             return None
-        return await settle(_freeze(node, spec))
+        return await to_the_end(_freeze(node, spec))
 
 
 async def _freeze(node: Node, spec: ContainerSpec) -> JournalEntry:
@@ -52,7 +52,7 @@ async def container_unpause(node: Node, container_id: str) -> JournalEntry | Non
         record, spec, _ = running(node, container_id)
         if record.phase is not Phase.PAUSED:
             return None
-        return await settle(_thaw(node, spec))
+        return await to_the_end(_thaw(node, spec))
 
 
 async def _thaw(node: Node, spec: ContainerSpec) -> JournalEntry:

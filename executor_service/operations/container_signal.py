@@ -17,8 +17,8 @@ from executor_service.operations.container_restart import cancel_restart
 from executor_service.operations.container_rules import id_violations, signal_violations
 from executor_service.operations.running import not_running
 from executor_service.records import Change, Phase
-from executor_service.storage.threads import settle
 from executor_service.supervision.supervisor import Watch
+from executor_service.threads import to_the_end
 
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ async def container_signal(node: Node, *, container_id: str, signal: int) -> Non
         raise not_running(record)
     if signal == signals.SIGKILL or (record.spec is not None and signal == record.spec.stop_signal):
         watch.stopping = True
-    await settle(send_signal(node, container_id, watch, signal))
+    await to_the_end(send_signal(node, container_id, watch, signal))
 
 
 async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) -> None:

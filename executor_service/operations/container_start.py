@@ -34,8 +34,8 @@ from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
 from executor_service.records import Change, ContainerRecord, Phase, Run
 from executor_service.restart import RestartState
-from executor_service.storage.threads import settle
 from executor_service.tasks import bounded, together
+from executor_service.threads import to_the_end
 from executor_service.user_namespaces import Owner
 
 POLICY_START = "restart-"  # how the start ids begin that the executor gives
@@ -127,13 +127,13 @@ class _Start:
             with host_errors(f"container {self.spec.id!r}"):
                 process = await self._bring_up(steps)
                 with steps.step("commit"):
-                    return await settle(self._commit(process))
+                    return await to_the_end(self._commit(process))
         except BaseException as error:
             if self.committed:
                 raise
             await self.undo.aclose()
             if (failure := _failure(error)) is not None:
-                return await settle(self._failed(failure))
+                return await to_the_end(self._failed(failure))
             await self._forget()
             raise
         finally:

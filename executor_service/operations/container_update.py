@@ -20,8 +20,8 @@ from executor_service.operations.resource_rules import host_violations, resource
 from executor_service.ports import PublishedPort
 from executor_service.records import ContainerRecord
 from executor_service.restart import RestartPolicy
-from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
+from executor_service.threads import to_the_end
 
 
 async def container_update(
@@ -46,7 +46,7 @@ async def container_update(
         if broken:
             raise InvalidArgument(violations=broken)
         with host_errors(f"container {container_id!r}"):
-            return await settle(_update(node, record, spec, changed))
+            return await to_the_end(_update(node, record, spec, changed))
 
 
 async def _update(node: Node, record: ContainerRecord, old: ContainerSpec, new: ContainerSpec) -> JournalEntry:

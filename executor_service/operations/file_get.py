@@ -14,7 +14,7 @@ from executor_service.files.resolve import Found, PathStat, found
 from executor_service.files.threads import Sink
 from executor_service.node import Node
 from executor_service.operations.file_root import check_path, container_root, layered_root, refuse_below_mount, usable
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 
 async def file_get(node: Node, *, container_id: str, path: str) -> AsyncGenerator[PathStat | bytes]:

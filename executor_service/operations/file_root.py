@@ -20,7 +20,7 @@ from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.operations.container_rules import id_violations
 from executor_service.records import ContainerRecord, Phase
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 from executor_service.user_mapping import UserMapping, mapping_of
 
 _MAX_PATH = 4096  # bytes, PATH_MAX

@@ -9,7 +9,7 @@ from executor_service.oci.namespaces import NOTHING_JOINED, Joined
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.records import ContainerRecord, Phase
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 from executor_service.user_mapping import mapping_of
 from executor_service.user_namespaces import Owner
 

@@ -16,8 +16,8 @@ from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
 from executor_service.operations.port_targets import lead_ports, sandbox_of
 from executor_service.records import ContainerRecord
-from executor_service.storage.threads import settle
 from executor_service.tasks import bounded
+from executor_service.threads import to_the_end
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ async def network_connect(node: Node, *, container_id: str, endpoint: EndpointSp
         if endpoint in spec.endpoints:
             return None
         with node.network_use.wanted([endpoint.network_id]), host_errors(f"container {container_id!r}"):
-            return await settle(_connect(node, record, spec, endpoint))
+            return await to_the_end(_connect(node, record, spec, endpoint))
 
 
 async def network_disconnect(node: Node, *, container_id: str, network_id: str) -> JournalEntry | None:
@@ -49,7 +49,7 @@ async def network_disconnect(node: Node, *, container_id: str, network_id: str) 
         if left == spec.endpoints:
             return None
         with host_errors(f"container {container_id!r}"):
-            return await settle(_disconnect(node, record, replace(spec, endpoints=left), network_id))
+            return await to_the_end(_disconnect(node, record, replace(spec, endpoints=left), network_id))
 
 
 async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endpoint: EndpointSpec) -> JournalEntry:

@@ -13,7 +13,7 @@ from executor_service.container import ContainerSpec
 from executor_service.mounts import MountType
 from executor_service.node import Node
 from executor_service.oci.openat2 import open_in_root
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 Found = Sequence[tuple[str, int]]
 """A volume's name and a descriptor of the image's directory in its place."""

@@ -16,7 +16,7 @@ from executor_service.registry.bodies import IDENTITY, MAX_REDIRECTS, ToPlainHTT
 from executor_service.registry.certificates import tls_context
 from executor_service.registry.challenges import parse_challenges
 from executor_service.registry.source import Endpoint, Patience, Retry
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 STALL = 30.0  # seconds without progress, after which a connection is given up
 _CONNECT = 15.0  # seconds

@@ -27,7 +27,7 @@ from executor_service.registry.source import DIGEST, Descriptor, ImageSource, Re
 from executor_service.storage.durable import private_directory, sync_directory
 from executor_service.storage.keyed_locks import KeyedLocks
 from executor_service.storage.refusals import corrupt_image
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _BATCH = 1 << 19  # bytes written by one visit to a thread
 _SPARE_INODES = 1024

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from common.errors import Internal
-from executor_service.network.worker import in_own_thread
 from executor_service.storage.mount_tree import enter_mounts
-from executor_service.storage.threads import finish, settle
+from executor_service.threads import finish, in_own_thread, to_the_end
 
 T = TypeVar("T")
 
@@ -41,7 +40,7 @@ class HostNamespace:
             enter_mounts(descriptor)
             return work()
 
-        return await settle(in_own_thread(there))
+        return await to_the_end(in_own_thread(there))
 
     @staticmethod
     def _is_ours(descriptor: int) -> bool:

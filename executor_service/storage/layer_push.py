@@ -18,8 +18,8 @@ from executor_service.registry.source import Descriptor, ImageTarget, Presence, 
 from executor_service.storage.layer_progress import LayerPhase, LayerProgress, Report
 from executor_service.storage.layer_tar import LayerTar
 from executor_service.storage.spool import unnamed_file
-from executor_service.storage.threads import finish
 from executor_service.tasks import together
+from executor_service.threads import finish
 
 _TOGETHER = 3  # layers of one push: what a registry takes slowly delays no push to another
 _LEVEL = 2  # of isal's 0 to 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor_service.storage.tar_record import recorded_tar
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

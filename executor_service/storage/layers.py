@@ -24,8 +24,8 @@ import structlog
 
 from executor_service.storage.durable import private_directory, publish_tree, write_synced
 from executor_service.storage.keyed_locks import KeyedLocks
-from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
+from executor_service.threads import finish
 
 TAR_RECORD = "tar.zst"  # in a staged directory, beside `fs`
 

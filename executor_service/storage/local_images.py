@@ -52,8 +52,8 @@ from executor_service.storage.layers import TAR_RECORD, LayerStore, layer_name
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.shared_progress import SharedProgress
 from executor_service.storage.spool import size_of, spooled
-from executor_service.storage.threads import finish
 from executor_service.storage.unpack import Blob, Unpacked, Unpacker
+from executor_service.threads import finish
 
 _log = structlog.get_logger(__name__)
 

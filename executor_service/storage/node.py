@@ -20,9 +20,9 @@ from executor_service.storage.local_images import ArchiveLimits, LocalImages
 from executor_service.storage.mapped_trees import MappedTrees
 from executor_service.storage.overlay import OverlaySnapshots
 from executor_service.storage.snapshots import Snapshotter
-from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
 from executor_service.storage.unpack import Unpacker, UnpackLimits
+from executor_service.threads import finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,8 @@ from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.mapped_trees import MappedTrees, check_passable, let_pass
 from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all, visible
 from executor_service.storage.snapshots import RootLayers, Snapshotter
-from executor_service.storage.threads import finish, settle
 from executor_service.storage.trash import Trash
+from executor_service.threads import finish, to_the_end
 
 _log = structlog.get_logger(__name__)
 
@@ -156,7 +156,7 @@ class OverlaySnapshots:
         try:
             yield self._place(container_id, remapped=remapped)
         finally:
-            await settle(self._leave(container_id, visits))
+            await to_the_end(self._leave(container_id, visits))
 
     async def _leave(self, container_id: str, visits: _Visits) -> None:
         async with self._busy.hold(container_id):

@@ -12,7 +12,7 @@ from common.errors import ResourceExhausted
 from executor_service.host_errors import host_errors
 from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import Window, decompressed
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _BATCH = 1 << 20  # bytes written by one visit to a thread
 

@@ -17,7 +17,7 @@ import structlog
 
 from executor_service.run import run
 from executor_service.storage.durable import private_directory
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ from executor_service.storage.refusals import corrupt_image
 from executor_service.storage.streams import HashingSource, Window, decompressed
 from executor_service.storage.tar_reader import BLOCK
 from executor_service.storage.tar_record import TarRecorder
-from executor_service.storage.threads import finish, settle
+from executor_service.threads import finish, to_the_end
 
 _log = structlog.get_logger(__name__)
 
@@ -121,7 +121,7 @@ class Unpacker:
             except asyncio.CancelledError:
                 stop.set()
                 tar.cancel()
-                await settle(asyncio.wait(both))
+                await to_the_end(asyncio.wait(both))
                 filtering.exception()
                 raise
         unpacked, filtered = _outcome(tar, filtering)

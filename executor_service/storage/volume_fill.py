@@ -17,7 +17,7 @@ from pathlib import Path
 from common.errors import Internal
 from executor_service.run import run
 from executor_service.storage.durable import publish_tree, sync_directory
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -12,7 +12,7 @@ from executor_service.run import run
 from executor_service.storage import kernel
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.mount_tree import attach_tree, copy_tree, make_read_only, mounted_below
-from executor_service.storage.threads import finish
+from executor_service.threads import finish
 
 _TIMEOUT = 60.0  # seconds; a file server that is away takes long to be given up
 _MAX_MOUNTS = 10_000

@@ -25,10 +25,10 @@ from executor_service.run import run
 from executor_service.storage.durable import private_directory, sync_directory, write_synced
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.keyed_locks import KeyedLocks
-from executor_service.storage.threads import finish
 from executor_service.storage.trash import Trash
 from executor_service.storage.volume_fill import copy_files, finish_fill, is_empty
 from executor_service.storage.volume_mounts import mount_volume, refused_volume, unmount_below
+from executor_service.threads import finish
 
 _log = structlog.get_logger(__name__)
 

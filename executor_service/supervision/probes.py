@@ -20,10 +20,10 @@ from executor_service.container import ContainerSpec
 from executor_service.health import ExecProbe, GrpcProbe, HttpProbe, Probe, TcpProbe
 from executor_service.journal import JournalEntry, Started
 from executor_service.network.syscalls import enter_network
-from executor_service.network.worker import in_own_thread
 from executor_service.records import Run
 from executor_service.supervision.grpc_probe import ask_health
 from executor_service.supervision.http_probe import get_status
+from executor_service.threads import in_own_thread
 
 MAX_OUTPUT = 4096  # bytes, as Docker keeps
 TOO_LATE = -1  # the exit code of a probe that took longer than its timeout
