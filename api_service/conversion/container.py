@@ -14,7 +14,7 @@ from api_service.conversion.image import credentials_from_proto
 from api_service.conversion.networking import networking_from_proto, networking_to_proto, port_bindings_from_proto
 from api_service.conversion.ports import ports_as_listed, ports_by_name
 from api_service.conversion.resources import resources_from_proto
-from api_service.conversion.times import optional_timestamp, timestamp
+from api_service.conversion.times import moment, optional_timestamp, timestamp
 from api_service.executor_client.logs import LogLine, LogQuery, LogStream
 from api_service.nodes.endpoints import dns_names
 from api_service.operations.container_draft import CreateRequest
@@ -239,9 +239,7 @@ def _summary_to_proto(record: ContainerRecord, now: int) -> container_pb2.Contai
 
 
 def prune_filter_from_proto(message: service_pb2.PruneContainersRequest) -> PruneFilter:
-    return PruneFilter(
-        labels=tuple(message.label), until=message.until.ToNanoseconds() if message.HasField("until") else None
-    )
+    return PruneFilter(labels=tuple(message.label), until=moment(message.until) if message.HasField("until") else None)
 
 
 def condition_from_proto(condition: service_pb2.WaitCondition.ValueType) -> WaitCondition:
@@ -259,8 +257,8 @@ def log_query_from_proto(message: service_pb2.StreamLogsRequest) -> LogQuery:
         stdout=message.stdout if message.HasField("stdout") else True,
         stderr=message.stderr if message.HasField("stderr") else True,
         follow=message.follow,
-        since=message.since.ToNanoseconds() if message.HasField("since") else None,
-        until=message.until.ToNanoseconds() if message.HasField("until") else None,
+        since=moment(message.since) if message.HasField("since") else None,
+        until=moment(message.until) if message.HasField("until") else None,
         tail=message.tail if message.HasField("tail") else None,
     )
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from slipway.v1 import container_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
 
-from api_service.conversion.times import optional_timestamp
+from api_service.conversion.times import moment, optional_timestamp
 from api_service.executor_client.images import LayerPhase, LayerProgress, PushedImage, RegistryCredentials
 from api_service.operations.container_commit import CommitRequest
 from api_service.operations.image_history import HistoryEntry
@@ -206,7 +206,7 @@ def prune_filter_from_proto(message: image_pb2.PruneImagesRequest) -> ImagePrune
     return ImagePruneFilter(
         dangling=message.dangling if message.HasField("dangling") else True,
         labels=tuple(message.label),
-        until=message.until.ToNanoseconds() if message.HasField("until") else None,
+        until=moment(message.until) if message.HasField("until") else None,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from slipway.v1 import system_service_pb2 as system_pb2
 
-from api_service.conversion.times import timestamp
+from api_service.conversion.times import moment, timestamp
 from api_service.executor_client.node import DiskUsage
 from api_service.operations.image_usage import ImageUsage
 from api_service.operations.system_events import EventQuery
@@ -87,8 +87,8 @@ def disk_usage_to_proto(
 def event_query_from_proto(message: system_pb2.StreamEventsRequest) -> EventQuery:
     return EventQuery(
         cursor=message.cursor,
-        since=message.since.ToNanoseconds() if message.HasField("since") else None,
-        until=message.until.ToNanoseconds() if message.HasField("until") else None,
+        since=moment(message.since) if message.HasField("since") else None,
+        until=moment(message.until) if message.HasField("until") else None,
         types=frozenset(message.type),
         actions=frozenset(message.action),
         containers=tuple(message.container),

@@ -28,3 +28,9 @@ def duration(length: int) -> Duration | None:
 def nanoseconds(message: Duration) -> int:
     # Not ToNanoseconds(): it refuses lengths that a client may well send.
     return message.seconds * 1_000_000_000 + message.nanos
+
+
+def moment(message: Timestamp) -> int:
+    """Nanoseconds since the epoch, of a client's. Not ToNanoseconds(): it refuses what no rule of the protocol forbids,
+    a second's worth of nanoseconds and more."""
+    return message.seconds * 1_000_000_000 + message.nanos

@@ -6,8 +6,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_pb2, resources_pb2
 from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import system_service_pb2 as system_pb2
 
 from tests.fixtures.api import Api, refused
 
@@ -94,3 +96,12 @@ async def test_of_a_hardware_address(api: Api, address: str) -> None:
     [(field, sentence)] = refusal.violations.items()
     assert field == 'networking_config.endpoints_config["bridge"].mac_address'
     assert "must be six hex pairs separated by colons, not multicast" in sentence
+
+
+async def test_a_moment_may_have_more_nanoseconds_than_a_second(api: Api) -> None:
+    await api.create()
+    moment = Timestamp(seconds=1, nanos=2_000_000_000)
+    answer = await api.containers.PruneContainers(pb2.PruneContainersRequest(until=moment))
+    assert list(answer.containers) == []
+    stream = api.system.StreamEvents(system_pb2.StreamEventsRequest(since=Timestamp(nanos=2_000_000_000), until=moment))
+    assert [item async for item in stream] == []
