@@ -14,7 +14,7 @@ import heapq
 import itertools
 import re
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -116,11 +116,11 @@ class EventLog:
 
     async def kept(self, *, after: EventCursor, since: int = 0) -> AsyncGenerator[tuple[EventCursor, Event]]:
         """What is kept of the events after the cursor whose time is `since` (nanoseconds) or later, as they happened.
-        Decoded commit by commit: there may be a hundred thousand."""
+        What cannot be read is left out. Decoded commit by commit: there may be a hundred thousand."""
         entries = await self._store.list(_PREFIX, after_key=f"{_PREFIX}{max(since, 0):020d}")
         later = sorted((entry for entry in entries if entry.revision >= after.revision), key=_revision)
         for _, commit in itertools.groupby(later, key=_revision):
-            for place, event in sorted((self._decode(entry) for entry in commit), key=lambda item: item[0]):
+            for place, event in sorted(self._readable(commit), key=lambda item: item[0]):
                 if place > after:
                     yield place, event
 
@@ -131,9 +131,9 @@ class EventLog:
         async for change in self._store.watch(_PREFIX, after=begin):
             if change.value is None:
                 continue  # trimmed
-            place, event = self._decode(Entry(key=change.key, value=change.value, revision=change.revision))
-            if place > cursor:
-                yield place, event
+            for place, event in self._readable([Entry(key=change.key, value=change.value, revision=change.revision)]):
+                if place > cursor:
+                    yield place, event
 
     async def since(self, time: int) -> AsyncGenerator[tuple[EventCursor, Event]]:
         """The kept events from `time` (nanoseconds) on, then what comes, without end."""
@@ -185,9 +185,10 @@ class EventLog:
             await self._store.commit(*going[begin : begin + _TRIM_BATCH])
         return held
 
-    def _decode(self, entry: Entry) -> tuple[EventCursor, Event]:
-        placed = self._codec.decode(entry).record
-        return EventCursor(revision=entry.revision, index=placed.place), placed.event
+    def _readable(self, entries: Iterable[Entry]) -> Iterator[tuple[EventCursor, Event]]:
+        for entry in entries:
+            for placed in self._codec.each_readable([entry]):
+                yield EventCursor(revision=entry.revision, index=placed.place), placed.event
 
 
 def parse_cursor(text: str) -> EventCursor:

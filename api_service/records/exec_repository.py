@@ -64,9 +64,9 @@ class ExecRepository:
         return self._codec.decode(entries[0]).record
 
     async def of(self, container_id: str) -> list[ExecRecord]:
-        """The container's, ordered by id."""
+        """The container's that can be read, ordered by id."""
         found = [await self._store.get(_key(exec_id)) for exec_id in await self._ids_of(container_id)]
-        return [self._codec.decode(entry).record for entry in found if entry is not None]
+        return self._codec.readable(entry for entry in found if entry is not None)
 
     async def count(self, container_id: str) -> int:
         """How many are kept of the container."""
@@ -78,7 +78,7 @@ class ExecRepository:
 
     async def add(self, record: ExecRecord, event: Event) -> None:
         put = Put(key=_key(record.id), value=self._codec.encode(record), expected_revision=0)
-        listed = Put(key=_listed_key(record), value=b"")
+        listed = Put(key=_listed_key(record.container_id, record.id), value=b"")
         await self._store.commit(put, listed, *self._events.puts([event]))
 
     async def update(
@@ -128,7 +128,7 @@ class ExecRepository:
 
     async def forget(self, container_id: str) -> None:
         """Those of a container that is removed."""
-        await self._delete(await self.of(container_id))
+        await self._delete([(container_id, exec_id) for exec_id in await self._ids_of(container_id)])
 
     async def forget_old_forever(self) -> None:
         """Whatever fails meanwhile."""
@@ -148,14 +148,19 @@ class ExecRepository:
         }
         self._idle = {key: self._idle.get(key, now) for key in idle}
         await self._delete(
-            [record for key, record in idle.items() if now - self._idle[key] > (_KEPT if key[1] else _KEPT_UNSTARTED)]
+            [
+                (record.container_id, record.id)
+                for key, record in idle.items()
+                if now - self._idle[key] > (_KEPT if key[1] else _KEPT_UNSTARTED)
+            ]
         )
 
-    async def _delete(self, records: Sequence[ExecRecord]) -> None:
-        for at in range(0, len(records), _MAX_TOGETHER):
-            together = records[at : at + _MAX_TOGETHER]
+    async def _delete(self, execs: Sequence[tuple[str, str]]) -> None:
+        """By the container and the exec's id: what cannot be read goes as well."""
+        for at in range(0, len(execs), _MAX_TOGETHER):
+            together = execs[at : at + _MAX_TOGETHER]
             await self._store.commit(
-                *(Delete(key=key(each)) for each in together for key in (_record_key, _listed_key))
+                *(Delete(key=key) for each in together for key in (_key(each[1]), _listed_key(*each)))
             )
 
     async def _ids_of(self, container_id: str) -> list[str]:
@@ -163,16 +168,13 @@ class ExecRepository:
         return [entry.key.removeprefix(prefix) for entry in await self._store.list(prefix)]
 
     async def _all(self) -> list[ExecRecord]:
-        return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
+        """Those that can be read."""
+        return self._codec.readable(await self._store.list(_PREFIX))
 
 
 def _key(exec_id: str) -> str:
     return f"{_PREFIX}{exec_id}"
 
 
-def _record_key(record: ExecRecord) -> str:
-    return _key(record.id)
-
-
-def _listed_key(record: ExecRecord) -> str:
-    return f"{_OF_CONTAINER}{record.container_id}/{record.id}"
+def _listed_key(container_id: str, exec_id: str) -> str:
+    return f"{_OF_CONTAINER}{container_id}/{exec_id}"

@@ -73,11 +73,13 @@ class NodeUsages:
         return self._codec.decode(entry) if entry is not None else NOTHING
 
     async def all(self) -> Mapping[str, NodeUsage]:
-        """By node, of those where something was ever booked: no entry is removed, and only what is new is decoded."""
+        """By node, of those where something was ever booked and that can be read: no entry is removed, and only what is
+        new is decoded. Who books on another one is told."""
         for entry in await self._store.list(_PREFIX):
             if self._decoded.get(entry.key) != entry.revision:
                 self._decoded[entry.key] = entry.revision
-                self._usages[entry.key.removeprefix(_PREFIX)] = self._codec.decode(entry).record
+                for usage in self._codec.each_readable([entry]):
+                    self._usages[entry.key.removeprefix(_PREFIX)] = usage
         return self._usages
 
     @asynccontextmanager

@@ -49,8 +49,8 @@ class VolumeRepository:
         return stored.record
 
     async def all(self) -> list[VolumeRecord]:
-        """By name."""
-        return [self._codec.decode(entry).record for entry in await self._store.list(_PREFIX)]
+        """By name, those that can be read."""
+        return self._codec.readable(await self._store.list(_PREFIX))
 
     async def add(self, volume: VolumeRecord, events: Sequence[Event]) -> bool:
         """False when one of that name is there. Raises NodeGoing."""

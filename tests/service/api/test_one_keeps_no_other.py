@@ -13,7 +13,9 @@ import grpc
 import pytest
 from slipway.v1 import container_pb2, mount_pb2
 from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import exec_service_pb2 as exec_pb2
 from slipway.v1 import image_service_pb2 as image_pb2
+from slipway.v1 import volume_service_pb2 as volume_pb2
 
 from api_service.deadline import Deadline
 from api_service.operations.container_stop import stop_container
@@ -203,3 +205,33 @@ async def test_more_volumes_than_a_commit_holds_are_refused(api: Api, executor: 
     assert (why.code, why.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RECORD_TOO_LARGE")
     assert await api.engine.containers.every_phase() == []
     assert not executor.containers
+
+
+async def test_values_that_cannot_be_read_keep_nothing_else_from_its_work(api: Api) -> None:
+    """A volume, an exec, an event, what is booked of a node."""
+    box = await api.run(name="box")
+    made = await api.execs.CreateExec(
+        exec_pb2.CreateExecRequest(container="box", config=exec_pb2.ExecConfig(cmd=["true"]))
+    )
+    store = api.engine.containers._store
+    for key in (
+        "volumes/broken",
+        f"exec/{'0' * 64}",
+        f"container-exec/{box}/{'0' * 64}",
+        "events/00000000000000000001-broken-0000",
+        "node-usage/broken",
+    ):
+        await store.commit(Put(key=key, value=b"[1]"))
+    await api.volumes.CreateVolume(volume_pb2.CreateVolumeRequest(name="data"))
+    listed = await api.volumes.ListVolumes(volume_pb2.ListVolumesRequest())
+    assert [volume.name for volume in listed.volumes] == ["data"]
+    assert (await api.execs.InspectExec(exec_pb2.InspectExecRequest(exec=made.id))).exec.id == made.id
+    await api.engine.execs.forget_old()
+    assert [record.id for record in await api.engine.execs.of(box)] == [made.id]
+    placement = container_pb2.Placement(reserve_memory=1 << 20)
+    await api.start(await api.create(name="other", placement=placement))
+    assert (await api.actions(type=["container"])).count("container start") == 2
+    assert (await api.events(1, type=["volume"]))[0].event.actor_id == "data"
+    await api.stop("box")
+    await api.remove("box")
+    assert (await api.engine.usages.all()).keys() == {"local"}
