@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from common.errors import InvalidArgument, Violation
+from executor_service.kernel import RESOLVE_NO_MAGICLINKS, openat2
 from executor_service.mounts import Mount
-from executor_service.storage.kernel import RESOLVE_NO_MAGICLINKS, openat2
 from executor_service.storage.mount_tree import propagation_of
 
 _REASONS = {

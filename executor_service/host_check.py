@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import SlipwayError
+from executor_service.kernel import RESOLVE_IN_ROOT, openat2
 from executor_service.oci.cgroups import CGROUP_ROOT, CgroupLayout, detect_layout
 from executor_service.oci.host import INIT
-from executor_service.storage.kernel import RESOLVE_IN_ROOT, openat2
 
 # Those of Docker's default container, which the executor must hold to hand them on, and its own two.
 _CAPABILITIES = {

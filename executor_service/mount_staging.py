@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from common.errors import InvalidArgument, Violation
+from executor_service import kernel
 from executor_service.bind_sources import check_propagation, open_bind_source
 from executor_service.container import CONTAINER_ID, ContainerSpec
 from executor_service.mounts import Mount, MountType
-from executor_service.oci.openat2 import open_in_root
-from executor_service.storage import kernel
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.storage.durable import private_directory
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.mapped_trees import MappedTrees

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from common.errors import FailedPrecondition, ResourceExhausted
-from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from executor_service.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 _OPAQUE = "trusted.overlay.opaque"
 _MAX_CHANGES = 100_000

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from common.errors import FailedPrecondition
 from executor_service.files.refusals import not_a_directory
-from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, filesystem_type, openat2
+from executor_service.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, filesystem_type, openat2
 
 # include/uapi/linux/magic.h: what these show is the kernel's own state, not files.
 _KERNELS_OWN = frozenset(

@@ -22,7 +22,7 @@ from common.errors import FailedPrecondition, InvalidArgument
 from executor_service.files.owners import AS_THEY_ARE, Owners
 from executor_service.files.refusals import corrupt_archive
 from executor_service.files.resolve import reopen
-from executor_service.storage.kernel import (
+from executor_service.kernel import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,

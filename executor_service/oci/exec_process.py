@@ -15,7 +15,7 @@ from common.errors import FailedPrecondition, InvalidArgument, StartFailed, Viol
 from executor_service.container import ContainerSpec, TerminalSize
 from executor_service.limits import Rlimit
 from executor_service.oci.capabilities import bounding_set, process_capabilities
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.oci.security import process_rlimits

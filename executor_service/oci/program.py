@@ -16,7 +16,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from executor_service.container import ContainerSpec
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.oci.spec import DEFAULT_PATH
 from executor_service.oci.start_errors import start_failed
 from executor_service.oci.users import ResolvedUser

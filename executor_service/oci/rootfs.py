@@ -12,7 +12,7 @@ from pathlib import Path
 from common.errors import InvalidArgument, Violation
 from executor_service.mount_staging import StagedMount
 from executor_service.oci.devices import HostDevice
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.oci.spec import check_working_dir
 
 _MAX_DEPTH = 128  # components of a working directory

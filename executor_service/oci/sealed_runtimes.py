@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from executor_service.kernel import MNT_DETACH, mount, unmount
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
-from executor_service.storage.kernel import MNT_DETACH, mount, unmount
 
 _log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from executor_service.container import ContainerSpec, NamespaceMode
+from executor_service.kernel import MNT_DETACH, mount, unmount
 from executor_service.paths import Paths
-from executor_service.storage.kernel import MNT_DETACH, mount, unmount
 from executor_service.user_mapping import UserMapping
 
 _NAME = "shm"

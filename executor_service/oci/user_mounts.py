@@ -16,7 +16,7 @@ from executor_service.bind_sources import SHARED, SLAVE
 from executor_service.mount_staging import StagedMount
 from executor_service.mounts import MountType
 from executor_service.oci.mounts import Mount
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 
 # What programs that show a container its own limits (lxcfs) put there; everything else below /proc steers the kernel.
 PROC_FILES = frozenset(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InvalidArgument, Violation
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.user_mapping import UserMapping
 
 MAX_FILE_SIZE = 1024 * 1024  # bytes; a real passwd file has a few thousand

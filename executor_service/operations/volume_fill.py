@@ -12,7 +12,7 @@ from common.errors import InvalidArgument, Violation
 from executor_service.container import ContainerSpec
 from executor_service.mounts import MountType
 from executor_service.node import Node
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.threads import finish
 
 Found = Sequence[tuple[str, int]]

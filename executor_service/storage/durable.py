@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from executor_service.storage.kernel import sync_filesystem
+from executor_service.kernel import sync_filesystem
 
 
 def write_durably(path: Path, data: bytes) -> None:

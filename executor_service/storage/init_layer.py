@@ -15,7 +15,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from executor_service.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from executor_service.storage.overlay_mount import mount_overlay, unmount_all
 
 _DIRECTORIES = ("dev/pts", "dev/shm", "proc", "sys")

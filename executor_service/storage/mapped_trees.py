@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import FailedPrecondition
+from executor_service.kernel import detach_tree
 from executor_service.storage.durable import private_directory
-from executor_service.storage.kernel import detach_tree
 from executor_service.storage.mount_tree import attach_tree, copy_tree, map_owners
 from executor_service.threads import finish
 from executor_service.user_mapping import UserMapping

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from executor_service.storage import kernel
+from executor_service import kernel
 
 # What an image could try to make use of by attributes in its layers is off, whatever the kernel's defaults are.
 _OPTIONS = b"index=off,metacopy=off,redirect_dir=nofollow"

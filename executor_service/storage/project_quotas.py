@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from executor_service.storage import kernel
+from executor_service import kernel
 
 # include/uapi/linux/magic.h, and what a kernel is built with to have project quotas there (fs/quota/Kconfig,
 # fs/xfs/Kconfig)

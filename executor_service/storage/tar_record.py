@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from common.errors import DataLoss
-from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from executor_service.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from executor_service.storage.refusals import corrupt_image, shown
 from executor_service.storage.streams import HashingSource
 

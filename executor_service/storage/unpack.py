@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, Self
 import structlog
 
 from common.errors import Internal, ResourceExhausted
+from executor_service.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from executor_service.run import Completed, run
-from executor_service.storage.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from executor_service.storage.layer_filter import Count, Filtered, LayerFilter, uncounted
 from executor_service.storage.layers import LayerFacts
 from executor_service.storage.refusals import corrupt_image

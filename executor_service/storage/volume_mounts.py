@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import FailedPrecondition, Internal
+from executor_service import kernel
 from executor_service.run import run
-from executor_service.storage import kernel
 from executor_service.storage.host_namespace import HostNamespace
 from executor_service.storage.mount_tree import attach_tree, copy_tree, make_read_only, mounted_below
 from executor_service.threads import finish

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InvalidArgument
-from executor_service.oci.openat2 import open_in_root
+from executor_service.oci.open_in_root import open_in_root
 from executor_service.oci.rootfs import ensure_working_dir
 from executor_service.oci.users import resolve_user
 from tests.fixtures.oci import UNAVAILABLE, Containers, containers_in, empty_netns, make_rootfs
