@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import starmap
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from etcdserverpb import etcd_service_pb2 as pb2
@@ -28,6 +29,8 @@ _log = structlog.get_logger(__name__)
 
 _HISTORY = 10_000  # revisions
 _LOOK_EVERY = 2.0  # seconds
+_LINGER = 0.005  # seconds until what was held is released
+_RELEASED_TOGETHER = 100  # in one transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,9 @@ class EtcdClaims:
         self._queues = LocalClaims()
         self._ours: set[bytes] = set()  # values of claims that we hold or ask for
         self._known: Set[str] = frozenset()  # as `departed` has seen them last
+        self._lingering: dict[str, bytes] = {}  # values, by the names of claims that are to be released
         self._releasing: dict[str, asyncio.Task[None]] = {}
+        self._flushing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     @property
@@ -75,7 +80,7 @@ class EtcdClaims:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._sweeping is not None
-        tasks = [self._sweeping, *self._releasing.values()]
+        tasks = {self._sweeping, *self._releasing.values(), *filter(None, [self._flushing])}
         for task in tasks:
             task.cancel()  # the session ends the lease, and all claims with it
         await asyncio.wait(tasks)
@@ -130,6 +135,8 @@ class EtcdClaims:
 
     async def _take(self, name: str, value: bytes) -> _Ours | _Taken:
         """The word goes with the taking. Who takes it by a second copy of the transaction gets none, which is safe."""
+        if (lingering := self._lingering.pop(name, None)) is not None:
+            self._begin({name}, self._delete(name, lingering))
         if (releasing := self._releasing.get(name)) is not None:
             await asyncio.wait([releasing])
         key, word = self._layout.claim(name), self._layout.word(name)
@@ -172,21 +179,49 @@ class EtcdClaims:
         return value
 
     def _release(self, name: str, value: bytes, taken: _Ours | _Taken | None) -> None:
-        """Without waiting; who wants it next in this process does."""
-        ours = taken if isinstance(taken, _Ours) and taken.claim.word else None
-        deleting = self._delete(name, value) if ours is None else self._leave(name, value, ours)
-        task = asyncio.create_task(deleting, name=f"release {name}")
-        self._releasing[name] = task
-        task.add_done_callback(lambda _: self._released_here(name, task))
+        """Without waiting; who wants it next in this process does. What needs no hurry lingers a little: the answer to
+        whoever held it goes first, and what else is released meanwhile goes along."""
+        if not isinstance(taken, _Ours):
+            self._begin({name}, self._delete(name, value))
+        elif taken.claim.word:
+            self._begin({name}, self._leave(name, value, taken))
+        else:
+            self._lingering[name] = value
+            if self._flushing is None:
+                self._flushing = asyncio.create_task(self._flush(), name="release claims")
 
-    def _released_here(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._releasing.get(name) is task:
-            del self._releasing[name]
+    async def _flush(self) -> None:
+        await asyncio.sleep(_LINGER)
+        going, self._lingering, self._flushing = list(self._lingering.items()), {}, None
+        for begin in range(0, len(going), _RELEASED_TOGETHER):
+            part = dict(going[begin : begin + _RELEASED_TOGETHER])
+            self._begin(part.keys(), self._delete_together(part))
+
+    def _begin(self, names: Set[str], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"release {', '.join(names)}")
+        self._releasing.update(dict.fromkeys(names, task))
+        task.add_done_callback(lambda _: self._released_here(names, task))
+
+    def _released_here(self, names: Set[str], task: asyncio.Task[None]) -> None:
+        for name in names:
+            if self._releasing.get(name) is task:
+                del self._releasing[name]
+
+    async def _delete_together(self, values: Mapping[str, bytes]) -> None:
+        """One after the other when they are not all there any more."""
+        keys = {self._layout.claim(name): value for name, value in values.items()}
+        request = pb2.TxnRequest(compare=list(starmap(_is_still, keys.items())), success=list(map(_deletion, keys)))
+        try:
+            done = (await self._client.call(txn_call(request))).succeeded
+        except SlipwayError:
+            done = False
+        if not done:
+            await asyncio.gather(*starmap(self._delete, values.items()))
+        self._ours.difference_update(values.values())
 
     async def _delete(self, name: str, value: bytes) -> None:
         key = self._layout.claim(name)
-        compare = pb2.Compare(result=pb2.Compare.EQUAL, target=pb2.Compare.VALUE, key=key, value=value)
-        await self._end(name, value, pb2.TxnRequest(compare=[compare], success=[_deletion(key)]))
+        await self._end(name, value, pb2.TxnRequest(compare=[_is_still(key, value)], success=[_deletion(key)]))
 
     async def _leave(self, name: str, value: bytes, ours: _Ours) -> None:
         """With a word for the next one, which goes with our lease. A copy that comes late finds another revision."""
@@ -224,6 +259,10 @@ class EtcdClaims:
 
 def _deletion(key: bytes) -> pb2.RequestOp:
     return pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=key))
+
+
+def _is_still(key: bytes, value: bytes) -> pb2.Compare:
+    return pb2.Compare(result=pb2.Compare.EQUAL, target=pb2.Compare.VALUE, key=key, value=value)
 
 
 def _holder(kv: kv_pb2.KeyValue) -> Holder:

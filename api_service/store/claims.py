@@ -52,9 +52,9 @@ class Claims(Protocol):
         """This process's id: another one at each start."""
 
     def hold(self, name: str, *, note: str = "") -> AbstractAsyncContextManager[Claim]:
-        """Wait until the name is ours; leaving the block releases it, without waiting for the store. What is read
-        inside includes every commit that was acknowledged before, as after `Store.catch_up`. Raises Unavailable when
-        the store cannot be reached."""
+        """Wait until the name is ours; leaving the block releases it, without waiting for that, which others see some
+        milliseconds later. What is read inside includes every commit that was acknowledged before, as after
+        `Store.catch_up`. Raises Unavailable when the store cannot be reached."""
 
     def try_hold(self, name: str, *, note: str = "") -> AbstractAsyncContextManager[Claim | None]:
         """As `hold`, but None at once when somebody else has it."""

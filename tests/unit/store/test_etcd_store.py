@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import subprocess
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -228,6 +228,36 @@ async def test_who_gets_a_claim_reads_what_was_committed_without_it(
                     entry = await other.store.get("k")
                     assert entry is not None
                     assert entry.revision == written
+
+
+async def test_claims_are_released_together_and_none_keeps_the_others(etcd_target: EtcdTarget) -> None:
+    stolen = pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=Layout(etcd_target.prefix).claim("b")))
+    async with (
+        lossy(etcd_target) as (client, session, store),
+        EtcdClaims(client, session, included=store.included) as claims,
+    ):
+        for steal in (True, False):
+            async with AsyncExitStack() as held:
+                for name in "abcd":
+                    await held.enter_async_context(claims.hold(name))
+                if steal:
+                    await client.call(txn_call(pb2.TxnRequest(success=[stolen])))
+                client.sent.clear()
+            async with asyncio.timeout(_PATIENCE):
+                while claims._lingering or claims._releasing:
+                    await asyncio.sleep(0.01)
+            assert [await claims.holder(name) for name in "abcd"] == [None] * 4
+            assert len(client.sent) == (1 + 4 if steal else 1)
+
+
+async def test_a_claim_that_lingers_is_released_at_once_for_who_wants_it_here(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.etcd.claims._LINGER", 3600)
+    async with open_cluster(etcd_target) as cluster:
+        for _ in range(3):
+            async with asyncio.timeout(_PATIENCE), cluster.claims.hold("x") as claim:
+                assert not claim.lost.is_set()
 
 
 async def test_keys_of_others_are_no_concern_of_ours(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
