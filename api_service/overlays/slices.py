@@ -57,22 +57,35 @@ def free_part(pool: IpNetwork, taken: Iterable[IpNetwork]) -> IpNetwork:
     )
 
 
+def within_slice(address: str, part: Slice) -> bool:
+    """Whether it is an address, and of that slice."""
+    try:
+        plain = ip_address(address)
+    except ValueError:
+        return False
+    subnet = part.ipv4 if plain.version == 4 else part.ipv6
+    return bool(subnet) and plain in ip_network(subnet)
+
+
 def with_slice(network: NetworkRecord, *, node: str, address: str) -> NetworkRecord:
     """With the lowest free slice for the node, or the one that it has, at this address. Raises ResourceExhausted, and
-    FailedPrecondition when the nodes' addresses are of two families."""
+    FailedPrecondition when the nodes' addresses are of two families, when it is another node's, and when it is none:
+    what one node says of itself must not keep the others from each other."""
     overlay = _overlay(network)
     own = overlay.slices.get(node)
     if own is not None and own.address == address:
         return network
+    try:
+        version = ip_address(address).version
+    except ValueError as error:
+        why = f"node {node!r} is reached at {address[:64]!r}, which is no IP address; give its executor another"
+        raise _unreachable(network, f"{why} overlay_address") from error
     for name, other in overlay.slices.items():
-        if name != node and ip_address(other.address).version != ip_address(address).version:
-            raise FailedPrecondition(
-                f"network {network.name!r}: node {node!r} is reached at {address} and node {name!r} at "
-                f"{other.address}; give both executors an overlay_address of one family",
-                resource_type="network",
-                resource_name=network.name,
-                reason="UNDERLAY_UNAVAILABLE",
-            )
+        both = f"node {node!r} is reached at {address} and node {name!r} at {other.address}"
+        if name != node and other.address == address:
+            raise _unreachable(network, f"{both}; give each executor an overlay_address of its own")
+        if name != node and ip_address(other.address).version != version:
+            raise _unreachable(network, f"{both}; give both executors an overlay_address of one family")
     mine = dataclasses.replace(own, address=address) if own is not None else _free_slice(network, overlay, address)
     slices = {**overlay.slices, node: mine}
     return _with(network, dataclasses.replace(overlay, slices=slices, version=overlay.version + 1))
@@ -173,6 +186,15 @@ def _part(whole: Subnet | None, part: str) -> Subnet | None:
     within = ip_network(part)
     aux = {name: address for name, address in whole.aux_addresses.items() if ip_address(address) in within}
     return Subnet(subnet=part, aux_addresses=aux, gateway_mode=whole.gateway_mode, configured=whole.configured)
+
+
+def _unreachable(network: NetworkRecord, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"network {network.name!r}: {why}",
+        resource_type="network",
+        resource_name=network.name,
+        reason="UNDERLAY_UNAVAILABLE",
+    )
 
 
 def _overlay(network: NetworkRecord) -> Overlay:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +18,7 @@ from api_service.executor_client.networks import ContainerElsewhere, Underlay
 from api_service.nodes.registry import Node
 from api_service.overlays.slices import underlay_of
 from api_service.overlays.view import Interest, OverlayView
-from common.errors import SlipwayError
+from common.errors import DeadlineExceeded, SlipwayError, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -54,39 +55,53 @@ class OverlayTeller:
         with self._view.interest() as interest:
             self._interest = interest
             self._told.clear()
+            refused: set[str] = set()
             delay = _FIRST_RETRY
             while True:
-                waiting = sorted(await interest.taken())
+                waiting: set[str] = set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay if refused else None):
+                        waiting = await interest.taken()
                 self._back.clear()
-                while waiting and await self._tell(waiting[0]):
-                    del waiting[0]
-                    delay = _FIRST_RETRY
-                if waiting:
-                    interest.add(*waiting)
+                again = waiting or refused
+                untold, failed = await self._tell_each(sorted(again))
+                refused = (refused - again) | failed
+                if untold:
+                    interest.add(*untold)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._back.wait(), delay)
-                    delay = min(delay * 2, _LONGEST_RETRY)
+                delay = min(delay * 2, _LONGEST_RETRY) if untold or (refused and not waiting) else _FIRST_RETRY
 
-    async def _tell(self, network_id: str) -> bool:
+    async def _tell_each(self, network_ids: Sequence[str]) -> tuple[Sequence[str], set[str]]:
+        """Those that are left when the node does not answer, and those it refuses to hear of, which keep no other from
+        being told."""
+        refused: set[str] = set()
+        for number, network_id in enumerate(network_ids):
+            try:
+                await self._tell(network_id)
+            except SlipwayError as error:
+                why = {"node": self._node.name, "network": network_id, "error": error.message}
+                _log.warning("overlay network not told", **why)
+                if isinstance(error, Unavailable | DeadlineExceeded):
+                    return network_ids[number:], refused
+                refused.add(network_id)
+        return (), refused
+
+    async def _tell(self, network_id: str) -> None:
         network = self._view.network(network_id)
         overlay = network.overlay if network is not None else None
         own = overlay.slices.get(self._node.name) if overlay is not None else None
         if overlay is None or own is None or not own.made:
             self._told.pop(network_id, None)
-            return True  # there is nobody there to be told
+            return  # there is nobody there to be told
         told = self._told.setdefault(network_id, _Told())
-        try:
-            underlay = underlay_of(overlay, self._node.name)
-            if told.underlay != underlay:
-                await self._node.executor.networks.set_overlay_peers(
-                    network_id, underlay, deadline=Deadline.after(_CALL_TIME)
-                )
-                told.underlay = underlay
-            await self._tell_names(network_id, told)
-        except SlipwayError as error:
-            _log.warning("overlay network not told", node=self._node.name, network=network_id, error=error.message)
-            return False
-        return True
+        underlay = underlay_of(overlay, self._node.name)
+        if told.underlay != underlay:
+            await self._node.executor.networks.set_overlay_peers(
+                network_id, underlay, deadline=Deadline.after(_CALL_TIME)
+            )
+            told.underlay = underlay
+        await self._tell_names(network_id, told)
 
     async def _tell_names(self, network_id: str, told: _Told) -> None:
         version, containers = self._view.revision, self._view.elsewhere(network_id, self._node.name)

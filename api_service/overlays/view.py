@@ -6,6 +6,7 @@ Where there is no overlay network nothing of a container's change is looked at.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import structlog
 
 from api_service.executor_client.networks import ContainerElsewhere
 from api_service.nodes.endpoints import dns_names
+from api_service.overlays.slices import within_slice
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.network import NetworkPhase, NetworkRecord
@@ -84,9 +86,16 @@ class OverlayView:
         return self._networks.get(network_id)
 
     def elsewhere(self, network_id: str, node: str) -> list[ContainerElsewhere]:
-        """The network's containers that run on other nodes, by id."""
-        members = self._members.get(network_id, {})
-        return [member.container for _, member in sorted(members.items()) if member.node != node]
+        """The network's containers that run on other nodes, by id, at addresses of the slice of theirs: a node has no
+        say in what is another's."""
+        network, members = self._networks.get(network_id), self._members.get(network_id, {})
+        slices = network.overlay.slices if network is not None and network.overlay is not None else {}
+        found: list[ContainerElsewhere] = []
+        for _, member in sorted(members.items()):
+            if member.node != node and (own := slices.get(member.node)) is not None:
+                addresses = tuple(each for each in member.container.addresses if within_slice(each, own))
+                found.append(dataclasses.replace(member.container, addresses=addresses))
+        return found
 
     @contextmanager
     def interest(self) -> Iterator[Interest]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +17,8 @@ from slipway.v1 import container_service_pb2 as container_service
 from slipway.v1 import network_service_pb2 as pb2
 
 from api_service.nodes.lease import LeaseTerms
+from api_service.records.container import ContainerRecord
+from api_service.records.container_repository import Changed
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import FailedPrecondition
@@ -212,6 +216,53 @@ async def test_what_fails_to_be_told_is_told_again(cluster: Api, executors: Fake
     await run_on(cluster, "b", "there")
     await here.until(lambda: set(elsewhere(here, network_id)) == {"there"})
     assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24")}
+
+
+async def test_a_network_that_a_node_refuses_to_hear_of_keeps_no_other(
+    cluster: Api, executors: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted([await make(cluster, "wide"), await make(cluster, "broad")])
+    here, node = executors["a"], cluster.engine.nodes.get("a")
+    names = {(await inspect(cluster, one)).id: (await inspect(cluster, one)).name for one in (first, second)}
+    for network_id in (first, second):
+        await run_on(cluster, "a", f"here-{network_id[:4]}", network=names[network_id])
+    tell = node.executor.networks.set_overlay_peers
+
+    async def refuse(network_id: str, *of: Any, **more: Any) -> None:
+        if network_id == first:
+            raise FailedPrecondition("not this one")
+        await tell(network_id, *of, **more)
+
+    monkeypatch.setattr(node.executor.networks, "set_overlay_peers", refuse)
+    for network_id in (first, second):
+        await run_on(cluster, "b", f"there-{network_id[:4]}", network=names[network_id])
+    await here.until(lambda: len(peers(here, second)) == 1)
+    await run_on(cluster, "c", "other", network=names[second])
+    async with asyncio.timeout(2):  # and not when the other one is tried again
+        await here.until(lambda: len(peers(here, second)) == 2)
+    monkeypatch.undo()
+    await here.until(lambda: len(peers(here, first)) == 1)
+
+
+@pytest.mark.parametrize("said", ["10.64.0.3", "nowhere"])
+async def test_a_node_has_no_say_in_addresses_that_are_not_its_own(cluster: Api, executors: Fakes, said: str) -> None:
+    network_id, here = await make(cluster), executors["a"]
+    await run_on(cluster, "a", "here")
+    liar = await run_on(cluster, "b", "liar")
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"liar"})
+
+    def lie(found: ContainerRecord) -> Changed:
+        endpoints = tuple(dataclasses.replace(one, ip_address=said) for one in found.network.endpoints)
+        return Changed(
+            record=dataclasses.replace(found, network=dataclasses.replace(found.network, endpoints=endpoints))
+        )
+
+    await cluster.engine.containers.update(liar, lie)
+    await run_on(cluster, "b", "there")
+    await here.until(lambda: "there" in elsewhere(here, network_id))
+    told = {one.names[0]: list(one.addresses) for one in here.names_elsewhere[network_id].containers}
+    assert said not in told["liar"]
+    assert told["there"]
 
 
 async def test_a_create_on_the_node_that_fails_is_made_good_by_the_next(cluster: Api, executors: Fakes) -> None:

@@ -124,3 +124,11 @@ def test_parts_of_a_pool_leave_out_what_is_taken() -> None:
     assert free_part(pool, taken) == IPv4Network("10.64.128.0/18")
     with pytest.raises(ResourceExhausted, match=r"no /18 of 10\.64\.0\.0/16 is free"):
         free_part(pool, [pool])
+
+
+def test_what_a_node_says_of_itself_keeps_no_other_from_the_network() -> None:
+    record = with_slice(network(), node="n1", address="10.90.0.1")
+    for address, why in (("nowhere", "is no IP address"), ("10.90.0.1", "an overlay_address of its own")):
+        with pytest.raises(FailedPrecondition, match=why) as caught:
+            with_slice(record, node="n2", address=address)
+        assert caught.value.reason == "UNDERLAY_UNAVAILABLE"
