@@ -17,7 +17,7 @@ import structlog
 
 from common.errors import FailedPrecondition, NotFound, ResourceExhausted, SlipwayError
 from executor_service.container import CONTAINER_ID
-from executor_service.journal import ExecExited, JournalEntry
+from executor_service.journal_entries import ExecExited, JournalEntry
 from executor_service.oci.exec_process import ExecProcessSpec
 from executor_service.oci.exec_runtime import ExecRuntime, ExecStreams, ExecTarget, RunningExec
 from executor_service.oci.processes import send_signal, wait_ended

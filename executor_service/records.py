@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import structlog
@@ -18,11 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 from common.errors import FailedPrecondition, NotFound
 from common.sqlite import Database
 from executor_service.container import ContainerSpec
-from executor_service.journal import (
+from executor_service.container_record import ContainerRecord, Phase, Run
+from executor_service.journal import Journal
+from executor_service.journal_entries import (
     Event,
     Exited,
     HealthChanged,
-    Journal,
     JournalEntry,
     NetworkConnected,
     NetworkDisconnected,
@@ -32,7 +32,6 @@ from executor_service.journal import (
     Updated,
 )
 from executor_service.network.publication import Publication
-from executor_service.oci.runtime import CreatedProcess
 from executor_service.restart import RestartState
 
 SCHEMA = """
@@ -53,53 +52,6 @@ CREATE TABLE IF NOT EXISTS containers (
 """
 
 _log = structlog.get_logger(__name__)
-
-
-class Phase(StrEnum):
-    CREATED = "created"
-    RUNNING = "running"
-    PAUSED = "paused"
-    RESTARTING = "restarting"  # not running, and to be started again by its policy
-    STOPPED = "stopped"
-    BROKEN = "broken"  # never stored: what a row is that cannot be read
-
-    @property
-    def has_process(self) -> bool:
-        return self in (Phase.RUNNING, Phase.PAUSED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """The running process, with what proves after a restart that it is still the same one."""
-
-    start_id: str
-    process: CreatedProcess
-    boot_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerRecord:
-    """A container on this node. `spec` is None when the row is broken, and `error` says why.
-
-    `starting` is the start_id of a start under way, `removing` that a removal began: what a crash left half done.
-    `started`, `outcome` (how the last start ended) and `last` (a begin, an end or a signal) are journal entries, kept
-    here however old they are; `started` with the endpoints and ports of now. `stopped`: somebody ended its last run, or
-    called its restart off. `health`: what its check says; None without one, and unless it runs.
-    """
-
-    id: str
-    spec: ContainerSpec | None
-    phase: Phase = Phase.CREATED
-    starting: str = ""
-    removing: bool = False
-    run: Run | None = None
-    started: JournalEntry | None = None
-    outcome: JournalEntry | None = None
-    last: JournalEntry | None = None
-    stopped: bool = False
-    restart: RestartState = field(default_factory=RestartState)
-    health: HealthChanged | None = None
-    error: str = ""
 
 
 class Change(TypedDict, total=False):
@@ -242,7 +194,6 @@ _HEALTH = TypeAdapter(HealthChanged)
 _SELECT = (
     "SELECT id, spec, phase, starting, removing, run, started, outcome, last, stopped, restart, health FROM containers"
 )
-
 _ENCODERS: Mapping[str, Callable[[Any], object]] = {
     "spec": lambda spec: _SPEC.dump_json(spec).decode(),
     "phase": str,

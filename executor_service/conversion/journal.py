@@ -8,7 +8,7 @@ from slipway.executor.v1 import runtime_service_pb2 as pb2
 from executor_service.container import EndpointSpec
 from executor_service.conversion.times import timestamp
 from executor_service.health import HealthStatus
-from executor_service.journal import (
+from executor_service.journal_entries import (
     ExecExited,
     Exited,
     HealthChanged,

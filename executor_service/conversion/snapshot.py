@@ -6,9 +6,9 @@ from functools import partial
 
 from slipway.executor.v1 import runtime_service_pb2 as pb2
 
+from executor_service.container_record import ContainerRecord, Phase
 from executor_service.conversion.journal import entry_to_proto, health_to_proto
 from executor_service.operations.container_list import NodeSnapshot
-from executor_service.records import ContainerRecord, Phase
 
 _PHASES = {
     Phase.CREATED: pb2.CONTAINER_PHASE_CREATED,

@@ -11,7 +11,7 @@ from executor_service.container import TerminalSize
 from executor_service.conversion.container_spec import size_from_proto
 from executor_service.conversion.journal import entry_to_proto
 from executor_service.exec_spec import ExecSpec, StreamInput, StreamOutput
-from executor_service.journal import JournalEntry
+from executor_service.journal_entries import JournalEntry
 from executor_service.logs.record import Stream
 from executor_service.operations.exec_rules import size_violations
 

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from executor_service.container import ContainerSpec
+from executor_service.container_record import Phase
 from executor_service.files.layer_pack import LayerPacker
 from executor_service.files.refusals import path_errors
 from executor_service.files.threads import Sink
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
 from executor_service.operations.file_root import usable
-from executor_service.records import Phase
 from executor_service.storage.image_config import Step
 from executor_service.storage.images import Image
 from executor_service.tasks import bounded

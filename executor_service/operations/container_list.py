@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from executor_service.container_record import ContainerRecord
 from executor_service.node import Node
-from executor_service.records import ContainerRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

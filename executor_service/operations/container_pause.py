@@ -10,12 +10,12 @@ import structlog
 
 from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.container import ContainerSpec
+from executor_service.container_record import ContainerRecord, Phase
 from executor_service.host_errors import host_errors
-from executor_service.journal import JournalEntry, Paused, Unpaused
+from executor_service.journal_entries import JournalEntry, Paused, Unpaused
 from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations
 from executor_service.operations.running import running
-from executor_service.records import ContainerRecord, Phase
 from executor_service.tasks import bounded
 from executor_service.threads import to_the_end
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import structlog
 
 from common.errors import SlipwayError
-from executor_service.journal import JournalEntry, RestartCancelled
+from executor_service.container_record import ContainerRecord, Phase
+from executor_service.journal_entries import JournalEntry, RestartCancelled
 from executor_service.node import Node
 from executor_service.operations.container_start import POLICY_START, start_locked
 from executor_service.operations.start_failure import start_failed
 from executor_service.operations.start_recovery import recover_start
-from executor_service.records import ContainerRecord, Phase
 
 _log = structlog.get_logger(__name__)
 

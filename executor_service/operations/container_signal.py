@@ -10,13 +10,14 @@ import signal as signals
 import structlog
 
 from common.errors import InvalidArgument, SlipwayError
-from executor_service.journal import Signaled
+from executor_service.container_record import Phase
+from executor_service.journal_entries import Signaled
 from executor_service.node import Node
 from executor_service.operations.container_pause import let_go, thaw_frozen
 from executor_service.operations.container_restart import cancel_restart
 from executor_service.operations.container_rules import id_violations, signal_violations
 from executor_service.operations.running import not_running
-from executor_service.records import Change, Phase
+from executor_service.records import Change
 from executor_service.supervision.supervisor import Watch
 from executor_service.threads import to_the_end
 

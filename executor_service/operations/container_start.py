@@ -15,9 +15,10 @@ from pathlib import Path
 
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.container import ContainerSpec, NameResolution, NetworkMode
+from executor_service.container_record import ContainerRecord, Phase, Run
 from executor_service.health import HealthStatus
 from executor_service.host_errors import host_errors
-from executor_service.journal import HealthChanged, JournalEntry, Started, StartFailure
+from executor_service.journal_entries import HealthChanged, JournalEntry, Started, StartFailure
 from executor_service.mount_staging import StagedMount
 from executor_service.network.publication import Publication
 from executor_service.network.sandbox import Endpoint, Sandbox
@@ -32,7 +33,7 @@ from executor_service.operations.requested_devices import with_requested_devices
 from executor_service.operations.start_failure import OTHER_FAILURE, start_failed
 from executor_service.operations.start_recovery import recover_start
 from executor_service.operations.start_steps import StartSteps
-from executor_service.records import Change, ContainerRecord, Phase, Run
+from executor_service.records import Change
 from executor_service.restart import RestartState
 from executor_service.tasks import bounded, together
 from executor_service.threads import to_the_end

@@ -8,7 +8,7 @@ import signal as signals
 import structlog
 
 from common.errors import FailedPrecondition, Internal, InvalidArgument, Violation
-from executor_service.journal import Exited, JournalEntry
+from executor_service.journal_entries import Exited, JournalEntry
 from executor_service.node import Node
 from executor_service.operations.container_pause import thaw_frozen
 from executor_service.operations.container_restart import cancel_restart

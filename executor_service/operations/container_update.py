@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from common.errors import FailedPrecondition, InvalidArgument
 from executor_service.container import ContainerSpec
+from executor_service.container_record import ContainerRecord
 from executor_service.host_errors import host_errors
-from executor_service.journal import JournalEntry, Updated
+from executor_service.journal_entries import JournalEntry, Updated
 from executor_service.limits import Resources
 from executor_service.network.publication import Publication
 from executor_service.node import Node
@@ -18,7 +19,6 @@ from executor_service.operations.container_rules import id_violations, port_viol
 from executor_service.operations.port_targets import lead_ports, passes_host, port_targets, sandbox_of
 from executor_service.operations.resource_rules import host_violations, resource_violations
 from executor_service.ports import PublishedPort
-from executor_service.records import ContainerRecord
 from executor_service.restart import RestartPolicy
 from executor_service.tasks import bounded
 from executor_service.threads import to_the_end

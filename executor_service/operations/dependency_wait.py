@@ -10,10 +10,10 @@ import asyncio
 
 import structlog
 
+from executor_service.container_record import ContainerRecord, Phase
 from executor_service.health import HealthStatus
-from executor_service.journal import Exited
+from executor_service.journal_entries import Exited
 from executor_service.node import Node
-from executor_service.records import ContainerRecord, Phase
 from executor_service.restart import Dependency, DependencyCondition
 
 _log = structlog.get_logger(__name__)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from executor_service.container import ContainerSpec
+from executor_service.container_record import Run
 from executor_service.oci.exec_runtime import ExecTarget
 from executor_service.paths import Paths
-from executor_service.records import Run
 
 
 def exec_target(paths: Paths, spec: ContainerSpec, run: Run) -> ExecTarget:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from common.errors import FailedPrecondition, InvalidArgument
 from executor_service.container import ContainerSpec
+from executor_service.container_record import ContainerRecord, Phase
 from executor_service.files.owners import Owners
 from executor_service.files.refusals import corrupt_archive, path_errors
 from executor_service.files.resolve import target_directory
@@ -19,7 +20,6 @@ from executor_service.files.threads import Check
 from executor_service.files.unpack import TreeUnpacker, UnpackRules, check_archive
 from executor_service.node import Node
 from executor_service.operations.file_root import check_path, container_root, refuse_below_mount, usable
-from executor_service.records import ContainerRecord, Phase
 from executor_service.storage.archive import SeekingSource
 from executor_service.storage.mapped_ids import as_mapped_root
 from executor_service.storage.spool import spooled

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from common.errors import FailedPrecondition, InvalidArgument, Violation
 from executor_service.container import ContainerSpec
+from executor_service.container_record import ContainerRecord, Phase
 from executor_service.node import Node
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.operations.container_rules import id_violations
-from executor_service.records import ContainerRecord, Phase
 from executor_service.threads import finish
 from executor_service.user_mapping import UserMapping, mapping_of
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from common.errors import FailedPrecondition
 from executor_service.container import ContainerSpec, NamespaceMode
+from executor_service.container_record import ContainerRecord, Phase
 from executor_service.node import Node
 from executor_service.oci.namespaces import NOTHING_JOINED, Joined
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
-from executor_service.records import ContainerRecord, Phase
 from executor_service.threads import finish
 from executor_service.user_mapping import mapping_of
 from executor_service.user_namespaces import Owner

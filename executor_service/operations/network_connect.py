@@ -8,14 +8,14 @@ import structlog
 
 from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
 from executor_service.container import ContainerSpec, EndpointSpec, NetworkMode
+from executor_service.container_record import ContainerRecord
 from executor_service.host_errors import host_errors
-from executor_service.journal import JournalEntry, NetworkConnected, NetworkDisconnected
+from executor_service.journal_entries import JournalEntry, NetworkConnected, NetworkDisconnected
 from executor_service.network.publication import Publication
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
 from executor_service.operations.port_targets import lead_ports, sandbox_of
-from executor_service.records import ContainerRecord
 from executor_service.tasks import bounded
 from executor_service.threads import to_the_end
 

@@ -4,12 +4,12 @@ leaves by that one."""
 from __future__ import annotations
 
 from executor_service.container import ContainerSpec
+from executor_service.container_record import ContainerRecord
 from executor_service.network.network import gateway_order
 from executor_service.network.port_allocation import Targets
 from executor_service.network.publication import Publication
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
-from executor_service.records import ContainerRecord
 
 
 def passes_host(node: Node, sandbox: Sandbox) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from common.errors import FailedPrecondition
 from executor_service.container import ContainerSpec
+from executor_service.container_record import ContainerRecord
 from executor_service.node import Node
-from executor_service.records import ContainerRecord
 from executor_service.supervision.supervisor import Watch
 
 

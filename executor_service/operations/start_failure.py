@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 
-from executor_service.journal import JournalEntry, StartFailure
+from executor_service.container_record import ContainerRecord, Phase
+from executor_service.journal_entries import JournalEntry, StartFailure
 from executor_service.node import Node
-from executor_service.records import ContainerRecord, Phase
 from executor_service.restart import RestartState
 from executor_service.supervision.restart_decision import End, after_end
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from common.errors import START_INTERRUPTED
+from executor_service.container_record import ContainerRecord
 from executor_service.node import Node
 from executor_service.operations.start_failure import start_failed
-from executor_service.records import ContainerRecord
 
 _INTERRUPTED = "the executor was stopped or killed in the middle of this start; everything done for it was undone"
 

@@ -30,7 +30,7 @@ from executor_service.conversion.streams import (
     exec_spec,
 )
 from executor_service.conversion.supervision import restart_policy_from_proto
-from executor_service.journal import JournalEntry
+from executor_service.journal_entries import JournalEntry
 from executor_service.node import Node
 from executor_service.operations.container_attach import container_attach
 from executor_service.operations.container_create import container_create

@@ -16,14 +16,15 @@ import structlog
 
 from common.errors import SlipwayError
 from executor_service.container import EndpointSpec, NetworkMode
-from executor_service.journal import Exited, Updated
+from executor_service.container_record import ContainerRecord, Phase
+from executor_service.journal_entries import Exited, Updated
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_pause import align_freezer
 from executor_service.operations.container_remove import remove_locked
 from executor_service.operations.port_targets import lead_ports, passes_host
 from executor_service.operations.start_recovery import recover_start
-from executor_service.records import Change, ContainerRecord, Phase
+from executor_service.records import Change
 from executor_service.resource_use import volumes_of
 from executor_service.restart import RestartState
 from executor_service.supervision.boot import last_boot, remember_boot

@@ -15,9 +15,11 @@ import structlog
 
 from common.errors import NotFound, SlipwayError
 from executor_service.container import ContainerSpec
+from executor_service.container_record import Phase, Run
 from executor_service.health import HealthCheck, HealthStatus, ProbeResult
-from executor_service.journal import HealthChanged, Journal, JournalEntry, Paused, Unpaused
-from executor_service.records import ContainerRecords, Phase, Run
+from executor_service.journal import Journal
+from executor_service.journal_entries import HealthChanged, JournalEntry, Paused, Unpaused
+from executor_service.records import ContainerRecords
 from executor_service.supervision.health_state import after_probe, is_news, wait_before_probe
 from executor_service.supervision.probes import Prober, ProbeTarget
 

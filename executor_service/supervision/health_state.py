@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from executor_service.health import HealthCheck, HealthStatus, ProbeResult
-from executor_service.journal import HealthChanged
+from executor_service.journal_entries import HealthChanged
 
 _KEPT = 5  # results
 _SECOND = 1_000_000_000  # nanoseconds

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from executor_service.container import ContainerSpec
+from executor_service.container_record import Run
 from executor_service.health import ExecProbe, GrpcProbe, HttpProbe, Probe, TcpProbe
-from executor_service.journal import JournalEntry, Started
+from executor_service.journal_entries import JournalEntry, Started
 from executor_service.network.syscalls import enter_network
-from executor_service.records import Run
 from executor_service.supervision.grpc_probe import ask_health
 from executor_service.supervision.http_probe import get_status
 from executor_service.threads import in_own_thread

@@ -16,13 +16,14 @@ from common.errors import NotFound, SlipwayError
 from executor_service.cleanup import Cleanup
 from executor_service.container import ContainerSpec
 from executor_service.container_locks import ContainerLocks
-from executor_service.journal import Exited, JournalEntry
+from executor_service.container_record import Phase, Run
+from executor_service.journal_entries import Exited, JournalEntry
 from executor_service.lease import Lease
 from executor_service.logs.rotation import LogRotator
 from executor_service.oci.conmon import ConmonFiles
 from executor_service.oci.runtime import ContainerRuntime, Exit
 from executor_service.paths import Paths
-from executor_service.records import Change, ContainerRecords, Phase, Run
+from executor_service.records import Change, ContainerRecords
 from executor_service.restart import RestartState
 from executor_service.supervision.health_monitors import HealthMonitors
 from executor_service.supervision.restart_decision import End, after_end

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from common.errors import START_INTERRUPTED, FailedPrecondition
+from executor_service.container_record import Phase
 from executor_service.executor import Executor
-from executor_service.journal import Exited, JournalEntry, Started, StartFailure
+from executor_service.journal_entries import Exited, JournalEntry, Started, StartFailure
 from executor_service.network.sandbox import Sandbox
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
-from executor_service.records import Phase
 from tests.fixtures.fake_host.host import FACTS, FakeHost
 from tests.fixtures.fake_host.specs import container_id, container_spec
 

@@ -9,8 +9,8 @@ import pytest
 from slipway.executor.v1 import container_spec_pb2 as spec_pb
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
+from executor_service.container_record import Phase
 from executor_service.limits import Resources
-from executor_service.records import Phase
 from executor_service.restart import RestartCondition
 from tests.fixtures.executor_client import Client, connected
 from tests.fixtures.fake_host.host import FakeHost

@@ -13,15 +13,15 @@ import pytest
 
 from common.errors import FailedPrecondition, ResourceExhausted
 from executor_service.container import ContainerSpec
+from executor_service.container_record import Phase
 from executor_service.executor import Executor
-from executor_service.journal import Exited, JournalEntry, RestartCancelled, Started, StartFailure
+from executor_service.journal_entries import Exited, JournalEntry, RestartCancelled, Started, StartFailure
 from executor_service.oci.runtime import Bundle, CreatedProcess
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from executor_service.operations.container_stop import container_stop
-from executor_service.records import Phase
 from executor_service.restart import Dependency, DependencyCondition, RestartCondition, RestartPolicy
 from tests.fixtures.fake_host.host import FakeHost
 from tests.fixtures.fake_host.runtime import FakeRuntime

@@ -20,14 +20,14 @@ from common.errors import (
     Unavailable,
 )
 from executor_service.container import EndpointSpec, NetworkMode
+from executor_service.container_record import Phase
 from executor_service.executor import Executor
-from executor_service.journal import Started, StartFailure
+from executor_service.journal_entries import Started, StartFailure
 from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.operations.container_create import container_create
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_start import container_start
 from executor_service.ports import PortProtocol, PublishedPort
-from executor_service.records import Phase
 from tests.fixtures.executor_faults import START_STEPS, stepped
 from tests.fixtures.fake_host.host import FakeHost
 from tests.fixtures.fake_host.specs import container_spec

@@ -11,7 +11,7 @@ from executor_service.container import LogLimits, NameResolution, NetworkMode
 from executor_service.conversion.container_spec import spec_from_proto
 from executor_service.conversion.journal import entry_to_proto
 from executor_service.conversion.logs import log_query_from_proto
-from executor_service.journal import Exited, JournalEntry, Signaled, StartFailure
+from executor_service.journal_entries import Exited, JournalEntry, Signaled, StartFailure
 from tests.fixtures.fake_host.specs import IMAGE_ID, container_id
 
 

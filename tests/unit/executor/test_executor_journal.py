@@ -9,7 +9,8 @@ import pytest
 
 from common.errors import OutOfRange, Unavailable
 from common.sqlite import Database
-from executor_service.journal import SCHEMA, Exited, Journal, JournalEntry, Signaled, Started
+from executor_service.journal import SCHEMA, Journal
+from executor_service.journal_entries import Exited, JournalEntry, Signaled, Started
 
 _BOX = "a" * 64
 

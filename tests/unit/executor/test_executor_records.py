@@ -14,9 +14,11 @@ from common.errors import NotFound
 from common.sqlite import Database
 from executor_service import journal, records
 from executor_service.container import NameResolution, NetworkMode
-from executor_service.journal import Exited, Journal, Signaled, Started
+from executor_service.container_record import Phase, Run
+from executor_service.journal import Journal
+from executor_service.journal_entries import Exited, Signaled, Started
 from executor_service.oci.runtime import CreatedProcess, Process
-from executor_service.records import ContainerRecords, Phase, Run
+from executor_service.records import ContainerRecords
 from tests.fixtures.fake_host.specs import container_id, container_spec
 
 _BOX = container_id(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from executor_service.health import HealthCheck, HealthStatus, ProbeResult, TcpProbe
-from executor_service.journal import HealthChanged
+from executor_service.journal_entries import HealthChanged
 from executor_service.supervision.health_state import after_probe, is_news, wait_before_probe
 
 SECOND = 1_000_000_000
