@@ -78,10 +78,10 @@ async def open_node(
             await contact.introduce()
             # Before anything else is heard of the node, and before anything may be started there by itself. Another
             # replica may have moved what was there.
-            if not await engine.catch_up():
-                raise Unavailable("the store does not tell what has become of the node's containers")
-            await remove_departed(engine, node)
-            lease.introduced()
+            async with lease.introduction():
+                if not await engine.catch_up():
+                    raise Unavailable("the store does not tell what has become of the node's containers")
+                await remove_departed(engine, node)
 
         follower.introduce = introduce
 

@@ -51,6 +51,11 @@ class NodeTurns:
                 _log.warning("node not to be followed", node=self._node.name, error=error.message, retry_in=_RETRY)
                 await asyncio.sleep(_RETRY)
                 continue
+            except Exception as error:
+                # A bug must not end the following of a node for good.
+                _log.error("following a node failed", node=self._node.name, exc_info=error)
+                await asyncio.sleep(_RETRY)
+                continue
             if given_away:
                 _log.warning("node left to an API service that reaches it", node=self._node.name)
                 await asyncio.sleep(self._terms.keep)  # else it would be ours again before the other one has seen it

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -44,7 +45,8 @@ class LeaseTerms:
 class NodeLease:
     """Run `hold_forever` as a task while the node's journal is ours to follow.
 
-    `on_lost` is awaited when the lease is over and the node does not answer, again and again while that is so.
+    `on_lost` is awaited when the lease is over and the node does not answer, again and again while that is so, whatever
+    becomes of it.
     """
 
     def __init__(self, node: Node, terms: LeaseTerms, *, on_lost: Callable[[], Awaitable[None]]) -> None:
@@ -55,14 +57,20 @@ class NodeLease:
         self._heard_at = 0.0
         self._introduced = False
         self._word = ""
+        self._removing = asyncio.Lock()
 
-    def introduced(self) -> None:
-        """What must not run there any more has been removed: the lease may be renewed."""
-        self._introduced = True
+    @asynccontextmanager
+    async def introduction(self) -> AsyncIterator[None]:
+        """Around the removal of what must not run there any more; after it the lease may be renewed. What is on its way
+        elsewhere has left by then, and meanwhile nothing else leaves, so all of it is removed."""
+        async with self._removing:
+            yield
+            self._introduced = True
 
     def inherit(self, left: str) -> None:
         """Before each `hold_forever`, with what the holder before has left. Who does not know what that one has
         promised waits as long as if it had been this moment; who does gets the time to reach the node at least once."""
+        self._introduced = False
         seconds = self._terms.term
         if left:
             seconds = min(seconds, max(float(left), self._terms.ttl * _CHANCE))
@@ -74,14 +82,25 @@ class NodeLease:
 
     async def hold_forever(self) -> None:
         self._word = ""
-        self._introduced = False
         self._heard_at = time.monotonic()
         while True:
             renewed = await self._renew() if self._introduced else False
             if not renewed and not self._node.follower.connected and time.monotonic() > self._over_at:
-                self._introduced = False
-                await self._on_lost()
+                await self._lose()
+            elif self._node.follower.connected and not self._introduced:
+                # It was on its way back when it was lost.
+                self._node.follower.interrupt(Unavailable("its lease was over, so what has left it may be there still"))
             await asyncio.sleep(self._terms.ttl / _RENEWALS if renewed else min(self._retry(), _LONGEST_RETRY))
+
+    async def _lose(self) -> None:
+        self._introduced = False
+        async with self._removing:
+            if self._introduced:  # it is back
+                return
+            try:
+                await self._on_lost()
+            except SlipwayError as error:
+                _log.warning("lost node not dealt with, trying again", node=self._node.name, error=error.message)
 
     async def _renew(self) -> bool:
         """Twice when the first answer was only to get the node's word."""

@@ -235,6 +235,13 @@ async def test_a_new_holder_waits_a_whole_lease(tmp_path: Path, executors: Mappi
         await until(lambda: runs_on(two, "web", "b"))
 
 
+async def test_the_node_of_the_settings_gets_its_lease(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> None:
+    """It is introduced without being asked for anything, so in no time at all."""
+    async with running_api(tmp_path, executors["a"], lease=TERMS):
+        async with asyncio.timeout(PATIENCE):
+            await executors["a"].until(lambda: executors["a"].leased_until > time.monotonic())
+
+
 async def test_it_cannot_remove_itself_and_go_on_elsewhere(api: Api) -> None:
     why = await refused(api.create(auto_remove=True, **MOVES))
     assert list(why.violations) == ["host_config.reschedule"]

@@ -1,0 +1,114 @@
+"""A node's lease from the API's side: renewed after a whole introduction only, and lost for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+from api_service.deadline import Deadline
+from api_service.nodes.lease import LeaseTerms, NodeLease
+from api_service.nodes.registry import Node
+from common.errors import SlipwayError, Unavailable
+
+TERMS = LeaseTerms(ttl=0.2, margin=0.1)
+PATIENCE = 10.0  # seconds until a test that waits has failed
+
+
+@dataclass
+class Executor:
+    connected: bool = False
+    renewals: list[str] = field(default_factory=list)
+    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+    interrupted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def renew_lease(self, word: str, *, ttl: float, deadline: Deadline) -> str:
+        self.renewals.append(word)
+        self.renewed.set()
+        return "word"
+
+    def interrupt(self, why: SlipwayError) -> None:
+        self.interrupted.set()
+
+
+@asynccontextmanager
+async def held(executor: Executor, on_lost: Callable[[], Awaitable[None]]) -> AsyncIterator[NodeLease]:
+    lease = NodeLease(
+        cast("Node", SimpleNamespace(name="a", executor=executor, follower=executor)), TERMS, on_lost=on_lost
+    )
+    lease.inherit("")
+    holding = asyncio.create_task(lease.hold_forever())
+    try:
+        yield lease
+    finally:
+        holding.cancel()
+        await asyncio.wait([holding])
+        assert holding.cancelled(), "it has ended by itself"
+
+
+async def test_who_comes_back_while_it_is_left_is_introduced_after_all_has_left() -> None:
+    """What left after it was looked at would be started there by the node, and run twice."""
+    executor, leaving, gate = Executor(), asyncio.Event(), asyncio.Event()
+    here = {"web"}
+
+    async def lost() -> None:
+        leaving.set()
+        await gate.wait()
+        here.discard("web")
+
+    async def introduce(lease: NodeLease) -> set[str]:
+        async with lease.introduction():
+            return set(here)
+
+    async with asyncio.timeout(PATIENCE), held(executor, lost) as lease:
+        await leaving.wait()
+        introducing = asyncio.create_task(introduce(lease))
+        await asyncio.wait([introducing], timeout=TERMS.ttl)
+        assert executor.renewals == []
+        gate.set()
+        assert await introducing == set()
+        await executor.renewed.wait()
+
+
+async def test_nothing_leaves_while_a_node_is_introduced() -> None:
+    executor, lost = Executor(), asyncio.Event()
+
+    async def leave() -> None:
+        lost.set()
+
+    async with asyncio.timeout(PATIENCE), held(executor, leave) as lease:
+        async with lease.introduction():
+            await asyncio.sleep(2 * TERMS.term)
+            assert not lost.is_set()
+        await executor.renewed.wait()
+        assert not lost.is_set()
+
+
+async def test_who_was_lost_on_its_way_back_is_introduced_again() -> None:
+    executor = Executor()
+
+    async def leave() -> None:
+        executor.connected = True
+
+    async with asyncio.timeout(PATIENCE), held(executor, leave):
+        await executor.interrupted.wait()
+        assert executor.renewals == []
+
+
+async def test_a_loss_that_cannot_be_written_down_is_tried_again() -> None:
+    executor, again = Executor(), asyncio.Event()
+    failures = [Unavailable("the store"), Unavailable("the store")]
+
+    async def leave() -> None:
+        if failures:
+            raise failures.pop()
+        again.set()
+
+    async with asyncio.timeout(PATIENCE), held(executor, leave) as lease:
+        await again.wait()
+        async with lease.introduction():
+            pass
+        await executor.renewed.wait()
