@@ -4,6 +4,7 @@ Source: https://github.com/opencontainers/image-spec/blob/main/config.md
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -65,6 +66,11 @@ class _Image(BaseModel):
 
 def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
     """Raises InvalidArgument (`CORRUPT_IMAGE`). Names that are none are left out."""
+    if stored.id != f"sha256:{hashlib.sha256(stored.config).hexdigest()}":
+        # One record is for every node that has the image: none may say for the others what is in it.
+        raise InvalidArgument(
+            f"image {stored.id[:80]}: node {node!r} says of it what is another image's", reason="CORRUPT_IMAGE"
+        )
     try:
         parsed = _Image.model_validate_json(stored.config)
     except ValidationError as error:

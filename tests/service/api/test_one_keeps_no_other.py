@@ -184,6 +184,20 @@ async def test_an_image_that_cannot_be_taken_keeps_no_other_from_being_adopted(
                 await asyncio.sleep(0.01)
 
 
+async def test_a_node_has_no_say_in_what_an_image_is(tmp_path: Path, executor: FakeExecutor) -> None:
+    """Its id is the digest of its configuration, which is the record's for all nodes that have it."""
+    image = executor.store_image(["box:1"], image_config(Cmd=["sound"]))
+    executor.store_image(["other:1"], image_config(Cmd=["other"]))
+    config, image.config = image.config, json.dumps(image_config(Cmd=["hostile"])).encode()
+    async with running_api(tmp_path, executor) as api:
+        async with asyncio.timeout(10):
+            while not (found := (await api.images.ListImages(image_pb2.ListImagesRequest())).images):
+                await asyncio.sleep(0.01)
+        assert [list(each.repo_tags) for each in found] == [["other:1"]]
+        image.config = config
+        await api.create(image="other:1")
+
+
 async def test_a_container_of_many_volumes_keeps_no_other_from_the_journal(api: Api, executor: FakeExecutor) -> None:
     """What several entries tell of it together is more than a commit holds."""
     many = [mount_pb2.Mount(type="volume", target=f"/data/{number}") for number in range(40)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Any
 
 import pytest
@@ -124,7 +125,8 @@ async def test_whole_step_is_ended_before_the_cancellation() -> None:
 
 
 def stored(config: bytes) -> StoredImage:
-    return StoredImage(id="sha256:1", config=config, layers=(), size=1, names=("ok", "NOT OK", "ok:latest"))
+    image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    return StoredImage(id=image_id, config=config, layers=(), size=1, names=("ok", "NOT OK", "ok:latest"))
 
 
 @pytest.mark.parametrize(

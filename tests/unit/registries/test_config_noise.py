@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from contextlib import suppress
@@ -82,7 +83,12 @@ def test_any_place(text: str) -> None:
 @given(damaged(IMAGE) | st.binary(), st.lists(st.text(max_size=30), max_size=3))
 def test_any_config_of_an_image(config: bytes, names: list[str]) -> None:
     stored = StoredImage(
-        id="sha256:" + "a" * 64, config=config, layers=(), size=1, names=tuple(names), layer_sizes=(1, 2)
+        id=f"sha256:{hashlib.sha256(config).hexdigest()}",
+        config=config,
+        layers=(),
+        size=1,
+        names=tuple(names),
+        layer_sizes=(1, 2),
     )
     try:
         for entry in history_of(stored, ()):
