@@ -288,6 +288,23 @@ async def test_a_follower_that_is_in_the_file_before_the_gap(log: Path, watcher:
         assert [record async for record in records] == []
 
 
+@pytest.mark.parametrize("others", [False, True])
+async def test_a_follower_whose_file_is_gone(log: Path, watcher: LogWatcher, *, others: bool) -> None:
+    """Where there is only ever one file the next goes on with it; otherwise nobody knows what was dropped as well."""
+    ended = asyncio.Event()
+    log.write_bytes(line(1, "one") + line(2, "begun", tag="P"))
+    records = each_record(log, LogQuery(follow=True), watcher=watcher, ended=ended)
+    async with asyncio.timeout(DEADLINE):
+        assert (await anext(records)).data == b"one\n"
+        if others:
+            log.with_name("log.1").write_bytes(line(3, "other"))
+        replaced(log, line(4, " and ended"))
+        expected = [b"begun", b"other\n", b" and ended\n"] if others else [b"begun and ended\n"]
+        assert [(await anext(records)).data for _ in expected] == expected
+        ended.set()
+        assert [record async for record in records] == []
+
+
 def open_below(directory: Path) -> list[str]:
     """What this process has open there, whatever else it opens and closes meanwhile."""
     targets = []
