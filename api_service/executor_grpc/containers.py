@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-import grpc
 from slipway.executor.v1 import runtime_service_pb2 as pb2
 from slipway.executor.v1.runtime_service_pb2_grpc import RuntimeServiceStub
 
@@ -40,8 +39,8 @@ from api_service.records.resources import Resources
 
 
 class GrpcContainers:
-    def __init__(self, channel: grpc.aio.Channel, calls: NodeCalls) -> None:
-        self._runtime = RuntimeServiceStub(channel)
+    def __init__(self, runtime: RuntimeServiceStub, calls: NodeCalls) -> None:
+        self._runtime = runtime
         self._calls = calls
 
     async def create(self, spec: ContainerSpec, *, deadline: Deadline) -> None:

@@ -73,7 +73,7 @@ class GrpcExecutor:
         addressed = cast("grpc.aio.Channel", self._addressed)
         self._nodes = node_grpc.NodeServiceStub(addressed)
         self._runtime = runtime_grpc.RuntimeServiceStub(addressed)
-        self.containers = GrpcContainers(addressed, self._calls)
+        self.containers = GrpcContainers(self._runtime, self._calls)
         self.files = GrpcFiles(addressed, self._calls)
         self.images = GrpcImages(addressed, self._calls)
         self.volumes = GrpcVolumes(addressed, self._calls)

@@ -53,7 +53,9 @@ class Codec(Generic[T]):
         self._unreadable: dict[str, int] = {}  # revisions by key
 
     def encode(self, record: T) -> bytes:
-        return self._adapter.dump_json(record)
+        """What has its default is left out, which makes defaults a part of the format: most of a container's record is
+        them, and a store may hold tens of thousands in memory."""
+        return self._adapter.dump_json(record, exclude_defaults=True)
 
     def decode(self, entry: Entry) -> Stored[T]:
         """Raises Internal when the value is not a record, which only a foreign hand or a downgrade can bring about."""

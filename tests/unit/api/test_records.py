@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -76,6 +77,16 @@ def test_record_survives_json() -> None:
     stored = codec.decode(Entry(key="containers/a", value=codec.encode(whole), revision=4))
     assert stored.record == whole
     assert stored.revision == 4
+
+
+def test_what_has_its_default_is_not_written_and_may_be() -> None:
+    codec, whole = Codec(ContainerRecord), record(A, "web")
+    written = json.loads(codec.encode(whole))
+    assert "remove_volumes" not in written
+    assert "privileged" not in written["host_config"]
+    assert written["state"] == {"running": True, "started_at": 7}
+    value = json.dumps(dataclasses.asdict(whole)).encode()
+    assert codec.decode(Entry(key="containers/a", value=value, revision=1)).record == whole
 
 
 def test_field_of_a_newer_version_is_left_out() -> None:
