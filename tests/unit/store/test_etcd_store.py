@@ -232,22 +232,21 @@ async def test_who_gets_a_claim_reads_what_was_committed_without_it(
 
 async def test_claims_are_released_together_and_none_keeps_the_others(etcd_target: EtcdTarget) -> None:
     stolen = pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=Layout(etcd_target.prefix).claim("b")))
-    async with (
-        lossy(etcd_target) as (client, session, store),
-        EtcdClaims(client, session, included=store.included) as claims,
-    ):
-        for steal in (True, False):
+    async with open_cluster(etcd_target) as cluster:
+        for steal in (False, True):
             async with AsyncExitStack() as held:
                 for name in "abcd":
-                    await held.enter_async_context(claims.hold(name))
+                    await held.enter_async_context(cluster.claims.hold(name))
+                changes = cluster.claims._mirror.follow("", after=cluster.claims._mirror.revision)
                 if steal:
-                    await client.call(txn_call(pb2.TxnRequest(success=[stolen])))
-                client.sent.clear()
+                    await cluster.claims._client.call(txn_call(pb2.TxnRequest(success=[stolen])))
+            released: dict[str, int] = {}
             async with asyncio.timeout(_PATIENCE):
-                while claims._lingering or claims._releasing:
-                    await asyncio.sleep(0.01)
-            assert [await claims.holder(name) for name in "abcd"] == [None] * 4
-            assert len(client.sent) == (1 + 4 if steal else 1)
+                while released.keys() != set("abcd"):
+                    change = await anext(changes)
+                    if change.value is None and change.key in "abcd":
+                        released[change.key] = change.revision
+            assert len(set(released.values())) == (4 if steal else 1)
 
 
 async def test_a_claim_that_lingers_is_released_at_once_for_who_wants_it_here(
