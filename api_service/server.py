@@ -91,7 +91,7 @@ async def serve(
     long_calls = LongCalls()
     server = grpc.aio.server(
         interceptors=[
-            CallInterceptor(rules, Callers(tls) if tls is not None else None),
+            CallInterceptor(rules, Callers(tls, most=max(max_calls // 2, 1)) if tls is not None else None),
             FreshReads(engine.catch_up),
         ],
         options=_OPTIONS,

@@ -7,6 +7,7 @@ authority is no longer trusted, ends there, its calls are looked at again: it is
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from common.access import ACCESS
-from common.errors import PermissionDenied, SlipwayError, Unauthenticated
+from common.errors import PermissionDenied, ResourceExhausted, SlipwayError, Unauthenticated
 from common.identity import Identity
 from common.tls import TlsMaterial, TlsSource, certified_identity
 
@@ -66,11 +67,14 @@ class _Running:
 
 
 class Callers:
-    """`look_every`: seconds between two looks at who is calling."""
+    """`look_every`: seconds between two looks at who is calling. `most`: calls that one of them may have under way, so
+    that nobody keeps all others out; None: any number."""
 
-    def __init__(self, source: TlsSource, *, look_every: float = _LOOK_EVERY) -> None:
+    def __init__(self, source: TlsSource, *, look_every: float = _LOOK_EVERY, most: int | None = None) -> None:
         self._source = source
         self._look_every = look_every
+        self._most = most
+        self._calls: Counter[Identity | None] = Counter()
         self._known: dict[bytes, Caller] = {}
         self._known_under: TlsMaterial | None = None
         self._running: dict[int, _Running] = {}
@@ -78,16 +82,23 @@ class Callers:
 
     @asynccontextmanager
     async def admitted(self, method: str, context: _Context) -> AsyncIterator[None]:
-        """Around a call. Raises Unauthenticated and PermissionDenied, also in its middle."""
+        """Around a call. Raises Unauthenticated and PermissionDenied, also in its middle, and ResourceExhausted."""
         pem = _certificate_of(context)
         if pem is None:  # by a unix socket
             yield
             return
-        structlog.contextvars.bind_contextvars(caller=str(self._caller(pem).identity))
+        identity = self._caller(pem).identity
+        structlog.contextvars.bind_contextvars(caller=str(identity))
         if (refusal := self._refusal(pem, method)) is not None:
             raise refusal
+        if self._most is not None and self._calls[identity] >= self._most:
+            raise ResourceExhausted(
+                f"{identity} has {self._most} calls under way here, the most that one caller may have; end some",
+                reason="TOO_MANY_CALLS",
+            )
         limit = asyncio.timeout(None)
         running = _Running(pem=pem, method=method, limit=limit)
+        self._calls[identity] += 1
         try:
             async with limit:
                 self._watch(running)
@@ -98,6 +109,9 @@ class Callers:
             raise running.ended from None
         finally:
             self._running.pop(id(running), None)
+            self._calls[identity] -= 1
+            if not self._calls[identity]:
+                del self._calls[identity]
 
     def _refusal(self, pem: bytes, method: str) -> SlipwayError | None:
         caller = self._caller(pem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -70,7 +71,9 @@ class Served:
         self.authority = Authority(directory)
         self.files = self.authority.files(self.authority.certify(Role.API), directory="server")
         self.source = TlsSource(self.files)
-        self.server = grpc.aio.server(interceptors=[CallInterceptor(callers=Callers(self.source, look_every=0.02))])
+        self.server = grpc.aio.server(
+            interceptors=[CallInterceptor(callers=Callers(self.source, look_every=0.02, most=10))]
+        )
         rpc.add_SystemServiceServicer_to_server(_System(), self.server)
         node_rpc.add_NodeServiceServicer_to_server(_Node(), self.server)
         add_HealthServicer_to_server(health.aio.HealthServicer(), self.server)
@@ -202,6 +205,27 @@ async def test_a_certificate_that_expires_ends_its_calls_and_gets_no_more(served
     for refusal in (await refused(anext(stream)), await unary, await refused(stub.GetVersion(pb.GetVersionRequest()))):
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CERTIFICATE_EXPIRED")
         assert "renew it" in refusal.message
+
+
+async def test_nobody_keeps_the_others_out(served: Served) -> None:
+    """One caller is who a certificate names, over however many connections."""
+    streams = []
+    for _ in range(2):
+        stub = await served.system(Role.READER)
+        for _ in range(5):
+            streams.append(stub.StreamEvents(pb.StreamEventsRequest(), timeout=20))
+            assert (await anext(aiter(streams[-1]))).cursor == "1"
+    refusal = await refused(stub.GetVersion(pb.GetVersionRequest(), timeout=5))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+    await _version(await served.system(Role.ADMIN))
+    await _version(await served.system(Role.READER, "bob"))
+    streams.pop().cancel()
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await _version(stub)
+                break
+            await asyncio.sleep(0.01)
 
 
 async def test_an_authority_that_is_removed_takes_its_connections_along(served: Served) -> None:
