@@ -23,12 +23,12 @@ from tests.fixtures.cluster import (
     UNTIL_TOLD,
     Cluster,
     again_and_again,
-    cluster,
     end_unseen,
     exited_with_7,
     live,
     run_on,
 )
+from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 _LIFE = "a container is created, started, removed"

@@ -29,13 +29,13 @@ from tests.fixtures.cluster import (
     READY,
     UNREACHABLE,
     Cluster,
-    cluster,
     live,
     run_on,
 )
 from tests.fixtures.cluster_crew import NETWORK, fetched, serving, unharmed
 from tests.fixtures.cluster_records import all_equal
 from tests.fixtures.cluster_strangers import CLONE_PORT, clone, expired, stranger
+from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]

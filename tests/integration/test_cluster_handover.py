@@ -18,13 +18,13 @@ from tests.fixtures.cluster import (
     READY,
     UNTIL_TOLD,
     Cluster,
-    cluster,
     end_unseen,
     exited_with_7,
     live,
     run_on,
 )
 from tests.fixtures.cluster_crew import NETWORK, unharmed
+from tests.fixtures.cluster_up import cluster
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

@@ -24,7 +24,6 @@ from tests.fixtures.cluster import (
     UNTIL_TOLD,
     Cluster,
     again_and_again,
-    cluster,
     end_unseen,
     exited_with_7,
     interrupted,
@@ -33,6 +32,7 @@ from tests.fixtures.cluster import (
 )
 from tests.fixtures.cluster_crew import NETWORK, fetched, serving, unharmed
 from tests.fixtures.cluster_records import all_equal
+from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]

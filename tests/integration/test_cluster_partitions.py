@@ -30,7 +30,6 @@ from tests.fixtures.cluster import (
     UNTIL_TOLD,
     Cluster,
     again_and_again,
-    cluster,
     end_unseen,
     exited_with_7,
     live,
@@ -38,6 +37,7 @@ from tests.fixtures.cluster import (
 )
 from tests.fixtures.cluster_client import broken_off, cursor_of, following_logs, reading, wait_again_and_again
 from tests.fixtures.cluster_crew import NETWORK, ask, fetched, serving, unharmed
+from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
