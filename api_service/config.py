@@ -98,8 +98,8 @@ class Settings(ServiceSettings):
     max_events: Annotated[int, Field(ge=100, le=10_000_000)] = Field(100_000, description="events kept")
     max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000,
-        description="calls served at the same time; more are refused with RESOURCE_EXHAUSTED, and so are more than half "
-        "as many of one caller with a certificate",
+        description="calls served at the same time, of one caller with a certificate half as many; more are refused "
+        "with RESOURCE_EXHAUSTED",
     )
 
     @property

@@ -7,12 +7,17 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
+import structlog
+
 from api_service.deadline import Deadline
 from api_service.executor_client.volumes import StoredVolume
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
 from api_service.operations.volume_use import remove_unused
 from api_service.records.volume import VolumeRecord
+from api_service.validation.volumes import is_volume_name
+
+_log = structlog.get_logger(__name__)
 
 _CALL_TIME = 60.0  # seconds
 _RANDOM_NAME = re.compile(r"[0-9a-f]{64}")
@@ -28,6 +33,9 @@ async def sweep_volumes(engine: Engine, node: Node) -> None:
             engine.jobs.background(_finish(finish), name=f"finish removal of volume {volume.name}")
     unknown = await _stored(node) - {volume.name for volume in known}
     for name in sorted(unknown):
+        if not is_volume_name(name):
+            _log.error("volume on a node not adopted: it has no name of one", node=node.name, volume=name[:100])
+            continue
         async with engine.volume_locks.hold(name, "adopt", Deadline.after(_CALL_TIME)):
             await _adopt(engine, node, name)
 

@@ -16,9 +16,13 @@ _FILE_SYSTEM = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 _MAX_OPTION = 4000  # bytes; mount(2) takes a page
 
 
+def is_volume_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
 def parse_volume_name(name: str) -> str:
     """Raises ValueError with a sentence."""
-    if not _NAME.fullmatch(name):
+    if not is_volume_name(name):
         raise ValueError(
             f"{name[:100]!r} is no name of a volume: a letter or digit, then letters, digits, '_', '.' or '-', "
             "2 to 253 characters; a path of the node begins with '/'"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from slipway.executor.v1 import volume_store_service_pb2 as store_pb2
 from slipway.v1 import container_pb2, mount_pb2
 from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import exec_service_pb2 as exec_pb2
@@ -196,6 +197,18 @@ async def test_a_node_has_no_say_in_what_an_image_is(tmp_path: Path, executor: F
         assert [list(each.repo_tags) for each in found] == [["other:1"]]
         image.config = config
         await api.create(image="other:1")
+
+
+async def test_a_volume_that_has_no_name_of_one_keeps_no_other_from_being_adopted(
+    tmp_path: Path, executor: FakeExecutor
+) -> None:
+    for name in ("", "../odd", "\0", "sound"):
+        executor.volumes[name] = store_pb2.StoredVolume(name=name)
+    async with running_api(tmp_path, executor) as api:
+        async with asyncio.timeout(10):
+            while not (found := (await api.volumes.ListVolumes(volume_pb2.ListVolumesRequest())).volumes):
+                await asyncio.sleep(0.01)
+        assert [volume.name for volume in found] == ["sound"]
 
 
 async def test_a_container_of_many_volumes_keeps_no_other_from_the_journal(api: Api, executor: FakeExecutor) -> None:
