@@ -141,10 +141,11 @@ class Settings(ServiceSettings):
     def _usable(self) -> Self:
         if self.root_dir == self.run_dir:
             raise ValueError("root_dir and run_dir must differ: what a reboot ends must not mix with what it does not")
-        if f"{self.own_cgroup}/".startswith(f"{self.cgroup_parent}/"):
+        own, parent = f"{self.own_cgroup}/", f"{self.cgroup_parent}/"
+        if own.startswith(parent) or (self.own_cgroup and parent.startswith(own)):
             raise ValueError(
-                f"own_cgroup {self.own_cgroup!r} must not be below cgroup_parent, {self.cgroup_parent!r}: "
-                "what is there is containers'"
+                f"own_cgroup {self.own_cgroup!r} must be neither below nor above cgroup_parent {self.cgroup_parent!r}: "
+                "what is there is containers', and the kernel takes no limits below a cgroup with processes"
             )
         return self
 

@@ -17,13 +17,13 @@ import structlog
 from etcdserverpb import etcd_service_pb2 as pb2
 from mvccpb import kv_pb2
 
-from api_service.etcd.client import EtcdClient, range_call, txn_call
+from api_service.etcd.client import CALL_TIME, EtcdClient, range_call, txn_call
 from api_service.etcd.mirror import Mirror
 from api_service.etcd.session import LeaseHeld, Session
 from api_service.etcd.target import Layout, after_prefix
 from api_service.etcd.transaction import compare_revision, read
 from api_service.store.claims import Claim, Claims, Holder, LocalClaims
-from common.errors import NotFound, OutOfRange, SlipwayError, Unavailable
+from common.errors import NotFound, OutOfRange, SlipwayError
 
 _log = structlog.get_logger(__name__)
 
@@ -128,7 +128,7 @@ class EtcdClaims:
     async def departed(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(SlipwayError):
                 known, self._known = self._known, await self.replicas()
                 if known - self._known:
                     return
@@ -167,8 +167,10 @@ class EtcdClaims:
             return _Ours(lease=lease, revision=revision, claim=claim)
 
     async def _released(self, name: str, taken: _Taken) -> None:
-        await self._mirror.reached(taken.revision)
-        with contextlib.suppress(OutOfRange):  # the watch began anew: looking again tells
+        """Or until the watch has begun anew, or does not get to where the claim was taken: looking again tells."""
+        with contextlib.suppress(OutOfRange, TimeoutError):
+            async with asyncio.timeout(CALL_TIME):
+                await self._mirror.reached(taken.revision)
             async for change in self._mirror.follow(name, after=taken.revision):
                 if change.key == name and change.value is None:
                     return

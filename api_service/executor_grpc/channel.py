@@ -105,12 +105,12 @@ class _RenewedChannel(grpc.aio.Channel):
     async def _look_forever(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            self._generation()
             try:
+                self._generation()
                 await self._look_at_peer()
             except Exception as error:
                 # A bug must not end the looking for good.
-                _log.error("a node's certificate could not be looked at", node=self._node, exc_info=error)
+                _log.error("certificates could not be looked at", node=self._node, exc_info=error)
 
     async def _look_at_peer(self) -> None:
         current = self._current

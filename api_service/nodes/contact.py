@@ -41,7 +41,10 @@ class NodeContact:
             return  # its settings say which it is
         facts = await node.executor.facts(deadline=Deadline.after(_FACTS_TIME))
         if not node.record.executor_id:
-            record = await self._nodes.update(node.name, lambda found: _met(found, facts))
+            # Another replica may have met it, which is not known here yet.
+            record = await self._nodes.update(
+                node.name, lambda found: found if found.executor_id else _met(found, facts)
+            )
             if record is None:
                 raise Unavailable(f"node {node.name!r} was removed")
             node.record = record
@@ -96,6 +99,11 @@ class NodeContact:
             return state_event(before, changed, self._clock())
 
         await self._nodes.update(self._node.name, change, event)
+
+
+def _first_met(found: NodeRecord, facts: NodeFacts) -> NodeRecord:
+    """Another replica may have met it, which is not known here yet."""
+    return found if found.executor_id else _met(found, facts)
 
 
 def _met(found: NodeRecord, facts: NodeFacts) -> NodeRecord:

@@ -100,6 +100,7 @@ class NodeDirectory:
         self._registry.add(node)
 
     async def _close(self, name: str) -> None:
-        opened = self._opened.pop(name)
-        self._registry.discard(name)
-        await opened.closing.aclose()
+        """One that was never dealt with, as it is of other settings, say: nothing happens."""
+        if (opened := self._opened.pop(name, None)) is not None:
+            self._registry.discard(name)
+            await opened.closing.aclose()

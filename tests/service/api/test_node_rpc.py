@@ -13,6 +13,7 @@ import pytest
 from slipway.v1 import network_service_pb2 as network_pb2
 from slipway.v1 import node_service_pb2 as pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
+from structlog.testing import capture_logs
 
 from api_service.nodes.lease import LeaseTerms
 from api_service.store.claims import LocalClaims
@@ -126,6 +127,43 @@ async def test_another_executor_at_the_address_is_refused_everything(
     await executors["a"].up()
     await cluster.node_in("a", READY)
     await cluster.start("web")
+
+
+async def test_who_another_replica_has_met_is_the_nodes_executor(
+    cluster: Api, executors: Mapping[str, FakeExecutor], tmp_path: Path
+) -> None:
+    """Also before it is known here that it has, and when somebody else is at the address by now."""
+    await executors["a"].down()
+    await cluster.add_node("a", executors["a"].address)
+    node, records = cluster.engine.nodes.get("a"), cluster.engine.node_records
+    await records.update("a", lambda found: dataclasses.replace(found, executor_id="id-of-a"))
+    async with asyncio.timeout(PATIENCE):
+        while not node.record.executor_id:
+            await asyncio.sleep(0.01)
+    node.record = dataclasses.replace(node.record, executor_id="")
+    node.executor.meant_for("")
+    async with FakeExecutor(tmp_path / "a.sock", node_id="impostor").serving() as impostor:
+        async with asyncio.timeout(PATIENCE):
+            while "another one (impostor)" not in node.follower.failure:
+                await node.follower.changed()
+        assert (await records.find("a")).executor_id == "id-of-a"
+        assert set(impostor.calls) == {"GetNode"}
+
+
+async def test_a_node_of_other_settings_goes_without_a_fault(
+    cluster: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    records = cluster.engine.node_records
+    await cluster.add_node("a", executors["a"].address)
+    elsewhere = dataclasses.replace(await records.find("a"), name="other", address="unix:///other", configured=True)
+    with capture_logs() as said:
+        await records.add(dataclasses.replace(elsewhere, executor_id=""))
+        stored = await records.get("other")
+        assert stored is not None
+        assert await records.delete(stored)
+        await cluster.add_node("b", executors["b"].address)
+        await cluster.node_in("b", READY)
+    assert [each for each in said if each["event"] == "nodes on record not followed"] == []
 
 
 async def test_update_sets_labels_and_availability(api: Api) -> None:

@@ -28,7 +28,7 @@ from common.errors import FailedPrecondition, Unavailable
 from common.identity import Role
 from common.interceptor import CallInterceptor
 from common.protocol_version import PROTOCOL_VERSION
-from common.tls import TlsSource, server_credentials
+from common.tls import TlsMaterial, TlsSource, server_credentials
 from tests.fixtures.certificates import Authority, replace
 
 
@@ -179,6 +179,27 @@ async def test_an_authority_that_is_taken_away_takes_the_connection_along(
     assert caught.value.reason == "NODE_UNAVAILABLE"
     with pytest.raises(Unavailable):
         await _facts(executor)
+
+
+async def test_files_that_cannot_be_looked_at_are_looked_at_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 0.02)
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
+    await _facts(executor)
+    looked: list[bool] = []
+    again, current = asyncio.Event(), TlsSource.current
+
+    def look(source: TlsSource) -> TlsMaterial:
+        looked.append(True)
+        if len(looked) == 1:
+            raise OSError("they were just being replaced")
+        again.set()
+        return current(source)
+
+    monkeypatch.setattr(TlsSource, "current", look)
+    await asyncio.wait_for(again.wait(), 10)
 
 
 async def test_a_nodes_certificate_that_ends_takes_the_connection_along(

@@ -59,6 +59,7 @@ def test_flags_beat_the_environment_and_that_the_file(tmp_path: Path, monkeypatc
         (["--journal-retention", "1"], "journal_retention"),
         (["--ipv4-subnet", "10.0.0.1/16"], "ipv4_subnet"),
         (["--own-cgroup", "/slipway/own"], "own_cgroup"),
+        (["--own-cgroup", "/a", "--cgroup-parent", "/a/b"], "own_cgroup"),
         (["--own-cgroup", "own"], "own_cgroup"),
         (["--config", "/nowhere.toml"], "no such file"),
     ],

@@ -375,6 +375,30 @@ async def test_a_claim_that_is_written_late_is_released(
             pass
 
 
+async def test_a_claim_that_was_released_is_had_although_its_watch_tells_nothing(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have loaded again what there was after the release: that never gets to where the claim was taken."""
+    monkeypatch.setattr("api_service.etcd.claims.CALL_TIME", 0.1)
+    waiting = asyncio.Event()
+
+    async def never(revision: int) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
+        monkeypatch.setattr(other.claims._mirror, "reached", never)
+
+        async def take() -> None:
+            async with other.claims.hold("x"):
+                pass
+
+        async with one.claims.hold("x"):
+            taking = asyncio.create_task(take())
+            await patiently(waiting.wait())
+        await patiently(taking)
+
+
 async def test_etcd_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     with etcd_cluster(tmp_path) as gone:
         endpoints = gone.endpoints
