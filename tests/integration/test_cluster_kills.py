@@ -146,11 +146,11 @@ async def test_a_node_and_the_replica_that_follows_it(three: Cluster, tmp_path: 
             await beats.until_runs(2)
             print(f"node and its API killed: its container runs elsewhere after {time.monotonic() - since:.2f} s")
             assert await fetched(other, "n2" if there == "n1" else "n1", "web") == ["web"]
+            assert len(beats.runs()) == 2
         await asyncio.gather(victim.api.start(), machine.executor.start())
         await three.until("n3", READY, through=other)
         await all_equal(three)
         assert await moves(other, web) == [there]
-        assert len(beats.runs()) == 2
         assert beats.never_twice()
 
 
