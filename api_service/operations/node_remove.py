@@ -106,7 +106,10 @@ async def _forget(engine: Engine, node: NodeRecord) -> None:
     now = engine.clock
     for container in await engine.containers.on_node(node.name):
         await engine.execs.forget(container.id)
-        await engine.containers.delete(container.id, lambda last: container_event(last, "destroy", now()))
+        # What may run elsewhere may leave it just now.
+        await engine.containers.delete(
+            container.id, lambda last: container_event(last, "destroy", now()), on_node=node.name
+        )
     for volume in await engine.volumes.all():
         if volume.node == node.name:
             await engine.volumes.delete(volume.name, lambda last: volume_event(last, "destroy", now()))

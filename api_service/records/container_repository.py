@@ -194,12 +194,14 @@ class ContainerRepository:
             return changed.record
         raise _contended(container_id)
 
-    async def delete(self, container_id: str, event: Callable[[ContainerRecord], Event] | None = None) -> None:
-        """Remove the record, its name, its request id and its booking, with the event of it. Nothing there: nothing
-        happens."""
+    async def delete(
+        self, container_id: str, event: Callable[[ContainerRecord], Event] | None = None, *, on_node: str = ""
+    ) -> None:
+        """Remove the record, its name, its request id and its booking, with the event of it. Nothing there, or not
+        `on_node` any more: nothing happens."""
         for _ in range(_MAX_ATTEMPTS):
             stored = await self.get(container_id)
-            if stored is None or await self._deleted(stored, event):
+            if stored is None or on_node not in ("", stored.record.node) or await self._deleted(stored, event):
                 return
         raise _contended(container_id)
 

@@ -19,6 +19,7 @@ from slipway.v1 import volume_service_pb2 as volume_pb2
 from api_service.nodes.lease import LeaseTerms
 from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import finish_move, move_container
+from api_service.records.exec_repository import ExecRepository
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
@@ -240,6 +241,32 @@ async def test_the_node_of_the_settings_gets_its_lease(tmp_path: Path, executors
     async with running_api(tmp_path, executors["a"], lease=TERMS):
         async with asyncio.timeout(PATIENCE):
             await executors["a"].until(lambda: executors["a"].leased_until > time.monotonic())
+
+
+async def test_what_leaves_a_node_that_is_being_forgotten_is_not_forgotten(
+    api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await executors["a"].down()
+    await api.node_in("a", LOST)
+    forget, gone = ExecRepository.forget, asyncio.Event()
+
+    async def leave_first(execs: ExecRepository, container_id: str) -> None:
+        await forget(execs, container_id)
+        await only(api, "b")
+        await until(lambda: _is_on(api, "b"))
+        gone.set()
+
+    monkeypatch.setattr(ExecRepository, "forget", leave_first)
+    await api.nodes.RemoveNode(node_pb2.RemoveNodeRequest(node="a", force=True))
+    assert gone.is_set()
+    await until(lambda: runs_on(api, "web", "b"))
+    assert executors["b"].containers[web].running
+
+
+async def _is_on(api: Api, node: str) -> bool:
+    return (await api.inspect("web")).node == node
 
 
 async def test_it_cannot_remove_itself_and_go_on_elsewhere(api: Api) -> None:
