@@ -56,7 +56,7 @@ async def obtain_image(
     policy = _effective(engine, wish)
     if policy is PullPolicy.NEVER:
         if lost is not None:
-            raise _missing(engine, wish)
+            raise _missing(wish)
         return await _here(engine, wish)
     if policy is PullPolicy.MISSING and lost is None:
         try:
@@ -111,10 +111,10 @@ async def _here(engine: Engine, wish: ImageWish) -> ImageRecord:
     try:
         return await resolve_image(engine, wish.text, field="config.image")
     except NotFound as error:
-        raise _missing(engine, wish) from error
+        raise _missing(wish) from error
 
 
-def _missing(engine: Engine, wish: ImageWish) -> NotFound:
+def _missing(wish: ImageWish) -> NotFound:
     """What a client can do about it depends on why nothing was pulled."""
     if not _is_name(wish.text):
         return no_such_image(wish.text)

@@ -222,7 +222,7 @@ async def test_an_export_is_the_root_without_its_mounts(engine: Slipway) -> None
     await engine.remove(container)
 
 
-async def test_links_that_are_swapped_all_the_time_lead_nowhere_outside(engine: Slipway, tmp_path: Path) -> None:
+async def test_links_that_are_swapped_all_the_time_lead_nowhere_outside(engine: Slipway) -> None:
     """CVE-2018-15664: between looking and using, the container changes what a name means."""
     bait = Path("/tmp") / f"slipway-bait-{engine.instance}"
     bait.mkdir()

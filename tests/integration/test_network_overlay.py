@@ -404,7 +404,7 @@ async def test_a_new_executor_finds_the_peers_and_makes_what_is_gone(nodes: list
     await first.set_peers(SPAN, second, version=7)
     one, two = await first.sandbox("one", SPAN), await second.sandbox("two", SPAN)
     for link in (f"vx-{SPAN[:12]}", f"br-{SPAN[:12]}"):  # as a reboot would
-        await first.do(_deleted(first, link))
+        await first.do(_deleted(link))
     first.namespace.command("nft", "delete", "table", "inet", "swtest0")
 
     async def restarted() -> int:
@@ -420,7 +420,7 @@ async def test_a_new_executor_finds_the_peers_and_makes_what_is_gone(nodes: list
         assert reaches(one, two, address)
 
 
-async def _deleted(node: OverlayNode, link: str) -> None:
+async def _deleted(link: str) -> None:
     """While the watch of the running executor cannot act on it: its loop is busy here."""
     subprocess.run(["ip", "link", "delete", link], check=True)  # noqa: ASYNC221
 
