@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from executor_service.attachments import Attachments
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
-from executor_service.execs import Execs
 from executor_service.files.threads import CopyThreads
 from executor_service.journal import DEFAULT_RETENTION, Journal
 from executor_service.lease import Lease
@@ -28,6 +26,8 @@ from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
 from executor_service.resource_use import ResourceUse, images_of, networks_of, volumes_of
 from executor_service.seams import Seams, TimeLimits
+from executor_service.streams.attachments import Attachments
+from executor_service.streams.execs import Execs
 from executor_service.supervision.adoption import adopt
 from executor_service.supervision.health_monitors import HealthMonitors
 from executor_service.supervision.probes import MAX_OUTPUT, Prober, ProbeTarget

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from executor_service.attachments import Attachments
 from executor_service.cleanup import Cleanup
 from executor_service.container_locks import ContainerLocks
-from executor_service.execs import Execs
 from executor_service.files.threads import CopyThreads
 from executor_service.journal import Journal
 from executor_service.lease import Lease
@@ -17,6 +15,8 @@ from executor_service.paths import Paths
 from executor_service.records import ContainerRecords
 from executor_service.resource_use import ResourceUse
 from executor_service.seams import Seams, TimeLimits
+from executor_service.streams.attachments import Attachments
+from executor_service.streams.execs import Execs
 from executor_service.supervision.restarts import Restarts
 from executor_service.supervision.supervisor import Supervisor
 from executor_service.user_mapping import UserMapping

@@ -10,10 +10,10 @@ from common.errors import InvalidArgument, Violation
 from executor_service.container import TerminalSize
 from executor_service.conversion.container_spec import size_from_proto
 from executor_service.conversion.journal import entry_to_proto
-from executor_service.exec_spec import ExecSpec, StreamInput, StreamOutput
 from executor_service.journal_entries import JournalEntry
 from executor_service.logs.record import Stream
 from executor_service.operations.exec_rules import size_violations
+from executor_service.streams.exec_spec import ExecSpec, StreamInput, StreamOutput
 
 _STREAMS = {Stream.STDOUT: pb.LOG_STREAM_STDOUT, Stream.STDERR: pb.LOG_STREAM_STDERR}
 

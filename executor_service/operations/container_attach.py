@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from common.errors import FailedPrecondition, InvalidArgument, SlipwayError
-from executor_service.attachments import AttachClient
-from executor_service.client_input import feed
-from executor_service.exec_spec import StreamInput, StreamOutput
 from executor_service.node import Node
 from executor_service.operations.container_rules import id_violations
+from executor_service.streams.attach_client import AttachClient
+from executor_service.streams.client_input import feed
+from executor_service.streams.exec_spec import StreamInput, StreamOutput
 
 
 async def container_attach(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from common.errors import Violation
 from executor_service.container import CONTAINER_ID, TerminalSize
-from executor_service.exec_spec import ExecSpec
 from executor_service.operations.process_rules import process_rules
+from executor_service.streams.exec_spec import ExecSpec
 
 _CAPABILITY = re.compile(r"CAP_[A-Z_]{2,32}")
 _MAX_SIDE = 65535  # struct winsize has 16 bits for it, ioctl_tty(2)

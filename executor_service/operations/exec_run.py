@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import FailedPrecondition, InvalidArgument
-from executor_service.client_input import feed
 from executor_service.container import TerminalSize
 from executor_service.container_record import Phase
-from executor_service.exec_spec import ExecSpec, StreamInput, StreamOutput
-from executor_service.execs import Program
 from executor_service.journal_entries import JournalEntry
 from executor_service.node import Node
 from executor_service.oci.exec_process import ExecProcessSpec
 from executor_service.oci.exec_runtime import ExecStreams, RunningExec
 from executor_service.operations.exec_rules import exec_violations
 from executor_service.operations.exec_target import exec_target
+from executor_service.streams.client_input import feed
+from executor_service.streams.exec_spec import ExecSpec, StreamInput, StreamOutput
+from executor_service.streams.execs import Program
 
 
 async def exec_run(

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from common.errors import FailedPrecondition, InvalidArgument, Unavailable
-from executor_service.client_input import feed
 from executor_service.container import TerminalSize
-from executor_service.exec_spec import StreamInput
+from executor_service.streams.client_input import feed
+from executor_service.streams.exec_spec import StreamInput
 
 PATIENCE = 10.0  # seconds
 SIZE = TerminalSize(height=1, width=2)
@@ -72,7 +72,7 @@ async def test_sizes_overtake_what_nobody_reads() -> None:
 
 
 async def test_who_leaves_does_not_wait_for_a_process_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executor_service.client_input._LEAVE", 0.01)
+    monkeypatch.setattr("executor_service.streams.client_input._LEAVE", 0.01)
     process = Process(reads=False)
     assert await asyncio.wait_for(feed(sent(StreamInput(data=b"a"), StreamInput(detach=True)), process), PATIENCE)
     assert process.taken == []

@@ -12,7 +12,7 @@ import structlog
 
 from common.errors import FailedPrecondition, Unavailable
 from executor_service.container import TerminalSize
-from executor_service.exec_spec import StreamInput
+from executor_service.streams.exec_spec import StreamInput
 
 _log = structlog.get_logger(__name__)
 
