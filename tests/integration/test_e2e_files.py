@@ -116,7 +116,10 @@ async def test_in_and_out_of_a_created_a_running_and_an_exited_container(engine:
     ours, given = members["data/in.txt"], members["data/kept"]
     assert (ours.uid, ours.gid, ours.mode, int(ours.mtime)) == (0, 0, 0o640, 1_500_000_000)
     assert (given.uid, given.gid) == (1000, 1001)
-    assert mounts_of(engine) == []
+    # What a run leaves goes after its end was told; a copy that came in between leaves the root as it was.
+    async with asyncio.timeout(10):
+        while mounts_of(engine):
+            await asyncio.sleep(0.01)
     await engine.remove(container)
 
 
