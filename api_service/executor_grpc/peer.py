@@ -10,6 +10,7 @@ import asyncio
 import os
 import ssl
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 
@@ -43,7 +44,9 @@ async def certified_until(address: str, *, name: str, material: TlsMaterial) -> 
     return x509.load_der_x509_certificate(shown).not_valid_after_utc
 
 
+@lru_cache(maxsize=2)
 def _context(material: TlsMaterial) -> ssl.SSLContext:
+    """One for all nodes: it takes milliseconds to make, and a thousand may be looked at together."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=material.authorities_pem.decode())
     context.set_alpn_protocols(["h2"])

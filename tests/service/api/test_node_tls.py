@@ -19,6 +19,7 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_rpc
 
 from api_service.deadline import Deadline
 from api_service.executor_grpc import channel as executor_channel
+from api_service.executor_grpc import peer
 from api_service.executor_grpc.executor import GrpcExecutor
 from api_service.executor_grpc.peer import certified_until
 from common import tls
@@ -179,6 +180,17 @@ async def test_an_authority_that_is_taken_away_takes_the_connection_along(
     assert caught.value.reason == "NODE_UNAVAILABLE"
     with pytest.raises(Unavailable):
         await _facts(executor)
+
+
+async def test_to_look_at_many_nodes_takes_one_context(place: Place) -> None:
+    address = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    source = TlsSource(place.authority.files(place.authority.certify(Role.API, "api1"), directory="api"))
+    before = peer._context.cache_info().misses
+    ends = {
+        await certified_until(address, name="n1.executor.slipway.internal", material=source.current()) for _ in range(5)
+    }
+    assert len(ends) == 1
+    assert peer._context.cache_info().misses == before + 1
 
 
 async def test_files_that_cannot_be_looked_at_are_looked_at_again(
