@@ -214,12 +214,13 @@ class EtcdClaims:
         keys = {self._layout.claim(name): value for name, value in values.items()}
         request = pb2.TxnRequest(compare=list(starmap(_is_still, keys.items())), success=list(map(_deletion, keys)))
         try:
-            done = (await self._client.call(txn_call(request))).succeeded
+            answer = await self._client.call(txn_call(request))
         except SlipwayError:
-            done = False
-        if not done:
+            answer = pb2.TxnResponse()
+        if answer.succeeded:
+            self._ended(values, answer.header.revision)
+        else:
             await asyncio.gather(*starmap(self._delete, values.items()))
-        self._ours.difference_update(values.values())
 
     async def _delete(self, name: str, value: bytes) -> None:
         key = self._layout.claim(name)
@@ -234,11 +235,20 @@ class EtcdClaims:
 
     async def _end(self, name: str, value: bytes, request: pb2.TxnRequest) -> None:
         try:
-            await self._client.call(txn_call(request))
+            answer = await self._client.call(txn_call(request))
         except SlipwayError as error:
             _log.warning("claim not released, it goes with the lease", claim=name, error=error.message)
-        finally:
             self._ours.discard(value)
+        else:
+            self._ended({name: value}, answer.header.revision)
+
+    def _ended(self, values: Mapping[str, bytes], revision: int) -> None:
+        """They are ours no more. What was written late, but before this is known, `_release_strays` took for ours."""
+        self._ours.difference_update(values.values())
+        for name, value in values.items():
+            found = self._mirror.keys.get(name)
+            if found is not None and found.value == value and found.revision > revision:
+                self._begin({name}, self._delete(name, value))
 
     async def _release_strays(self) -> None:
         """A claim that was asked for again after a lost answer may be written once more, by a member that hung, after

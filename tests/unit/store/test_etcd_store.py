@@ -375,6 +375,34 @@ async def test_a_claim_that_is_written_late_is_released(
             pass
 
 
+async def test_a_claim_that_is_written_late_before_its_release_is_known_is_released(etcd_target: EtcdTarget) -> None:
+    class LateClient(LossyClient):
+        late: Call[Any] | None = None
+
+        async def attempt(self, call: Call[T], *, until: float) -> T:
+            answer = await super().attempt(call, until=until)
+            if isinstance(answer, pb2.TxnResponse) and self.late is not None:
+                late, self.late = self.late, None
+                await super().attempt(late, until=until)
+                await claims._mirror.reached(answer.header.revision + 1)
+                written.set()
+            return answer
+
+    written = asyncio.Event()
+    async with (
+        LateClient(etcd_target) as client,
+        Session(client) as session,
+        EtcdStore(client, session) as store,
+        EtcdClaims(client, session, included=store.included) as claims,
+        open_cluster(etcd_target) as other,
+    ):
+        async with claims.hold("x"):
+            client.late = client.sent[-1]  # it arrives once more just after the release
+        await patiently(written.wait())
+        async with asyncio.timeout(_PATIENCE), other.claims.hold("x"):
+            pass
+
+
 async def test_a_claim_that_was_released_is_had_although_its_watch_tells_nothing(
     etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
