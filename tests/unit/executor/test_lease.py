@@ -96,7 +96,7 @@ async def test_the_guard_kills_what_runs_when_it_is_over(directory: Path, tmp_pa
     lease = await Lease.open(directory, boot_id="boot")
     group, other = Group(tmp_path / "group"), Group(tmp_path / "other")
     process, bystander = await group.occupy(), await other.occupy()
-    await renewed(lease, 1)
+    await renewed(lease, 2)
     await lease.enter(BOX, [group.path])
     assert process.returncode is None
     assert not lease.ended(BOX)
@@ -114,11 +114,11 @@ async def test_a_renewal_keeps_it_running(directory: Path, tmp_path: Path) -> No
     lease = await Lease.open(directory, boot_id="boot")
     group = Group(tmp_path / "group")
     process = await group.occupy()
-    word = await renewed(lease, 0.6)
+    word = await renewed(lease, 2.0)
     await lease.enter(BOX, [group.path])
-    for _ in range(10):
-        await asyncio.sleep(0.15)
-        word = await lease.renew(word, ttl=0.6)
+    for _ in range(5):
+        await asyncio.sleep(0.5)
+        word = await lease.renew(word, ttl=2.0)
     assert process.returncode is None
     assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGKILL
 
