@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from slipway.v1.container_pb2 import Placement
+
 from tests.bench import report
 from tests.bench.statistics import percentile
 from tests.fixtures.cluster import (
@@ -65,6 +67,8 @@ async def measure(directory: Path, *, rounds: int) -> Recovery:
         said = stack.enter_context((directory / "certificates.log").open("w"))
         stack.enter_context(redirect_stdout(said))
         made = await stack.enter_async_context(cluster(directory))
+        # Who is left follows every node, and is killed next: what is not kept makes that so for the first that is.
+        await _kill_api(made, made.other, Recovery())
         for number in range(rounds):
             await _kill_api(made, made.replicas[number % 2], found)
         for _ in range(rounds):
@@ -75,7 +79,7 @@ async def measure(directory: Path, *, rounds: int) -> Recovery:
 
 
 async def _kill_api(made: Cluster, victim: Slipway, found: Recovery) -> None:
-    """Its clients go to the other one. On each node a container ends meanwhile, as only one of the two follows it."""
+    """Its clients go to the other one. On each node a container ends meanwhile, of which who follows it has to tell."""
     other = made.beside(victim)
     ending = [await run_on(other, node, "", *UNTIL_TOLD) for node in made.machines]
     fault = _Fault("SIGKILL of an API service", found)
@@ -100,8 +104,10 @@ async def _kill_leader(made: Cluster, found: Recovery) -> None:
 
 
 async def _power_off(made: Cluster, found: Recovery) -> None:
-    """With its member of etcd, and without a word to anybody; the API services are on the other two."""
+    """With its member of etcd, and without a word to anybody; the API services are on the other two. A container that
+    may run elsewhere began there, so the machine has had its lease."""
     machine = made.machines["n3"]
+    moving = await made.run_movable(machine.name, "moving")
     with machine.cut_off():
         fault = _Fault("a machine is off", found)
         made.member(machine).kill()
@@ -112,8 +118,20 @@ async def _power_off(made: Cluster, found: Recovery) -> None:
         fault.over("it is known to be unreachable")
         await made.until(machine.name, LOST)
         fault.over(f"it is known to be lost (lease of {LEASE} s)")
+        await made.runs_elsewhere(moving, machine.name)
+        fault.over("its container runs elsewhere")
     await asyncio.gather(machine.executor.start(), asyncio.to_thread(made.etcd.start, made.member(machine)))
     await made.until(machine.name, READY)
+    await made.one.remove(moving)
+    await _leased(made, machine.name)
+
+
+async def _leased(made: Cluster, node: str) -> None:
+    """Until it has a lease, without which it starts nothing that may run elsewhere."""
+    only = Placement(constraints=[f"node.name=={node}"])
+    container = await made.one.create("true", network_mode="none", placement=only, reschedule="on_node_loss")
+    await again_and_again(partial(made.one.start, container), since=time.monotonic())
+    await made.one.remove(container)
 
 
 def tables(found: Recovery) -> str:
