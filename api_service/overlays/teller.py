@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,21 +57,27 @@ class OverlayTeller:
             self._interest = interest
             self._told.clear()
             refused: set[str] = set()
-            delay = _FIRST_RETRY
+            delay, again_at = _FIRST_RETRY, 0.0
             while True:
-                waiting: set[str] = set()
+                asked: set[str] = set()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay if refused else None):
-                        waiting = await interest.taken()
+                    async with asyncio.timeout_at(again_at if refused else None):
+                        asked = await interest.taken()
                 self._back.clear()
-                again = waiting or refused
-                untold, failed = await self._tell_each(sorted(again))
-                refused = (refused - again) | failed
+                # However much else changes meanwhile.
+                again = time.monotonic() >= again_at
+                asked |= refused if again else set()
+                untold, failed = await self._tell_each(sorted(asked))
+                refused = (refused - asked) | failed
                 if untold:
                     interest.add(*untold)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._back.wait(), delay)
-                delay = min(delay * 2, _LONGEST_RETRY) if untold or (refused and not waiting) else _FIRST_RETRY
+                if not untold and not refused:
+                    delay, again_at = _FIRST_RETRY, 0.0
+                elif again:
+                    again_at = time.monotonic() + delay
+                    delay = min(delay * 2, _LONGEST_RETRY)
 
     async def _tell_each(self, network_ids: Sequence[str]) -> tuple[Sequence[str], set[str]]:
         """Those that are left when the node does not answer, and those it refuses to hear of, which keep no other from

@@ -241,7 +241,17 @@ async def test_a_network_that_a_node_refuses_to_hear_of_keeps_no_other(
     async with asyncio.timeout(2):  # and not when the other one is tried again
         await here.until(lambda: len(peers(here, second)) == 2)
     monkeypatch.undo()
+
+    async def change_all_the_time() -> None:
+        while True:
+            for interest in cluster.engine.overlays._interests:
+                interest.add(second)
+            await asyncio.sleep(0.01)
+
+    changing = asyncio.create_task(change_all_the_time())
     await here.until(lambda: len(peers(here, first)) == 1)
+    changing.cancel()
+    await asyncio.wait([changing])
 
 
 @pytest.mark.parametrize("said", ["10.64.0.3", "nowhere"])
