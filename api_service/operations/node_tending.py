@@ -37,11 +37,10 @@ async def tend_forever(engine: Engine, node: Node, *, every: float) -> None:
         await asyncio.sleep(every)
         try:
             await take_back_removal(engine, node)
-            if engine.nodes.sole() is not None:
-                continue
             if node.follower.connected:
                 await remove_departed(engine, node)
-            if node.record.availability is Availability.DRAINED and node.follower.connected:
+            alone = engine.nodes.sole() is not None
+            if node.record.availability is Availability.DRAINED and node.follower.connected and not alone:
                 await _each(engine, node, _drain)
             elif node.record.status.state is not NodeState.LOST:
                 await _finish_moves(engine, node)

@@ -265,6 +265,19 @@ async def test_what_leaves_a_node_that_is_being_forgotten_is_not_forgotten(
     assert executors["b"].containers[web].running
 
 
+async def test_a_move_is_finished_also_when_only_one_node_is_left(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    await run_on(api, "a", "web", **MOVES)
+    for _ in range(5):
+        executors["b"].fault("CreateContainer", error=Unavailable("the connection broke"))
+    await executors["a"].down()
+    await until(lambda: _is_on(api, "b"))
+    await api.nodes.RemoveNode(node_pb2.RemoveNodeRequest(node="a", force=True))
+    assert not await runs_on(api, "web", "b")
+    await until(lambda: runs_on(api, "web", "b"))
+
+
 async def _is_on(api: Api, node: str) -> bool:
     return (await api.inspect("web")).node == node
 
