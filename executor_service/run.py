@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -33,6 +35,14 @@ class Completed:
         return text or f"{self.argv[0]} ended with status {self.returncode} and no message"
 
 
+class Descriptor(Protocol):
+    """An open file, pipe or socket."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
 async def run(
     argv: Sequence[str],
     *,
@@ -40,21 +50,25 @@ async def run(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    give: Sequence[Descriptor] = (),
     cwd: str | None = None,
 ) -> Completed:
-    """Run a program to its end. Raises TimeoutError (program killed) and FileNotFoundError; a non-zero status is
-    the caller's to judge."""
+    """Run a program to its end. `give`: passed as `pass_fds` are, and closed here when the program has them. Raises
+    TimeoutError (program killed) and FileNotFoundError; a non-zero status is the caller's to judge."""
     _log.debug("run", argv=shlex.join(argv))
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**MINIMAL_ENVIRONMENT, **(env or {})},
-        pass_fds=pass_fds,
-        cwd=cwd,
-        start_new_session=True,
-    )
+    with ExitStack() as given:
+        for each in give:
+            given.callback(each.close)
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**MINIMAL_ENVIRONMENT, **(env or {})},
+            pass_fds=[*pass_fds, *(each.fileno() for each in give)],
+            cwd=cwd,
+            start_new_session=True,
+        )
     try:
         async with asyncio.timeout(timeout):
             stdout, stderr = await process.communicate(stdin)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from common.errors import InvalidArgument
+from common.errors import InvalidArgument, ResourceExhausted
 
 
 def corrupt_image(message: str) -> InvalidArgument:
     """The archive is malformed, a digest differs or an entry is hostile."""
     return InvalidArgument(message, reason="CORRUPT_IMAGE")
+
+
+def took_too_long() -> ResourceExhausted:
+    return ResourceExhausted("image: unpacking a layer took longer than this node allows", reason="TIMEOUT")
 
 
 def shown(name: bytes) -> str:

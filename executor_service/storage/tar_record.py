@@ -16,8 +16,7 @@ import stat
 import struct
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
@@ -25,6 +24,9 @@ from common.errors import DataLoss
 from executor_service.kernel import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from executor_service.storage.refusals import corrupt_image, shown
 from executor_service.storage.streams import HashingSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LITERAL = struct.Struct(">cQ")
 _FILE = struct.Struct(">cQI")

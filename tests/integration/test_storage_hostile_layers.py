@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import stat
 import tarfile
 import tempfile
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -133,28 +131,6 @@ async def test_whiteouts_and_opaque_directories_speak_overlay(unpacker: Unpacker
 async def test_hard_links_share_their_file(unpacker: Unpacker, tmp_path: Path) -> None:
     await _unpack(unpacker, tar([member("a", b"x"), hardlink("b", "a")]), tmp_path)
     assert (tmp_path / "a").samefile(tmp_path / "b")
-
-
-async def test_a_cancel_stops_the_filter_even_when_it_writes_nothing(
-    unpacker: Unpacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop, filtering = asyncio.get_running_loop(), asyncio.Event()
-    stopped = []
-
-    def waiting(
-        self: Unpacker, blob: Blob, write_end: int, record: Path, stop: threading.Event, room: object, count: object
-    ) -> None:
-        os.close(write_end)
-        loop.call_soon_threadsafe(filtering.set)
-        stopped.append(stop.wait(10))
-
-    monkeypatch.setattr(Unpacker, "_filter", waiting)
-    task = asyncio.create_task(_unpack(unpacker, tar([member("a")]), tmp_path))
-    await filtering.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert stopped == [True]
 
 
 async def test_directories_keep_their_last_words(unpacker: Unpacker, tmp_path: Path) -> None:
