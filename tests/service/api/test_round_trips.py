@@ -116,7 +116,8 @@ async def test_each_verb_asks_etcd_as_often_as_is_written_down(api: Api, asked: 
     asked.what.clear()
     await api.inspect("box")
     await api.names()
-    assert asked.what == [_READ, _READ]
+    # A claim whose making is told after its release may be released once more.
+    assert [each for each in asked.what if each != _RELEASE] == [_READ, _READ]
 
 
 async def test_a_start_does_not_wait_for_the_release_of_its_lock(api: Api, asked: Asked) -> None:
