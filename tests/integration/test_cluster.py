@@ -111,7 +111,7 @@ async def test_certificates_that_have_ended(three: Cluster) -> None:
             assert await code_of(listing) is grpc.StatusCode.UNAVAILABLE
     async with unharmed(three):
         with expired(three, Role.EXECUTOR, "n3"):
-            await three.machines["n3"].executor.kill()  # connections that there are go on
+            await three.machines["n3"].executor.kill()  # its connections were made with the one before
             await three.machines["n3"].executor.start()
             await three.until("n3", UNREACHABLE, LOST)
             for replica in three.replicas:
