@@ -116,8 +116,9 @@ async def test_each_verb_asks_etcd_as_often_as_is_written_down(api: Api, asked: 
     asked.what.clear()
     await api.inspect("box")
     await api.names()
-    # A claim whose making is told after its release may be released once more.
+    # On a busy machine the release of the start before was seen a second time: once more is let pass, and no oftener.
     assert [each for each in asked.what if each != _RELEASE] == [_READ, _READ]
+    assert asked.what.count(_RELEASE) <= 1
 
 
 async def test_a_start_does_not_wait_for_the_release_of_its_lock(api: Api, asked: Asked) -> None:
