@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import struct
 import termios
 import time
@@ -30,6 +31,7 @@ _log = structlog.get_logger(__name__)
 
 _REOPEN = b"2 0 0\n"
 _REOPEN_TIMEOUT = 2.0  # seconds; conmon takes less than a millisecond
+_REOPEN_INTERVAL = 1  # milliseconds between two looks whether it has
 _IDLE_INTERVAL = 0.1  # seconds between two looks at quiet logs: a stat costs 2 µs
 _BUSY_INTERVAL = 0.01
 
@@ -57,11 +59,11 @@ def rotate(log: Path, *, control: Path, max_files: int) -> bool:
             os.link(log, _numbered(log, 1))
         # One message a write: conmon takes the first of two for both.
         os.write(descriptor, _REOPEN)
+        return _wait_for_new_file(log, before, control=descriptor)
     except (BlockingIOError, BrokenPipeError):  # it is busy, or ended in this very moment
         return False
     finally:
         os.close(descriptor)
-    return _wait_for_new_file(log, before)
 
 
 def drop_beyond(log: Path, limits: LogLimits) -> None:
@@ -108,13 +110,15 @@ def _numbered(log: Path, number: int) -> Path:
     return log.with_name(f"{log.name}.{number}")
 
 
-def _wait_for_new_file(log: Path, before: int) -> bool:
+def _wait_for_new_file(log: Path, before: int, *, control: int) -> bool:
+    """False at once when the monitor ends, which is when the container does: all other logs wait for this one."""
+    monitor = select.poll()
+    monitor.register(control, 0)  # only whether somebody reads it: POLLERR comes unasked, pipe(7)
     deadline = time.monotonic() + _REOPEN_TIMEOUT
-    while time.monotonic() < deadline:
-        if inode_of(log) not in (before, None):
-            return True
-        time.sleep(0.0005)
-    return False
+    waiting = True
+    while waiting and inode_of(log) in (before, None):
+        waiting = time.monotonic() < deadline and not monitor.poll(_REOPEN_INTERVAL)
+    return inode_of(log) not in (before, None)
 
 
 @dataclass(slots=True)

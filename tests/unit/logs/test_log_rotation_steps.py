@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,24 @@ def test_a_monitor_that_is_busy_is_not_told_twice(tmp_path: Path, monkeypatch: p
         assert os.read(descriptor, 100) == b"2 0 0\n"  # it was read, and nothing came of it
     finally:
         os.close(descriptor)
+
+
+def test_a_monitor_that_ends_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, control = tmp_path / "log", tmp_path / "ctl"
+    log.write_text("kept\n")
+    os.mkfifo(control)
+    descriptor = os.open(control, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr("executor_service.logs.rotation._REOPEN_TIMEOUT", 3600.0)
+
+    def end_when_told() -> None:
+        select.select([descriptor], [], [])
+        os.close(descriptor)
+
+    monitor = threading.Thread(target=end_when_told)
+    monitor.start()
+    assert not rotate(log, control=control, max_files=3)
+    monitor.join()
+    assert contents(log) == {"log": "kept\n", "log.1": "kept\n"}
 
 
 def test_lines_that_the_monitor_threw_away_are_told_in_their_place(tmp_path: Path) -> None:
