@@ -10,7 +10,7 @@ from executor_service.container_cgroups import ContainerCgroups
 from executor_service.dns.containers import ContainerNames
 from executor_service.dns.elsewhere import NamesElsewhere
 from executor_service.mount_staging import MountStager
-from executor_service.network.networks import NetworkStore
+from executor_service.network.network_store import NetworkStore
 from executor_service.network.publication import PortPublisher
 from executor_service.network.sandbox import SandboxNetwork
 from executor_service.oci.exec_runtime import ExecRuntime

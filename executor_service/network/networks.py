@@ -11,30 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
-from typing import Protocol
 
 import structlog
 
-from common.errors import FailedPrecondition, ResourceExhausted
+from common.errors import FailedPrecondition
 from common.sqlite import Database
 from executor_service.network import firewall, forwarding, host_bridge, port_leases, records
 from executor_service.network.bridge_driver import BridgeDriver
-from executor_service.network.config import NETWORK_PREFIX, BridgeConfig
+from executor_service.network.config import BridgeConfig
 from executor_service.network.driver import HostLink, NetworkDriver
-from executor_service.network.ipam import free_subnet
 from executor_service.network.macvlan_driver import MacvlanDriver
-from executor_service.network.network import (
-    DEFAULT_NETWORK,
-    Driver,
-    Network,
-    NetworkSpec,
-    Subnet,
-    SubnetSpec,
-    Underlay,
-    resolve_subnet,
-)
+from executor_service.network.network import DEFAULT_NETWORK, Driver, Network, NetworkSpec, Underlay
 from executor_service.network.network_conflicts import check_apart, refused
+from executor_service.network.network_resolve import resolve_network
+from executor_service.network.network_store import NetworkStore
 from executor_service.network.overlay_driver import OverlayDriver
 from executor_service.network.port_leases import Lease
 from executor_service.network.sandbox import Endpoint
@@ -42,29 +32,6 @@ from executor_service.network.wiring import Attachment
 from executor_service.threads import to_the_end
 
 _log = structlog.get_logger(__name__)
-
-_BRIDGE_PREFIX, _BRIDGE_ID_LENGTH = "br-", 12  # Docker's names
-
-
-class NetworkStore(Protocol):
-    """The networks of this node. State is durable; every method is idempotent."""
-
-    async def create(self, spec: NetworkSpec) -> Network:
-        """Raises FailedPrecondition when it is there otherwise, or its subnet or bridge is somebody else's, and
-        ResourceExhausted when no subnet is free."""
-
-    async def remove(self, network_id: str) -> None:
-        """Nothing there: nothing happens. Raises FailedPrecondition while a sandbox is attached, and for the default
-        one."""
-
-    async def set_underlay(self, network_id: str, underlay: Underlay) -> Network:
-        """Which other nodes an overlay network has, as a whole. One that is older than what it has changes nothing.
-        Raises FailedPrecondition when there is no such network, or this node's address is none of its own."""
-
-    def list(self) -> Sequence[Network]:
-        """Every network, the default one first."""
-
-    def find(self, network_id: str) -> Network | None: ...
 
 
 class Networks:
@@ -252,7 +219,7 @@ class Networks:
         host_bridge.delete_bridge(self._config.default_network, self._config.run_directory)
 
     async def _record(self, spec: NetworkSpec) -> Network:
-        network = await asyncio.to_thread(self._resolve, spec)
+        network = await asyncio.to_thread(resolve_network, spec, self._config, tuple(self._networks.values()))
         check_apart(network, self._networks.values())
         await to_the_end(self._database.write(partial(records.insert_network, network=network)))
         return network
@@ -308,44 +275,6 @@ class Networks:
         if self._networks:
             await asyncio.to_thread(firewall.remove_network, self._config.table, network)
         await self._database.write(partial(records.delete_network, network_id=network.id))
-
-    def _resolve(self, spec: NetworkSpec) -> Network:
-        """Choose what the specification leaves open. Blocks. Raises ResourceExhausted."""
-        used = [span for network in self._networks.values() for span in network.spans]
-        own_mtu = spec.macvlan is None and spec.overlay is None
-        return Network(
-            id=spec.id,
-            name=spec.name,
-            macvlan=spec.macvlan,
-            overlay=spec.overlay,
-            underlay=spec.underlay,
-            bridge="" if spec.macvlan else spec.bridge or f"{_BRIDGE_PREFIX}{spec.id[:_BRIDGE_ID_LENGTH]}",
-            ipv4=self._subnet(spec.ipv4, self._config.ipv4_base, used),
-            ipv6=self._subnet(spec.ipv6, self._config.ipv6_base, used),
-            mtu=spec.mtu or (own_mtu and self._config.mtu) or 0,
-            internal=spec.internal,
-            icc=spec.icc,
-        )
-
-    def _subnet(
-        self,
-        spec: SubnetSpec | None,
-        base: IPv4Network | IPv6Network,
-        used: Sequence[IPv4Network | IPv6Network],
-    ) -> Subnet | None:
-        if spec is None:
-            return None
-        if spec.subnet is not None:
-            return resolve_subnet(spec, spec.subnet)
-        taken = [*used, *host_bridge.subnets_in_use()]
-        chosen = free_subnet(base, prefix_length=NETWORK_PREFIX[base.version], taken=taken)
-        if chosen is None:
-            raise ResourceExhausted(
-                f"no /{NETWORK_PREFIX[base.version]} of {base} is free for another network; remove networks that are "
-                f"no longer needed, give a subnet, or configure networks_ipv{base.version}",
-                reason="SUBNETS_EXHAUSTED",
-            )
-        return resolve_subnet(spec, chosen)
 
 
 _: type[NetworkStore] = Networks
