@@ -26,7 +26,8 @@ from executor_service.host_errors import host_errors
 from executor_service.registry.manifests import CONFIG, MANIFEST, write_manifest
 from executor_service.registry.source import Descriptor, ImageSource, ImageTarget, Platform, Presence, read_from
 from executor_service.storage.archive import Archive
-from executor_service.storage.content import ContentStore, read_small
+from executor_service.storage.blob_download import read_small
+from executor_service.storage.content import ContentStore
 from executor_service.storage.durable import private_directory, sync_directory, write_durably
 from executor_service.storage.image_archive import ArchivedImage, images_in
 from executor_service.storage.image_caps import ImageCaps, ImageMeter
