@@ -6,12 +6,11 @@ rename when it is whole, and is gone by one rename into the trash.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,14 +22,14 @@ from executor_service.container import CONTAINER_ID
 from executor_service.host_errors import host_errors
 from executor_service.run import run
 from executor_service.storage.durable import private_directory, sync_directory
-from executor_service.storage.image_config import DIGEST
 from executor_service.storage.images import ImageStore
-from executor_service.storage.init_layer import init_layer_name, make_init_layer, unsafe_directories
+from executor_service.storage.init_layer import make_init_layer
 from executor_service.storage.keyed_locks import KeyedLocks
 from executor_service.storage.layers import LayerFacts, LayerStore, layer_name
-from executor_service.storage.mapped_ids import as_mapped_root
-from executor_service.storage.mapped_trees import MappedTrees, check_passable, let_pass
-from executor_service.storage.overlay_mount import is_mounted, mount_overlay, unmount_all, visible
+from executor_service.storage.mapped_trees import MappedTrees
+from executor_service.storage.overlay_mount import visible
+from executor_service.storage.overlay_roots import OverlayRoots
+from executor_service.storage.snapshot_record import SnapshotRecord, snapshot_from_json, snapshot_to_json
 from executor_service.storage.snapshots import RootLayers, Snapshotter
 from executor_service.storage.trash import Trash
 from executor_service.threads import finish, to_the_end
@@ -39,19 +38,6 @@ _log = structlog.get_logger(__name__)
 
 _USAGE_TIMEOUT = 60.0  # seconds
 _RECORD = "snapshot.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """`image_id` may be empty; `layers` are the image's diff ids, lowest first."""
-
-    image_id: str
-    layers: tuple[str, ...]
-
-    def names(self) -> list[str]:
-        """Every layer of the layer store below the container, topmost first, each once: overlayfs refuses a directory
-        that is named twice, and what a layer says again further down, it has said already."""
-        return [init_layer_name(self.layers), *dict.fromkeys(map(layer_name, reversed(self.layers)))]
 
 
 @dataclass(slots=True)
@@ -63,10 +49,7 @@ class _Visits:
 
 
 class OverlaySnapshots:
-    """`Snapshotter` on overlayfs. Use as an async context manager.
-
-    `roots` is where remapped ones are mounted: their users must pass to there, and never to a writable layer, in which
-    a program that is set-user-id to their root is one to the node's."""
+    """`Snapshotter` on overlayfs; `roots` is where remapped ones are mounted. Use as an async context manager."""
 
     def __init__(
         self,
@@ -78,14 +61,13 @@ class OverlaySnapshots:
         mapped: MappedTrees | None = None,
         roots: Path | None = None,
     ) -> None:
-        self._mapped = mapped
-        self._roots = roots
         self._containers = root / "containers"
+        self._roots = OverlayRoots(self._containers, mapped=mapped, remapped=roots)
         self._staging = root / "staging"
         self._images = images
         self._layers = layers
         self._trash = trash
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, SnapshotRecord] = {}
         self._broken: set[str] = set()
         self._visits: dict[str, _Visits] = {}
         self._busy = KeyedLocks()
@@ -112,7 +94,7 @@ class OverlaySnapshots:
                     )
                 return
             layers = (await self._images.get(image_id)).layers if image_id else ()
-            record = _Record(image_id=image_id, layers=layers)
+            record = SnapshotRecord(image_id=image_id, layers=layers)
             self._layers.hold(container_id, record.names())
             try:
                 with host_errors(f"container {container_id}: no writable layer can be made"):
@@ -129,7 +111,7 @@ class OverlaySnapshots:
             if record is None:
                 raise _not_prepared(container_id)
             with host_errors(f"container {container_id}: its root cannot be mounted"):
-                unsafe = await finish(lambda: self._mount(container_id, record, remapped=remapped))
+                unsafe = await finish(lambda: self._roots.mount(container_id, self._lower(record), remapped=remapped))
             if unsafe:
                 raise FailedPrecondition(
                     f"{', '.join(unsafe)} of the image {record.image_id!r} must be real "
@@ -140,7 +122,7 @@ class OverlaySnapshots:
                 )
             if (visits := self._visits.get(container_id)) is not None:
                 visits.keep = True
-        return self._place(container_id, remapped=remapped)
+        return self._roots.place(container_id, remapped=remapped)
 
     @asynccontextmanager
     async def visit(self, container_id: str, *, remapped: bool = False) -> AsyncIterator[Path]:
@@ -150,11 +132,13 @@ class OverlaySnapshots:
                 raise _not_prepared(container_id)
             if (visits := self._visits.get(container_id)) is None:
                 with host_errors(f"container {container_id}: its root cannot be mounted"):
-                    fresh = await finish(lambda: self._mount_if_absent(container_id, record, remapped=remapped))
+                    fresh = await finish(
+                        lambda: self._roots.mount_if_absent(container_id, self._lower(record), remapped=remapped)
+                    )
                 visits = self._visits[container_id] = _Visits(keep=not fresh)
             visits.count += 1
         try:
-            yield self._place(container_id, remapped=remapped)
+            yield self._roots.place(container_id, remapped=remapped)
         finally:
             await to_the_end(self._leave(container_id, visits))
 
@@ -166,21 +150,20 @@ class OverlaySnapshots:
             if self._visits.get(container_id) is visits:
                 del self._visits[container_id]
                 if not visits.keep:
-                    await finish(lambda: self._unmount(container_id))
+                    await finish(lambda: self._roots.unmount(container_id))
 
     def layers(self, container_id: str) -> RootLayers:
         record = self._known(container_id)
         if record is None:
             raise _not_prepared(container_id)
-        lower = [self._layers.tree(name) for name in record.names()]
-        return RootLayers(upper=self._containers / container_id / "upper", lower=visible(lower))
+        return RootLayers(upper=self._containers / container_id / "upper", lower=visible(self._lower(record)))
 
     async def unmount(self, container_id: str) -> None:
         async with self._exclusive(container_id):
             if (visits := self._visits.get(container_id)) is not None:
                 visits.keep = False
                 return
-            await finish(lambda: self._unmount(container_id))
+            await finish(lambda: self._roots.unmount(container_id))
 
     async def remove(self, container_id: str) -> None:
         async with self._exclusive(container_id):
@@ -196,7 +179,7 @@ class OverlaySnapshots:
     async def image_trees(self, image_id: str, *, remapped: bool = False) -> Sequence[Path]:
         layers = (await self._images.get(image_id)).layers
         trees = [self._layers.tree(name) for name in dict.fromkeys(map(layer_name, reversed(layers)))]
-        return [self._remaps().at(tree) for tree in trees] if remapped else trees
+        return self._roots.remapped_trees(trees) if remapped else trees
 
     async def list(self) -> set[str]:
         return {*self._records, *self._broken}
@@ -219,7 +202,7 @@ class OverlaySnapshots:
         async with self._busy.hold(container_id):
             yield
 
-    def _known(self, container_id: str) -> _Record | None:
+    def _known(self, container_id: str) -> SnapshotRecord | None:
         if container_id in self._broken:
             raise FailedPrecondition(
                 f"container {container_id}: the record of its root filesystem is broken; remove the container",
@@ -229,7 +212,10 @@ class OverlaySnapshots:
             )
         return self._records.get(container_id)
 
-    async def _make_init_layer(self, record: _Record) -> None:
+    def _lower(self, record: SnapshotRecord) -> Sequence[Path]:
+        return [self._layers.tree(name) for name in record.names()]
+
+    async def _make_init_layer(self, record: SnapshotRecord) -> None:
         init, *image = record.names()
         async with self._layers.making(init) as missing:
             if missing:
@@ -238,7 +224,7 @@ class OverlaySnapshots:
                     await finish(lambda: make_init_layer(staged, lower))
                     await self._layers.publish(staged, init, LayerFacts())
 
-    def _make(self, container_id: str, record: _Record) -> None:
+    def _make(self, container_id: str, record: SnapshotRecord) -> None:
         staged = self._staging / secrets.token_hex(8)
         staged.mkdir(mode=0o700)
         try:
@@ -247,7 +233,7 @@ class OverlaySnapshots:
                 (staged / name).chmod(mode)
             descriptor = os.open(staged / _RECORD, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(asdict(record)).encode())
+                file.write(snapshot_to_json(record))
                 file.flush()
                 staged.rename(self._containers / container_id)
                 # One sync for all of it: a journal that has the file's data has the mkdirs and the rename before it. A
@@ -257,73 +243,21 @@ class OverlaySnapshots:
             self._trash.throw(staged)
             raise
 
-    def _mount(self, container_id: str, record: _Record, *, remapped: bool) -> Sequence[str]:
-        """The unsafe directories; with any, nothing is left mounted that was not before."""
-        merged = self._place(container_id, remapped=remapped)
-        fresh = self._mount_if_absent(container_id, record, remapped=remapped)
-        unsafe = unsafe_directories(merged)
-        if unsafe and fresh:
-            self._unmount(container_id)
-        return unsafe
-
-    def _mount_if_absent(self, container_id: str, record: _Record, *, remapped: bool) -> bool:
-        """False when it was mounted already."""
-        home = self._containers / container_id
-        merged = self._place(container_id, remapped=remapped)
-        if is_mounted(merged):
-            return False
-        lower = [self._layers.tree(name) for name in record.names()]
-        if remapped:
-            self._mount_remapped(merged, home, lower)
-        else:
-            mount_overlay(merged, lower=lower, upper=home / "upper", work=home / "work")
-        return True
-
-    def _place(self, container_id: str, *, remapped: bool) -> Path:
-        if remapped and self._roots is not None:
-            return self._roots / container_id
-        return self._containers / container_id / "merged"
-
-    def _unmount(self, container_id: str) -> None:
-        unmount_all(self._place(container_id, remapped=False))
-        if self._roots is not None:
-            unmount_all(self._roots / container_id)
-            with suppress(FileNotFoundError):
-                (self._roots / container_id).rmdir()
-
-    def _mount_remapped(self, place: Path, home: Path, lower: Sequence[Path]) -> None:
-        mapped = self._remaps()
-        place.mkdir(mode=0o700, exist_ok=True)
-        layers = [mapped.at(tree) for tree in visible(lower)]
-        upper, work = mapped.at(home / "upper"), mapped.at(home / "work")
-        # Overlayfs makes its own files as whoever mounted it, and the layer takes them from nobody but its owners.
-        as_mapped_root(mapped.mapping, lambda: mount_overlay(place, lower=layers, upper=upper, work=work))
-
-    def _remaps(self) -> MappedTrees:
-        if self._mapped is None:
-            raise FailedPrecondition("this node does not remap the users of containers", reason="NOT_REMAPPED")
-        return self._mapped
-
     def _remove(self, container_id: str) -> None:
         home = self._containers / container_id
-        self._unmount(container_id)
+        self._roots.unmount(container_id)
         if self._trash.throw(home):
             sync_directory(self._containers)
 
     def _open(self) -> None:
         private_directory(self._containers)
-        if self._mapped is not None and self._roots is not None:
-            private_directory(self._roots)
-            let_pass(self._roots, self._mapped.mapping)
-            check_passable(self._roots, self._mapped.mapping)
-        elif self._roots is not None and not self._roots.is_dir():
-            self._roots = None  # nothing was ever remapped
+        self._roots.open()
         for home in self._containers.iterdir():
             if not CONTAINER_ID.fullmatch(home.name):
                 _log.warning("foreign entry among the containers left alone", path=str(home))
                 continue
             try:
-                record = _read_record(home / _RECORD)
+                record = snapshot_from_json((home / _RECORD).read_bytes())
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.error("broken root filesystem record", container=home.name, error=str(error))
                 self._broken.add(home.name)
@@ -331,14 +265,6 @@ class OverlaySnapshots:
                 continue
             self._records[home.name] = record
             self._layers.hold(home.name, record.names())
-
-
-def _read_record(path: Path) -> _Record:
-    data = json.loads(path.read_bytes())
-    layers = tuple(str(layer) for layer in data["layers"])
-    if not all(DIGEST.fullmatch(layer) for layer in layers):
-        raise ValueError("a layer is not named by its digest")
-    return _Record(image_id=str(data["image_id"]), layers=layers)
 
 
 def _check_id(container_id: str) -> None:
