@@ -84,6 +84,9 @@ class LayerStore:
         """Bytes of file content in the layer, as its tar had them."""
         return self._known[name].size
 
+    def sizes(self, names: Iterable[str]) -> tuple[int, ...]:
+        return tuple(map(self.size, names))
+
     def entries(self, name: str) -> int:
         """Of its tar, headers counted; 0 when nobody counted them."""
         return self._known[name].entries

@@ -1,25 +1,21 @@
-"""The images of this node: one JSON record each, over layers that are shared.
+"""The images of this node: taken in, made, and given to a registry.
 
-A record holds the image's config as text, so its id proves the record whole. Records are written last and removed
-first: what a crash leaves between, are layers nobody holds, and the next start collects them.
+Their records are written last and removed first: what a crash leaves between, are layers nobody holds, and the next
+start collects them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import builtins
 import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
-
-import structlog
 
 from common.errors import FailedPrecondition, NotFound
 from executor_service.host_errors import host_errors
@@ -28,7 +24,6 @@ from executor_service.registry.source import Descriptor, ImageSource, ImageTarge
 from executor_service.storage.archive import Archive
 from executor_service.storage.blob_download import read_small
 from executor_service.storage.content import ContentStore
-from executor_service.storage.durable import private_directory, sync_directory, write_durably
 from executor_service.storage.image_archive import ArchivedImage, images_in
 from executor_service.storage.image_caps import ImageCaps, ImageMeter
 from executor_service.storage.image_config import (
@@ -41,9 +36,8 @@ from executor_service.storage.image_config import (
     parse_config,
     written_config,
 )
-from executor_service.storage.image_record import image_from_json, image_to_json
+from executor_service.storage.image_records import ImageRecords
 from executor_service.storage.images import HERE, Image, ImageStore, PulledImage
-from executor_service.storage.init_layer import init_layer_name
 from executor_service.storage.layer_filter import Count
 from executor_service.storage.layer_progress import Report
 from executor_service.storage.layer_pull import LayerPuller
@@ -56,8 +50,6 @@ from executor_service.storage.spool import size_of, spooled
 from executor_service.storage.unpack import Blob, Unpacked, Unpacker
 from executor_service.threads import finish
 
-_log = structlog.get_logger(__name__)
-
 _RESOLVE = 120.0  # seconds for a registry to say what a reference means
 
 
@@ -69,7 +61,7 @@ class ArchiveLimits:
 
 
 class LocalImages:
-    """`ImageStore` on directories: `<root>/images/<hex>.json` and the layer store. Use as an async context manager."""
+    """`ImageStore` on records and the layer store. Use as an async context manager."""
 
     def __init__(
         self,
@@ -83,7 +75,7 @@ class LocalImages:
         caps: ImageCaps,
         architecture: str | None = None,
     ) -> None:
-        self._records = root / "images"
+        self._records = ImageRecords(root, layers=layers)
         self._staging = root / "staging"
         self._layers = layers
         self._unpacker = unpacker
@@ -92,21 +84,19 @@ class LocalImages:
         self._limits = limits
         self._caps = caps
         self._architecture = architecture or host_architecture()
-        self._images: dict[str, Image] = {}
         self._takings = itertools.count()
-        self._writing = asyncio.Lock()
         self._progress = SharedProgress()
         self._pusher = LayerPusher(open_tar=self.layer_tar, directory=self._staging)
 
     async def __aenter__(self) -> Self:
         """Reads the records and holds their layers."""
-        await finish(self._open)
+        await finish(self._records.open)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._images.clear()
+        """Nothing to end: images stay."""
 
     async def load(self, archive: AsyncIterator[bytes], platform: Platform = HERE) -> Sequence[Image]:
         with host_errors("image: it cannot be stored"):
@@ -116,7 +106,7 @@ class LocalImages:
                 self._layers.hold(owner, map(layer_name, needed))
                 for image in found:
                     await self._take_layers(image)
-                return await self._record([self._image(image) for image in found])
+                return await self._records.write([self._image(image) for image in found])
 
     async def pull(
         self, source: ImageSource, reference: str, platform: Platform, *, name: str, report: Report
@@ -136,7 +126,7 @@ class LocalImages:
                 with self._progress.among((layer.digest for layer in manifest.layers), report) as shared:
                     await self._puller.pull(source, wanted, shared)
                 found = ArchivedImage(config=config, layers=(), names=(name,) if name else ())
-                (image,) = await self._record([self._image(found)])
+                (image,) = await self._records.write([self._image(found)])
             await self._content.discard(layer.digest for layer in manifest.layers)
         return PulledImage(image=image, digest=manifest.descriptor.digest, index_digest=manifest.index_digest)
 
@@ -176,27 +166,20 @@ class LocalImages:
                     if missing:
                         await self._layers.publish(staged, name, unpacked.facts)
                 parsed = written_config(describe(unpacked.diff_id))
-                (image,) = await self._record([self._image(ArchivedImage(config=parsed, layers=(blob,), names=()))])
+                made = ArchivedImage(config=parsed, layers=(blob,), names=())
+                (image,) = await self._records.write([self._image(made)])
                 return image
 
     async def get(self, image_id: str) -> Image:
-        try:
-            return self._images[image_id]
-        except KeyError:
-            raise NotFound(
-                f"image {image_id!r}: not on this node", resource_type="image", resource_name=image_id
-            ) from None
+        return self._records.get(image_id)
 
     async def list(self) -> Sequence[Image]:
-        return [self._images[image_id] for image_id in sorted(self._images)]
+        return self._records.list()
 
     async def remove(self, image_id: str) -> None:
         if not DIGEST.fullmatch(image_id):
             return
-        async with self._writing:
-            await finish(lambda: self._delete_record(image_id))
-            self._images.pop(image_id, None)
-            self._layers.release(image_id)
+        await self._records.remove(image_id)
         await self._layers.collect()
 
     async def push(self, target: ImageTarget, image_id: str, tag: str, *, report: Report) -> str:
@@ -229,7 +212,7 @@ class LocalImages:
         await self._layers.collect()  # its image may have been removed meanwhile
 
     async def disk_usage(self) -> int:
-        held = {layer_name(diff_id) for image in self._images.values() for diff_id in image.layers}
+        held = {layer_name(diff_id) for image in self._records.list() for diff_id in image.layers}
         return sum(map(self._layers.size, held & self._layers.names()))
 
     def _whole(self, platform: Platform) -> Platform:
@@ -284,74 +267,16 @@ class LocalImages:
         )
 
     def _image(self, image: ArchivedImage) -> Image:
+        sizes = self._layers.sizes(map(layer_name, image.config.diff_ids))
         return Image(
             id=image.config.id,
             config=image.config.data,
             layers=image.config.diff_ids,
-            size=sum(self._layer_sizes(image.config.diff_ids)),
+            size=sum(sizes),
             created_at=image.config.created,
             names=image.names,
-            layer_sizes=self._layer_sizes(image.config.diff_ids),
+            layer_sizes=sizes,
         )
-
-    def _layer_sizes(self, diff_ids: Sequence[str]) -> tuple[int, ...]:
-        return tuple(self._layers.size(layer_name(diff_id)) for diff_id in diff_ids)
-
-    async def _record(self, images: Sequence[Image]) -> builtins.list[Image]:
-        """Write all records or none; the images as given, with the names of this archive alone."""
-        async with self._writing, AsyncExitStack() as undo:
-            for image in images:
-                before = self._images.get(image.id)
-                names = tuple(dict.fromkeys((before.names if before else ()) + image.names))
-                kept = replace(image, names=names)
-                if kept != before:
-                    undo.push_async_callback(self._restore, image.id, before)
-                    await self._keep(kept)
-            undo.pop_all()
-        return [*images]
-
-    async def _keep(self, image: Image) -> None:
-        self._hold(image)
-        await finish(lambda: write_durably(self._path(image.id), image_to_json(image)))
-        self._images[image.id] = image
-
-    async def _restore(self, image_id: str, before: Image | None) -> None:
-        if before is not None:
-            await self._keep(before)
-            return
-        await finish(lambda: self._delete_record(image_id))
-        self._images.pop(image_id, None)
-        self._layers.release(image_id)
-
-    def _hold(self, image: Image) -> None:
-        self._layers.hold(image.id, [*map(layer_name, image.layers), init_layer_name(image.layers)])
-
-    def _path(self, image_id: str) -> Path:
-        return self._records / f"{image_id.removeprefix('sha256:')}.json"
-
-    def _delete_record(self, image_id: str) -> None:
-        self._path(image_id).unlink(missing_ok=True)
-        sync_directory(self._records)
-
-    def _open(self) -> None:
-        private_directory(self._records)
-        here = self._layers.names()
-        for path in self._records.iterdir():
-            if path.suffix != ".json" or path.name.startswith("."):
-                path.unlink()  # a write that was cut short
-                continue
-            image_id = f"sha256:{path.stem}"
-            try:
-                image = image_from_json(image_id, path.read_bytes())
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                _log.error("broken image record skipped", path=str(path), error=str(error))
-                self._layers.hold_all(image_id)
-                continue
-            self._hold(image)
-            if missing := sorted(set(map(layer_name, image.layers)) - here):
-                _log.error("image without all of its layers skipped; load it again", image=image.id, missing=missing)
-                continue
-            self._images[image.id] = replace(image, layer_sizes=self._layer_sizes(image.layers))
 
 
 _: type[ImageStore] = LocalImages

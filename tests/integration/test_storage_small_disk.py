@@ -16,7 +16,7 @@ import pytest
 
 from common.errors import ResourceExhausted, Unavailable
 from executor_service.registry.source import Platform
-from executor_service.storage import local_images, spool
+from executor_service.storage import image_records, spool
 from executor_service.storage.content import ContentLimits
 from executor_service.storage.image_config import Step
 from executor_service.storage.images import Image
@@ -132,7 +132,7 @@ async def test_what_interrupted_pulls_left_makes_room(disk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "module", "step"), [("pull", local_images, "write_durably"), ("load", spool, "unnamed_file")]
+    ("way", "module", "step"), [("pull", image_records, "write_durably"), ("load", spool, "unnamed_file")]
 )
 async def test_a_disk_that_became_read_only_is_told_as_such(
     disk: Path, monkeypatch: pytest.MonkeyPatch, way: str, module: ModuleType, step: str
