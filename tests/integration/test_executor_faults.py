@@ -24,9 +24,6 @@ _BEFORE_COMMIT = [step for step in START_STEPS if step != "commit"]
 _POINTS = [f"{step}:{when}" for step in START_STEPS for when in ("before", "after")]
 
 
-_AFTER_EXIT = ["exited:before", "exited:after", "delete:before", "leave:before", "unmount:before"]
-
-
 # One process for all tests of the module; each test gets it as new, and restarted when the test before killed it.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
