@@ -151,17 +151,16 @@ async def test_a_disk_that_became_read_only_is_told_as_such(
 
 
 async def test_what_a_pull_left_of_its_own_layers_is_not_given_up_for_it(disk: Path) -> None:
-    image = BuiltImage(layers=[noise("own", 11 << 20), noise("more", 12 << 20)])
-    source = MemorySource(image)
-    source.break_after[source.layers[0].digest] = 10 << 20
-    source.break_after[source.layers[1].digest] = 0
+    own, more = noise("own", 11 << 20), noise("more", 12 << 20)
+    broken = MemorySource(BuiltImage(layers=[own]))
+    broken.break_after[broken.layers[0].digest] = 10 << 20
     async with open_storage(disk, limits=LIMITS) as storage:
         with pytest.raises(Unavailable):
-            await pull(storage, source)
-        (partial,) = [each for each in (disk / "content/partial").iterdir() if each.stat().st_size]
+            await pull(storage, broken)
+        (partial,) = (disk / "content/partial").iterdir()
         size = partial.stat().st_size
         (disk / "other").write_bytes(bytes(6 << 20))
         with pytest.raises(ResourceExhausted) as refused:
-            await pull(storage, MemorySource(image))
+            await pull(storage, MemorySource(BuiltImage(layers=[own, more])))
         assert refused.value.reason == "DISK_FULL"
         assert partial.stat().st_size == size
