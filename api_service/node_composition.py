@@ -20,7 +20,7 @@ from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.observer import Observer
 from api_service.nodes.reach import reach_terms
 from api_service.nodes.registry import Node
-from api_service.operations.container_departure import remove_departed
+from api_service.operations.container_departure import remove_departed, remove_strays
 from api_service.operations.engine import Engine
 from api_service.operations.node_sweep import auto_remove, sweep_node
 from api_service.operations.node_tending import leave_lost_node, revive, tend_forever
@@ -74,7 +74,10 @@ async def open_node(
 
         lease = NodeLease(node, terms, on_lost=lost)
 
+        strays_gone = False
+
         async def introduce() -> None:
+            nonlocal strays_gone
             await contact.introduce()
             # Before anything else is heard of the node, and before anything may be started there by itself. Another
             # replica may have moved what was there.
@@ -82,6 +85,9 @@ async def open_node(
                 if not await engine.catch_up():
                     raise Unavailable("the store does not tell what has become of the node's containers")
                 await remove_departed(engine, node)
+                if not strays_gone:
+                    await remove_strays(engine, node)
+                    strays_gone = True
 
         follower.introduce = introduce
 

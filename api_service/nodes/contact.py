@@ -101,11 +101,6 @@ class NodeContact:
         await self._nodes.update(self._node.name, change, event)
 
 
-def _first_met(found: NodeRecord, facts: NodeFacts) -> NodeRecord:
-    """Another replica may have met it, which is not known here yet."""
-    return found if found.executor_id else _met(found, facts)
-
-
 def _met(found: NodeRecord, facts: NodeFacts) -> NodeRecord:
     return dataclasses.replace(found, executor_id=facts.node_id, description=description(facts))
 

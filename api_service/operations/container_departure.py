@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
+from api_service.records.codec import RECORD_UNREADABLE
+from common.errors import Internal
 
 _CALL_TIME = 60.0  # seconds
 
@@ -21,6 +23,28 @@ async def remove_departed(engine: Engine, node: Node) -> None:
     for container_id in await engine.moves.departed(node.name):
         async with nothing_left(engine, node, container_id, "remove", Deadline.after(_CALL_TIME)):
             pass
+
+
+async def remove_strays(engine: Engine, node: Node) -> None:
+    """What is another node's by now, while nothing on record says that it left this one: that was forgotten with the
+    node, which has been taken in again. Raises Aborted, Unavailable."""
+    snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
+    for container in snapshot.containers:
+        if await _is_elsewhere(engine, node, container.container_id):
+            deadline = Deadline.after(_CALL_TIME)
+            async with engine.departures.hold(container.container_id, "remove", deadline):
+                if await _is_elsewhere(engine, node, container.container_id):
+                    await node.executor.containers.remove(container.container_id, deadline=deadline)
+
+
+async def _is_elsewhere(engine: Engine, node: Node, container_id: str) -> bool:
+    try:
+        stored = await engine.containers.get(container_id)
+    except Internal as error:
+        if error.reason != RECORD_UNREADABLE:
+            raise
+        return False  # and keeps the node from nothing
+    return stored is not None and stored.record.node != node.name
 
 
 @asynccontextmanager

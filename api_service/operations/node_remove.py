@@ -135,6 +135,8 @@ async def _delete(engine: Engine, node: NodeRecord) -> None:
         stored = await engine.node_records.get(node.name)
         if stored is None:
             return
+        if not stored.record.removing:  # another service took us for dead, and something may be there again
+            raise Aborted(f"node {node.name!r}: its removal took so long that it was taken back; repeat the request")
         if await engine.node_records.delete(stored, [node_event(stored.record, "remove", engine.clock())]):
             return
     raise Aborted(f"node {node.name!r}: others change its record all the time; repeat the request")

@@ -22,6 +22,7 @@ from api_service.operations.container_move import finish_move, move_container
 from api_service.records.exec_repository import ExecRepository
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
+from api_service.store.store import Put
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
@@ -375,3 +376,35 @@ async def test_who_is_on_the_way_is_neither_started_nor_stopped(
         assert why.retry_after == 1.0
     await finish_move(engine, web)
     assert (await api.stop("web")).already_stopped is False
+
+
+async def test_a_node_that_is_taken_in_again_gets_no_lease_for_what_had_left_it(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """Nothing is on record of the node any more when it is forgotten, and its own policy would start the container."""
+    a = executors["a"]
+    web = await run_on(api, "a", "web", **MOVES)
+    await a.down()
+    await until(lambda: runs_on(api, "web", "b"))
+    address = (await api.node("a")).address
+    await api.nodes.RemoveNode(node_pb2.RemoveNodeRequest(node="a"))
+    await a.up()
+    a.calls.clear()
+    await api.nodes.AddNode(node_pb2.AddNodeRequest(name="again", address=address))
+    await api.node_in("again", READY)
+    await until(lambda: _leased(a))
+    assert web not in a.containers
+    assert "RenewLease" not in a.calls[: a.calls.index("RemoveContainer")]
+    assert await runs_on(api, "web", "b")
+
+
+async def test_a_record_that_cannot_be_read_keeps_no_node_from_being_taken_in(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    web = await run_on(api, "a", "web")
+    address = (await api.node("a")).address
+    await api.engine.containers._store.commit(Put(key=f"containers/{web}", value=b"{}"))
+    await api.nodes.RemoveNode(node_pb2.RemoveNodeRequest(node="a"))
+    await api.nodes.AddNode(node_pb2.AddNodeRequest(name="again", address=address))
+    await api.node_in("again", READY)
+    assert executors["a"].containers[web].running

@@ -16,6 +16,7 @@ from slipway.v1 import volume_service_pb2 as volume_pb2
 from structlog.testing import capture_logs
 
 from api_service.nodes.lease import LeaseTerms
+from api_service.records.moves import MoveRepository
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
@@ -378,6 +379,28 @@ async def test_a_removal_that_nobody_finishes_is_taken_back(
         await _until(lambda: not node.record.removing)
         await api.load()
         await api.create()
+
+
+async def test_a_removal_that_was_taken_back_meanwhile_removes_nothing(
+    cluster: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a service that hung for so long that its claims were over."""
+    await cluster.add_node("a", executors["a"].address)
+    await cluster.node_in("a", READY)
+    engine = cluster.engine
+    forget = MoveRepository.forget
+
+    async def late(moves: MoveRepository, node: str) -> None:
+        await forget(moves, node)
+        await engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=False))
+        await _until(lambda: not engine.nodes.get("a").record.removing)
+        await cluster.volumes.CreateVolume(volume_pb2.CreateVolumeRequest(name="data", node="a"))
+
+    monkeypatch.setattr(MoveRepository, "forget", late)
+    why = await refused(cluster.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a")))
+    assert why.code is grpc.StatusCode.ABORTED
+    assert (await cluster.node("a")).state == READY
+    assert [each.node for each in await engine.volumes.all()] == ["a"]
 
 
 async def _until(holds: Callable[[], bool]) -> None:
