@@ -46,8 +46,6 @@ async def open_node(
     """Dealt with while the block runs. Its journal is followed, and its state recorded, by one replica."""
     async with AsyncExitStack() as stack:
         executor = await stack.enter_async_context(engine.dial(record))
-        if not record.configured:
-            executor.meant_for(record.executor_id)
         observer = Observer(engine.containers, engine.events, engine.execs, node=record.name, clock=engine.clock)
         observer.on_ended = partial(_ended, engine)
 

@@ -39,6 +39,13 @@ class ExecutorClient(Protocol):
         """From now on any other executor than this one refuses the calls, which then raise Unavailable
         (`ANOTHER_EXECUTOR`)."""
 
+    def expect(self, *, ready: bool) -> None:
+        """Whether the records say that the node answers: then a call waits a few seconds for a connection, if there is
+        none. At first none does."""
+
+    def connect_anew(self) -> None:
+        """The node was away, so later calls go over a new connection, if the old one may not have noticed."""
+
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         """Raises FailedPrecondition (reason `NODE_INCOMPATIBLE`) for an executor that speaks another protocol."""
 

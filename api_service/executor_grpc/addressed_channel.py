@@ -1,4 +1,5 @@
-"""A channel whose every call says which executor it is meant for (see common/addressee.py)."""
+"""A channel whose every call says which executor it is meant for (see common/addressee.py), and waits for a connection
+when it should (see patience.py)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from api_service.executor_grpc.patience import Patience
 from common.addressee import ADDRESSEE
 
 
@@ -18,6 +20,7 @@ class AddressedChannel:
         self._channel = channel
         self._admit = admit
         self.executor_id = ""
+        self.patience = Patience(channel)
 
     def unary_unary(self, method: str, *what: Any, **how: Any) -> Any:
         return _Addressed(self, method, self._channel.unary_unary(method, *what, **how))
@@ -33,9 +36,13 @@ class AddressedChannel:
 
     def begin(self, method: str, call: Any, *given: Any, **options: Any) -> Any:
         self._admit(method)
-        if not self.executor_id:
+        if self.executor_id:
+            options["metadata"] = ((ADDRESSEE, self.executor_id),)
+        if not self.patience.wanted():
             return call(*given, **options)
-        return call(*given, metadata=((ADDRESSEE, self.executor_id),), **options)
+        waiting = call(*given, wait_for_ready=True, **options)
+        self.patience.grant(waiting)
+        return waiting
 
 
 class _Addressed:

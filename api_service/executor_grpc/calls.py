@@ -71,9 +71,9 @@ class NodeCalls:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # It was the call that was cancelled, with its channel: the peer's authority is no longer trusted, or its
-            # certificate has ended.
-            raise self._unavailable(Unavailable("its connection was given up")) from error
+            # It was the call that was cancelled: with its channel, as the peer's authority is no longer trusted or its
+            # certificate has ended, or because it has waited long enough for a connection.
+            raise self._unavailable(Unavailable("its connection was given up, or could not be made")) from error
         except grpc.aio.AioRpcError as error:
             known = error_from(error)
             if known.reason in REFUSED_IDENTITIES:

@@ -50,7 +50,7 @@ def open_channel(*, node: str, address: str, tls: TlsSource | None, options: Opt
     except ValueError as error:
         raise FailedPrecondition(f"node {node!r} cannot have a certificate: {error}", reason="TLS_REQUIRED") from error
     between = {**dict(options), **dict(_BETWEEN_MACHINES), "grpc.ssl_target_name_override": name}
-    return _RenewedChannel(node, name, address, tls, list(between.items()))
+    return RenewedChannel(node, name, address, tls, list(between.items()))
 
 
 class _Generation:
@@ -70,7 +70,7 @@ class _Generation:
         return self._made[method]
 
 
-class _RenewedChannel(grpc.aio.Channel):
+class RenewedChannel(grpc.aio.Channel):
     def __init__(self, node: str, name: str, address: str, tls: TlsSource, options: Options) -> None:
         self._node = node
         self._name = name
@@ -191,7 +191,15 @@ class _RenewedChannel(grpc.aio.Channel):
         generations, self._retired = [self._current, *self._retired], set()
         await asyncio.gather(*(each.channel.close(grace) for each in generations), *self._closing)
 
+    def connect_anew(self) -> None:
+        """Later calls go over a new connection: this one may be to a machine that was gone, and not know it yet."""
+        self._go_on_with(self._open(self._current.material, peer_until=self._current.peer_until))
+
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """`try_to_connect`: at once. After an attempt that has failed gRPC would wait, or for an answer that was lost
+        meanwhile."""
+        if try_to_connect and self._current.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            self.connect_anew()
         return self._current.channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:

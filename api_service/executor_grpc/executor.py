@@ -24,7 +24,7 @@ from api_service.executor_client.protocol import ProtocolRange, require_common_p
 from api_service.executor_client.snapshot import NodeSnapshot
 from api_service.executor_grpc.addressed_channel import AddressedChannel
 from api_service.executor_grpc.calls import NodeCalls
-from api_service.executor_grpc.channel import open_channel
+from api_service.executor_grpc.channel import RenewedChannel, open_channel
 from api_service.executor_grpc.containers import GrpcContainers
 from api_service.executor_grpc.files import GrpcFiles
 from api_service.executor_grpc.images import GrpcImages
@@ -83,10 +83,18 @@ class GrpcExecutor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._addressed.patience.close()
         await self._channel.close()
 
     def meant_for(self, executor_id: str) -> None:
         self._addressed.executor_id = executor_id
+
+    def expect(self, *, ready: bool) -> None:
+        self._addressed.patience.expect(ready=ready)
+
+    def connect_anew(self) -> None:
+        if isinstance(self._channel, RenewedChannel):  # within one machine no connection is lost without a word
+            self._channel.connect_anew()
 
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         answer = await self._calls.answer(self._nodes.GetNode(pb2.GetNodeRequest(), timeout=deadline.remaining))

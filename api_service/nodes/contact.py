@@ -50,7 +50,6 @@ class NodeContact:
             node.record = record
         if node.record.executor_id != facts.node_id:
             raise another_executor(node.record, facts.node_id)
-        node.executor.meant_for(facts.node_id)
 
     async def report_forever(self) -> None:
         follower = self._node.follower

@@ -85,8 +85,6 @@ class NodeDirectory:
         opened = self._opened.get(record.name)
         if opened is not None and (is_own or opened.node.record.created_at == record.created_at):
             opened.node.record = record
-            if not record.configured:
-                opened.node.executor.meant_for(record.executor_id)  # which another replica may have learnt
             return
         if opened is not None:  # removed and added again
             await self._close(record.name)

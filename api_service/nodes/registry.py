@@ -16,7 +16,7 @@ from api_service.executor_client.node import NodeFacts
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
 from api_service.records.container import JournalPosition
-from api_service.records.node import NodeRecord
+from api_service.records.node import NodeRecord, NodeState
 from common.errors import DeadlineExceeded, NotFound, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -27,13 +27,13 @@ _FACTS_TIME = 5.0  # seconds to ask for them
 
 
 class Node:
-    """One node: its executor, and its journal's way into the records. `record` is replaced when it changes.
-    `wanted_elsewhere`: this service follows it and does not reach it, and another one does."""
+    """One node: its executor, and its journal's way into the records. `wanted_elsewhere`: this service follows it and
+    does not reach it, and another one does."""
 
     def __init__(
         self, *, record: NodeRecord, executor: ExecutorClient, follower: JournalFollower, observer: Observer
     ) -> None:
-        self.record = record
+        self._record = record
         self.executor = executor
         self.follower = follower
         self.wanted_elsewhere = asyncio.Event()
@@ -41,6 +41,25 @@ class Node:
         self._silent_at: JournalPosition | None = None  # how far the journal was told when waiting for it was in vain
         self._facts: NodeFacts | None = None
         self._facts_at = 0.0
+        self._tell_executor()
+
+    @property
+    def record(self) -> NodeRecord:
+        return self._record
+
+    @record.setter
+    def record(self, record: NodeRecord) -> None:
+        """Whenever it changes."""
+        was_ready = _is_ready(self._record)
+        self._record = record
+        self._tell_executor()
+        if _is_ready(record) and not was_ready and not self.follower.following:
+            self.executor.connect_anew()  # who follows it has just made one
+
+    def _tell_executor(self) -> None:
+        if not self._record.configured:  # its settings say which it is
+            self.executor.meant_for(self._record.executor_id)
+        self.executor.expect(ready=_is_ready(self._record))
 
     @property
     def name(self) -> str:
@@ -87,6 +106,10 @@ class Node:
             else:
                 self._facts_at = time.monotonic()
         return self._facts
+
+
+def _is_ready(record: NodeRecord) -> bool:
+    return record.status.state is NodeState.READY
 
 
 class NodeRegistry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -11,15 +12,17 @@ from pathlib import Path
 import pytest
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb2
+from slipway.v1 import node_service_pb2 as node_pb2
 
 from api_service.executor_client.journal import JournalEntry
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.observer import Observer
 from api_service.operations.node_sweep import sweep_node
 from api_service.records.container import ContainerRecord, JournalPosition
+from api_service.records.node import NodeState, NodeStatus
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
-from tests.fixtures.api import PATIENCE, Api, running_api
+from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
 
 
@@ -56,6 +59,25 @@ async def test_who_does_not_follow_the_journal_waits_for_who_does(replicas: tupl
     for api in replicas:
         told = await api.events(len(expected), type=["container"])
         assert [item.event.action for item in told if item.event.actor_id == box] == expected
+
+
+async def test_who_has_no_connection_to_a_node_that_is_ready_waits_for_one(
+    replicas: tuple[Api, Api], executor: FakeExecutor
+) -> None:
+    """As the records say: the other one has it already."""
+    one, two = replicas
+    box = await two.create(name="box")
+    await executor.down()
+    await two.away()
+    await two.node_in("local", node_pb2.NODE_STATE_UNREACHABLE)
+    assert (await asyncio.wait_for(refused(two.start(box)), 2)).reason == "NODE_UNAVAILABLE"
+    status = NodeStatus(state=NodeState.READY, since=0)
+    await one.engine.node_records.update("local", lambda found: dataclasses.replace(found, status=status))
+    await two.node_in("local", node_pb2.NODE_STATE_READY)
+    starting = asyncio.ensure_future(two.start(box))
+    assert not (await asyncio.wait([starting], timeout=0.5))[0]
+    await executor.up()
+    await asyncio.wait_for(starting, 5)
 
 
 async def test_an_answer_that_the_journal_does_not_tell_in_time_is_applied(

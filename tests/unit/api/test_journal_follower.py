@@ -22,7 +22,7 @@ from tests.fixtures.nodes import node_record
 
 
 class Journal:
-    """An executor that has a journal and nothing else."""
+    """An executor that has a journal and nothing else, whatever it is told."""
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[JournalAnswer] = asyncio.Queue()
@@ -32,6 +32,10 @@ class Journal:
     def tell(self, *entries: JournalEntry, journal_id: str = "j") -> None:
         for each in entries:
             self.answers.put_nowait(JournalAnswer(journal_id=journal_id, entry=each))
+
+    def meant_for(self, executor_id: str) -> None: ...
+
+    def expect(self, *, ready: bool) -> None: ...
 
     async def snapshot(self, *, deadline: object) -> NodeSnapshot:
         self.asked.append(("snapshot", self.oldest))

@@ -1,0 +1,209 @@
+"""A call of a node that this service has no connection to: it waits for one while the records say that the node
+answers, for a few seconds at most, and fails at once while they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from api_service.deadline import Deadline
+from api_service.executor_grpc import patience
+from api_service.executor_grpc.executor import GrpcExecutor
+from common.certificate_authority import Certified
+from common.errors import DeadlineExceeded, Unavailable
+from common.identity import Role
+from common.tls import TlsSource, server_credentials
+from tests.fixtures.certificates import Authority
+from tests.fixtures.fake_executor.executor import FakeExecutor
+
+
+@pytest.fixture
+async def away(tmp_path: Path) -> AsyncIterator[tuple[FakeExecutor, GrpcExecutor]]:
+    """An executor that does not answer, and an attempt to reach it has just failed."""
+    fake = FakeExecutor(tmp_path / "executor.sock")
+    async with GrpcExecutor(node="n1", address=fake.address) as dialled:
+        with pytest.raises(Unavailable):
+            await dialled.facts(deadline=Deadline.after(5))
+        try:
+            yield fake, dialled
+        finally:
+            await fake.down()
+
+
+async def _still_waits(call: asyncio.Task[object]) -> bool:
+    done, _ = await asyncio.wait([call], timeout=0.3)
+    return not done
+
+
+def _facts(dialled: GrpcExecutor, seconds: float = 30.0) -> asyncio.Task[object]:
+    return asyncio.ensure_future(dialled.facts(deadline=Deadline.after(seconds)))
+
+
+def _journal(dialled: GrpcExecutor) -> asyncio.Task[object]:
+    return asyncio.ensure_future(anext(dialled.follow_journal(journal_id="", after=0)))
+
+
+@pytest.mark.parametrize("begin", [_facts, _journal], ids=["a call", "a stream"])
+async def test_it_waits_for_a_node_that_is_ready(
+    away: tuple[FakeExecutor, GrpcExecutor], begin: Callable[[GrpcExecutor], asyncio.Task[object]]
+) -> None:
+    fake, dialled = away
+    dialled.expect(ready=True)
+    call = begin(dialled)
+    assert await _still_waits(call)
+    await fake.up()
+    await asyncio.wait_for(call, patience._PATIENCE)
+
+
+async def test_it_does_not_wait_for_long(
+    away: tuple[FakeExecutor, GrpcExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call of the same request not at all, unless the node is on record as ready once more."""
+    monkeypatch.setattr(patience, "_PATIENCE", 0.5)
+    monkeypatch.setattr(patience, "_NOT_AGAIN", 60.0)
+    fake, dialled = away
+    dialled.expect(ready=True)
+    call = _facts(dialled)
+    assert await _still_waits(call)
+    with pytest.raises(Unavailable, match="does not answer") as caught:
+        await asyncio.wait_for(call, 10)
+    assert caught.value.reason == "NODE_UNAVAILABLE"
+    monkeypatch.setattr(patience, "_PATIENCE", 60.0)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(_facts(dialled), 10)
+    dialled.expect(ready=False)
+    dialled.expect(ready=True)
+    call = _facts(dialled)
+    assert await _still_waits(call)
+    await fake.up()
+    await asyncio.wait_for(call, 10)
+
+
+async def test_it_does_not_wait_for_longer_than_its_deadline(away: tuple[FakeExecutor, GrpcExecutor]) -> None:
+    _, dialled = away
+    dialled.expect(ready=True)
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await _facts(dialled, 0.5)
+    assert time.monotonic() - begun < patience._PATIENCE / 2
+
+
+async def test_it_does_not_wait_for_a_node_that_is_not_ready(
+    away: tuple[FakeExecutor, GrpcExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor any longer, as soon as that is known."""
+    monkeypatch.setattr(patience, "_PATIENCE", 60.0)
+    _, dialled = away
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(_facts(dialled), 10)
+    dialled.expect(ready=True)
+    call = _facts(dialled)
+    assert await _still_waits(call)
+    dialled.expect(ready=False)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(call, 10)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(_facts(dialled), 10)
+
+
+class Link:
+    """Between a service and an executor on another machine. While it is cut, what is sent over it is lost, and so for
+    ever with the connections of then, as long as they live."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self.connections = 0
+        self.begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def to(self, target: str) -> AsyncIterator[str]:
+        host, _, port = target.rpartition(":")
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            self.connections += 1
+            self.begun.set()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
+                there, back = await asyncio.open_connection(host, int(port))
+                with contextlib.closing(back):
+                    await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+            tasks.discard(task)
+
+        async with await asyncio.start_server(carry, "127.0.0.1", 0) as server:
+            try:
+                yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        lost = self.cut
+        while data := await source.read(1 << 16):
+            lost = lost or self.cut
+            if not lost:
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def attempt(self) -> None:
+        """Until somebody tries to connect."""
+        self.begun.clear()
+        await asyncio.wait_for(self.begun.wait(), 10)
+
+
+@asynccontextmanager
+async def far_away(directory: Path, link: Link) -> AsyncIterator[GrpcExecutor]:
+    authority, fake = Authority(directory), FakeExecutor(directory / "executor.sock")
+
+    def source(certified: Certified, of: str) -> TlsSource:
+        return TlsSource(authority.files(certified, directory=of))
+
+    port = await fake.up(server_credentials(source(authority.certify(Role.EXECUTOR, "n1"), "executor")))
+    try:
+        async with (
+            link.to(f"127.0.0.1:{port}") as address,
+            GrpcExecutor(node="n1", address=address, tls=source(authority.certify(Role.API, "api1"), "api")) as dialled,
+        ):
+            yield dialled
+    finally:
+        await fake.down()
+
+
+async def test_it_does_not_wait_for_an_attempt_that_hangs(tmp_path: Path) -> None:
+    """What was sent while the link was cut is lost: a new attempt is made at once."""
+    link = Link()
+    async with far_away(tmp_path, link) as dialled:
+        link.cut = True
+        with pytest.raises(Unavailable):
+            await dialled.facts(deadline=Deadline.after(10))
+        await link.attempt()
+        link.cut = False
+        before, mended = link.connections, time.monotonic()
+        dialled.expect(ready=True)
+        await dialled.facts(deadline=Deadline.after(10))
+        assert link.connections == before + 1
+        assert time.monotonic() - mended < 1.5, "the attempt that was under way was waited for"
+
+
+async def test_a_node_that_was_away_is_not_asked_over_the_connection_of_before(tmp_path: Path) -> None:
+    link = Link()
+    async with far_away(tmp_path, link) as dialled:
+        await dialled.facts(deadline=Deadline.after(10))
+        link.cut = True
+        with pytest.raises(DeadlineExceeded):
+            await dialled.facts(deadline=Deadline.after(0.5))
+        link.cut = False
+        dialled.connect_anew()
+        dialled.expect(ready=True)
+        await dialled.facts(deadline=Deadline.after(2))
+        assert link.connections == 2
