@@ -209,7 +209,8 @@ def _exited(record: ContainerRecord, event: Exited, time: int) -> tuple[Containe
         lease_over=event.lease_over,
     )
     ended = dataclasses.replace(record, state=state, network=ObservedNetwork())
-    return ended, _events_of_end(record, event, time)
+    told = record.halted and not record.state.running and record.state.start_id == event.start_id
+    return ended, [] if told else _events_of_end(record, event, time)
 
 
 def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Event]:
@@ -223,6 +224,14 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
     events += _network_events(record, "disconnect", time, _attachments(record, record.network))
     events += _volume_events(record, "unmount", time)
     return events
+
+
+def given_up(record: ContainerRecord, why: str, *, now: int) -> tuple[ContainerRecord, list[Event]]:
+    """The record of one whose node cannot tell, when it is certain that it runs no more: its end was not seen."""
+    if record.state.running:
+        return apply(record, _unseen_end(record, why, now))
+    cancelled = JournalEntry(sequence=0, time=now, container_id=record.id, event=RestartCancelled())
+    return apply(record, cancelled)
 
 
 def resynchronise(

@@ -17,6 +17,7 @@ import structlog
 from api_service.deadline import UPLOAD_DEADLINE, Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.container_departure import nothing_left
+from api_service.operations.container_halt import stay
 from api_service.operations.container_placement import NodeTakenError, booked, booking_of
 from api_service.operations.container_spec import container_spec
 from api_service.operations.container_start import start_locked
@@ -50,7 +51,8 @@ _LAY_OUT_TIME = 120.0  # seconds
 def may_move(record: ContainerRecord) -> bool:
     """Whether it is to run, and may do so elsewhere."""
     wanted = record.state.active or record.state.lease_over or record.moving
-    return record.phase is Phase.READY and record.host_config.reschedule == ON_NODE_LOSS and wanted
+    marked = record.host_config.reschedule == ON_NODE_LOSS
+    return record.phase is Phase.READY and marked and wanted and not record.halted
 
 
 async def find_place(engine: Engine, record: ContainerRecord) -> Node:
@@ -101,7 +103,8 @@ async def move_container(engine: Engine, container_id: str) -> ContainerRecord |
 
 
 async def finish_move(engine: Engine, container_id: str) -> None:
-    """Lay it out and start it where it is now. Whatever is done already is not done again. Raises what that raises."""
+    """Lay it out where it is now, and start it unless it was halted. Whatever is done already is not done again. Raises
+    what that raises."""
     stored = await engine.containers.get(container_id)
     if stored is not None and stored.record.moving and stored.record.phase is Phase.READY:
         node = engine.nodes.get(stored.record.node)
@@ -123,11 +126,16 @@ async def _lay_out(engine: Engine, record: ContainerRecord, node: Node, deadline
         remapped = is_remapped(record.host_config, host_facts(await node.facts(deadline)))
         async with nothing_left(engine, node, record.id, "lay out", deadline):
             await node.executor.containers.create(container_spec(record, remapped=remapped), deadline=deadline)
-        try:
-            await start_locked(engine, record, deadline)
-        except StartFailed as error:
-            _log.warning("moved container not started", container=record.name, error=error.message)
-    await engine.containers.update(record.id, lambda found: Changed(record=dataclasses.replace(found, moving=False)))
+        if not record.halted:
+            await _start(engine, record, deadline)
+    await stay(engine, record)
+
+
+async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
+    try:
+        await start_locked(engine, record, deadline)
+    except StartFailed as error:
+        _log.warning("moved container not started", container=record.name, error=error.message)
 
 
 async def _bring_image(engine: Engine, record: ContainerRecord, node: Node) -> None:

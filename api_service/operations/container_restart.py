@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api_service.deadline import Deadline
+from api_service.operations.container_halt import resume
 from api_service.operations.container_start import start_dependencies, start_locked
 from api_service.operations.container_state import current, refuse_when_going, refuse_when_moving
 from api_service.operations.container_stop import stop_locked, stop_time
@@ -37,6 +38,7 @@ async def _restart(
     async with engine.locks.hold(container_id, "restart", deadline), deadline.enforced("restart the container"):
         record = await current(engine, container_id)
         refuse_when_going(record, "restart")
+        record = await resume(engine, record)
         refuse_when_moving(record, "restart")
         if record.state.running:
             await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=deadline)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from api_service.deadline import Deadline
 from api_service.executor_client.journal import JournalEntry, Started, StartRefused
 from api_service.nodes.registry import Node
+from api_service.operations.container_halt import resume
 from api_service.operations.container_state import current, refuse_when_going, refuse_when_moving, wrong_state
 from api_service.operations.dependency_start import meet_dependencies
 from api_service.operations.engine import Engine
@@ -66,6 +67,7 @@ async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline, *,
         record = await current(engine, record.id)
         if _runs(record):
             return True
+        record = await resume(engine, record)
         refuse_when_moving(record, "start")
         await start_locked(engine, record, deadline)
         return False

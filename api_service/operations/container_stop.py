@@ -5,15 +5,18 @@ from __future__ import annotations
 from api_service.deadline import Deadline
 from api_service.executor_client.journal import JournalEntry
 from api_service.nodes.registry import Node
-from api_service.operations.container_state import current, refuse_when_going, refuse_when_moving
+from api_service.operations.container_halt import halt, is_lost, stay, will_run
+from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
 from api_service.operations.signal_argument import signal_number
 from api_service.records.container import ContainerRecord, Status
 from api_service.records.event_shapes import container_event
 from api_service.validation.container_create import DEFAULT_STOP_TIMEOUT
+from common.errors import DeadlineExceeded, Unavailable
 
 _WITHOUT_END = 24 * 3600.0  # seconds an executor is given when the caller waits without end
+_LOST_TIME = 3.0  # seconds for a node that is lost, in case it has come back this moment
 _KILL_TIME = 30.0  # seconds the executor needs, at most, to end what has got SIGKILL
 
 
@@ -22,12 +25,12 @@ async def stop_container(
 ) -> bool:
     """True when it did not run. `deadline` None: as long as the timeout takes.
 
-    Raises InvalidArgument for an unknown signal, NotFound, Aborted, Unavailable, also for one that moves to another
-    node: it would be started there all the same.
+    One that runs nowhere and would be started by itself is not any more. Raises InvalidArgument for an unknown signal,
+    NotFound, Aborted, Unavailable.
     """
     number = signal_number(signal) if signal else None
     record = await engine.containers.find(container)
-    idle = not record.state.active and not record.moving
+    idle = not record.state.active and not will_run(record)
     if idle or record.status in (Status.REMOVING, Status.DEAD):
         return True
     limit = deadline or Deadline.after(stop_time(record, timeout))
@@ -41,11 +44,23 @@ async def _stop(
 ) -> bool:
     async with engine.locks.hold(container_id, "stop", deadline), deadline.enforced("stop the container"):
         record = await current(engine, container_id)
-        refuse_when_moving(record, "stop")
-        if not record.state.active:
+        if not record.state.active and not will_run(record):
             return True
         refuse_when_going(record, "stop")
-        return not await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=deadline)
+        if not record.state.active:
+            await halt(engine, record)
+            return False
+        if record.moving:  # it runs where it has come to, or has not left yet
+            await stay(engine, record)
+        lost = is_lost(engine, record)
+        limit = deadline.at_most(_LOST_TIME) if lost else deadline
+        try:
+            return not await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=limit)
+        except (Unavailable, DeadlineExceeded):
+            if not lost:
+                raise
+        await halt(engine, record)
+        return False
 
 
 async def stop_locked(

@@ -115,6 +115,7 @@ class ContainerRecord:
     `update_unsettled`: the node may hold other limits and another restart policy than stand here. `names_untold`: it
     may know the container by an old name on its networks.
     `booked`: what of its node is kept free for it. `moving`: it is to run again, here or on another node.
+    `halted`: it was stopped while it ran nowhere, so it does not run again by itself.
     `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
 
     id: str
@@ -139,6 +140,7 @@ class ContainerRecord:
     remove_volumes: bool = False
     booked: Booking = field(default_factory=Booking)
     moving: bool = False
+    halted: bool = False
     observed: JournalPosition = field(default_factory=JournalPosition)
 
     @property

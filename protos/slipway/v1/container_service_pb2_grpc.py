@@ -182,7 +182,8 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopContainer(self, request, context):
-        """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended.
+        """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended. A container that moves
+        to another node, or whose node is lost (`reschedule: on_node_loss`), runs nowhere: it is no longer started by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

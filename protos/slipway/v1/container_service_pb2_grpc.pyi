@@ -31,7 +31,9 @@ class ContainerServiceStub:
     FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
     """
     StopContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.StopContainerRequest, _container_service_pb2.StopContainerResponse]
-    """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended."""
+    """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended. A container that moves
+    to another node, or whose node is lost (`reschedule: on_node_loss`), runs nowhere: it is no longer started by itself.
+    """
     KillContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.KillContainerRequest, _container_service_pb2.KillContainerResponse]
     """Send a signal. With SIGKILL the answer comes when the process has ended."""
     RestartContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.RestartContainerRequest, _container_service_pb2.RestartContainerResponse]
@@ -111,7 +113,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_service_pb2.StopContainerRequest,
         context: _aio.ServicerContext[_container_service_pb2.StopContainerRequest, _abc.Awaitable[_container_service_pb2.StopContainerResponse]],
     ) -> _abc.Awaitable[_container_service_pb2.StopContainerResponse]:
-        """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended."""
+        """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended. A container that moves
+        to another node, or whose node is lost (`reschedule: on_node_loss`), runs nowhere: it is no longer started by itself.
+        """
 
     @_abc_1.abstractmethod
     def KillContainer(

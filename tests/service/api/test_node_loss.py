@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from slipway.v1 import volume_service_pb2 as volume_pb2
 from api_service.nodes.lease import LeaseTerms
 from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import finish_move, move_container
+from api_service.records.container_repository import Changed
 from api_service.records.exec_repository import ExecRepository
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
@@ -363,14 +365,12 @@ async def test_a_later_departure_stays_on_record(unhurried: Api) -> None:
     assert await moves.departed("a") == [web]
 
 
-async def test_who_is_on_the_way_is_neither_started_nor_stopped(
-    unhurried: Api, executors: Mapping[str, FakeExecutor]
-) -> None:
+async def test_who_is_on_the_way_is_not_started(unhurried: Api) -> None:
     api, engine = unhurried, unhurried.engine
     web = await run_on(api, "a", "web", **MOVES)
     await move_container(engine, web)
     restart = api.containers.RestartContainer(container_service_pb2.RestartContainerRequest(container="web"))
-    for call in (api.start("web"), api.stop("web"), restart):
+    for call in (api.start("web"), restart):
         why = await refused(call)
         assert (why.code, why.reason) == (grpc.StatusCode.UNAVAILABLE, "CONTAINER_MOVING")
         assert why.retry_after == 1.0
@@ -408,3 +408,106 @@ async def test_a_record_that_cannot_be_read_keeps_no_node_from_being_taken_in(
     await api.nodes.AddNode(node_pb2.AddNodeRequest(name="again", address=address))
     await api.node_in("again", READY)
     assert executors["a"].containers[web].running
+
+
+async def test_who_is_stopped_on_the_way_arrives_and_does_not_run(
+    unhurried: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    api, engine = unhurried, unhurried.engine
+    web = await run_on(api, "a", "web", **MOVES)
+    await move_container(engine, web)
+    assert (await api.stop("web")).already_stopped is False
+    assert (await api.stop("web")).already_stopped is True
+    assert await move_container(engine, web) is None
+    await finish_move(engine, web)
+    assert executors["b"].containers[web].started is None
+    assert not (await api.inspect("web")).state.running
+    await api.start("web")
+    assert await runs_on(api, "web", "b")
+    assert await move_container(engine, web) is not None, "it is to run again, so it may go on"
+
+
+async def test_who_is_started_on_the_way_runs_where_it_arrives(unhurried: Api) -> None:
+    """After a stop, which is not to last."""
+    api, engine = unhurried, unhurried.engine
+    web = await run_on(api, "a", "web", **MOVES)
+    await move_container(engine, web)
+    await api.stop("web")
+    assert (await refused(api.start("web"))).reason == "CONTAINER_MOVING"
+    await finish_move(engine, web)
+    assert await runs_on(api, "web", "b")
+
+
+async def test_who_is_stopped_before_it_leaves_stays(unhurried: Api) -> None:
+    """It is on record that it goes, as its node is drained, and it runs yet."""
+    api, engine = unhurried, unhurried.engine
+    web = await run_on(api, "a", "web", **MOVES)
+    await engine.containers.update(web, lambda found: Changed(record=dataclasses.replace(found, moving=True)))
+    assert (await api.stop("web")).already_stopped is False
+    assert await move_container(engine, web) is None
+    await finish_move(engine, web)
+    found = await api.inspect("web")
+    assert (found.node, found.state.running) == ("a", False)
+
+
+async def test_one_that_fits_nowhere_is_stopped_for_good(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    """Its node is lost, so it does not run. It goes nowhere when there is room, and does not run again when the node is
+    back, which tells how it ended; its end is told once."""
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await executors["a"].down()
+    await api.node_in("a", LOST)
+    assert (await api.stop("web")).already_stopped is False
+    found = await api.inspect("web")
+    assert (found.node, found.state.running, found.state.HasField("exit_code")) == ("a", False, False)
+    assert "its node was lost" in found.state.error
+    assert (await api.stop("web")).already_stopped is True
+    await only(api, "a", "b")
+    await asyncio.sleep(3 * TERMS.ttl / 10)
+    assert not executors["b"].containers
+    fake, container = executors["a"], executors["a"].containers[web]
+    assert container.started is not None
+    container.running = False
+    start_id = container.started.started.start_id
+    fake.append(container, exited=executor_pb2.Exited(start_id=start_id, exit_code=137, lease_over=True))
+    await fake.up()
+    await api.node_in("a", READY)
+    await until(lambda: _ended_with(api, 137))
+    await asyncio.sleep(3 * TERMS.ttl / 10)
+    assert fake.calls.count("StartContainer") == 1
+    ends = [action for action in await api.actions(container=["web"]) if action.split()[1] in ("die", "stop")]
+    assert ends == ["container die", "container stop"]
+    await api.start("web")
+    assert await runs_on(api, "web", "a")
+
+
+async def _ended_with(api: Api, exit_code: int) -> bool:
+    return (await api.inspect("web")).state.exit_code == exit_code
+
+
+async def test_what_its_node_has_killed_is_stopped_before_it_runs_again(
+    api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.node_composition.revive", lambda engine, record: None)
+    web = await run_on(api, "a", "web", **MOVES)
+    fake, container = executors["a"], executors["a"].containers[web]
+    assert container.started is not None
+    container.running = False
+    start_id = container.started.started.start_id
+    fake.append(container, exited=executor_pb2.Exited(start_id=start_id, exit_code=137, lease_over=True))
+    await until(lambda: _ended_with(api, 137))
+    assert (await api.stop("web")).already_stopped is False
+    assert (await api.stop("web")).already_stopped is True
+    assert await move_container(api.engine, web) is None
+    assert (await api.inspect("web")).state.exit_code == 137
+
+
+async def test_what_may_run_yet_is_not_said_to_be_stopped(
+    unhurried: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    api = unhurried
+    await run_on(api, "a", "web", **MOVES)
+    await executors["a"].down()
+    await api.node_in("a", node_pb2.NODE_STATE_UNREACHABLE)
+    assert (await refused(api.stop("web"))).reason == "NODE_UNAVAILABLE"
+    assert await runs_on(api, "web", "a")

@@ -1,0 +1,53 @@
+"""Stop a container that is to run and runs nowhere: it is on its way to another node, or its node is lost and no other
+takes it. There is nothing to be asked to end, only the wish that it runs, which is in its record."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from api_service.nodes.transitions import given_up
+from api_service.operations.engine import Engine
+from api_service.records.config import ON_NODE_LOSS
+from api_service.records.container import ContainerRecord
+from api_service.records.container_repository import Changed
+from api_service.records.event_shapes import container_event
+from api_service.records.node import NodeState
+
+_LOST = "its node was lost, and it was stopped before another one had room for it"
+
+
+def will_run(record: ContainerRecord) -> bool:
+    """Whether it is started by itself, though it does not run."""
+    return (record.moving or record.state.lease_over) and not record.halted
+
+
+def is_lost(engine: Engine, record: ContainerRecord) -> bool:
+    """Whether it runs no more, as its node's lease is over, whatever its record says."""
+    lost = engine.nodes.get(record.node).record.status.state is NodeState.LOST
+    return lost and record.host_config.reschedule == ON_NODE_LOSS
+
+
+async def halt(engine: Engine, record: ContainerRecord) -> None:
+    """The caller holds the container's lock. How its last run ended is told when its node is back."""
+
+    def change(found: ContainerRecord) -> Changed:
+        ended, events = given_up(found, _LOST, now=engine.clock())
+        halted = dataclasses.replace(ended, halted=True)
+        return Changed(record=halted, events=[*events, container_event(halted, "stop", engine.clock())])
+
+    await engine.containers.update(record.id, change)
+
+
+async def stay(engine: Engine, record: ContainerRecord) -> None:
+    """It is where it is to be; the caller holds the container's lock."""
+    await engine.containers.update(record.id, lambda found: Changed(record=dataclasses.replace(found, moving=False)))
+
+
+async def resume(engine: Engine, record: ContainerRecord) -> ContainerRecord:
+    """Before it is asked to run again; the caller holds the container's lock."""
+    if not record.halted:
+        return record
+    resumed = await engine.containers.update(
+        record.id, lambda found: Changed(record=dataclasses.replace(found, halted=False))
+    )
+    return resumed or record
