@@ -9,6 +9,7 @@ that has another by then gets the calls of the last minute before over a new con
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -103,14 +104,16 @@ class RenewedChannel(grpc.aio.Channel):
             self._close(before)
 
     async def _look_forever(self) -> None:
+        # A thousand channels may have been made together, and each look may be a handshake.
+        await asyncio.sleep(random.uniform(0, _LOOK_EVERY))  # noqa: S311 - nobody is to be kept from guessing it
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
             try:
                 self._generation()
                 await self._look_at_peer()
             except Exception as error:
                 # A bug must not end the looking for good.
                 _log.error("certificates could not be looked at", node=self._node, exc_info=error)
+            await asyncio.sleep(_LOOK_EVERY)
 
     async def _look_at_peer(self) -> None:
         current = self._current

@@ -14,6 +14,7 @@ import grpc
 
 _PATIENCE = 4.0  # seconds; more than gRPC gives one attempt to connect, and less than whoever asks for facts waits
 _LOOK_EVERY = 0.05  # seconds; gRPC tells of its connection's states only to who waits without end
+_FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
 _NOT_AGAIN = 1.0  # seconds after waiting in vain, for requests that make several calls
 
 
@@ -28,12 +29,10 @@ class Patience:
         self._watching: asyncio.Task[None] | None = None
 
     def expect(self, *, ready: bool) -> None:
-        """Whether the records say that the node answers. Calls that wait for one that does not have waited in vain."""
+        """Whether the records say that the node answers."""
         if ready and not self._expected:
             self._in_vain_at = float("-inf")
         self._expected = ready
-        if not ready:
-            self._give_up()
 
     def wanted(self) -> bool:
         """Whether the next call has to wait for a connection, and should."""
@@ -59,19 +58,18 @@ class Patience:
             await asyncio.wait([self._watching])
 
     async def _watch(self) -> None:
+        """As soon as the node is not expected any more, calls end as all others do: when an attempt has failed."""
         over = time.monotonic() + _PATIENCE
+        state = self._channel.get_state()
         try:
-            while time.monotonic() < over:
+            while time.monotonic() < over and (self._expected or state is not _FAILED):
                 await asyncio.sleep(_LOOK_EVERY)
-                if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+                if (state := self._channel.get_state()) is grpc.ChannelConnectivity.READY:
                     self._waiting.clear()
                     return
             self._in_vain_at = time.monotonic()
-            self._give_up()
+            waiting, self._waiting = self._waiting, set()
+            for call in waiting:
+                call.cancel()
         finally:
             self._watching = None
-
-    def _give_up(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for call in waiting:
-            call.cancel()

@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from api_service.deadline import Deadline
-from api_service.executor_grpc import patience
+from api_service.executor_grpc import channel, patience
+from api_service.executor_grpc.channel import RenewedChannel
 from api_service.executor_grpc.executor import GrpcExecutor
 from common.certificate_authority import Certified
 from common.errors import DeadlineExceeded, Unavailable
@@ -105,11 +106,21 @@ async def test_it_does_not_wait_for_a_node_that_is_not_ready(
     dialled.expect(ready=True)
     call = _facts(dialled)
     assert await _still_waits(call)
-    dialled.expect(ready=False)
+    dialled.expect(ready=False)  # and the last attempt has failed
     with pytest.raises(Unavailable):
         await asyncio.wait_for(call, 10)
     with pytest.raises(Unavailable):
         await asyncio.wait_for(_facts(dialled), 10)
+
+
+async def test_an_attempt_under_way_is_waited_for_whatever_becomes_known(tmp_path: Path) -> None:
+    fake = FakeExecutor(tmp_path / "executor.sock")
+    async with fake.serving(), GrpcExecutor(node="n1", address=fake.address) as dialled:
+        dialled.expect(ready=True)
+        call = _facts(dialled)
+        await asyncio.sleep(0)
+        dialled.expect(ready=False)
+        await asyncio.wait_for(call, 10)
 
 
 class Link:
@@ -207,3 +218,25 @@ async def test_a_node_that_was_away_is_not_asked_over_the_connection_of_before(t
         dialled.expect(ready=True)
         await dialled.facts(deadline=Deadline.after(2))
         assert link.connections == 2
+
+
+async def test_certificates_of_many_nodes_are_not_looked_at_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    all_looked = asyncio.Event()
+
+    async def look(of: RenewedChannel) -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 40:
+            all_looked.set()
+
+    monkeypatch.setattr(channel, "_LOOK_EVERY", 1.0)
+    monkeypatch.setattr(RenewedChannel, "_look_at_peer", look)
+    authority = Authority(tmp_path)
+    source = TlsSource(authority.files(authority.certify(Role.API, "api1"), directory="api"))
+    async with AsyncExitStack() as stack:
+        for number in range(40):
+            await stack.enter_async_context(GrpcExecutor(node=f"n{number}", address="127.0.0.1:1", tls=source))
+        await asyncio.wait_for(all_looked.wait(), 10)
+    assert looks[-1] - looks[0] > 0.5
