@@ -72,10 +72,7 @@ async def open_node(
 
         lease = NodeLease(node, terms, on_lost=lost)
 
-        strays_gone = False
-
         async def introduce() -> None:
-            nonlocal strays_gone
             await contact.introduce()
             # Before anything else is heard of the node, and before anything may be started there by itself. Another
             # replica may have moved what was there.
@@ -83,9 +80,7 @@ async def open_node(
                 if not await engine.catch_up():
                     raise Unavailable("the store does not tell what has become of the node's containers")
                 await remove_departed(engine, node)
-                if not strays_gone:
-                    await remove_strays(engine, node)
-                    strays_gone = True
+                await remove_strays(engine, node)
 
         follower.introduce = introduce
 
@@ -116,6 +111,7 @@ async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
         address=address,
         status=NodeStatus(state=NodeState.UNREACHABLE, since=engine.clock(), reason=NOT_YET),
         configured=True,
+        fresh=True,
     )
     try:
         known = await engine.node_records.update(

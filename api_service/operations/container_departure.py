@@ -6,6 +6,7 @@ container that came back is made there before that is gone; who removes it and w
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,8 +27,10 @@ async def remove_departed(engine: Engine, node: Node) -> None:
 
 
 async def remove_strays(engine: Engine, node: Node) -> None:
-    """What is another node's by now, while nothing on record says that it left this one: that was forgotten with the
-    node, which has been taken in again. Raises Aborted, Unavailable."""
+    """What is another node's, of what a node that was taken in brings along: it was one before, and that they have left
+    it was forgotten with it. Raises Aborted, Unavailable."""
+    if not node.record.fresh:
+        return
     snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
     for container in snapshot.containers:
         if await _is_elsewhere(engine, node, container.container_id):
@@ -35,6 +38,8 @@ async def remove_strays(engine: Engine, node: Node) -> None:
             async with engine.departures.hold(container.container_id, "remove", deadline):
                 if await _is_elsewhere(engine, node, container.container_id):
                     await node.executor.containers.remove(container.container_id, deadline=deadline)
+    looked = await engine.node_records.update(node.name, lambda found: dataclasses.replace(found, fresh=False))
+    node.record = looked or node.record
 
 
 async def _is_elsewhere(engine: Engine, node: Node, container_id: str) -> bool:

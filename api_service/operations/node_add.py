@@ -49,6 +49,7 @@ def _draft(engine: Engine, request: NodeRequest) -> NodeRecord:
         status=NodeStatus(state=NodeState.UNREACHABLE, since=now, reason=NOT_YET),
         labels=dict(request.labels),
         availability=request.availability,
+        fresh=True,
     )
 
 

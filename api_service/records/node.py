@@ -50,7 +50,8 @@ class NodeDescription:
 class NodeRecord:
     """`executor_id`: of the executor that answered first, empty until then; no other is dealt with. `configured`: it is
     the node of a service's own settings, which say where it is, and whose executor may become another one.
-    `created_at`: nanoseconds since the epoch."""
+    `fresh`: it was taken in, and it was not looked yet what it brings along. `created_at`: nanoseconds since the
+    epoch."""
 
     name: str
     created_at: int
@@ -60,5 +61,6 @@ class NodeRecord:
     availability: Availability = Availability.ACTIVE
     executor_id: str = ""
     configured: bool = False
+    fresh: bool = False
     removing: bool = False
     description: NodeDescription = field(default_factory=NodeDescription)
