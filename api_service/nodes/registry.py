@@ -132,7 +132,8 @@ class NodeRegistry:
         node = self._nodes.get(name)
         if node is None:
             raise NotFound(
-                f"there is no node {name!r}; NodeService.ListNodes shows those there are",
+                f"this service deals with no node {name!r}: it was removed, or is that of settings which this service has "
+                "not; NodeService.AddNode takes it in",
                 resource_type="node",
                 resource_name=name,
             )

@@ -28,16 +28,38 @@ class NodeRequest:
 
 
 async def add_node(engine: Engine, request: NodeRequest, *, deadline: Deadline) -> ShownNode:
-    """One that does not answer is taken in all the same. Raises InvalidArgument, AlreadyExists for the name, the
-    address or the executor of another node, FailedPrecondition for an address that cannot be dialled."""
+    """One that does not answer is taken in all the same. That of settings which no service has any more becomes one
+    that all of them deal with, with all that is on it. Raises InvalidArgument, AlreadyExists for the name, the address
+    or the executor of another node, FailedPrecondition for an address that cannot be dialled."""
     if broken := validate_node_address(request.address, "address"):
         raise InvalidArgument(violations=broken)
     record = await _met(engine, _draft(engine, request), deadline)
     async with deadline.enforced(f"add node {record.name!r}"):
-        await engine.node_records.add(record, [node_event(record, "create", engine.clock())])
+        record = await _taken_over(engine, record) or await _added(engine, record)
         # Whoever asked may use it in the next call.
         await engine.nodes.until(record.name, present=True, patience=_SEEN_TIME)
     return await shown_node(engine, record)
+
+
+async def _added(engine: Engine, record: NodeRecord) -> NodeRecord:
+    await engine.node_records.add(record, [node_event(record, "create", engine.clock())])
+    return record
+
+
+async def _taken_over(engine: Engine, wanted: NodeRecord) -> NodeRecord | None:
+    """None: there is none of that name which settings were about, or it was another executor that answered."""
+    if engine.nodes.find(wanted.name) is not None:
+        return None
+    taken: NodeRecord | None = None
+
+    def change(found: NodeRecord) -> NodeRecord:
+        nonlocal taken
+        is_it = found.configured and found.executor_id and found.executor_id == wanted.executor_id
+        taken = dataclasses.replace(wanted, created_at=found.created_at) if is_it else None
+        return taken or found
+
+    await engine.node_records.update(wanted.name, change, lambda changed: node_event(changed, "update", engine.clock()))
+    return taken
 
 
 def _draft(engine: Engine, request: NodeRequest) -> NodeRecord:

@@ -70,7 +70,8 @@ class NodeServiceServicer:
 
     def AddNode(self, request, context):
         """Take a node in. It is asked who it is; one that does not answer is taken in as `unreachable`, and asked again until it does.
-        ALREADY_EXISTS when another node has the name, the address or the executor.
+        ALREADY_EXISTS when another node has the name, the address or the executor. The node that services were configured with
+        (`--node`, `--executor`) and are not any more is taken in under its name, with all that is on it, when its executor answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,7 +20,8 @@ class NodeServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddNode: _aio.UnaryUnaryMultiCallable[_node_service_pb2.AddNodeRequest, _node_service_pb2.AddNodeResponse]
     """Take a node in. It is asked who it is; one that does not answer is taken in as `unreachable`, and asked again until it does.
-    ALREADY_EXISTS when another node has the name, the address or the executor.
+    ALREADY_EXISTS when another node has the name, the address or the executor. The node that services were configured with
+    (`--node`, `--executor`) and are not any more is taken in under its name, with all that is on it, when its executor answers.
     """
     InspectNode: _aio.UnaryUnaryMultiCallable[_node_service_pb2.InspectNodeRequest, _node_service_pb2.InspectNodeResponse]
     """Everything known of one node. NOT_FOUND."""
@@ -45,7 +46,8 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_node_service_pb2.AddNodeRequest, _abc.Awaitable[_node_service_pb2.AddNodeResponse]],
     ) -> _abc.Awaitable[_node_service_pb2.AddNodeResponse]:
         """Take a node in. It is asked who it is; one that does not answer is taken in as `unreachable`, and asked again until it does.
-        ALREADY_EXISTS when another node has the name, the address or the executor.
+        ALREADY_EXISTS when another node has the name, the address or the executor. The node that services were configured with
+        (`--node`, `--executor`) and are not any more is taken in under its name, with all that is on it, when its executor answers.
         """
 
     @_abc_1.abstractmethod

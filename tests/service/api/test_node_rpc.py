@@ -403,6 +403,31 @@ async def test_a_removal_that_was_taken_back_meanwhile_removes_nothing(
     assert [each.node for each in await engine.volumes.all()] == ["a"]
 
 
+async def test_the_node_of_settings_that_no_service_has_any_more_is_taken_in_with_all_that_is_on_it(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """As of a machine that becomes one of a cluster: its records were moved, and name its node."""
+    async with MemoryStore() as store:
+        (tmp_path / "alone").mkdir()
+        async with running_api(tmp_path / "alone", executors["a"], store=(store, LocalClaims())) as alone:
+            await alone.load()
+            web = await alone.run(name="web")
+            await alone.node_in("local", READY)
+        async with running_api(tmp_path, executors["b"], configured=False, store=(store, LocalClaims())) as cluster:
+            assert (await refused(cluster.stop("web"))).code is grpc.StatusCode.NOT_FOUND
+            for another in (executors["b"].address, f"unix://{tmp_path}/nobody.sock"):
+                why = await refused(cluster.add_node("local", another))
+                assert why.reason == "NODE_NAME_IN_USE"
+            added = await cluster.add_node("local", executors["a"].address, labels={"zone": "a"})
+            assert not added.configured
+            await cluster.node_in("local", READY)
+            assert (await cluster.inspect(web)).state.running
+            assert (await cluster.stop("web")).already_stopped is False
+            await cluster.add_node("b", executors["b"].address)
+            why = await refused(cluster.add_node("local", executors["a"].address))
+            assert why.reason == "NODE_NAME_IN_USE"
+
+
 async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not holds():
