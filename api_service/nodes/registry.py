@@ -132,8 +132,8 @@ class NodeRegistry:
         node = self._nodes.get(name)
         if node is None:
             raise NotFound(
-                f"this service deals with no node {name!r}: it was removed, or is that of settings which this service has "
-                "not; NodeService.AddNode takes it in",
+                f"this service deals with no node {name!r}: it was removed, or is that of another service's settings; "
+                "NodeService.AddNode takes it in",
                 resource_type="node",
                 resource_name=name,
             )
