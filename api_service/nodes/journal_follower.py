@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -16,6 +16,7 @@ import structlog
 from api_service.deadline import Deadline
 from api_service.executor_client.client import ExecutorClient
 from api_service.executor_client.journal import JournalAnswer, JournalEntry
+from api_service.nodes.journal_batches import MAX_BATCH, batches
 from api_service.nodes.observer import Observer
 from api_service.records.container import JournalPosition
 from api_service.records.node_cursors import NodeCursors
@@ -23,7 +24,6 @@ from common.errors import OutOfRange, SlipwayError
 
 _log = structlog.get_logger(__name__)
 
-_MAX_BATCH = 64
 _MAX_TOGETHER = 16  # entries of one container in one commit, which holds up to three events for each
 _SAVE_EVERY = 64  # entries
 _SNAPSHOT_TIME = 30  # seconds
@@ -186,9 +186,9 @@ class JournalFollower:
         """Yields whenever something came. At the first contact ever the journal is read from its beginning: a snapshot
         would not tell of a process that has ended again."""
         answers = self._executor.follow_journal(journal_id=self.journal_id, after=self._position.sequence)
-        self._waiting = asyncio.Queue(_MAX_BATCH)
-        async with contextlib.aclosing(_batches(answers, self._waiting)) as batches:
-            async for batch in batches:
+        self._waiting = asyncio.Queue(MAX_BATCH)
+        async with contextlib.aclosing(batches(answers, self._waiting)) as gathered:
+            async for batch in gathered:
                 if not self.journal_id:
                     self._move_to(JournalPosition(journal_id=batch[0].journal_id))
                     await self._save()
@@ -283,33 +283,3 @@ class JournalFollower:
 
 
 async def _nobody() -> None: ...
-
-
-async def _batches(
-    answers: AsyncIterator[JournalAnswer], waiting: asyncio.Queue[JournalAnswer | BaseException]
-) -> AsyncGenerator[list[JournalAnswer]]:
-    """What came while the batch before was being applied, at most `_MAX_BATCH` answers and never none."""
-
-    async def pump() -> None:
-        try:
-            async for answer in answers:
-                await waiting.put(answer)
-            await waiting.put(SlipwayError("the node ended the stream", reason="JOURNAL_ENDED"))
-        except Exception as error:
-            await waiting.put(error)
-
-    task = asyncio.create_task(pump())
-    try:
-        while True:
-            batch = [await waiting.get()]
-            while not waiting.empty():
-                batch.append(waiting.get_nowait())
-            good = [item for item in batch if not isinstance(item, BaseException)]
-            if good:
-                yield good
-            for item in batch:
-                if isinstance(item, BaseException):
-                    raise item
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
