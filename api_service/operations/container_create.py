@@ -218,5 +218,5 @@ async def _make_ready(engine: Engine, record: ContainerRecord, undo: AsyncExitSt
         return Changed(record=ready, events=[container_event(ready, "create", engine.clock())])
 
     if await engine.containers.update(record.id, change) is None:
-        raise Aborted(f"container {record.name!r}: removed while it was being created")
+        raise Aborted(f"container {record.name!r}: removed while it was being created; create it again")
     undo.pop_all()

@@ -69,7 +69,8 @@ def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
     if stored.id != f"sha256:{hashlib.sha256(stored.config).hexdigest()}":
         # One record is for every node that has the image: none may say for the others what is in it.
         raise InvalidArgument(
-            f"image {stored.id[:80]}: node {node!r} says of it what is another image's", reason="CORRUPT_IMAGE"
+            f"image {stored.id[:80]}: node {node!r} says of it what is another image's; pull or load it again",
+            reason="CORRUPT_IMAGE",
         )
     try:
         parsed = _Image.model_validate_json(stored.config)
@@ -77,7 +78,8 @@ def image_record(stored: StoredImage, *, node: str) -> ImageRecord:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidArgument(
-            f"image {stored.id}: its configuration is wrong at {where or 'the beginning'}: {first['msg']}",
+            f"image {stored.id}: its configuration is wrong at {where or 'the beginning'}: {first['msg']}; build the "
+            "image again",
             reason="CORRUPT_IMAGE",
         ) from error
     config = parsed.config or _Config()

@@ -116,7 +116,8 @@ async def _disconnect(engine: Engine, container_id: str, network: NetworkRecord,
         _require_connectable(record, network)
         if network.name not in record.networking_config.endpoints:
             raise FailedPrecondition(
-                f"container {record.name!r} is not attached to network {network.name!r}",
+                f"container {record.name!r} is not attached to network {network.name!r}; InspectContainer shows "
+                "what it is attached to",
                 resource_type="network",
                 resource_name=network.name,
                 reason="NOT_CONNECTED",

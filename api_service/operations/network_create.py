@@ -157,7 +157,7 @@ async def _make_ready(engine: Engine, network: NetworkRecord, undo: AsyncExitSta
     ready = dataclasses.replace(network, phase=NetworkPhase.READY)
     events = [network_life_event(ready, "create", engine.clock())]
     if await engine.networks.update(network.id, lambda _: ready, events) is None:
-        raise Aborted(f"network {network.name!r}: removed while it was being created")
+        raise Aborted(f"network {network.name!r}: removed while it was being created; create it again")
     undo.pop_all()
 
 

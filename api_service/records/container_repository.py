@@ -280,7 +280,7 @@ class ContainerRepository:
 
 def no_such_container(reference: str) -> NotFound:
     return NotFound(
-        f"No such container: {reference}",
+        f"No such container: {reference}; ContainerService.ListContainers with `all` shows those there are",
         resource_type="container",
         resource_name=reference,
         reason="CONTAINER_NOT_FOUND",

@@ -140,7 +140,7 @@ class NetworkRepository:
 
 def no_such_network(reference: str) -> NotFound:
     return NotFound(
-        f"No such network: {reference[:260]}",
+        f"No such network: {reference[:260]}; NetworkService.ListNetworks shows those there are",
         resource_type="network",
         resource_name=reference[:260],
         reason="NETWORK_NOT_FOUND",

@@ -130,7 +130,10 @@ class VolumeRepository:
 
 def no_such_volume(name: str) -> NotFound:
     return NotFound(
-        f"No such volume: {name[:260]}", resource_type="volume", resource_name=name[:260], reason="VOLUME_NOT_FOUND"
+        f"No such volume: {name[:260]}; VolumeService.ListVolumes shows those there are",
+        resource_type="volume",
+        resource_name=name[:260],
+        reason="VOLUME_NOT_FOUND",
     )
 
 

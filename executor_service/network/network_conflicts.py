@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.errors import FailedPrecondition
 from executor_service.network.network import MacvlanMode, Network
+from executor_service.network.refusals import refused
 
 
 def check_apart(network: Network, others: Iterable[Network]) -> None:
@@ -39,7 +39,3 @@ def _check_tunnel(network: Network, other: Network) -> None:
     if wanted is not None and taken is not None and (wanted.vni, wanted.port) == (taken.vni, taken.port):
         why = f"VNI {wanted.vni} at UDP port {wanted.port} is network '{other.name}''s; choose another VNI"
         raise refused(network.id, why, reason="VNI_IN_USE")
-
-
-def refused(network_id: str, why: str, *, reason: str) -> FailedPrecondition:
-    return FailedPrecondition(why, resource_type="network", resource_name=network_id, reason=reason)

@@ -22,11 +22,12 @@ from executor_service.network.config import BridgeConfig
 from executor_service.network.driver import HostLink, NetworkDriver
 from executor_service.network.macvlan_driver import MacvlanDriver
 from executor_service.network.network import DEFAULT_NETWORK, Driver, Network, NetworkSpec, Underlay
-from executor_service.network.network_conflicts import check_apart, refused
+from executor_service.network.network_conflicts import check_apart
 from executor_service.network.network_resolve import resolve_network
 from executor_service.network.network_store import NetworkStore
 from executor_service.network.overlay_driver import OverlayDriver
 from executor_service.network.port_leases import Lease
+from executor_service.network.refusals import no_such_network, refused
 from executor_service.network.sandbox import Endpoint
 from executor_service.network.wiring import Attachment
 from executor_service.threads import to_the_end
@@ -72,7 +73,8 @@ class Networks:
         async with self._changing:
             existing = self._networks.get(spec.id)
             if existing is not None and not existing.fits(spec):
-                raise refused(spec.id, f"network '{spec.name}' is there with other settings", reason="NETWORK_DIFFERS")
+                why = f"network '{spec.name}' is there with other settings; remove it first"
+                raise refused(spec.id, why, reason="NETWORK_DIFFERS")
             if existing is not None and spec.underlay is not None:
                 return await to_the_end(self._converge_underlay(existing, spec.underlay))
             network = existing or await self._record(spec)
@@ -84,8 +86,7 @@ class Networks:
         async with self._changing:
             network = self._networks.get(network_id)
             if network is None or network.underlay is None:
-                why = f"there is no overlay network {network_id!r} on this node"
-                raise refused(network_id, why, reason="NO_SUCH_NETWORK")
+                raise no_such_network(network_id, kind="overlay network")
             return await to_the_end(self._converge_underlay(network, underlay))
 
     async def remove(self, network_id: str) -> None:
@@ -98,7 +99,8 @@ class Networks:
             users = await self._database.read(partial(records.users, network_id=network_id))
             if users:
                 more = f" and {len(users) - 1} more" if len(users) > 1 else ""
-                why = f"network '{network.name}' is in use by the sandbox of container '{users[0]}'{more}"
+                what = f"is in use by the sandbox of container '{users[0]}'{more}"
+                why = f"network '{network.name}' {what}; disconnect or remove them first"
                 raise refused(network_id, why, reason="NETWORK_IN_USE")
             await to_the_end(self._remove(network))
 
@@ -153,7 +155,7 @@ class Networks:
         """The network with what it stands on. Raises FailedPrecondition."""
         network, link = self._networks.get(network_id), self._links.get(network_id)
         if network is None:
-            raise refused(network_id, f"there is no network {network_id!r} on this node", reason="NO_SUCH_NETWORK")
+            raise no_such_network(network_id)
         if link is None:
             link = self._driver(network).found(network)
         if link is None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import FailedPrecondition, InvalidArgument
+from common.errors import InvalidArgument
 from executor_service.container import TerminalSize
 from executor_service.container_record import Phase
 from executor_service.journal_entries import JournalEntry
@@ -20,6 +20,7 @@ from executor_service.oci.exec_process import ExecProcessSpec
 from executor_service.oci.exec_runtime import ExecStreams, RunningExec
 from executor_service.operations.exec_rules import exec_violations
 from executor_service.operations.exec_target import exec_target
+from executor_service.operations.running import not_running
 from executor_service.streams.client_input import feed
 from executor_service.streams.exec_spec import ExecSpec, StreamInput, StreamOutput
 from executor_service.streams.execs import Program
@@ -61,12 +62,7 @@ async def _start(node: Node, spec: ExecSpec) -> Program:
     record = node.records.get(spec.container_id)
     watch = node.supervisor.watched(spec.container_id)
     if watch is None or record.spec is None or record.phase is not Phase.RUNNING or record.removing:
-        raise FailedPrecondition(
-            f"container {spec.container_id!r} does not run; it is {record.phase}",
-            resource_type="container",
-            resource_name=spec.container_id,
-            reason="NOT_RUNNING",
-        )
+        raise not_running(record)
     own = record.spec
     process = ExecProcessSpec(
         args=spec.args,

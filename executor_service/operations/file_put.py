@@ -74,7 +74,8 @@ def _refuse_read_only(record: ContainerRecord, spec: ContainerSpec) -> None:
     """While it runs the kernel refuses, and allows what is mounted writable."""
     if spec.readonly_rootfs and record.phase is not Phase.RUNNING:
         raise FailedPrecondition(
-            f"container {record.id!r}: its root file system is read-only (readonly_rootfs)",
+            f"container {record.id!r}: its root file system is read-only (readonly_rootfs); start it, and copy into a "
+            "volume that it has mounted",
             resource_type="container",
             resource_name=record.id,
             reason="READ_ONLY",

@@ -12,6 +12,7 @@ from executor_service.container_record import ContainerRecord
 from executor_service.host_errors import host_errors
 from executor_service.journal_entries import JournalEntry, NetworkConnected, NetworkDisconnected
 from executor_service.network.publication import Publication
+from executor_service.network.refusals import no_such_network
 from executor_service.network.sandbox import Sandbox
 from executor_service.node import Node
 from executor_service.operations.container_rules import endpoint_violations, id_violations
@@ -58,12 +59,7 @@ async def _connect(node: Node, record: ContainerRecord, old: ContainerSpec, endp
     network, known = node.seams.network, [one for one in old.endpoints if one.network_id == endpoint.network_id]
     joined = node.seams.networks.find(endpoint.network_id)
     if joined is None:
-        raise FailedPrecondition(
-            f"there is no network {endpoint.network_id!r} on this node",
-            resource_type="network",
-            resource_name=endpoint.network_id,
-            reason="NO_SUCH_NETWORK",
-        )
+        raise no_such_network(endpoint.network_id)
     others = tuple(one for one in old.endpoints if one not in known)
     new = replace(old, endpoints=(*others, endpoint))
     before = await sandbox_of(node, record)

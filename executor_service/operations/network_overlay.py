@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from common.errors import FailedPrecondition, InvalidArgument, Violation
+from common.errors import InvalidArgument, Violation
 from common.set_apart import set_apart
 from executor_service.dns.elsewhere import ContainerElsewhere
 from executor_service.host_errors import host_errors
 from executor_service.network.network import GatewayMode, NetworkSpec, OverlayLink, Underlay
+from executor_service.network.refusals import no_such_network
 from executor_service.node import Node
 
 Slice = IPv4Network | IPv6Network
@@ -27,7 +28,7 @@ async def overlay_peers_set(node: Node, network_id: str, underlay: Underlay) -> 
     """Idempotent. Raises InvalidArgument with every violation, FailedPrecondition when there is no such network."""
     network = node.seams.networks.find(network_id)
     if network is None or network.overlay is None:
-        raise _no_such_network(network_id)
+        raise no_such_network(network_id, kind="overlay network")
     own = [subnet.subnet for subnet in network.subnets]
     if broken := [
         Violation(field=f"underlay.{field}", description=text)
@@ -45,7 +46,7 @@ async def names_elsewhere_set(
     when there is no such network."""
     network = node.seams.networks.find(network_id)
     if network is None:
-        raise _no_such_network(network_id)
+        raise no_such_network(network_id, kind="overlay network")
     if broken := [Violation(field=f"containers{field}", description=text) for field, text in _containers(containers)]:
         raise InvalidArgument(violations=broken)
     with host_errors(f"names of network {network.name!r}"):
@@ -125,12 +126,3 @@ def _is_address(text: str) -> bool:
 
 def _lies_in(part: Slice, span: Slice) -> bool:
     return part.version == span.version and part.subnet_of(span)  # type: ignore[arg-type]  # one family
-
-
-def _no_such_network(network_id: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"there is no overlay network {network_id[:64]!r} on this node",
-        resource_type="network",
-        resource_name=network_id[:64],
-        reason="NO_SUCH_NETWORK",
-    )

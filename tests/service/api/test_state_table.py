@@ -286,7 +286,7 @@ async def test_verb_in_state(
 async def test_verb_on_nobody(api: Api, verb: Callable[[Api], Awaitable[object]]) -> None:
     refusal = await refused(verb(api))
     assert refusal.code == grpc.StatusCode.NOT_FOUND
-    assert refusal.message == "No such container: web"
+    assert refusal.message.startswith("No such container: web;")
     assert refusal.resource is not None
     assert (refusal.resource.resource_type, refusal.resource.resource_name) == ("container", "web")
 
