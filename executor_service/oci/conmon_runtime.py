@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Coroutine, Mapping
@@ -30,20 +29,20 @@ from common.errors import (
     StartFailed,
 )
 from executor_service.container import CONTAINER_ID
-from executor_service.oci import leftovers
 from executor_service.oci.bundle_record import (
     command_of,
     find_created,
     find_monitor,
     read_exit,
-    recorded_cgroup,
     was_oom_killed,
 )
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, read_sync, spawn
-from executor_service.oci.log_relay import RELAY, find_relay, relayed
+from executor_service.oci.deletion import Deletion
+from executor_service.oci.log_relay import find_relay, relayed
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProcess, Exit, Process
+from executor_service.oci.runtime_timeouts import RuntimeTimeouts
 from executor_service.oci.runtimes import RuntimeBinary, RuntimeCatalog, RuntimeKind
 from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
@@ -54,18 +53,6 @@ from executor_service.threads import in_own_thread
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeTimeouts:
-    """Seconds. `exit_file` is how long a monitor may take to report a container that has ended, `relay` what a log that
-    nobody waits for gets to be written after that."""
-
-    create: float = 30.0
-    start: float = 10.0
-    delete: float = 10.0
-    exit_file: float = 5.0
-    relay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +121,13 @@ class ConmonRuntime:
         binary = self.catalog.resolve(runtime)
         try:
             async with asyncio.timeout(self.timeouts.delete):
-                await self._end(container_id, bundle=bundle, binary=binary)
+                await self._deletion.end(container_id, bundle=bundle, binary=binary)
         except TimeoutError as error:
             message = (
                 f"container {container_id!r}: its process does not end, even after SIGKILL; it may wait for a device"
             )
             raise DeadlineExceeded(message) from error
-        await self._clear(container_id, bundle=bundle, binary=binary)
+        await self._deletion.clear(container_id, bundle=bundle, binary=binary)
 
     async def wait_exit(self, created: CreatedProcess, *, bundle: Path) -> Exit:
         files = ConmonFiles(bundle=bundle)
@@ -199,79 +186,22 @@ class ConmonRuntime:
             give_streams(bundle.users, container.pid)
         return CreatedProcess(container=container, monitor=monitor)
 
-    async def _end(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
-        """Return when no process of the container is left."""
-        if created := find_created(bundle):
-            if cgroup := recorded_cgroup(bundle, container_id=container_id):
-                # Frozen processes would keep even SIGKILL waiting.
-                await asyncio.to_thread(self.cgroups.thaw, cgroup)
-            send_signal(created.container, signal.SIGKILL)
-            await wait_ended(created.container)
-        elif read_exit(ConmonFiles(bundle=bundle)) is None:
-            # It did not end under its monitor's eyes: the create of an executor that was killed may still be going on.
-            await self._kill_all(container_id, bundle=bundle, binary=binary)
-        if monitor := find_monitor(bundle):
-            await self._end_monitor(monitor)
-        if relay := find_relay(bundle):
-            # It had its time in `wait_exit`; a disk that takes nothing keeps nobody from starting again.
-            send_signal(relay, signal.SIGKILL)
-
-    async def _kill_all(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
-        await asyncio.to_thread(
-            leftovers.kill_all,
-            container_id,
-            programs=([str(self.conmon)], [str(binary.path)], RELAY),
-            cgroups=self.cgroups,
-            cgroups_path=recorded_cgroup(bundle, container_id=container_id),
-            timeout=self.timeouts.delete,
-        )
-
     async def _abandon(self, bundle: Bundle, spawned: asyncio.Future[int] | None) -> None:
         """Leave nothing of a create that failed at any point."""
         if spawned is not None:
             await asyncio.wait({spawned})
         binary = self.catalog.resolve(bundle.runtime)
-        await self._kill_all(bundle.container_id, bundle=bundle.directory, binary=binary)
-        await self._clear(bundle.container_id, bundle=bundle.directory, binary=binary)
+        await self._deletion.kill_all(bundle.container_id, bundle=bundle.directory, binary=binary)
+        await self._deletion.clear(bundle.container_id, bundle=bundle.directory, binary=binary)
 
     async def _let_relay_end(self, bundle: Path) -> None:
         if relay := find_relay(bundle):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wait_ended(relay), self.timeouts.relay)
 
-    async def _end_monitor(self, monitor: Process) -> None:
-        try:
-            async with asyncio.timeout(self.timeouts.exit_file):
-                await wait_ended(monitor)
-        except TimeoutError:
-            _log.warning("monitor killed: it did not end after its container", pid=monitor.pid)
-            send_signal(monitor, signal.SIGKILL)
-            await wait_ended(monitor)
-
-    async def _clear(self, container_id: str, *, bundle: Path, binary: RuntimeBinary) -> None:
-        """Remove the state of a container none of whose processes runs."""
-        state = self._state(binary)
-        if binary.kind is RuntimeKind.OTHER:
-            argv = [str(binary.path), f"--root={state}", "delete", "--force", container_id]
-            try:
-                done = await run(argv, timeout=self.timeouts.delete)
-            except TimeoutError as error:
-                message = (
-                    f"container {container_id!r}: {binary.name} delete took longer than {self.timeouts.delete:g} s"
-                )
-                raise DeadlineExceeded(message) from error
-            if done.returncode != 0 and (state / container_id).exists():
-                raise Internal(f"container {container_id!r}: {binary.name} delete failed: {done.message}")
-        path = recorded_cgroup(bundle, container_id=container_id)
-        await asyncio.to_thread(self._clear_blocking, container_id, bundle, path)
-
-    def _clear_blocking(self, container_id: str, bundle: Path, cgroups_path: str) -> None:
-        if cgroups_path:
-            leftovers.empty_cgroup(self.cgroups, cgroups_path, timeout=self.timeouts.delete)
-        # Under every runtime's name: the one that made it may be configured no more.
-        for directory in self.state_root.glob(f"*/{container_id}"):
-            shutil.rmtree(directory)
-        ConmonFiles(bundle=bundle).remove()
+    @property
+    def _deletion(self) -> Deletion:
+        return Deletion(state_root=self.state_root, cgroups=self.cgroups, conmon=self.conmon, timeouts=self.timeouts)
 
     def _state(self, binary: RuntimeBinary) -> Path:
         return self.state_root / binary.name

@@ -16,10 +16,10 @@ import pytest
 
 from common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.oci.conmon import ConmonFiles
-from executor_service.oci.conmon_runtime import RuntimeTimeouts
 from executor_service.oci.log_relay import find_relay, relayed
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Process
+from executor_service.oci.runtime_timeouts import RuntimeTimeouts
 from tests.fixtures.oci import (
     DEADLINE,
     UNAVAILABLE,
