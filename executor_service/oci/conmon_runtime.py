@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ from executor_service.oci.seccomp_filters import CompiledFilters
 from executor_service.oci.start_errors import start_failed
 from executor_service.oci.user_namespace import check_users, config_for, domainname, give_streams, set_domainname
 from executor_service.run import run
-from executor_service.threads import in_own_thread
+from executor_service.threads import in_own_thread, to_the_end
 
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
@@ -87,7 +87,7 @@ class ConmonRuntime:
                     await in_own_thread(lambda: set_domainname(created.container.pid, name))
                 return created
         except BaseException as error:
-            await _whole(self._abandon(bundle, spawned), container_id=bundle.container_id)
+            await to_the_end(self._abandon(bundle, spawned))
             if isinstance(error, TimeoutError):
                 message = f"container {bundle.container_id!r}: the runtime did not answer in {self.timeouts.create:g} s"
                 raise DeadlineExceeded(message) from error
@@ -187,12 +187,16 @@ class ConmonRuntime:
         return CreatedProcess(container=container, monitor=monitor)
 
     async def _abandon(self, bundle: Bundle, spawned: asyncio.Future[int] | None) -> None:
-        """Leave nothing of a create that failed at any point."""
+        """Leave nothing of a create that failed at any point. A failure of this is logged: the error that led here is
+        the one to report, and the next `delete` tries again."""
         if spawned is not None:
             await asyncio.wait({spawned})
         binary = self.catalog.resolve(bundle.runtime)
-        await self._deletion.kill_all(bundle.container_id, bundle=bundle.directory, binary=binary)
-        await self._deletion.clear(bundle.container_id, bundle=bundle.directory, binary=binary)
+        try:
+            await self._deletion.kill_all(bundle.container_id, bundle=bundle.directory, binary=binary)
+            await self._deletion.clear(bundle.container_id, bundle=bundle.directory, binary=binary)
+        except Exception as error:
+            _log.error("a failed create was not undone whole", container=bundle.container_id, exc_info=error)
 
     async def _let_relay_end(self, bundle: Path) -> None:
         if relay := find_relay(bundle):
@@ -241,22 +245,6 @@ def _write_private(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-
-
-async def _whole(undo: Coroutine[object, object, None], *, container_id: str) -> None:
-    """Run an undo to its end, even when the caller is cancelled meanwhile. Its own failure is logged: the error that
-    led here is the one to report, and the next `delete` tries again."""
-    task = asyncio.ensure_future(undo)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not task.cancelled() and (failure := task.exception()):
-        _log.error("a failed create was not undone whole", container=container_id, exc_info=failure)
-    if cancelled:
-        raise cancelled
 
 
 _: type[ContainerRuntime] = ConmonRuntime
