@@ -43,9 +43,8 @@ class ExecRepository:
         self._events = events
         self._clock = clock
         self._elapsed = elapsed
-        self._idle: dict[
-            tuple[str, bool], float
-        ] = {}  # since when what does not run is known, by id and whether it ran
+        # Since when what does not run is known, by id and whether it ran.
+        self._idle: dict[tuple[str, bool], float] = {}
         self._codec = Codec(ExecRecord)
 
     async def find(self, reference: str) -> ExecRecord:

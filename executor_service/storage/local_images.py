@@ -73,7 +73,6 @@ class LocalImages:
         puller: LayerPuller,
         limits: ArchiveLimits,
         caps: ImageCaps,
-        architecture: str | None = None,
     ) -> None:
         self._records = ImageRecords(root, layers=layers)
         self._staging = root / "staging"
@@ -83,7 +82,7 @@ class LocalImages:
         self._puller = puller
         self._limits = limits
         self._caps = caps
-        self._architecture = architecture or host_architecture()
+        self._architecture = host_architecture()
         self._takings = itertools.count()
         self._progress = SharedProgress()
         self._pusher = LayerPusher(open_tar=self.layer_tar, directory=self._staging)

@@ -29,10 +29,10 @@ class Restarts:
     `ready` is awaited before a slot is taken: it waits for what the container depends on, which needs slots itself.
     """
 
-    def __init__(self, *, ready: Restart, start: Restart, together: int = _TOGETHER) -> None:
+    def __init__(self, *, ready: Restart, start: Restart) -> None:
         self._ready = ready
         self._start = start
-        self._slots = asyncio.Semaphore(together)
+        self._slots = asyncio.Semaphore(_TOGETHER)
         self._pending: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
