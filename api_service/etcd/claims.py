@@ -23,6 +23,7 @@ from api_service.etcd.session import LeaseHeld, Session
 from api_service.etcd.target import Layout, after_prefix
 from api_service.etcd.transaction import compare_revision, read
 from api_service.store.claims import Claim, Claims, Holder, LocalClaims
+from api_service.store.store import Change
 from common.errors import NotFound, OutOfRange, SlipwayError
 
 _log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class EtcdClaims:
         self._mirror = Mirror(client, self._layout.claims, history_limit=_HISTORY)
         self._queues = LocalClaims()
         self._ours: set[bytes] = set()  # values of claims that we hold or ask for
+        self._past: dict[bytes, int] = {}  # when what was ours was released, until the watch has told of that
         self._known: Set[str] = frozenset()  # as `departed` has seen them last
         self._lingering: dict[str, bytes] = {}  # values, by the names of claims that are to be released
         self._releasing: dict[str, asyncio.Task[None]] = {}
@@ -218,7 +220,7 @@ class EtcdClaims:
         except SlipwayError:
             answer = pb2.TxnResponse()
         if answer.succeeded:
-            self._ended(values, answer.header.revision)
+            self._ended(values, answer)
         else:
             await asyncio.gather(*starmap(self._delete, values.items()))
 
@@ -240,15 +242,26 @@ class EtcdClaims:
             _log.warning("claim not released, it goes with the lease", claim=name, error=error.message)
             self._ours.discard(value)
         else:
-            self._ended({name: value}, answer.header.revision)
+            self._ended({name: value}, answer)
 
-    def _ended(self, values: Mapping[str, bytes], revision: int) -> None:
+    def _ended(self, values: Mapping[str, bytes], answer: pb2.TxnResponse) -> None:
         """They are ours no more. What was written late, but before this is known, `_release_strays` took for ours."""
+        revision = answer.header.revision
         self._ours.difference_update(values.values())
+        if answer.succeeded:
+            self._past.update(dict.fromkeys(values.values(), revision))
         for name, value in values.items():
             found = self._mirror.keys.get(name)
             if found is not None and found.value == value and found.revision > revision:
                 self._begin({name}, self._delete(name, value))
+
+    def _was_ours(self, change: Change) -> bool:
+        """Whether this was released after it was written: the watch may tell of the writing later than etcd answers to
+        the release."""
+        released = self._past.get(change.value or b"", 0)
+        while self._past and self._past[oldest := next(iter(self._past))] <= change.revision:
+            del self._past[oldest]
+        return change.revision < released
 
     async def _release_strays(self) -> None:
         """A claim that was asked for again after a lost answer may be written once more, by a member that hung, after
@@ -258,7 +271,7 @@ class EtcdClaims:
             try:
                 async for change in self._mirror.follow("", after=after):
                     after = change.revision
-                    if change.value is None or change.value in self._ours:
+                    if self._was_ours(change) or change.value is None or change.value in self._ours:
                         continue
                     if _replica_of(change.value) == self.replica:
                         await self._delete(change.key, change.value)

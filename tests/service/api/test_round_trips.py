@@ -74,7 +74,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def _recorded(asked: Asked, method: Any) -> Any:
     async def call(request: Any, **more: Any) -> Any:
         await asked.of(request)
-        return await method(request, **more)
+        # What a busy member is late with would be asked again.
+        return await method(request, **{**more, "timeout": PATIENCE})
 
     return call
 
@@ -116,9 +117,7 @@ async def test_each_verb_asks_etcd_as_often_as_is_written_down(api: Api, asked: 
     asked.what.clear()
     await api.inspect("box")
     await api.names()
-    # On a busy machine the release of the start before was seen a second time: once more is let pass, and no oftener.
-    assert [each for each in asked.what if each != _RELEASE] == [_READ, _READ]
-    assert asked.what.count(_RELEASE) <= 1
+    assert asked.what == [_READ, _READ]
 
 
 async def test_a_start_does_not_wait_for_the_release_of_its_lock(api: Api, asked: Asked) -> None:

@@ -28,7 +28,7 @@ from tests.fixtures.etcd import EtcdCluster, etcd_cluster
 
 T = TypeVar("T")
 
-_PATIENCE = 20  # seconds until a test that waits has failed
+_PATIENCE = 60  # seconds until a test that waits has failed
 
 
 class LossyClient(EtcdClient):
@@ -363,15 +363,9 @@ async def test_a_claim_that_is_written_late_is_released(
     async with open_cluster(etcd_target) as cluster:
         async with cluster.claims.hold("x"):
             pass
-        lease = await cluster.claims._session.lease()
-        stray = pb2.PutRequest(
-            key=Layout(etcd_target.prefix).claim("x"),
-            value=b'{"replica": "%s", "note": "", "id": "0"}' % cluster.claims.replica.encode(),
-            lease=lease.id,
-        )
-        request = pb2.TxnRequest(success=[pb2.RequestOp(request_put=stray)])
-        await cluster.claims._client.call(txn_call(request))
-        async with asyncio.timeout(_PATIENCE), cluster.claims.hold("x"):
+        stray = await _stray(cluster.claims._session, Layout(etcd_target.prefix))
+        await cluster.claims._client.call(txn_call(pb2.TxnRequest(success=[stray])))
+        async with asyncio.timeout(_PATIENCE), cluster.claims.hold("stray"):
             pass
 
 
@@ -401,6 +395,46 @@ async def test_a_claim_that_is_written_late_before_its_release_is_known_is_relea
         await patiently(written.wait())
         async with asyncio.timeout(_PATIENCE), other.claims.hold("x"):
             pass
+
+
+async def test_a_claim_whose_making_is_told_after_its_release_is_released_once(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, changes = asyncio.Event(), Mirror._changes
+
+    async def late(mirror: Mirror, member: Member, *, after: int) -> AsyncIterator[tuple[int, list[Change]]]:
+        async for each in changes(mirror, member, after=after):
+            if mirror is claims._mirror:
+                await told.wait()
+            yield each
+
+    monkeypatch.setattr(Mirror, "_changes", late)
+    async with (
+        lossy(etcd_target) as (client, session, store),
+        EtcdClaims(client, session, included=store.included) as claims,
+    ):
+        async with claims.hold("x"):
+            client.sent.clear()
+        async with asyncio.timeout(_PATIENCE):
+            while not client.sent:  # the release is answered
+                await asyncio.sleep(0.01)
+        client.sent.clear()
+        await client.call(txn_call(pb2.TxnRequest(success=[await _stray(session, Layout(etcd_target.prefix))])))
+        told.set()
+        async with asyncio.timeout(_PATIENCE):
+            while len(client.sent) < 2:
+                await asyncio.sleep(0.01)
+        # What is written late is released, one after the other: nothing was released before it.
+        assert await claims.holder("stray") is None
+        assert len(client.sent) == 2
+        assert not claims._past, "what the watch has told of is forgotten"
+
+
+async def _stray(session: Session, layout: Layout) -> pb2.RequestOp:
+    """A claim of this process that nobody in it holds."""
+    value = b'{"replica": "%s", "note": "", "id": "0"}' % session.replica.encode()
+    lease = await session.lease()
+    return pb2.RequestOp(request_put=pb2.PutRequest(key=layout.claim("stray"), value=value, lease=lease.id))
 
 
 async def test_a_claim_that_was_released_is_had_although_its_watch_tells_nothing(
