@@ -211,7 +211,7 @@ async def test_client_that_vanishes_while_the_record_is_written(api: Api) -> Non
 
     store.commit = durable  # type: ignore[method-assign]  # the store's writer, made slow
     asked = create_request_from_proto(request(name="web"), ())
-    create = asyncio.create_task(create_container(api.engine, asked, deadline=Deadline.after(10)))
+    create = asyncio.create_task(create_container(api.engine, asked, deadline=Deadline.after(60)))
     await begun.wait()
     [draft] = api.engine.creating
     create.cancel()

@@ -47,7 +47,7 @@ async def test_containers_own_stop_timeout(api: Api) -> None:
     config = container_pb2.ContainerConfig(image="busybox", cmd=["stubborn"], stop_timeout=0)
     await api.containers.CreateContainer(pb2.CreateContainerRequest(name="web", config=config))
     await api.start("web")
-    await api.containers.StopContainer(pb2.StopContainerRequest(container="web"), timeout=5)
+    await api.containers.StopContainer(pb2.StopContainerRequest(container="web"), timeout=60)
     assert (await api.inspect("web")).state.exit_code == 137
 
 
@@ -185,7 +185,7 @@ async def test_removals_at_once_share_one_job(api: Api) -> None:
     await fault.reached.wait()
     assert (await api.inspect("web")).state.status == container_pb2.CONTAINER_STATUS_REMOVING
     others = [
-        asyncio.ensure_future(remove_container(api.engine, "web", force=True, deadline=Deadline.after(10)))
+        asyncio.ensure_future(remove_container(api.engine, "web", force=True, deadline=Deadline.after(60)))
         for _ in range(10)
     ]
     answered = await refused(api.start("web"))

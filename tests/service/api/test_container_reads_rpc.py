@@ -142,7 +142,7 @@ async def waiting(api: Api, condition: pb2.WaitCondition.ValueType) -> asyncio.F
         request_serializer=pb2.WaitContainerRequest.SerializeToString,
         response_deserializer=pb2.WaitContainerResponse.FromString,
     )
-    call = method(pb2.WaitContainerRequest(container="web", condition=condition), timeout=10)
+    call = method(pb2.WaitContainerRequest(container="web", condition=condition), timeout=60)
     await call.initial_metadata()
     return asyncio.ensure_future(anext(aiter(call)))
 

@@ -125,7 +125,7 @@ async def test_client_that_vanishes_does_not_halve_a_start(api: Api) -> None:
     await fault.reached.wait()
     call.cancel()
     gate.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for record in api.engine.containers.watch(container_id):
             assert record is not None
             if record.state.running:

@@ -14,7 +14,7 @@ BY_MANIFEST, BY_INDEX = f"{REPOSITORY}@{MANIFEST}", f"{REPOSITORY}@{INDEX}"
 
 
 async def pull(api: Api, reference: str) -> pb2.Image:
-    answers = [each async for each in api.images.PullImage(pb2.PullImageRequest(reference=reference), timeout=10)]
+    answers = [each async for each in api.images.PullImage(pb2.PullImageRequest(reference=reference), timeout=60)]
     return answers[-1].image.image
 
 

@@ -16,7 +16,7 @@ DIGEST = "sha256:" + "a" * 64
 
 async def pull(api: Api, reference: str, **fields: object) -> list[pb2.PullImageResponse]:
     request = pb2.PullImageRequest(reference=reference, **fields)  # type: ignore[arg-type]  # any field
-    return [answer async for answer in api.images.PullImage(request, timeout=10)]
+    return [answer async for answer in api.images.PullImage(request, timeout=60)]
 
 
 async def test_pull_is_recorded_named_and_told(api: Api) -> None:
@@ -75,7 +75,7 @@ async def test_unknown_node(api: Api) -> None:
 
 async def test_client_that_leaves_ends_the_pull(api: Api) -> None:
     call = api.images.PullImage(pb2.PullImageRequest(reference="me/slow"))
-    first = await asyncio.wait_for(call.read(), 10)
+    first = await asyncio.wait_for(call.read(), 60)
     assert isinstance(first, pb2.PullImageResponse)
     assert first.HasField("progress")
     await api.executor.until(lambda: api.executor.streams == 1)

@@ -159,7 +159,7 @@ async def test_what_a_node_says_of_anothers_container_changes_nothing(
     liar.end_exec(about_box, running, 9)
     liar.end_exec(liar.containers[own], running, 9)  # its own container's, it says
     follower = api.engine.nodes.get("b").follower
-    assert await follower.reached(len(liar.journal), patience=10)
+    assert await follower.reached(len(liar.journal), patience=60)
     assert (await api.inspect(box)).state.running
     shown = (await api.execs.InspectExec(exec_pb2.InspectExecRequest(exec=running))).exec
     assert shown.running, "an exec ended on the word of a node where it does not run"

@@ -116,7 +116,7 @@ async def test_two_replicas_do_not_overbook(tmp_path: Path, executors: Mapping[s
             await replicas[0].add_node(name, executors[name].address)
             for replica in replicas:
                 await replica.node_in(name, READY)
-                assert await replica.engine.nodes.until(name, present=True, patience=5)
+                assert await replica.engine.nodes.until(name, present=True, patience=60)
         await replicas[0].load()
         made = await asyncio.gather(
             *(

@@ -162,7 +162,7 @@ async def test_what_the_node_cannot_do_is_warned_of(tmp_path: Path, executor: Fa
 async def test_statistics_of_all_that_run(api: Api) -> None:
     first = await api.run(name="first")
     await api.create(name="created")
-    call = api.containers.StreamStats(pb2.StreamStatsRequest(), timeout=10)
+    call = api.containers.StreamStats(pb2.StreamStatsRequest(), timeout=60)
     samples: list[pb2.ContainerStats] = []
     async for answer in call:
         samples += answer.containers
@@ -177,7 +177,7 @@ async def test_statistics_of_all_that_run(api: Api) -> None:
 
 async def test_statistics_measured_together_are_told_together(api: Api) -> None:
     ids = [await api.run() for _ in range(3)]
-    answer = await anext(aiter(api.containers.StreamStats(pb2.StreamStatsRequest(), timeout=10)))
+    answer = await anext(aiter(api.containers.StreamStats(pb2.StreamStatsRequest(), timeout=60)))
     assert [sample.id for sample in answer.containers] == sorted(ids)
 
 
@@ -197,7 +197,7 @@ async def test_statistics_once(api: Api) -> None:
 
 async def test_statistics_end_with_the_container_they_are_of(api: Api) -> None:
     await api.run(name="web")
-    call = api.containers.StreamStats(pb2.StreamStatsRequest(containers=["web"]), timeout=10)
+    call = api.containers.StreamStats(pb2.StreamStatsRequest(containers=["web"]), timeout=60)
     await call.read()
     await api.remove("web", force=True)
     assert await call.read() is grpc.aio.EOF

@@ -45,4 +45,4 @@ async def test_an_early_refusal_is_told_whatever_is_still_being_sent(refusing: G
     target = ArchiveTarget(container_id="a" * 64, path="/nowhere")
     for attempt in range(ATTEMPTS):
         with pytest.raises(NotFound, match="no such directory"):
-            await refusing.files.put_archive(target, chunks(attempt * 331 % 65536 + 1), deadline=Deadline.after(5))
+            await refusing.files.put_archive(target, chunks(attempt * 331 % 65536 + 1), deadline=Deadline.after(60))

@@ -163,7 +163,7 @@ async def test_a_pending_restart_survives_a_lost_journal(api: Api) -> None:
     await api.executor.down()
     api.executor.containers[container_id].restarting = False
     await api.executor.up()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for record in api.engine.containers.watch(container_id):
             assert record is not None
             if not record.state.active:

@@ -82,7 +82,7 @@ class _FakeWorld:
         executor.new_journal()
         await executor.up()
         follower = self.api.engine.nodes.get("local").follower
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (follower.connected and follower.journal_id == executor.journal_id):
                 await follower.changed()
 

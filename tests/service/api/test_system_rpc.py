@@ -43,7 +43,7 @@ async def test_cursor_goes_on_where_it_was(api: Api) -> None:
 
 async def test_from_now_on(api: Api) -> None:
     await api.create(name="before")
-    call = api.system.StreamEvents(pb2.StreamEventsRequest(), timeout=10)
+    call = api.system.StreamEvents(pb2.StreamEventsRequest(), timeout=60)
     await call.initial_metadata()
     await api.create(name="after")
     async for item in call:
@@ -55,7 +55,7 @@ async def test_from_now_on(api: Api) -> None:
 async def test_until_a_time_to_come(api: Api) -> None:
     until = Timestamp()
     until.FromNanoseconds(api.engine.clock() + 300_000_000)
-    call = api.system.StreamEvents(pb2.StreamEventsRequest(until=until), timeout=10)
+    call = api.system.StreamEvents(pb2.StreamEventsRequest(until=until), timeout=60)
     await call.initial_metadata()
     await api.create(name="web")
     assert [item.event.action async for item in call] == ["create"]
@@ -69,7 +69,7 @@ async def test_since_and_until(api: Api) -> None:
 
     async def names(**query: object) -> list[str]:
         request = pb2.StreamEventsRequest(type=["container"], **query)  # type: ignore[arg-type]  # any query
-        return [item.event.attributes["name"] async for item in api.system.StreamEvents(request, timeout=10)]
+        return [item.event.attributes["name"] async for item in api.system.StreamEvents(request, timeout=60)]
 
     now = Timestamp()
     now.FromNanoseconds(api.engine.clock())

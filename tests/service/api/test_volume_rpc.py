@@ -209,7 +209,7 @@ async def test_a_removal_that_was_cut_off_is_finished_when_the_node_is_back(api:
     await executor.down()
     await executor.up()
     await executor.until(lambda: "data" not in executor.volumes)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await listed(api):
             await asyncio.sleep(0)
 
@@ -226,7 +226,7 @@ async def test_volumes_survive_and_those_without_a_record_are_shown(tmp_path: An
     async with running_api(tmp_path, executor) as api:
         await make(api, "data", labels={"a": "b"})
     (tmp_path / "new").mkdir()
-    async with running_api(tmp_path / "new", executor) as api, asyncio.timeout(10):
+    async with running_api(tmp_path / "new", executor) as api, asyncio.timeout(60):
         while await listed(api) != ["data"]:
             await asyncio.sleep(0)
     async with running_api(tmp_path, executor) as api:

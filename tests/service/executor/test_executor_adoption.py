@@ -44,7 +44,7 @@ async def _settled(executor: Executor, box: str = _BOX) -> None:
 async def _end(executor: Executor, box: str = _BOX) -> JournalEntry | None:
     watch = executor.node.supervisor.watched(box)
     assert watch is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await asyncio.shield(watch.ended)
 
 

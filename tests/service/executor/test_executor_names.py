@@ -55,7 +55,7 @@ async def test_from_its_start_to_its_end(host: FakeHost) -> None:
         await container_signal(executor.node, container_id=BOX, signal=signal.SIGKILL)
         watch = executor.node.supervisor.watched(BOX)
         if watch is not None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await asyncio.shield(watch.ended)
         async with executor.node.locks.hold(BOX):
             assert host.names.followed == {}

@@ -26,11 +26,11 @@ async def running(client: Client) -> str:
 
 
 async def pause(client: Client, name: str) -> pb.PauseContainerResponse:
-    return await client.runtime.PauseContainer(pb.PauseContainerRequest(container_id=name), timeout=10)
+    return await client.runtime.PauseContainer(pb.PauseContainerRequest(container_id=name), timeout=60)
 
 
 async def unpause(client: Client, name: str) -> pb.UnpauseContainerResponse:
-    return await client.runtime.UnpauseContainer(pb.UnpauseContainerRequest(container_id=name), timeout=10)
+    return await client.runtime.UnpauseContainer(pb.UnpauseContainerRequest(container_id=name), timeout=60)
 
 
 async def test_pause_and_unpause_are_journaled_once(client: Client, host: FakeHost) -> None:
@@ -57,7 +57,7 @@ async def test_sigkill_lets_a_frozen_one_go_before_its_end_is_told(client: Clien
     name = await running(client)
     await pause(client, name)
     request = pb.StopContainerRequest(container_id=name, signal=signal.SIGKILL, timeout=5)
-    await client.runtime.StopContainer(request, timeout=10)
+    await client.runtime.StopContainer(request, timeout=60)
     assert name not in host.cgroups.frozen
     journal = client.executor.node.journal
     told = [entry.event.kind for entry in await journal._after(0)]
@@ -69,7 +69,7 @@ async def test_another_signal_waits_until_it_goes_on(client: Client, host: FakeH
     name = await running(client)
     await pause(client, name)
     request = pb.SignalContainerRequest(container_id=name, signal=signal.SIGUSR1)
-    await client.runtime.SignalContainer(request, timeout=10)
+    await client.runtime.SignalContainer(request, timeout=60)
     assert name in host.cgroups.frozen
 
 
@@ -96,7 +96,7 @@ async def test_an_update_holds_now_and_for_the_next_executor(host: FakeHost) -> 
             container_id=name, resources=spec_pb.Resources(memory=1 << 26, pids_limit=9), restart_policy=policy
         )
         for _ in range(2):
-            answer = await client.runtime.UpdateContainer(request, timeout=10)
+            answer = await client.runtime.UpdateContainer(request, timeout=60)
             assert answer.entry.WhichOneof("event") == "updated"
         assert host.cgroups.limits[name] == Resources(memory=1 << 26, pids_limit=9)
     async with host.executor() as executor:
@@ -111,7 +111,7 @@ async def test_a_refused_update_is_not_on_record(client: Client, host: FakeHost)
     host.cgroups.refuses.append(Resources(memory=1 << 26))
     request = pb.UpdateContainerRequest(container_id=name, resources=spec_pb.Resources(memory=1 << 26))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.runtime.UpdateContainer(request, timeout=10)
+        await client.runtime.UpdateContainer(request, timeout=60)
     assert caught.value.code() is NOT_POSSIBLE
     record = client.executor.node.records.get(name)
     assert record.spec is not None
@@ -123,7 +123,7 @@ async def test_bad_limits_are_all_named(client: Client) -> None:
     wanted = spec_pb.Resources(memory=-1, cpuset_cpus="0;1", blkio_weight=5, blkio_read_bps=[spec_pb.DeviceNumber()])
     request = pb.UpdateContainerRequest(container_id=container_id(1), resources=wanted)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.runtime.UpdateContainer(request, timeout=10)
+        await client.runtime.UpdateContainer(request, timeout=60)
     said = caught.value.details() or ""
     for field in ("memory", "cpuset_cpus", "blkio_read_bps[0].path", "blkio_read_bps[0].value"):
         assert f"resources.{field}: " in said
@@ -133,10 +133,10 @@ async def test_statistics_and_processes(client: Client) -> None:
     name = await running(client)
     await client.create(2)
     for ids in ([], [name, container_id(2), "f" * 64]):
-        answer = await client.runtime.ReadStats(pb.ReadStatsRequest(container_ids=ids), timeout=10)
+        answer = await client.runtime.ReadStats(pb.ReadStatsRequest(container_ids=ids), timeout=60)
         assert [(stats.container_id, stats.cpu_usage) for stats in answer.containers] == [(name, 5)]
-    listed = await client.runtime.ListProcesses(pb.ListProcessesRequest(container_id=name), timeout=10)
+    listed = await client.runtime.ListProcesses(pb.ListProcessesRequest(container_id=name), timeout=60)
     assert [list(process.command) for process in listed.processes] == [["sleep", "9"]]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.runtime.ListProcesses(pb.ListProcessesRequest(container_id=container_id(2)), timeout=10)
+        await client.runtime.ListProcesses(pb.ListProcessesRequest(container_id=container_id(2)), timeout=60)
     assert caught.value.code() is NOT_POSSIBLE

@@ -26,18 +26,18 @@ def _spec(number: int = 1, **fields: Any) -> spec_pb.ContainerSpec:
 
 
 async def _create(client: Client, spec: spec_pb.ContainerSpec) -> str:
-    await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=spec), timeout=10)
+    await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=spec), timeout=60)
     return spec.id
 
 
 async def test_nobody_gets_other_users_than_the_api_believes(host: FakeHost) -> None:
     async with host.executor() as executor, connected(executor, host.paths.socket) as client:
-        assert not (await client.node.GetNode(node_pb.GetNodeRequest(), timeout=10)).HasField("user_mapping")
+        assert not (await client.node.GetNode(node_pb.GetNodeRequest(), timeout=60)).HasField("user_mapping")
         with pytest.raises(grpc.aio.AioRpcError, match="userns_remap was changed meanwhile; repeat the request"):
             await _create(client, _spec(remapped=True))
     host.facts = replace(host.facts, user_mapping=_MAPPING)
     async with host.executor() as executor, connected(executor, host.paths.socket) as client:
-        told = (await client.node.GetNode(node_pb.GetNodeRequest(), timeout=10)).user_mapping
+        told = (await client.node.GetNode(node_pb.GetNodeRequest(), timeout=60)).user_mapping
         assert (told.first_uid, told.first_gid, told.count) == (100000, 200000, 65536)
         with pytest.raises(grpc.aio.AioRpcError, match="userns_remap was changed meanwhile") as refused:
             await _create(client, _spec())

@@ -44,7 +44,7 @@ async def _run(executor: Executor, policy: RestartPolicy, *, number: int = 1, **
 
 
 async def _until(executor: Executor, holds: Callable[[JournalEntry], bool]) -> JournalEntry:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for entry in executor.node.journal.follow(0):
             if holds(entry):
                 return entry
@@ -63,7 +63,7 @@ async def _pending(executor: Executor, host: FakeHost) -> None:
     watch = executor.node.supervisor.watched(BOX)
     assert watch is not None
     host.runtime.end(BOX, code=3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await watch.ended
     async with executor.node.locks.hold(BOX):
         assert executor.node.records.get(BOX).phase is Phase.RESTARTING
@@ -249,7 +249,7 @@ async def test_a_hundred_at_once_leave_the_executor_answering(host: FakeHost, mo
     async with host.executor() as executor:
         before = time.thread_time()
         heart = asyncio.create_task(beat())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await some.wait()
             await container_create(executor.node, container_spec(101))  # answered although those before it stand still
         assert under_way == 8

@@ -22,12 +22,12 @@ from tests.fixtures.fake_host.specs import container_id
 
 
 async def _next_entry(stream: AsyncIterator[pb.FollowJournalResponse]) -> pb.JournalEntry:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return (await anext(stream)).entry
 
 
 async def test_a_container_lives_from_create_to_remove(client: Client, host: FakeHost) -> None:
-    journal = aiter(client.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=20))
+    journal = aiter(client.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=60))
     accepted = await anext(journal)
     assert not accepted.HasField("entry")
     box = await client.create()
@@ -38,7 +38,7 @@ async def test_a_container_lives_from_create_to_remove(client: Client, host: Fak
     assert (await client.snapshot()).containers[0].phase == pb.CONTAINER_PHASE_RUNNING
 
     stop = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=5)
-    stopped = await client.runtime.StopContainer(stop, timeout=10)
+    stopped = await client.runtime.StopContainer(stop, timeout=60)
     assert stopped.entry.exited.exit_code == 128 + signal.SIGTERM
     assert [await _next_entry(journal) for _ in range(3)] == [
         started,
@@ -52,7 +52,7 @@ async def test_a_container_lives_from_create_to_remove(client: Client, host: Fak
         stopped.entry,
     ]
 
-    await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=10)
+    await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=60)
     assert accepted.journal_id == started.journal_id == stopped.entry.journal_id
     snapshot = await client.snapshot()
     assert not snapshot.containers
@@ -65,7 +65,7 @@ async def test_a_container_lives_from_create_to_remove(client: Client, host: Fak
 async def _entries(client: Client) -> list[pb.JournalEntry]:
     head = (await client.snapshot()).sequence
     entries: list[pb.JournalEntry] = []
-    async for answer in client.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=10):
+    async for answer in client.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=60):
         if answer.HasField("entry"):
             entries.append(answer.entry)
         if len(entries) == head:
@@ -79,7 +79,7 @@ async def test_create_is_idempotent_and_refuses_another_specification(client: Cl
     other = spec_message()
     other.args[:] = ["true"]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=other), timeout=10)
+        await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=other), timeout=60)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -89,7 +89,7 @@ async def test_create_names_every_violation_at_once(client: Client, host: FakeHo
     spec.network_mode = spec_pb.NETWORK_MODE_UNSPECIFIED
     spec.args.append("\0")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=spec), timeout=10)
+        await client.runtime.CreateContainer(pb.CreateContainerRequest(spec=spec), timeout=60)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     fields = {violation.field for violation in _bad_request(refused.value).field_violations}
     assert fields == {
@@ -174,10 +174,10 @@ async def test_stop_kills_what_does_not_listen(client: Client, host: FakeHost) -
     await client.start(box)
     host.runtime.ignores = {signal.SIGTERM}
     request = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=0)
-    answer = await client.runtime.StopContainer(request, timeout=10)
+    answer = await client.runtime.StopContainer(request, timeout=60)
     assert answer.entry.exited.exit_code == 128 + signal.SIGKILL
     assert host.runtime.signals == [(box, signal.SIGTERM), (box, signal.SIGKILL)]
-    again = await client.runtime.StopContainer(request, timeout=10)
+    again = await client.runtime.StopContainer(request, timeout=60)
     assert not again.HasField("entry")
 
 
@@ -187,7 +187,7 @@ async def test_stop_says_that_a_process_does_not_die(client: Client, host: FakeH
     host.runtime.ignores = {signal.SIGTERM, signal.SIGKILL}
     request = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=0)
     with pytest.raises(grpc.aio.AioRpcError) as stuck:
-        await client.runtime.StopContainer(request, timeout=10)
+        await client.runtime.StopContainer(request, timeout=60)
     assert stuck.value.code() is grpc.StatusCode.INTERNAL
     assert "has not died" in (stuck.value.details() or "")
     assert (await client.snapshot()).containers[0].phase == pb.CONTAINER_PHASE_RUNNING
@@ -199,13 +199,13 @@ async def test_a_patient_stop_does_not_keep_a_kill_waiting(client: Client, host:
     host.runtime.ignores = {signal.SIGTERM}
     patient = asyncio.ensure_future(
         client.runtime.StopContainer(
-            pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=-1), timeout=10
+            pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=-1), timeout=60
         )
     )
-    journal = aiter(client.runtime.FollowJournal(pb.FollowJournalRequest(after_sequence=1), timeout=10))
+    journal = aiter(client.runtime.FollowJournal(pb.FollowJournalRequest(after_sequence=1), timeout=60))
     await anext(journal)
     assert (await _next_entry(journal)).signaled.signal == signal.SIGTERM
-    await client.runtime.SignalContainer(pb.SignalContainerRequest(container_id=box, signal=signal.SIGKILL), timeout=10)
+    await client.runtime.SignalContainer(pb.SignalContainerRequest(container_id=box, signal=signal.SIGKILL), timeout=60)
     assert (await patient).entry.exited.exit_code == 128 + signal.SIGKILL
 
 
@@ -224,10 +224,10 @@ async def test_signals_are_checked_and_need_a_process(client: Client) -> None:
     box = await client.create()
     for number, code in ((0, grpc.StatusCode.INVALID_ARGUMENT), (65, grpc.StatusCode.INVALID_ARGUMENT)):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await client.runtime.SignalContainer(pb.SignalContainerRequest(container_id=box, signal=number), timeout=10)
+            await client.runtime.SignalContainer(pb.SignalContainerRequest(container_id=box, signal=number), timeout=60)
         assert refused.value.code() is code
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await client.runtime.SignalContainer(pb.SignalContainerRequest(container_id=box, signal=15), timeout=10)
+        await client.runtime.SignalContainer(pb.SignalContainerRequest(container_id=box, signal=15), timeout=60)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -235,7 +235,7 @@ async def test_remove_kills_what_runs_and_is_idempotent(client: Client, host: Fa
     box = await client.create()
     await client.start(box)
     for _ in range(2):
-        await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=10)
+        await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=60)
     assert host.traces(box) == []
     assert not host.snapshots.prepared
     last = (await _entries(client))[-1]
@@ -247,7 +247,7 @@ async def test_the_journal_is_followed_from_a_position(client: Client, host: Fak
     await client.start(box)
     host.runtime.end(box, code=3, oom_killed=True)
     await _until_stopped(client, box)
-    journal = aiter(client.runtime.FollowJournal(pb.FollowJournalRequest(after_sequence=1), timeout=10))
+    journal = aiter(client.runtime.FollowJournal(pb.FollowJournalRequest(after_sequence=1), timeout=60))
     await anext(journal)
     entry = await _next_entry(journal)
     assert (entry.sequence, entry.exited.exit_code, entry.exited.oom_killed) == (2, 3, True)
@@ -259,7 +259,7 @@ async def test_an_unknown_position_is_out_of_range(client: Client, journal_id: s
         await anext(
             aiter(
                 client.runtime.FollowJournal(
-                    pb.FollowJournalRequest(journal_id=journal_id, after_sequence=after), timeout=10
+                    pb.FollowJournalRequest(journal_id=journal_id, after_sequence=after), timeout=60
                 )
             )
         )
@@ -272,7 +272,7 @@ async def test_logs_are_read_and_followed_to_the_end(client: Client, host: FakeH
     log = host.paths.log(box)
     log.write_text("2026-01-02T03:04:05.000000006Z stdout F one\n2026-01-02T03:04:06Z stderr F two\n")
     request = pb.ReadLogsRequest(container_id=box, stdout=True, stderr=True, follow=True)
-    lines = aiter(client.runtime.ReadLogs(request, timeout=10))
+    lines = aiter(client.runtime.ReadLogs(request, timeout=60))
     one, two = (await anext(lines)).lines
     assert (one.data, two.stream) == (b"one\n", pb.LOG_STREAM_STDERR)
     with log.open("a") as file:
@@ -281,14 +281,14 @@ async def test_logs_are_read_and_followed_to_the_end(client: Client, host: FakeH
     host.runtime.end(box, code=0)
     assert [line async for line in lines] == []
     only = pb.ReadLogsRequest(container_id=box, stdout=True, tail=1)
-    answers = client.runtime.ReadLogs(only, timeout=10)
+    answers = client.runtime.ReadLogs(only, timeout=60)
     assert [line.data async for answer in answers for line in answer.lines] == [b"three\n"]
 
 
 async def test_logs_of_no_stream_are_refused(client: Client) -> None:
     box = await client.create()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await anext(aiter(client.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box), timeout=10)))
+        await anext(aiter(client.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box), timeout=60)))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -308,14 +308,14 @@ async def test_health_and_reflection_answer(client: Client) -> None:
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
     for service in ("", "slipway.executor.v1.RuntimeService"):
-        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=60)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     services = client.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    asked = services(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10)
+    asked = services(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=60)
     names = {service.name for service in (await anext(aiter(asked))).list_services_response.service}
     assert {"slipway.executor.v1.NodeService", "slipway.executor.v1.ImageStoreService"} <= names
 
@@ -330,5 +330,5 @@ async def _until_stopped(client: Client, container_id: str) -> None:
     """Wait for the end of a run that is going to end."""
     watch = client.executor.node.supervisor.watched(container_id)
     if watch is not None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.shield(watch.ended)

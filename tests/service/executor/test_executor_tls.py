@@ -53,16 +53,16 @@ async def test_who_reaches_it(
     async with serving(executor, socket=host.paths.socket, socket_gid=0, more=[address], tls=tls, grace=2):
         for role, code in [(Role.API, None), (Role.ADMIN, grpc.StatusCode.PERMISSION_DENIED)]:
             async with authority.channel(authority.certify(role, hosts=()), address) as channel:
-                call = rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=5)
+                call = rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=60)
                 if code is None:
                     assert (await call).node_id
                 else:
                     assert (await refused(call)).code == code
         async with grpc.aio.insecure_channel(address) as channel:
-            refusal = await refused(rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=5))
+            refusal = await refused(rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=60))
             assert refusal.code == grpc.StatusCode.UNAVAILABLE
         async with grpc.aio.insecure_channel(f"unix://{host.paths.socket}") as channel:
-            assert (await rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=5)).node_id
+            assert (await rpc.NodeServiceStub(channel).GetNode(pb.GetNodeRequest(), timeout=60)).node_id
 
 
 async def test_who_may_not_call_it_does_not_learn_its_id(
@@ -77,11 +77,11 @@ async def test_who_may_not_call_it_does_not_learn_its_id(
     ):
         codec = (health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString)
         check = reader.unary_unary("/grpc.health.v1.Health/Check", *codec)
-        assert (await check(health_pb2.HealthCheckRequest(), metadata=meant, timeout=5)).status
-        get = rpc.NodeServiceStub(reader).GetNode(pb.GetNodeRequest(), metadata=meant, timeout=5)
+        assert (await check(health_pb2.HealthCheckRequest(), metadata=meant, timeout=60)).status
+        get = rpc.NodeServiceStub(reader).GetNode(pb.GetNodeRequest(), metadata=meant, timeout=60)
         why = await refused(get)
         assert (why.reason, executor.node.journal.node_id in why.message) == ("ROLE_NOT_ALLOWED", False)
-        why = await refused(rpc.NodeServiceStub(api).GetNode(pb.GetNodeRequest(), metadata=meant, timeout=5))
+        why = await refused(rpc.NodeServiceStub(api).GetNode(pb.GetNodeRequest(), metadata=meant, timeout=60))
         assert (why.reason, executor.node.journal.node_id in why.message) == ("ANOTHER_EXECUTOR", True)
 
 

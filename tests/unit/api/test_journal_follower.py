@@ -79,7 +79,7 @@ def entry(sequence: int, container: str = "a") -> JournalEntry:
 
 @asynccontextmanager
 async def following(journal: Any, records: Any) -> AsyncIterator[JournalFollower]:
-    async with MemoryStore() as store, asyncio.timeout(10):
+    async with MemoryStore() as store, asyncio.timeout(60):
         connected = asyncio.Event()
         follower = JournalFollower(
             node="local",
@@ -100,7 +100,7 @@ async def test_entries_are_applied_in_order() -> None:
     journal, records = Journal(), Records()
     async with following(journal, records) as follower:
         journal.tell(*(entry(number) for number in range(1, 40)))
-        assert await follower.reached(39, patience=5)
+        assert await follower.reached(39, patience=60)
         assert records.seen == list(range(1, 40))
 
 
@@ -109,7 +109,7 @@ async def test_the_first_contact_is_told_everything_that_is_kept() -> None:
     journal, records = Journal(), Records()
     journal.tell(entry(1), entry(2))
     async with following(journal, records) as follower:
-        assert await follower.reached(2, patience=5)
+        assert await follower.reached(2, patience=60)
         assert journal.asked == [("", 0)]
         assert records.seen == [1, 2]
 
@@ -120,7 +120,7 @@ async def test_a_journal_whose_beginning_is_gone_is_followed_from_a_snapshot() -
     with capture_logs():
         async with following(journal, records) as follower:
             journal.tell(entry(8))
-            assert await follower.reached(8, patience=5)
+            assert await follower.reached(8, patience=60)
     assert journal.asked == [("", 0), ("snapshot", 7), ("j", 7)]
     assert records.seen == [8]
 
@@ -129,9 +129,9 @@ async def test_each_entry_is_applied_once_however_often_it_comes() -> None:
     journal, records = Journal(), Records()
     journal.tell(*(entry(number) for number in (1, 1, 2, 1, 2, 3)))
     async with following(journal, records) as follower:
-        assert await follower.reached(3, patience=5)
+        assert await follower.reached(3, patience=60)
         journal.tell(entry(2), entry(3), entry(4))
-        assert await follower.reached(4, patience=5)
+        assert await follower.reached(4, patience=60)
         assert records.seen == [1, 2, 3, 4]
         assert journal.asked == [("", 0)]
 
@@ -145,7 +145,7 @@ async def test_what_is_missing_is_asked_for_again() -> None:
                 await follower.changed()
             assert (journal.asked[-1], records.seen) == (("j", 1), [1])
             journal.tell(entry(2), entry(3))
-            assert await follower.reached(3, patience=5)
+            assert await follower.reached(3, patience=60)
     assert records.seen == [1, 2, 3]
 
 
@@ -187,7 +187,7 @@ async def test_entry_that_could_not_be_written_is_not_lost(fault: Exception) -> 
                 await follower.changed()
             assert journal.asked == [("", 0), ("j", 0)]
             journal.tell(entry(1))
-            assert await follower.reached(1, patience=5)
+            assert await follower.reached(1, patience=60)
     assert records.seen == [1]
     assert [line["event"] for line in log] == [
         "node not followed" if isinstance(fault, ResourceExhausted) else "journal entry failed"
@@ -205,7 +205,7 @@ async def test_answer_that_is_next_need_not_wait_and_one_that_is_not_must() -> N
             for _ in range(20):
                 await asyncio.sleep(0)
             assert records.seen == []  # the journal waits for who is ahead of it
-        assert await follower.reached(2, patience=5)
+        assert await follower.reached(2, patience=60)
         assert records.seen == [1, 2]
 
 
@@ -220,7 +220,7 @@ async def test_answer_that_the_journal_was_faster_than_is_left_to_it() -> None:
         with follower.ahead(entry(1)) as is_next:
             assert not is_next
         records.gate.set()
-        assert await follower.reached(1, patience=5)
+        assert await follower.reached(1, patience=60)
         with follower.ahead(entry(2)) as is_next:
             assert is_next
     assert records.asked == [1]
@@ -240,7 +240,7 @@ async def test_an_answer_says_which_journal_it_belongs_to() -> None:
     async with following(journal, records) as follower:
         node = Node(record=node_record("local"), executor=journal, follower=follower, observer=records)
         journal.tell(entry(1), entry(2))
-        assert await follower.reached(2, patience=5)
+        assert await follower.reached(2, patience=60)
         await node.settle(entry(2))
         assert records.seen == [1, 2]
         await node.settle(dataclasses.replace(entry(2), journal_id="k"))

@@ -15,7 +15,7 @@ from api_service.nodes.registry import Node
 from common.errors import SlipwayError, Unavailable
 
 TERMS = LeaseTerms(ttl=0.2, margin=0.1)
-PATIENCE = 10.0  # seconds until a test that waits has failed
+PATIENCE = 60.0  # seconds until a test that waits has failed
 
 
 @dataclass

@@ -22,7 +22,7 @@ from api_service.store.claims import LocalClaims
 from common.errors import Unavailable
 
 TERMS = ReachTerms(look=0.05, answer=0.1, patience=0.1, keep=1.0)
-PATIENCE = 10.0  # seconds until a test that waits has failed
+PATIENCE = 60.0  # seconds until a test that waits has failed
 
 
 @dataclass

@@ -12,7 +12,7 @@ from executor_service.container import TerminalSize
 from executor_service.streams.client_input import feed
 from executor_service.streams.exec_spec import StreamInput
 
-PATIENCE = 10.0  # seconds
+PATIENCE = 60.0  # seconds
 SIZE = TerminalSize(height=1, width=2)
 
 

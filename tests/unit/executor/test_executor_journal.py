@@ -32,7 +32,7 @@ async def _append(journal: Journal, count: int = 1) -> None:
 
 
 async def _take(entries: AsyncIterator[JournalEntry], count: int) -> list[int]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [(await anext(entries)).sequence for _ in range(count)]
 
 

@@ -15,7 +15,7 @@ from common.errors import InvalidArgument, Unavailable
 from executor_service.lease import Lease, end_guard
 
 BOX, OTHER = "a" * 64, "b" * 64
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

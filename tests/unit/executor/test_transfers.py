@@ -68,7 +68,7 @@ async def test_the_last_to_leave_stops_it() -> None:
     await first.aclose()
     assert not work.cancelled.is_set()
     await second.aclose()
-    await asyncio.wait_for(work.cancelled.wait(), 5)
+    await asyncio.wait_for(work.cancelled.wait(), 60)
     work.go.set()
     assert [each async for each in pulls.follow("key", work, deadline=LATER)][-1] == IMAGE
 

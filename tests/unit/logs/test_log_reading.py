@@ -20,7 +20,7 @@ from tests.fixtures.log_files import replaced, replaced_later
 
 SECOND = 1_000_000_000
 START = 1_767_225_600 * SECOND  # 2026-01-01T00:00:00Z
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def line(number: int, text: str, *, stream: str = "stdout", tag: str = "F") -> bytes:
@@ -324,7 +324,7 @@ async def test_abandoned_followers_leave_no_descriptor_and_no_watch(log: Path, w
             came += 1
 
     tasks = [asyncio.create_task(follow()) for _ in range(100)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while came < 50:  # the others are cancelled wherever they are
             await asyncio.sleep(0)
     assert open_below(log.parent)

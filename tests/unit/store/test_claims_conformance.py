@@ -11,7 +11,7 @@ from api_service.etcd.cluster import open_cluster
 from api_service.etcd.target import EtcdTarget
 from api_service.store.claims import Claim, Claims, Holder, LocalClaims, run_claimed
 
-_PATIENCE = 20  # seconds until a test that waits for an event has failed
+_PATIENCE = 60  # seconds until a test that waits for an event has failed
 
 
 @pytest.fixture(params=["local", "etcd"])

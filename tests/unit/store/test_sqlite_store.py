@@ -21,7 +21,7 @@ from api_service.store.sqlite_store import SqliteStore
 from api_service.store.store import Change, Delete, Entry, Put
 from common.errors import FailedPrecondition, OutOfRange, ResourceExhausted, Unavailable
 
-_PATIENCE = 30
+_PATIENCE = 60
 
 _WRITER = """
 import asyncio, sys

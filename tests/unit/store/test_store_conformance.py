@@ -23,7 +23,7 @@ from common.errors import OutOfRange, ResourceExhausted, Unavailable
 StoreMaker = Callable[[int], AbstractAsyncContextManager[Store]]
 """From the history limit to a new, empty store."""
 
-_PATIENCE = 10  # seconds until a test that waits for an event has failed
+_PATIENCE = 60  # seconds until a test that waits for an event has failed
 
 
 @pytest.fixture(params=["memory", "sqlite", "etcd"])
