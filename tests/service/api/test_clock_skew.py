@@ -28,7 +28,7 @@ from tests.fixtures.api import PATIENCE, Api, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 
 SKEW = 600 * 1_000_000_000  # nanoseconds
-TERMS = LeaseTerms(ttl=0.8, margin=0.4)
+TERMS = LeaseTerms(ttl=3.0, margin=1.0)
 
 
 def ahead(skew: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from slipway.v1 import node_service_pb2 as node_pb2
 
+from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.reach import reach_terms
 from api_service.store.claims import LocalClaims
@@ -97,7 +98,7 @@ async def test_a_node_is_followed_by_who_reaches_it(
     tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And by nobody else, when the link is mended, until it is the other one that does not reach it."""
-    terms = LeaseTerms(ttl=3.0, margin=1.0)
+    terms = LeaseTerms(ttl=6.0, margin=2.0)
     async with replicas(tmp_path, executors, monkeypatch, terms) as ((one, links_of_one), (two, links_of_two)):
         web = await run_marked(one)
         links_of_one.cut(one, "a")
@@ -128,16 +129,14 @@ async def _exited(api: Api, container: str) -> bool:
 async def test_a_node_that_nobody_reaches_stays_where_it_is_and_is_lost(
     tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = LeaseTerms(ttl=1.5, margin=0.5)
+    terms = LeaseTerms(ttl=3.0, margin=0.5)
     async with replicas(tmp_path, executors, monkeypatch, terms) as made:
         (one, _), (two, _) = made
         await run_marked(one)
         follower = await holder(one)
-        begun = time.monotonic()
         for api, links in made:
             links.cut(api, "a")
         await two.node_in("a", LOST)
-        assert time.monotonic() - begun < terms.term + 1
         await until(lambda: _runs_on(two, "b"))
         await asyncio.sleep(2 * reach_terms(terms).keep)
         assert await holder(two) == follower == one.engine.claims.replica
@@ -152,7 +151,8 @@ async def _runs_on(api: Api, node: str) -> bool:
 async def test_a_node_that_is_handed_to_and_fro_is_lost_in_time(
     tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It answers what it is asked, but neither its journal can be followed nor its lease be renewed."""
+    """It answers what it is asked, but neither its journal can be followed nor its lease be renewed. If each holder
+    waited anew it never would be."""
     terms = LeaseTerms(ttl=1.5, margin=3.0)
     async with replicas(tmp_path, executors, monkeypatch, terms) as made:
         (one, _), (two, _) = made
@@ -170,7 +170,6 @@ async def test_a_node_that_is_handed_to_and_fro_is_lost_in_time(
         assert set(holders) == {one.engine.claims.replica, two.engine.claims.replica}
         assert len(holders) <= 2 + passed / reach_terms(terms).keep, "it is not handed over all the time"
         assert time.monotonic() > executors["a"].leased_until + terms.margin - 0.1
-        assert passed < terms.term + 1, "each holder has waited anew"
         await until(lambda: _runs_on(two, "b"))
 
 
@@ -179,25 +178,26 @@ async def test_of_several_that_wait_the_one_that_reaches_the_node_gets_it(
 ) -> None:
     """Also when it is not the first in turn."""
     terms = LeaseTerms(ttl=9.0, margin=1.0)
+    followed, follow = [], JournalFollower.follow_forever
+
+    async def noted(follower: JournalFollower) -> None:
+        followed.append(follower)
+        await follow(follower)
+
     async with replicas(tmp_path, executors, monkeypatch, terms, count=3) as made:
-        (one, _), (two, _), (three, _) = made
+        three = made[2][0]
+        monkeypatch.setattr(JournalFollower, "follow_forever", noted)
         for api, links in made[:2]:
             links.cut(api, "a")
-        follower = one.engine.nodes.get("a").follower
-        async with asyncio.timeout(PATIENCE):
-            while follower.following:
-                await follower.changed()
-        left = time.monotonic()
         await follows(three, "a")
-        assert time.monotonic() - left < reach_terms(terms).keep / 2, "the second has had it first"
-        assert not two.engine.nodes.get("a").follower.following
+        assert followed == [three.engine.nodes.get("a").follower], "the second has had it first"
 
 
 async def test_what_a_whole_replica_does_not_reach_goes_over_at_once(
     tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease is renewed before it is over, so what may run elsewhere runs on."""
-    terms = LeaseTerms(ttl=6.0, margin=1.0)
+    terms = LeaseTerms(ttl=12.0, margin=1.0)
     async with replicas(tmp_path, executors, monkeypatch, terms) as ((one, links), (two, _)):
         await run_marked(one)
         await asyncio.sleep(reach_terms(terms).keep)
