@@ -226,7 +226,7 @@ async def test_client_that_vanishes_while_the_record_is_written(api: Api) -> Non
 
 async def test_deadline_leaves_nothing(api: Api) -> None:
     fault = api.executor.fault("CreateContainer", gate=asyncio.Event())
-    call = api.containers.CreateContainer(request(name="web"), timeout=0.2)
+    call = api.containers.CreateContainer(request(name="web"), timeout=3)
     await fault.reached.wait()
     [draft] = api.engine.creating
     assert (await refused(call)).code == grpc.StatusCode.DEADLINE_EXCEEDED

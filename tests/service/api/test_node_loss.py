@@ -35,8 +35,8 @@ MOVES: dict[str, Any] = {"reschedule": "on_node_loss"}
 
 
 class Clock:
-    """By which services of the test know when a lease is over. Put forward, it spares the waiting for that: a lease that
-    is short enough to be waited for is lost by a machine that is busy."""
+    """By which services know when a lease is over. Put forward, it spares the waiting for that: a lease short enough to
+    be waited for is lost by a machine that is busy."""
 
     def __init__(self) -> None:
         self.ahead = 0.0  # seconds

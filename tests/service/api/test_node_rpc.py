@@ -366,7 +366,7 @@ async def test_a_network_goes_to_no_node_that_is_being_removed(
 async def test_a_removal_that_nobody_finishes_is_taken_back(
     tmp_path: Path, executors: Mapping[str, FakeExecutor]
 ) -> None:
-    terms = LeaseTerms(ttl=0.5, margin=0.5)
+    terms = LeaseTerms(ttl=4.0, margin=1.0)
     async with running_api(tmp_path, executors["a"], configured=False, lease=terms) as api:
         await api.add_node("a", executors["a"].address)
         await api.node_in("a", READY)
@@ -374,7 +374,7 @@ async def test_a_removal_that_nobody_finishes_is_taken_back(
         async with api.engine.claims.hold("removal/a"):  # somebody is at it
             await api.engine.node_records.update("a", lambda found: dataclasses.replace(found, removing=True))
             await _until(lambda: node.record.removing)
-            await asyncio.sleep(0.2)  # some looks at it
+            await asyncio.sleep(terms.ttl / 2)  # some looks at it
             assert node.record.removing
         await _until(lambda: not node.record.removing)
         await api.load()

@@ -218,7 +218,7 @@ async def test_a_nodes_certificate_that_ends_takes_the_connection_along(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 0.02)
-    short = place.authority.certify(Role.EXECUTOR, "n1", valid=timedelta(seconds=4), begins=timedelta(0))
+    short = place.authority.certify(Role.EXECUTOR, "n1", valid=timedelta(seconds=8), begins=timedelta(0))
     address = await place.serve(short)
     executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
     journal = executor.follow_journal(journal_id="", after=0)
@@ -248,7 +248,7 @@ async def test_a_nodes_renewed_certificate_is_asked_for_before_the_other_ends(
 
     monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 0.02)
     monkeypatch.setattr(executor_channel, "certified_until", look)
-    short = place.authority.certify(Role.EXECUTOR, "n1", valid=timedelta(seconds=5), begins=timedelta(0))
+    short = place.authority.certify(Role.EXECUTOR, "n1", valid=timedelta(seconds=8), begins=timedelta(0))
     address = await place.serve(short)
     executor = await place.dial(address, place.authority.certify(Role.API, "api1"))
     journal = executor.follow_journal(journal_id="", after=0)
@@ -287,7 +287,7 @@ async def test_a_node_that_is_far_away(place: Place) -> None:
     async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
-                await asyncio.sleep(0.2)  # the way there, and the way back
+                await asyncio.sleep(0.1)  # the way there, and the way back
                 sink.write(data)
         sink.close()
         with contextlib.suppress(ConnectionError):

@@ -20,6 +20,7 @@ from slipway.v1 import volume_service_pb2 as volume_pb2
 
 from api_service.deadline import Deadline
 from api_service.operations.container_stop import stop_container
+from api_service.records.event import Event
 from api_service.records.event_log import BEGINNING, EventLog
 from api_service.records.event_shapes import container_event
 from api_service.store.claims import LocalClaims
@@ -134,19 +135,20 @@ async def test_a_deadline_does_not_part_an_end_from_its_event(
     events, add = api.engine.events, api.engine.events.add
     reached = asyncio.Event()
 
-    async def slow(*added: object) -> None:
-        reached.set()
-        await asyncio.sleep(0.6)  # past the deadline below
-        await add(*added)  # type: ignore[arg-type]  # passed on
+    async def slow(*added: Event) -> None:
+        if told in [event.action for event in added]:
+            reached.set()
+            await asyncio.sleep(2.1)  # past the deadline below
+        await add(*added)
 
     monkeypatch.setattr(events, "add", slow)
     if verb == "stop":
         with pytest.raises(DeadlineExceeded):
-            await stop_container(api.engine, "web", deadline=Deadline.after(0.3))
+            await stop_container(api.engine, "web", deadline=Deadline.after(2))
     else:
         request = pb2.RestartContainerRequest(container="web")
-        await refused(api.containers.RestartContainer(request, timeout=0.9))
-    await reached.wait()
+        await refused(api.containers.RestartContainer(request, timeout=2))
+    assert reached.is_set(), "the deadline was over before there was anything to tell"
     while f"container {told}" not in await api.actions(type=["container"]):
         await asyncio.sleep(0.01)
 

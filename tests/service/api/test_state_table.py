@@ -172,8 +172,10 @@ async def export(api: Api) -> object:
 
 async def wait(api: Api) -> object:
     """What it ended with; GOES_ON: it does not end yet."""
+    state = (await api.inspect(NAME)).state
+    patience = 0.1 if state.running or state.restarting else PATIENCE
     try:
-        answer = await api.containers.WaitContainer(pb2.WaitContainerRequest(container=NAME), timeout=0.1)
+        answer = await api.containers.WaitContainer(pb2.WaitContainerRequest(container=NAME), timeout=patience)
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
             raise

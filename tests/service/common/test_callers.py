@@ -198,7 +198,7 @@ async def test_no_certificate_and_no_tls(served: Served) -> None:
 
 
 async def test_a_certificate_that_expires_ends_its_calls_and_gets_no_more(served: Served) -> None:
-    stub = await served.system(Role.READER, valid=timedelta(seconds=3), begins=timedelta(0))
+    stub = await served.system(Role.READER, valid=timedelta(seconds=6), begins=timedelta(0))
     stream = aiter(stub.StreamEvents(pb.StreamEventsRequest(), timeout=60))
     assert (await anext(stream)).cursor == "1"
     unary = asyncio.create_task(refused(stub.GetInfo(pb.GetInfoRequest(), timeout=60)))

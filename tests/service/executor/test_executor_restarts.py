@@ -29,6 +29,7 @@ from tests.fixtures.fake_host.specs import container_id, container_spec
 
 BOX = container_id(1)
 SOON = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=0.01, max_delay=0.05)
+AFTER_THIS_ONE = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=2, max_delay=2)  # executor has ended
 LATER = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=60)
 
 
@@ -167,7 +168,7 @@ async def _entries(executor: Executor, last: int):  # type: ignore[no-untyped-de
 
 async def test_a_new_executor_goes_on_with_it(host: FakeHost) -> None:
     async with host.executor() as executor:
-        await _run(executor, replace(SOON, initial_delay=0.3, max_delay=1))
+        await _run(executor, AFTER_THIS_ONE)
         host.runtime.end(BOX, code=3)
         await _until(executor, lambda entry: isinstance(entry.event, Exited))
     async with host.executor() as executor:
@@ -178,7 +179,7 @@ async def test_a_new_executor_goes_on_with_it(host: FakeHost) -> None:
 async def test_an_interrupted_restart_is_tried_again(host: FakeHost) -> None:
     """As a crash in the middle of a start leaves it."""
     async with host.executor() as executor:
-        await _run(executor, SOON)
+        await _run(executor, AFTER_THIS_ONE)
         await executor.node.records.update(BOX, starting="restart-x")
         host.runtime.end(BOX, code=3)
         await _until(executor, lambda entry: isinstance(entry.event, Exited))
@@ -193,7 +194,7 @@ async def test_an_interrupted_restart_is_tried_again(host: FakeHost) -> None:
 
 async def test_after_a_reboot_dependents_come_after_what_they_depend_on(host: FakeHost) -> None:
     base, top = container_id(1), container_id(2)
-    needs = Dependency(container_id=base, condition=DependencyCondition.STARTED, timeout=5)
+    needs = Dependency(container_id=base, condition=DependencyCondition.STARTED, timeout=60)
     async with host.executor() as executor:
         await _run(executor, LATER)
         await _run(executor, LATER, number=2, dependencies=(needs,))
