@@ -72,29 +72,34 @@ async def open_node(
 
         lease = NodeLease(node, terms, on_lost=lost)
 
-        async def introduce() -> None:
-            await contact.introduce()
-            # Before anything else is heard of the node, and before anything may be started there by itself. Another
-            # replica may have moved what was there.
-            async with lease.introduction():
-                if not await engine.catch_up():
-                    raise Unavailable("the store does not tell what has become of the node's containers")
-                await remove_departed(engine, node)
-                await remove_strays(engine, node)
-
-        follower.introduce = introduce
-
-        async def attend() -> None:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(follower.follow_forever(), name=f"follow {node.name}")
-                group.create_task(contact.report_forever(), name=f"report {node.name}")
-                group.create_task(teller.tell_forever(), name=f"tell {node.name} of overlay networks")
-                group.create_task(lease.hold_forever(), name=f"lease of {node.name}")
-                group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
-
+        follower.introduce = partial(_introduce, engine, node, contact, lease)
+        attend = partial(_attend, engine, node, contact, lease, teller, terms)
         turns = NodeTurns(node, lease, claims=claims, terms=reach_terms(terms), attend=attend)
         await stack.enter_async_context(background(turns.take_forever(), name=f"take turns at {record.name}"))
         yield node
+
+
+async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: NodeLease) -> None:
+    """Before anything else is heard of the node, and before anything may be started there by itself."""
+    await contact.introduce()
+    async with lease.introduction():
+        # Another replica may have moved what was there.
+        if not await engine.catch_up():
+            raise Unavailable("the store does not tell what has become of the node's containers")
+        await remove_departed(engine, node)
+        await remove_strays(engine, node)
+
+
+async def _attend(
+    engine: Engine, node: Node, contact: NodeContact, lease: NodeLease, teller: OverlayTeller, terms: LeaseTerms
+) -> None:
+    """All that one replica does for the node, as long as it has it."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(node.follower.follow_forever(), name=f"follow {node.name}")
+        group.create_task(contact.report_forever(), name=f"report {node.name}")
+        group.create_task(teller.tell_forever(), name=f"tell {node.name} of overlay networks")
+        group.create_task(lease.hold_forever(), name=f"lease of {node.name}")
+        group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
 
 
 def _ended(engine: Engine, record: ContainerRecord) -> None:
