@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import encodings.idna  # noqa: F401 - imported by getaddrinfo(3)'s wrapper, when it may be too late to read the file
+import os
 import signal
 from contextlib import AsyncExitStack
 
@@ -18,6 +19,9 @@ from api_service.store_choice import open_store
 from common.tls import TlsSource
 
 _log = structlog.get_logger(__name__)
+
+
+_EXIT_REPLACED = 3
 
 
 async def run_service(settings: Settings) -> None:
@@ -38,7 +42,7 @@ async def run_service(settings: Settings) -> None:
         tls=tls,
     )
     async with AsyncExitStack() as stack:
-        store, claims = await stack.enter_async_context(open_store(settings))
+        store, claims = await stack.enter_async_context(open_store(settings, on_replaced=_begin_anew))
         engine = await stack.enter_async_context(open_engine(store, claims, plan, rules))
         await stack.enter_async_context(
             serve(engine, rules, settings.listen, grace=settings.grace, max_calls=settings.max_calls, tls=tls)
@@ -47,3 +51,10 @@ async def run_service(settings: Settings) -> None:
         _log.info("serving", addresses=settings.listen, replica=claims.replica, **where)
         await stop.wait()
         _log.info("stopping", grace=settings.grace)
+
+
+def _begin_anew(why: str) -> None:
+    """As after SIGKILL: nothing that this process knows may get into the store when it stops. Whoever runs it starts it
+    again, and it goes on from what the store has."""
+    _log.critical("the store is not the one that it was, this process ends to begin anew", why=why)
+    os._exit(_EXIT_REPLACED)

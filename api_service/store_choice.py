@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from api_service.store.store import Store
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[tuple[Store, Claims]]:
-    """Raises Unavailable when it cannot be reached, FailedPrecondition when another process has it."""
+async def open_store(settings: Settings, *, on_replaced: Callable[[str], None]) -> AsyncIterator[tuple[Store, Claims]]:
+    """`on_replaced`: see `EtcdStore`. Raises Unavailable when it cannot be reached, FailedPrecondition when another
+    process has it."""
     if (target := settings.etcd) is not None:
-        async with open_cluster(target) as cluster:
+        async with open_cluster(target, on_replaced=on_replaced) as cluster:
             await refuse_unfinished(cluster.store)
             yield cluster.store, cluster.claims
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -34,12 +34,14 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(target: EtcdTarget, *, history_limit: int = HISTORY) -> AsyncIterator[Cluster]:
-    """Raises Unavailable when etcd does not answer."""
+async def open_cluster(
+    target: EtcdTarget, *, history_limit: int = HISTORY, on_replaced: Callable[[str], None] = lambda why: None
+) -> AsyncIterator[Cluster]:
+    """`on_replaced`: see `EtcdStore`. Raises Unavailable when etcd does not answer."""
     async with (
         EtcdClient(target) as client,
         Session(client) as session,
-        EtcdStore(client, session, history_limit=history_limit) as store,
+        EtcdStore(client, session, history_limit=history_limit, on_replaced=on_replaced) as store,
         EtcdClaims(client, session, included=store.included) as claims,
     ):
         compacting = asyncio.create_task(

@@ -1,8 +1,9 @@
 """A range of etcd's keys in memory: loaded once, then kept up by a watch that resumes where it broke off.
 
 What was seen last is known by its revision, so a watch that begins again, at whichever member, neither misses nor
-repeats a change. When etcd has forgotten the changes since then, or is another etcd than before, the range is loaded
-again, and whoever followed it is told that the cursor is gone.
+repeats a change. When etcd has forgotten the changes since then, the range is loaded again, and whoever followed it is
+told that the cursor is gone. So it is when etcd is another one than before, or was restored from a backup; but then
+what is remembered of revisions may be of others by the same numbers, and whoever made the mirror is told.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from itertools import groupby
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -42,7 +43,7 @@ class _CompactedError(Exception):
     pass
 
 
-class _OtherClusterError(Exception):
+class _ReplacedError(Exception):
     pass
 
 
@@ -50,10 +51,18 @@ class Mirror:
     """Use as an async context manager; entering it loads the range. `history_limit` revisions are kept for followers,
     as far as nobody else has etcd forget them."""
 
-    def __init__(self, client: EtcdClient, keys: KeyRange, *, history_limit: int) -> None:
+    def __init__(
+        self,
+        client: EtcdClient,
+        keys: KeyRange,
+        *,
+        history_limit: int,
+        on_replaced: Callable[[str], None] = lambda why: None,
+    ) -> None:
         self._client = client
         self._range = keys
         self._history_limit = history_limit
+        self._on_replaced = on_replaced
         self._keys = KeySpace()
         self._feed = self._make_feed(0)
         self._cluster = 0
@@ -145,11 +154,13 @@ class Mirror:
         while True:
             try:
                 await self._watch()
-            except (_CompactedError, _OtherClusterError) as error:
+            except (_CompactedError, _ReplacedError) as error:
                 _log.warning("etcd cannot tell what changed, loading again", seen=self._seen, error=str(error))
                 with contextlib.suppress(SlipwayError):
                     self._feed.jump(await self._load())
                     self._wake()
+                    if isinstance(error, _ReplacedError):
+                        self._on_replaced(str(error))
             except (SlipwayError, MemberFailedError) as error:
                 _log.info("watch of etcd broken off", error=str(error), retry_in=_PAUSE)
             except Exception as error:
@@ -163,17 +174,29 @@ class Mirror:
         await _while_used(member, self._keep_up(member))
 
     async def _keep_up(self, member: Member) -> None:
+        await self._check_history()
         async with contextlib.aclosing(self._changes(member, after=self._seen)) as commits:
             async for revision, changes in commits:
                 if revision > self._seen:  # else it was anticipated
                     self._take(revision, changes)
 
+    async def _check_history(self) -> None:
+        """Raises _ReplacedError. A watch from a revision that is yet to come would begin, and tell nothing."""
+        request = pb2.RangeRequest(key=self._range.begin)
+        header = (await self._client.call(range_call(request))).header  # of a majority: no member that lags behind
+        self._check_cluster(header)
+        if header.revision < self._seen:
+            raise _ReplacedError(f"it was at revision {self._seen} and is at {header.revision}: a backup was restored")
+
+    def _check_cluster(self, header: pb2.ResponseHeader) -> None:
+        if self._cluster != header.cluster_id:
+            raise _ReplacedError("it is another cluster than before")
+
     async def _changes(self, member: Member, *, after: int) -> AsyncGenerator[tuple[int, list[Change]]]:
-        """What each revision changed, without end. Raises MemberFailedError, _CompactedError, _OtherClusterError."""
+        """What each revision changed, without end. Raises MemberFailedError, _CompactedError, _ReplacedError."""
         async with contextlib.aclosing(self._client.watch(member, self._range, after=after)) as answers:
             async for answer in answers:
-                if self._cluster != answer.header.cluster_id:
-                    raise _OtherClusterError("it is another cluster than before")
+                self._check_cluster(answer.header)
                 if answer.compact_revision:
                     raise _CompactedError(f"it has forgotten what was before revision {answer.compact_revision}")
                 for revision, events in groupby(answer.events, key=lambda event: event.kv.mod_revision):
@@ -199,7 +222,7 @@ class Mirror:
                 await self._client.pause(failed, until=deadline, error=error)
             except _CompactedError as error:
                 raise cursor_gone(after, self._feed.floor) from error
-            except _OtherClusterError as error:
+            except _ReplacedError as error:
                 raise unreachable(str(error)) from error
 
     async def _batch(self, member: Member, prefix: str, after: int, upto: int) -> tuple[Sequence[Change], int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -29,7 +29,9 @@ _MAX_COMMITS = 64  # of this process at the same time
 
 
 class EtcdStore:
-    """Use as an async context manager. `history_limit`, `quota`, `reserve`: as of SqliteStore."""
+    """Use as an async context manager. `history_limit`, `quota`, `reserve`: as of SqliteStore. `on_replaced` is called,
+    with why, when etcd is not the one that it was: what was read before is of another history, whose revisions may come
+    again and mean something else."""
 
     def __init__(
         self,
@@ -39,11 +41,12 @@ class EtcdStore:
         history_limit: int = 100_000,
         quota: int = QUOTA,
         reserve: int = RESERVE,
+        on_replaced: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._client = client
         self._session = session
         self._layout = Layout(client.target.prefix)
-        self._mirror = Mirror(client, self._layout.records, history_limit=history_limit)
+        self._mirror = Mirror(client, self._layout.records, history_limit=history_limit, on_replaced=on_replaced)
         self._freshness = Freshness(client, self._mirror, self._layout.head)
         self._quota = quota
         self._reserve = reserve

@@ -255,3 +255,30 @@ async def test_without_etcd_reads_go_on_and_writes_say_why(replicas: Replicas) -
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
         while (await replicas.other.inspect(box)).state.running:
             await asyncio.sleep(0.05)
+
+
+async def test_services_begin_anew_on_a_store_that_was_restored(replicas: Replicas, tmp_path: Path) -> None:
+    """They end by themselves, whoever runs them starts them again, and then records and node agree."""
+    one, other, etcd = replicas.one, replicas.other, replicas.etcd
+    kept = await one.create(*WAITING, name="kept")
+    backup = tmp_path / "backup"
+    etcd.control("snapshot", "save", str(backup))
+    forgotten = await other.create(*WAITING, name="forgotten")
+    await other.start("kept")
+    for member in etcd.members:
+        member.kill()
+    etcd.restore(backup)
+    await asyncio.to_thread(etcd.start)
+    for engine in (one, other):
+        await engine.api.ended()
+        assert "a backup was restored" in engine.api.log.read_text()
+        await engine.api.start()
+    await one.node_back()
+    async with asyncio.timeout(_PATIENCE):
+        while not (await one.inspect(kept)).state.running:
+            await asyncio.sleep(0.05)
+    for engine in (one, other):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await engine.inspect(forgotten)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    await other.remove("kept")

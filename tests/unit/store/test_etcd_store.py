@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -334,6 +335,51 @@ async def test_history_is_read_from_another_member_when_its_own_is_left(
         await patiently(asked.wait())
         client.leave(client.member())
         assert (await patiently(reading)).value == b"1"
+
+
+async def test_a_store_that_was_restored_is_read_anew_and_said_to_be_another(tmp_path: Path) -> None:
+    with etcd_cluster(tmp_path / "etcd", size=3) as etcd:
+        target = EtcdTarget(endpoints=etcd.endpoints)
+        told: list[str] = []
+        replaced = asyncio.Event()
+
+        def on_replaced(why: str) -> None:
+            told.append(why)
+            replaced.set()
+
+        async with open_cluster(target, on_replaced=on_replaced) as cluster:
+            store = cluster.store
+            kept = await store.commit(Put(key="k", value=b"kept"))
+            etcd.members[0].kill()
+            await patiently(store.commit(Put(key="k", value=b"kept still")))
+            etcd.start(etcd.members[0])
+            saved = await patiently(store.commit(Put(key="k", value=b"saved")))
+            control = replace(etcd, members=etcd.members[:1])
+            backup = tmp_path / "backup"
+            control.control("snapshot", "save", str(backup))
+            for _ in range(20):
+                later = await store.commit(Put(key="k", value=b"lost"), Put(key="more", value=b""))
+            changes = store.watch("", after=later)
+            waiting = asyncio.ensure_future(anext(changes))
+            assert told == [], "a member that begins anew has replaced nothing"
+            for member in etcd.members:
+                member.kill()
+            etcd.restore(backup)
+            await asyncio.to_thread(etcd.start)
+            await patiently(replaced.wait())
+            assert "a backup was restored" in told[0]
+            entries = await store.list("")
+            assert [(entry.key, entry.value, entry.revision) for entry in entries] == [("k", b"saved", saved)]
+            with pytest.raises(OutOfRange):
+                await patiently(waiting)
+            begun = time.monotonic()
+            after = await store.commit(Put(key="k", value=b"after", expected_revision=saved))
+            assert kept < saved < after < later
+            found = await store.get("k")
+            assert found is not None
+            assert (found.value, found.revision) == (b"after", after)
+            assert time.monotonic() - begun < 5, "the watch does not tell"
+            assert len(told) == 1
 
 
 async def test_a_bug_leaves_no_request_waiting(etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch) -> None:
