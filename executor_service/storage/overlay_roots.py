@@ -81,5 +81,8 @@ class OverlayRoots:
 
     def _remaps(self) -> MappedTrees:
         if self._mapped is None:
-            raise FailedPrecondition("this node does not remap the users of containers", reason="NOT_REMAPPED")
+            raise FailedPrecondition(
+                "this node does not remap the users of containers; set userns_remap of its executor",
+                reason="NOT_REMAPPED",
+            )
         return self._mapped
