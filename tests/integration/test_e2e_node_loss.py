@@ -24,7 +24,7 @@ ACTIVE, CORDONED, DRAINED = (
     node_pb.NODE_AVAILABILITY_CORDONED,
     node_pb.NODE_AVAILABILITY_DRAINED,
 )
-LEASE = 3  # seconds; a third of that and 5 s later the loss is known
+LEASE = 6  # seconds, of which a busy machine may take two thirds; a third of it and 5 s later the loss is known
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ async def test_an_api_that_is_away_for_longer_than_the_lease(nodes: Nodes, beats
     web, stays = await begin(nodes, beats)
     pid = (await nodes.client.inspect(stays)).state.pid
     await nodes.client.api.kill()
-    await asyncio.sleep(LEASE + 2)
-    ended = max(beats.runs().popitem()[1])
-    assert float(Path("/proc/uptime").read_text().split()[0]) - ended > 1
+    async with asyncio.timeout(60):
+        while beats.silence() < 1:
+            await asyncio.sleep(0.05)
     await nodes.client.api.start()
     await beats.until_runs(2)
     await nodes.runs_on(web, "a")

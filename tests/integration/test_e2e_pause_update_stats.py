@@ -217,7 +217,7 @@ async def test_processes_are_named_without_running_anything(engine: Slipway) -> 
     script = "sleep 301 & sleep 302 & exec sleep 303"
     container = await engine.run("sh", "-c", script, config={"user": "1234"}, init=False)
     request = pb.ListProcessesRequest(container=container)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found = (await engine.containers.ListProcesses(request)).processes
             begun = sorted(process.command[1] for process in found) == ["301", "302", "303"]

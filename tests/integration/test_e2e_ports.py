@@ -264,7 +264,7 @@ async def test_a_ruleset_that_somebody_emptied_is_put_back_whole(world: World) -
     assert "8097" in before
     for _ in range(2):
         command("nft", "flush", "ruleset")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while command("nft", "list", "ruleset") != before:
                 await asyncio.sleep(0.02)
         assert await seen_by(world, box, world.outside, HOST_V4, 8097) == OUTSIDE_V4

@@ -21,7 +21,7 @@ from tests.fixtures.slipway import Slipway, installed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 DETACH = b"\x10\x11"  # ctrl-p ctrl-q
 
 

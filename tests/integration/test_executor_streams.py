@@ -17,7 +17,7 @@ from tests.fixtures.executor import ExecutorProcess, executor_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DEADLINE = 30.0  # seconds
+DEADLINE = 60.0  # seconds
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

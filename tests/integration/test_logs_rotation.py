@@ -31,8 +31,13 @@ from tests.fixtures.oci import (
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
 
 LINES = 40_000
-# In a hundred bursts, so that rotations fall into and between them.
-FLOOD = ("sh", "-c", "n=0; while [ $n -lt 100 ]; do seq $((n*400+1)) $((n*400+400)); n=$((n+1)); usleep 3000; done")
+# In a hundred bursts, so that rotations fall into and between them; each twenty of them end with one.
+FLOOD = (
+    "sh",
+    "-c",
+    "n=0; while [ $n -lt 100 ]; do seq $((n*400+1)) $((n*400+400)); n=$((n+1)); usleep 3000;"
+    "while [ $((n%20)) = 0 ] && [ ! -e /rotated-$((n/20)) ]; do usleep 3000; done; done",
+)
 
 
 @pytest.fixture
@@ -64,7 +69,9 @@ async def test_a_flood_is_followed_across_rotations_without_losing_or_doubling_a
         await containers.runtime.start(container.id, runtime="crun")
         ending = asyncio.create_task(end(containers, container, created, ended))
         while not ended.is_set():
-            rotations += await asyncio.to_thread(rotate, container.bundle.log_path, control=control, max_files=1000)
+            if await asyncio.to_thread(rotate, container.bundle.log_path, control=control, max_files=1000):
+                rotations += 1
+                (containers.rootfs / f"rotated-{rotations}").touch()
             await asyncio.sleep(0)
         await ending
         records = await following
@@ -134,7 +141,7 @@ async def test_conmons_own_limit_is_the_last_resort(containers: Containers) -> N
 @pytest.mark.parametrize("rotations", [0, 1, 2])
 async def test_what_conmon_threw_away_leaves_no_line_that_never_was(containers: Containers, rotations: int) -> None:
     """Between the file that was rotated and the one that is written, whether it was rotated meanwhile or not."""
-    line = b"abcdefghijklmnopqrstuvwxyz0123456789\n"
+    line = b"abcdefghijklmnopqrstuvwxyz0123456789" * 7 + b"\n"
     container = containers.make("yes", line.decode().rstrip(), log_size_limit=8 * 1024 * 1024)
     control = ConmonFiles(bundle=container.bundle.directory).control
     log, ended = container.bundle.log_path, asyncio.Event()
@@ -150,7 +157,8 @@ async def test_what_conmon_threw_away_leaves_no_line_that_never_was(containers: 
         while inode_of(log) == rotated_to:
             await asyncio.sleep(0)
         for _ in range(rotations):
-            assert await asyncio.to_thread(rotate, log, control=control, max_files=1000)
+            while not await asyncio.to_thread(rotate, log, control=control, max_files=1000):
+                await asyncio.sleep(0)
         await containers.runtime.kill(container.id, created.container, signal.SIGKILL)
         await end(containers, container, created, ended)
         batches = read_log(log, LogQuery(), watcher=watcher, ended=ended)

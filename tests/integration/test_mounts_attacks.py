@@ -112,7 +112,7 @@ async def test_nothing_of_a_start_that_was_killed_is_left(executor: ExecutorProc
     staged = executor.paths.mounts / starting.id
     assert executor.process is not None
     call = asyncio.ensure_future(executor.run(starting.id))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not staged.exists():
             await asyncio.sleep(0)
     os.kill(executor.process.pid, signal.SIGKILL)
@@ -121,7 +121,7 @@ async def test_nothing_of_a_start_that_was_killed_is_left(executor: ExecutorProc
 
     await executor.start()
     (data / "go").touch()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (data / "end").exists():
             await asyncio.sleep(0.02)
     assert not staged.exists()

@@ -30,13 +30,15 @@ def _interface(*arguments: str, address: str = "") -> Iterator[None]:
         command("ip", "link", "delete", arguments[0])
 
 
-def _traces() -> tuple[set[str], str, str]:
-    """All that a bridge network could leave on the host."""
-    return interfaces(), command("nft", "list", "ruleset"), Path("/proc/self/mountinfo").read_text()
+def _traces(directory: Path) -> tuple[set[str], str, list[str]]:
+    """All that a bridge network could leave on the host, whose mounts are others' too."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    own = [line for line in mounts if f" {directory}" in line]
+    return interfaces(), command("nft", "list", "ruleset"), own
 
 
 async def test_entering_makes_the_bridge_and_teardown_leaves_nothing(tmp_path: Path) -> None:
-    before = _traces()
+    before = _traces(tmp_path)
     async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database) as network:
         shown = command("ip", "address", "show", "swtest0")
         assert "172.30.0.1/24" in shown
@@ -48,7 +50,7 @@ async def test_entering_makes_the_bridge_and_teardown_leaves_nothing(tmp_path: P
         await network.create("two", mode=NetworkMode.NONE)
         await network.teardown()
         await network.teardown()
-        assert _traces() == before
+        assert _traces(tmp_path) == before
         assert not (tmp_path / "netns").exists()
 
 
@@ -71,13 +73,13 @@ async def test_entering_again_adopts_the_bridge_and_keeps_other_tables(tmp_path:
 
 @pytest.mark.parametrize("kind", ["bridge", "ifb"])
 async def test_an_interface_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
-    before = _traces()
+    before = _traces(tmp_path)
     with _interface("swtest0", "type", kind, address="198.51.100.1/24"):
         with pytest.raises(FailedPrecondition, match="'swtest0' exists and was not made by this instance"):
             async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database):
                 pytest.fail("must not come up")
         assert "198.51.100.1/24" in command("ip", "address", "show", "swtest0")
-    assert _traces() == before
+    assert _traces(tmp_path) == before
 
 
 async def test_our_bridge_with_another_subnet_is_refused(tmp_path: Path) -> None:
@@ -92,12 +94,12 @@ async def test_our_bridge_with_another_subnet_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("address", ["172.30.0.77/32", "172.30.0.129/25", "172.16.0.1/12", "fd12:3456:789a::77/128"])
 async def test_a_subnet_in_use_elsewhere_is_refused_with_the_interface_named(tmp_path: Path, address: str) -> None:
-    before = _traces()
+    before = _traces(tmp_path)
     overlaps = pytest.raises(FailedPrecondition, match=r"overlaps .* through vpn0; choose another subnet")
     with _interface("vpn0", "type", "bridge", address=address), overlaps:
         async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database):
             pytest.fail("must not come up")
-    assert _traces() == before
+    assert _traces(tmp_path) == before
 
 
 async def test_a_vpns_pair_of_half_default_routes_is_no_overlap(tmp_path: Path) -> None:
@@ -124,10 +126,10 @@ async def test_a_bridge_made_by_a_failing_start_is_removed_again(
     def refuse(*_: object, **__: object) -> None:
         raise FailedPrecondition("no nftables today")
 
-    before = _traces()
+    before = _traces(tmp_path)
     monkeypatch.setattr(firewall, "install_table", refuse)
     async with node_state(tmp_path) as database:
         network = Sandboxes(bridge_config(tmp_path), database)
         with pytest.raises(FailedPrecondition, match="no nftables today"):
             await network.__aenter__()
-        assert _traces() == before
+        assert _traces(tmp_path) == before

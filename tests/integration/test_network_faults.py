@@ -59,7 +59,7 @@ async def _assert_nothing_left(network: Sandboxes, tmp_path: Path, before: set[s
         assert connection.execute("SELECT * FROM network_leases").fetchall() == []
     connection.close()
     assert network_descriptors() == descriptors
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while interfaces() != before:
             await asyncio.sleep(0.005)
 
@@ -89,13 +89,13 @@ async def test_a_cancel_at_any_step_leaves_nothing(
 
     def hold() -> None:
         loop.call_soon_threadsafe(reached.set)
-        assert release.wait(10)
+        assert release.wait(60)
 
     before, descriptors = interfaces(), network_descriptors()
     with monkeypatch.context() as patch:
         _intercept(patch, owner, name, after=after, instead=hold)
         creating = asyncio.create_task(network.create("one", mode=NetworkMode.BRIDGE, endpoints=PLAIN))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await reached.wait()
         creating.cancel()
         creating.cancel()  # an impatient caller
@@ -215,7 +215,7 @@ async def test_a_pin_survives_in_a_copied_mount_namespace_only_as_long_as_here(n
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await process.stdout.readline() == b"ready\n"
         sandbox = await network.create("one", mode=NetworkMode.NONE)
         mounts = Path(f"/proc/{process.pid}/mountinfo")
@@ -224,5 +224,5 @@ async def test_a_pin_survives_in_a_copied_mount_namespace_only_as_long_as_here(n
         assert sandbox.netns_path not in mounts.read_text()
     finally:
         process.stdin.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await process.wait()

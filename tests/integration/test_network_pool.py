@@ -36,7 +36,7 @@ async def network(tmp_path: Path, database: Database) -> AsyncIterator[Sandboxes
 
 
 async def _filled(network: Sandboxes) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await network.wait_prepared()
 
 

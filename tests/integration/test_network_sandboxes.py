@@ -176,7 +176,7 @@ async def test_destroy_frees_namespace_interface_and_addresses(network: Sandboxe
     await network.leave("one")
     assert not Path(sandbox.netns_path).exists()
     assert await network.list() == []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while interfaces() & created:
             await asyncio.sleep(0.005)
 

@@ -67,7 +67,7 @@ def blocked(client: Sandbox, server: Sandbox, address: str) -> bool:
     return not reaches(client, server, address, timeout=0.5)
 
 
-def reaches(client: Sandbox, server: Sandbox, address: str, *, timeout: float = 5) -> bool:
+def reaches(client: Sandbox, server: Sandbox, address: str, *, timeout: float = 30) -> bool:
     with open_namespace(client.netns_path) as here, open_namespace(server.netns_path) as there:
         try:
             exchange(here, there, address, timeout=timeout)
@@ -76,7 +76,7 @@ def reaches(client: Sandbox, server: Sandbox, address: str, *, timeout: float = 
         return True
 
 
-def pings(inside: Namespace, address: str, *, patience: int = 5) -> bool:
+def pings(inside: Namespace, address: str, *, patience: int = 30) -> bool:
     """`patience` in seconds."""
     try:
         inside.command("busybox", "ping", "-c1", f"-W{patience}", address)

@@ -53,7 +53,7 @@ async def test_a_registry_that_takes_layers_slowly_delays_no_push_to_another(tmp
     image = BuiltImage(layers=[tar([member(f"f{number}", b"x")]) for number in range(5)])
     slow, quick = Target(), Target()
     quick.go.set()
-    async with open_storage(tmp_path) as storage, asyncio.timeout(30):
+    async with open_storage(tmp_path) as storage, asyncio.timeout(60):
         await storage.images.load(stream(docker_archive(image)))
         waiting = asyncio.create_task(storage.images.push(slow, image.id, "1", report=lambda _: None))
         await slow.begun.wait()
