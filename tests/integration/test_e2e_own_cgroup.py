@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +28,16 @@ def container() -> Iterator[Path]:
     cgroup = HIERARCHY / f"container-{new_instance()}"
     cgroup.mkdir()
     yield cgroup
-    cgroup.rmdir()
+    until = time.monotonic() + 60
+    while True:
+        try:
+            cgroup.rmdir()
+        except OSError as error:  # a program of the executor's that is about to end
+            assert error.errno == errno.EBUSY
+            assert time.monotonic() < until, (cgroup / "cgroup.procs").read_text()
+            time.sleep(0.02)
+        else:
+            return
 
 
 @contextmanager

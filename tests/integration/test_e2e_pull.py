@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from executor_service.run import run
 from tests.fixtures.busybox import busybox_image
 from tests.fixtures.images import BuiltImage, directory, member, tar
 from tests.fixtures.registry import Registry, registry
+from tests.fixtures.relay import relay
 from tests.fixtures.slipway import Slipway, installed
 
 pytestmark = [
@@ -86,10 +88,26 @@ async def test_a_person_sees_a_line_a_layer(engine: Slipway, source: Registry) -
     top = layer("seen", 3 << 20)
     await source.push(image(top), "seen:1")
     client = (sys.executable, "-m", "tests.pull", "--address", engine.api.address)
-    name = f"{source.host}/seen:1"
-    shown = await run([*client, name], timeout=60)
-    assert shown.returncode == 0, shown.message
-    *lines, last = shown.stdout.decode().splitlines()
+    sent, go, lines = 0, asyncio.Event(), list[str]()
+
+    async def in_the_middle(data: bytes) -> None:
+        """Until it is shown how far it is."""
+        nonlocal sent
+        sent += len(data)
+        if sent > 1 << 20:
+            await go.wait()
+
+    async with relay(source.host, after=in_the_middle) as between:
+        name = f"{between}/seen:1"
+        process = await asyncio.create_subprocess_exec(*client, name, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            async for line in process.stdout:
+                lines.append(line.decode())
+                if "downloading" in lines[-1]:
+                    go.set()
+            assert await process.wait() == 0
+    last = lines.pop()
     base, moved = (digest.partition(":")[2][:12] for digest in await source.layers("seen:1"))
     assert [each.split()[1] for each in lines if each.startswith(base)][-1] == "exists"
     phases = [each.split()[1] for each in lines if each.startswith(moved)]

@@ -113,6 +113,7 @@ async def test_a_pull_goes_on_after_kills(engine: Slipway, source: ScriptedRegis
         assert on_disk(engine) == ({}, {})
         await engine.images.RemoveImage(pb.RemoveImageRequest(image=IMAGE.id, force=True), timeout=30)
     # The points were ones that say something.
+    print(f"{interrupted} of {KILLS} interrupted, {halfway} with whole layers, {resumed} with begun ones")
     assert interrupted >= KILLS // 2
     assert halfway >= KILLS // 4
     assert resumed >= KILLS // 4

@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -19,6 +19,7 @@ from slipway.v1 import image_service_pb2 as pb
 from tests.fixtures.busybox import busybox_image
 from tests.fixtures.images import BuiltImage, digest, directory, docker_archive, member, tar
 from tests.fixtures.registry import Registry, registry
+from tests.fixtures.relay import relay
 from tests.fixtures.slipway import CHUNK, Slipway, installed
 
 pytestmark = [
@@ -122,21 +123,36 @@ async def test_what_the_registry_has_is_not_sent_again(engine: Slipway, place: R
 
 
 async def test_a_push_that_was_killed_is_repeated(engine: Slipway, place: Registry) -> None:
+    held, go, seen = asyncio.Event(), asyncio.Event(), 0
+
+    async def in_the_middle(data: bytes) -> None:
+        nonlocal seen
+        seen += len(data)
+        if seen > BIG // 2 and not go.is_set():
+            held.set()
+            await go.wait()
+
+    async with relay(place.host, in_the_middle) as between:
+        name = f"{between}/killed:1"
+        image_id = await load(engine, layer("small", 1000), layer("big", BIG), name=name)
+        call = engine.images.PushImage(pb.PushImageRequest(image=name), timeout=60)
+        pushing = asyncio.create_task(_to_its_end(call))
+        await held.wait()
+        await engine.executor.kill()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await pushing
+        go.set()
+        await engine.executor.start()
+        await engine.node_back()
+        _, manifest = await push(engine, name)
     name = f"{place.host}/killed:1"
-    image_id = await load(engine, layer("small", 1000), layer("big", BIG), name=name)
-    call = engine.images.PushImage(pb.PushImageRequest(image=name), timeout=60)
-    async for answer in call:
-        if answer.progress.phase == pb.LAYER_PHASE_UPLOADING and answer.progress.total > BIG // 2:
-            break
-    await engine.executor.kill()
-    with pytest.raises(grpc.aio.AioRpcError):
-        async for _ in call:
-            pass
-    await engine.executor.start()
-    await engine.node_back()
-    _, manifest = await push(engine, name)
     assert manifest == digest(await skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}"))
     await remove(engine, image_id)
+
+
+async def _to_its_end(call: AsyncIterable[pb.PushImageResponse]) -> None:
+    async for _ in call:
+        pass
 
 
 async def test_a_registry_that_is_not_there_is_told(engine: Slipway) -> None:

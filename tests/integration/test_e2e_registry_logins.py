@@ -280,7 +280,7 @@ async def test_a_token_that_expires_meanwhile_is_renewed(engine: Slipway, places
     place, issuer = places.registries["token"], places.issuer
     built = image(f"expires{way}", layers=LAYERS)
     direct = f"{place.host}/team/expires{way}:1"
-    waits = Waits(b"GET " if way == "pull" else b"PATCH ", 2.0)
+    waits = Waits(b"GET " if way == "pull" else b"PATCH ", 5.0)
     async with relay(place.host, waits) as between:
         image_id = await load(engine, direct, built)
         if way == "pull":

@@ -59,6 +59,11 @@ async def pid(engine: Slipway, container: str) -> int:
     return (await engine.inspect(container)).state.pid
 
 
+async def ready(engine: Slipway, container: str) -> None:
+    while b"ready" not in await engine.logs(container):
+        await asyncio.sleep(0.02)
+
+
 async def get(engine: Slipway, container: str, path: str) -> list[tarfile.TarInfo]:
     call = engine.containers.CopyFromContainer(pb.CopyFromContainerRequest(container=container, path=path), timeout=30)
     content = b"".join([answer.chunk async for answer in call])
@@ -110,11 +115,12 @@ async def test_files_of_the_root_keep_their_ids_on_disk_and_are_copied_as_the_co
     engine: Slipway, tmp_path: Path
 ) -> None:
     (tmp_path / "of-root").touch(mode=0o600)
-    script = "touch /file /bind/made; chown 7:8 /file; cat /bind/of-root || echo denied; sleep 300"
+    script = "touch /file /bind/made; chown 7:8 /file; cat /bind/of-root || echo denied; echo ready; sleep 300"
     tmp_path.chmod(0o777)
     box = await engine.create("sh", "-c", script, binds=[f"{tmp_path}:/bind"], init=True)
     await put(engine, box, "/", uid=1000, copy_uid_gid=True)
     await engine.start(box)
+    await ready(engine, box)
     assert await execute(engine, box, "sh", "-c", "stat -c %u:%g /copied /bind/made; stat -c %u /bind/of-root") == (
         f"1000:1001\n0:0\n{NOBODY}\n"
     )
@@ -153,8 +159,7 @@ async def test_a_committed_image_has_the_ids_that_the_container_sees(engine: Sli
     box = await engine.run(
         "sh", "-c", "echo x > /file; chown 7:8 /file; mkdir /mine; rm /bin/mv; echo ready; sleep 300"
     )
-    while b"ready" not in await engine.logs(box):
-        await asyncio.sleep(0.02)
+    await ready(engine, box)
     request = image_pb.CommitContainerRequest(container=box, reference="committed:1")
     await engine.images.CommitContainer(request, timeout=30)
     for userns_mode in ("", "host"):
@@ -238,7 +243,8 @@ async def test_the_range_can_change_and_go(engine: Slipway) -> None:
     script = "cat /proc/self/uid_map | tr -s ' '; touch /made; stat -c %u /copied"
     stopped = await engine.create("sh", "-c", script, init=True)
     await put(engine, stopped, "/", uid=5, copy_uid_gid=True)
-    running = await engine.run("sh", "-c", "touch /before; sleep 300", ipc_mode="shareable")
+    running = await engine.run("sh", "-c", "touch /before; echo ready; sleep 300", ipc_mode="shareable")
+    await ready(engine, running)
     await engine.executor.stop()
     engine.executor.arguments = [*flags[:-1], f"{FIRST * 2}:70000"]
     await engine.executor.start()

@@ -143,6 +143,7 @@ async def test_a_shell_of_its_own(engine: Slipway, box: str) -> None:
 
 async def test_a_shell_is_left_and_ended(engine: Slipway, box: str) -> None:
     async with terminal(engine, "box", "--detach-keys", "x,ctrl-y", "sh", "-c", "read line; sleep 1000") as shown:
+        await shown.raw()
         shown.type(b"x and y\r")
         await shown.shows(b"x and y\r\n")
         shown.type(b"x\x19")

@@ -170,8 +170,8 @@ async def test_a_size_given_between_two_runs_is_that_of_the_next(engine: Slipway
     )
     await engine.start(box)
     async with asyncio.timeout(DEADLINE):
-        # The delay doubles: from the third on it is long enough to come in between.
-        while not ((shown := await engine.inspect(box)).state.restarting and shown.restart_count >= 2):
+        # The delay doubles: from the sixth on it is long enough to come in between.
+        while not ((shown := await engine.inspect(box)).state.restarting and shown.restart_count >= 5):
             await asyncio.sleep(0.02)
     call = await attach(engine, box)
     for width in (62, 63):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from common.certificates import main
 from common.service_account import service_account
 from tests.fixtures.api import refused
 from tests.fixtures.certificates import replace
+from tests.fixtures.free_ports import free_ports
 from tests.fixtures.instance_names import new_instance
 from tests.fixtures.slipway import Slipway, installed
 
@@ -61,11 +61,6 @@ def _flags(directory: Path) -> list[str]:
     return [word for flag, name in files.items() for word in (flag, str(directory / name))]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
     """Not pytest's directory, which only root may pass: the API has dropped root when it reads its key."""
@@ -84,7 +79,7 @@ async def cluster(scratch: Path) -> AsyncIterator[Cluster]:
     for path in (api, *api.iterdir()):
         os.chown(path, account.uid, account.gid)
     name = new_instance()
-    executor_address, api_address = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
+    executor_address, api_address = (f"127.0.0.1:{port}" for port in free_ports(2))
     executor_flags = ["--listen", executor_address, *_flags(node)]
     listen = ["--listen", api_address, "--listen", f"unix:///run/slipway-{name}/api.sock"]
     api_flags = ["--node", "n1", "--executor", executor_address, *listen, *_flags(api)]
@@ -95,7 +90,7 @@ async def cluster(scratch: Path) -> AsyncIterator[Cluster]:
 async def test_an_operator_runs_a_container_and_a_reader_looks(cluster: Cluster) -> None:
     async with cluster.channel(cluster.issue("operator", "ann")) as channel:
         ann = cluster.engine.on(channel)
-        web = await ann.run("sh", "-c", "echo ready; exec sleep 60", name="web")
+        web = await ann.run("sh", "-c", "echo ready; exec sleep 300", name="web")
         async with cluster.channel(cluster.issue("reader", "bob")) as looking:
             bob = cluster.engine.on(looking)
             assert (await bob.inspect("web")).node == "n1"
@@ -144,7 +139,7 @@ async def test_an_api_whose_authority_is_no_longer_trusted_is_kept_out(cluster: 
     kept = trusted.read_bytes()
     async with cluster.channel(scratch / "operator-ann") as channel:
         ann = cluster.engine.on(channel)
-        await ann.run("sleep", "60", name="runs")
+        await ann.run("sleep", "300", name="runs")
         assert main(["init", "--authority", str(scratch / "other")]) == 0
         replace(trusted, (scratch / "other/ca.crt").read_bytes())
         while (await ann.system.GetVersion(system_pb.GetVersionRequest(), timeout=10)).nodes[0].available:

@@ -180,10 +180,8 @@ async def test_input_ends_and_a_flood_costs_no_memory(tmp_path: Path, rootfs: Pa
         code, out, err = await made.finish(flood)
         assert (code, len(out), err) == (0, 20_000_000, b"end\n")
         # A child that keeps the pipe open does not keep the end waiting.
-        began = asyncio.get_running_loop().time()
         if name == "crun":
-            assert (await made.run("sh", "-c", "sleep 30 & echo said"))[:2] == (0, b"said\n")
-            assert asyncio.get_running_loop().time() - began < 5
+            assert (await made.run("sh", "-c", "sleep 1000 & echo said"))[:2] == (0, b"said\n")
 
 
 @pytest.mark.parametrize("name", ["crun", "runc"])
@@ -224,7 +222,7 @@ async def test_probes_and_a_start_that_is_broken_off(tmp_path: Path, rootfs: Pat
         whole = await made.execs.run_probe(made.target, sure, timeout=DEADLINE, max_output=100)
         assert set(whole.output.split()) == {b"fine", b"odd"}
         slow = replace(sure, args=("sh", "-c", "echo waiting; exec sleep 60"))
-        outcome = await made.execs.run_probe(made.target, slow, timeout=1, max_output=100)
+        outcome = await made.execs.run_probe(made.target, slow, timeout=5, max_output=100)
         assert (outcome.exit_code, outcome.output) == (None, b"waiting\n")
         probing = asyncio.ensure_future(made.execs.run_probe(made.target, slow, timeout=60, max_output=100))
         await asyncio.sleep(0)  # it has begun

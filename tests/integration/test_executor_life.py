@@ -108,7 +108,7 @@ async def test_a_container_does_not_see_the_others(executor: ExecutorProcess) ->
     await executor.run(other)
     await executor.run(box)
     request = pb.ReadLogsRequest(container_id=box, stdout=True, follow=True)
-    lines = aiter(executor.runtime.ReadLogs(request, timeout=10))
+    lines = aiter(executor.runtime.ReadLogs(request, timeout=60))
     processes = int((await anext(lines)).lines[0].data)
     assert processes <= 4, "sh, ls, grep, and nobody else's"
 
@@ -119,7 +119,7 @@ async def test_stop_waits_and_then_kills(executor: ExecutorProcess) -> None:
     for box, timeout, code in ((polite, 20, 3), (stubborn, 0, 137)):
         await executor.run(box)
         await anext(
-            aiter(executor.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box, stdout=True, follow=True), timeout=10))
+            aiter(executor.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box, stdout=True, follow=True), timeout=60))
         )
         request = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=timeout)
         answer = await executor.runtime.StopContainer(request, timeout=30)
@@ -206,10 +206,19 @@ async def test_a_missing_bundle_of_a_running_container_is_survived(executor: Exe
 
 
 async def test_the_log_is_kept_under_its_cap_and_in_order(executor: ExecutorProcess) -> None:
-    spec = executor.spec("sh", "-c", "for i in 0 1 2 3 4 5; do seq $((i*5000+1)) $((i*5000+5000)); sleep 0.3; done")
+    """Each burst is more than a file may have, and waits for its rotation."""
+    script = """for i in 0 1 2 3 4 5; do
+        seq $((i*5000+1)) $((i*5000+5000)); touch /written-$i; until [ -e /rotated-$i ]; do sleep 0.02; done
+    done"""
+    spec = executor.spec("sh", "-c", script)
     spec.log_max_size = 200_000
     box = await executor.create(spec=spec)
-    await executor.run(box)
+    pid = (await executor.run(box)).started.pid
+    root, log = Path(f"/proc/{pid}/root"), executor.paths.log(box)
+    for number in range(6):
+        while not (root / f"written-{number}").exists() or log.stat().st_size > spec.log_max_size:
+            await asyncio.sleep(0.02)
+        (root / f"rotated-{number}").touch()
     await executor.exited(box)
     numbers = [int(line) for line in (await executor.output(box)).split()]
     # The first one kept may be the rest of a line whose beginning was dropped.
@@ -247,14 +256,14 @@ async def test_there_is_one_executor_for_a_run_directory(executor: ExecutorProce
 
 
 async def test_the_node_says_what_it_is(executor: ExecutorProcess) -> None:
-    answer = await executor.node.GetNode(node_service_pb2.GetNodeRequest(), timeout=10)
+    answer = await executor.node.GetNode(node_service_pb2.GetNodeRequest(), timeout=60)
     assert answer.runtimes[0] in ("crun", "runc")
     assert answer.cgroup_layout in ("v1", "v2", "hybrid")
     assert answer.ipv4_forwarding
     assert answer.kernel_version == os.uname().release
     await executor.kill()
     await executor.start()
-    again = await executor.node.GetNode(node_service_pb2.GetNodeRequest(), timeout=10)
+    again = await executor.node.GetNode(node_service_pb2.GetNodeRequest(), timeout=60)
     assert again.node_id == answer.node_id
 
 
@@ -262,11 +271,11 @@ async def test_a_call_under_way_ends_before_a_stopping_executor_does(executor: E
     box = await executor.create("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
     await executor.run(box)
     await anext(
-        aiter(executor.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box, stdout=True, follow=True), timeout=10))
+        aiter(executor.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box, stdout=True, follow=True), timeout=60))
     )
     request = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=1)
     stopping = asyncio.ensure_future(executor.runtime.StopContainer(request, timeout=20))
-    async for answer in executor.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=10):
+    async for answer in executor.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=60):
         if answer.entry.HasField("signaled"):
             break
     assert executor.process is not None
@@ -295,10 +304,10 @@ async def test_an_image_is_removed_when_its_last_container_is(executor: Executor
     box = await executor.create("true")
     request = images.RemoveImageRequest(image_id=executor.image_id)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await executor.images.RemoveImage(request, timeout=10)
+        await executor.images.RemoveImage(request, timeout=60)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     await executor.remove(box)
-    await executor.images.RemoveImage(request, timeout=10)
+    await executor.images.RemoveImage(request, timeout=60)
 
 
 async def test_check_says_what_is_there() -> None:

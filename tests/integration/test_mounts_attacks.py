@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 from slipway.executor.v1 import container_spec_pb2 as spec_pb
@@ -38,7 +39,7 @@ while True:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor() -> AsyncIterator[ExecutorProcess]:
-    async with executor_process() as executor:
+    async with executor_process(faulty=True) as executor:
         yield executor
 
 
@@ -110,14 +111,12 @@ async def test_nothing_of_a_start_that_was_killed_is_left(executor: ExecutorProc
     await executor.create(spec=starting)
 
     staged = executor.paths.mounts / starting.id
-    assert executor.process is not None
-    call = asyncio.ensure_future(executor.run(starting.id))
-    async with asyncio.timeout(60):
-        while not staged.exists():
-            await asyncio.sleep(0)
-    os.kill(executor.process.pid, signal.SIGKILL)
+    assert executor.faults is not None
+    executor.faults.arm("create:before", "kill")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await executor.run(starting.id)
     await executor.ended()
-    await asyncio.gather(call, return_exceptions=True)
+    assert staged.exists()
 
     await executor.start()
     (data / "go").touch()

@@ -54,7 +54,7 @@ def _filters() -> list[int]:
     """Those that are at work for this process."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it ended meanwhile
             for pid in (task / "children").read_text().split():
                 if filter_program.__name__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))

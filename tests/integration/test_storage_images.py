@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -177,18 +178,24 @@ async def test_archive_bytes_are_capped(tmp_path: Path) -> None:
 
 async def test_a_cancelled_load_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = docker_archive(BuiltImage(layers=[tar([member("large", bytes(64 << 20))])]))
-    unpacking = asyncio.Event()
+    loop, unpacking, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     unpack = Unpacker.unpack
 
-    async def told(self: Unpacker, *args: Any, **options: Any) -> object:
-        asyncio.get_running_loop().call_later(0.02, unpacking.set)
-        return await unpack(self, *args, **options)
+    async def told(self: Unpacker, *args: Any, room: Callable[[], None], **options: Any) -> object:
+        def stands_still() -> None:
+            loop.call_soon_threadsafe(unpacking.set)
+            assert go.wait(60)
+            room()
+
+        return await unpack(self, *args, room=stands_still, **options)
 
     monkeypatch.setattr(Unpacker, "unpack", told)
     async with open_storage(tmp_path) as storage:
         load = asyncio.create_task(storage.images.load(stream(archive)))
         await unpacking.wait()
         load.cancel()
+        await asyncio.sleep(0)
+        go.set()
         with pytest.raises(asyncio.CancelledError):
             await load
         await storage.trash.emptied()

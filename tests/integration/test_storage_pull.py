@@ -297,13 +297,13 @@ async def test_a_pull_that_is_canceled_while_a_thread_works_leaves_nothing(
 
     def slow(*arguments: object) -> None:
         begun.set()
-        assert go.wait(20)
+        assert go.wait(60)
         work(*arguments)
 
     monkeypatch.setattr(layers, step, slow)
     async with open_storage(tmp_path) as storage, asyncio.timeout(60):
         pulling = asyncio.create_task(pull(storage, MemorySource(BuiltImage(layers=[MIDDLE]))))
-        assert await asyncio.to_thread(begun.wait, 20)
+        assert await asyncio.to_thread(begun.wait, 60)
         pulling.cancel()
         await asyncio.sleep(0)
         go.set()
