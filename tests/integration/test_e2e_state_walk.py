@@ -170,7 +170,8 @@ def _of(controller: str, pid: int, file: str) -> str:
 
 
 def _cgroups(container_id: str) -> list[Path]:
-    return list(CGROUPS.glob(f"*/slipway-*/*{container_id}*"))
+    # A walk, unlike a glob, does not mind that others remove theirs meanwhile.
+    return [Path(top) / name for top, below, _ in os.walk(CGROUPS) for name in below if container_id in name]
 
 
 def _processes(text: str) -> list[str]:
