@@ -54,7 +54,7 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slip
 
 async def configured(engine: Slipway, **config: Any) -> str:
     request = pb.CreateContainerRequest(config=container_pb2.ContainerConfig(image="configured", **config))
-    container = (await engine.containers.CreateContainer(request, timeout=30)).id
+    container = (await engine.containers.CreateContainer(request, timeout=60)).id
     await engine.start(container)
     return container
 
@@ -114,10 +114,10 @@ async def test_a_stop_begins_with_the_signal_asked_for_and_waits_as_long_as_aske
         while await engine.logs(container) != b"ready\n":
             await asyncio.sleep(0.02)
     for container, code in ((images, 5), (own, 6)):
-        await engine.containers.StopContainer(pb.StopContainerRequest(container=container), timeout=30)
+        await engine.containers.StopContainer(pb.StopContainerRequest(container=container), timeout=60)
         assert (await engine.wait(container)).exit_code == code
     begun = time.monotonic()
-    await engine.containers.StopContainer(pb.StopContainerRequest(container=deaf), timeout=30)
+    await engine.containers.StopContainer(pb.StopContainerRequest(container=deaf), timeout=60)
     assert 1.0 <= time.monotonic() - begun < 10.0  # the default
     assert (await engine.wait(deaf)).exit_code == 137
     for container in (images, own, deaf):
@@ -184,7 +184,7 @@ async def test_options_of_mounts(engine: Slipway) -> None:
     count, *rest = shown.split()
     assert int(count) <= 4  # the names' files, and nothing of the image's
     assert rest == ["33", "ran"]
-    made = (await engine.volumes.InspectVolume(volume_pb.InspectVolumeRequest(volume="empty"), timeout=10)).volume
+    made = (await engine.volumes.InspectVolume(volume_pb.InspectVolumeRequest(volume="empty"), timeout=60)).volume
     assert dict(made.labels) == {"kept": "yes"}
     assert not (Path(made.mountpoint) / "passwd").exists()
 
@@ -202,14 +202,14 @@ async def test_a_period_with_its_quota_and_swap_without_bound(engine: Slipway) -
 
 
 async def test_a_container_that_removes_itself_leaves_nothing(engine: Slipway) -> None:
-    before = (await engine.volumes.ListVolumes(volume_pb.ListVolumesRequest(), timeout=10)).volumes
+    before = (await engine.volumes.ListVolumes(volume_pb.ListVolumesRequest(), timeout=60)).volumes
     container = await engine.run("true", auto_remove=True, binds=["/anonymous"])
     kept = Path(f"/var/lib/slipway-{engine.instance}/containers/{container}")
     await until(lambda: not kept.exists())
     while (answer := await refused_or_there(engine, container)) is not grpc.StatusCode.NOT_FOUND:
         assert answer is None
         await asyncio.sleep(0.02)
-    left = (await engine.volumes.ListVolumes(volume_pb.ListVolumesRequest(), timeout=10)).volumes
+    left = (await engine.volumes.ListVolumes(volume_pb.ListVolumesRequest(), timeout=60)).volumes
     assert [each.name for each in left] == [each.name for each in before]
 
 

@@ -58,11 +58,11 @@ async def put(engine: Slipway, container: str, path: str, archive: bytes, **targ
         for at in range(0, len(archive), 1 << 20):
             yield pb.CopyToContainerRequest(chunk=archive[at : at + (1 << 20)])
 
-    await engine.containers.CopyToContainer(requests(), timeout=30)
+    await engine.containers.CopyToContainer(requests(), timeout=60)
 
 
 async def get(engine: Slipway, container: str, path: str) -> tuple[pb.PathStat, tarfile.TarFile]:
-    call = engine.containers.CopyFromContainer(pb.CopyFromContainerRequest(container=container, path=path), timeout=30)
+    call = engine.containers.CopyFromContainer(pb.CopyFromContainerRequest(container=container, path=path), timeout=60)
     answers = [answer async for answer in call]
     assert answers[0].HasField("stat")
     content = b"".join(answer.chunk for answer in answers[1:])
@@ -77,7 +77,7 @@ async def text(engine: Slipway, container: str, path: str) -> bytes:
 
 
 async def changes(engine: Slipway, container: str) -> list[str]:
-    answer = await engine.containers.ListChanges(pb.ListChangesRequest(container=container), timeout=30)
+    answer = await engine.containers.ListChanges(pb.ListChangesRequest(container=container), timeout=60)
     letters = {pb.CHANGE_KIND_MODIFIED: "C", pb.CHANGE_KIND_ADDED: "A", pb.CHANGE_KIND_DELETED: "D"}
     return [f"{letters[change.kind]} {change.path}" for change in answer.changes]
 
@@ -214,7 +214,7 @@ async def test_an_export_is_the_root_without_its_mounts(engine: Slipway) -> None
     container = await engine.run("sh", "-c", "echo mine > /mine; mkfifo /f; sleep 300")
     while "A /f" not in await changes(engine, container):
         await asyncio.sleep(0.02)
-    call = engine.containers.ExportContainer(pb.ExportContainerRequest(container=container), timeout=30)
+    call = engine.containers.ExportContainer(pb.ExportContainerRequest(container=container), timeout=60)
     content = b"".join([answer.chunk async for answer in call])
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         members = {member.name: member for member in archive.getmembers()}
@@ -331,9 +331,9 @@ async def test_prune_removes_what_does_not_run_and_says_how_much_it_held(engine:
     other = await engine.create("true")
     running = await engine.run("sleep", "300", config=config)
     request = pb.PruneContainersRequest(label=["batch=1", "!keep"])
-    pruned = await engine.containers.PruneContainers(request, timeout=30)
+    pruned = await engine.containers.PruneContainers(request, timeout=60)
     assert list(pruned.containers) == [ended]
     assert 2_000_000 <= pruned.space_reclaimed < 3_000_000
-    pruned = await engine.containers.PruneContainers(pb.PruneContainersRequest(), timeout=30)
+    pruned = await engine.containers.PruneContainers(pb.PruneContainersRequest(), timeout=60)
     assert list(pruned.containers) == [other]
     await engine.remove(running)

@@ -124,7 +124,7 @@ async def test_history_and_prune(engine: Slipway) -> None:
     one = BuiltImage(layers=[*base, shared], names=["one:1"])
     two = BuiltImage(layers=[*base, shared, layer("own", OWN)], names=["two:1"])
     await load(engine, one, two)
-    answer = await engine.images.ListImageHistory(pb.ListImageHistoryRequest(image="two:1"), timeout=10)
+    answer = await engine.images.ListImageHistory(pb.ListImageHistoryRequest(image="two:1"), timeout=60)
     assert [entry.size for entry in answer.entries[:2]] == [OWN, SHARED]
     assert [entry.id for entry in answer.entries] == [two.id, *["<missing>"] * (len(two.layers) - 1)]
     assert answer.entries[0].created_by == "tests"

@@ -125,7 +125,7 @@ async def fill(world: World, stack: ExitStack) -> None:
             addresses = (settings.ip_address, settings.global_ipv6_address)
             world.containers.append(Place(f"{name}-{number}", namespace, addresses, name))
             world.gateways[name] = (settings.gateway, settings.ipv6_gateway)
-        shown_network = await engine.networks.InspectNetwork(network_pb.InspectNetworkRequest(network=name), timeout=10)
+        shown_network = await engine.networks.InspectNetwork(network_pb.InspectNetworkRequest(network=name), timeout=60)
         world.bridges[name] = shown_network.network.bridge.name
 
 

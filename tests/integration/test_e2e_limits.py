@@ -132,7 +132,7 @@ async def test_who_wants_more_memory_is_killed_and_that_is_told(engine: Slipway)
     assert (await engine.inspect(container)).state.oom_killed
     now = Timestamp()
     now.GetCurrentTime()
-    stream = engine.system.StreamEvents(system_pb.StreamEventsRequest(since=began, until=now), timeout=10)
+    stream = engine.system.StreamEvents(system_pb.StreamEventsRequest(since=began, until=now), timeout=60)
     told = [item.event.action async for item in stream if item.event.actor_id == container]
     assert told[-2:] == ["oom", "die"]
     await engine.remove(container)

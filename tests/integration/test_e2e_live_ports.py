@@ -42,7 +42,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 
 async def update(engine: Slipway, box: str, ports: Ports | None = None, *unpublish: str) -> list[str]:
     request = pb.UpdateContainerRequest(container=box, port_bindings=bindings(ports or {}), unpublish=unpublish)
-    return list((await engine.containers.UpdateContainer(request, timeout=30)).warnings)
+    return list((await engine.containers.UpdateContainer(request, timeout=60)).warnings)
 
 
 async def refused(world: World, box: str, address: str, port: int) -> None:
@@ -97,14 +97,14 @@ async def test_it_is_told_recorded_and_there_after_a_restart(world: World) -> No
     engine = world.engine
     box = await published(engine, {"80": [("", "")]})
     chosen = (await ports_of(engine, box))["80/tcp"]
-    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(), timeout=30)
+    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(), timeout=60)
     await update(engine, box, {"81": [("", "8202")]})
     async with asyncio.timeout(60):
         async for event in call:
             if event.event.action == "update":
                 break
     call.cancel()
-    await engine.containers.RestartContainer(pb.RestartContainerRequest(container=box, timeout=0), timeout=30)
+    await engine.containers.RestartContainer(pb.RestartContainerRequest(container=box, timeout=0), timeout=60)
     after = {"80/tcp": chosen, "81/tcp": [("0.0.0.0", "8202"), ("::", "8202")]}
     assert await ports_of(engine, box) == after
     assert await seen_by(world, box, world.outside, HOST_V6, 8202, container_port=81) == OUTSIDE_V6
@@ -183,12 +183,12 @@ async def test_an_api_service_killed_in_between_leaves_all_or_nothing(world: Wor
 async def test_on_a_network_of_ones_own_ports_follow_the_gateway(world: World) -> None:
     engine = world.engine
     for name in ("front", "back"):
-        await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name=name), timeout=30)
+        await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name=name), timeout=60)
     box = await engine.run("sleep", "300", network_mode="back", port_bindings=bindings({"80": [("", "8230")]}))
     assert await seen_by(world, box, world.outside, HOST_V4, 8230) == OUTSIDE_V4
     gateway = network_pb.ConnectContainerRequest(network="front", container=box)
     gateway.endpoint.gw_priority = 10
-    await engine.networks.ConnectContainer(gateway, timeout=30)
+    await engine.networks.ConnectContainer(gateway, timeout=60)
     await update(engine, box, {"81": [("", "8231")]})
     for family, outside in ((HOST_V4, OUTSIDE_V4), (HOST_V6, OUTSIDE_V6)):
         assert await seen_by(world, box, world.outside, family, 8230) == outside
@@ -206,7 +206,7 @@ async def test_on_a_network_of_ones_own_ports_follow_the_gateway(world: World) -
     for container in (box, neighbour):
         await engine.remove(container)
     for name in ("front", "back"):
-        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=name), timeout=30)
+        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=name), timeout=60)
 
 
 @pytest.mark.parametrize("network", ["bridge", "own"])
@@ -214,7 +214,7 @@ async def test_sctp_is_led_there_and_back(world: World, network: str) -> None:
     """An association's first two packets; the kernel of the host need not speak SCTP itself to translate it."""
     engine = world.engine
     if network != "bridge":
-        await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name=network), timeout=30)
+        await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name=network), timeout=60)
     box = await engine.run("sleep", "300", network_mode=network)
     await update(engine, box, {"80/sctp": [("", "8240")]})
     assert await ports_of(engine, box) == {"80/sctp": [("0.0.0.0", "8240"), ("::", "8240")]}
@@ -236,4 +236,4 @@ async def test_sctp_is_led_there_and_back(world: World, network: str) -> None:
     for container in (box, taken):
         await engine.remove(container)
     if network != "bridge":
-        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=network), timeout=30)
+        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=network), timeout=60)

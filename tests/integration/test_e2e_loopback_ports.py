@@ -108,12 +108,12 @@ async def test_conflicts_and_other_protocols(world: World) -> None:
 
 async def test_bytes_go_both_ways_to_their_end_and_stop_when_the_port_is_unpublished(world: World) -> None:
     engine = world.engine
-    await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name="four", enable_ipv6=False), timeout=30)
+    await engine.networks.CreateNetwork(network_pb.CreateNetworkRequest(name="four", enable_ipv6=False), timeout=60)
     box = await engine.run("sleep", "300", network_mode="four", port_bindings=bindings({"80": [("::1", "8404")]}))
     payload = bytes(range(256)) * 16384  # 4 MiB, more than any buffer on the way
     with (
         inside((await engine.inspect(box)).state.pid) as namespace,
-        namespace.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=20) as listening,
+        namespace.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=60) as listening,
     ):
         listening.bind(("0.0.0.0", 80))
         listening.listen()
@@ -137,13 +137,13 @@ async def test_bytes_go_both_ways_to_their_end_and_stop_when_the_port_is_unpubli
         reader, writer = await asyncio.open_connection("::1", 8404)
         connection, _ = await asyncio.to_thread(listening.accept)
         request = pb.UpdateContainerRequest(container=box, unpublish=["80"])
-        await engine.containers.UpdateContainer(request, timeout=30)
+        await engine.containers.UpdateContainer(request, timeout=60)
         async with asyncio.timeout(60):
             assert await reader.read(1) == b""
         writer.close()
         connection.close()
     await engine.remove(box)
-    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="four"), timeout=30)
+    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="four"), timeout=60)
 
 
 async def test_the_next_executor_serves_the_same_ports_by_one_socket(world: World) -> None:

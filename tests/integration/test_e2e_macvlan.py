@@ -48,7 +48,7 @@ async def make(engine: Slipway, name: str, parent: str = PARENT) -> network_pb.C
         macvlan=network_pb.MacvlanOptions(parent=parent),
         ipam=network_pb.Ipam(config=[ipam]),
     )
-    return await engine.networks.CreateNetwork(request, timeout=30)
+    return await engine.networks.CreateNetwork(request, timeout=60)
 
 
 def fetched(machine: Namespace, address: str) -> bytes:
@@ -76,7 +76,7 @@ async def test_a_container_serves_the_link_through_restarts_of_both(engine: Slip
             endpoints_config={"lan": container_pb2.EndpointSettings(mac_address="02:00:00:00:88:07")}
         ),
     )
-    created = await engine.containers.CreateContainer(request, timeout=30)
+    created = await engine.containers.CreateContainer(request, timeout=60)
     assert any("macvlan" in warning for warning in created.warnings)
     await engine.start("web")
     settings = (await engine.inspect("web")).network_settings.networks["lan"]
@@ -98,13 +98,13 @@ async def test_a_container_serves_the_link_through_restarts_of_both(engine: Slip
     await engine.node_back()
     assert b"hello" in fetched(machine, address)
     assert (await engine.inspect("web")).network_settings.networks["lan"].mac_address == "02:00:00:00:88:07"
-    await engine.containers.RestartContainer(pb.RestartContainerRequest(container="web", timeout=0), timeout=30)
+    await engine.containers.RestartContainer(pb.RestartContainerRequest(container="web", timeout=0), timeout=60)
     moved = (await engine.inspect("web")).network_settings.networks["lan"]
     assert moved.mac_address == "02:00:00:00:88:07"
     assert moved.ip_address.startswith("10.88.0.")
 
     inspected = network_pb.InspectNetworkRequest(network="lan")
-    shown = (await engine.networks.InspectNetwork(inspected, timeout=10)).network
+    shown = (await engine.networks.InspectNetwork(inspected, timeout=60)).network
     assert (shown.driver, shown.macvlan.parent) == ("macvlan", PARENT)
     assert shown.macvlan.mode == network_pb.MACVLAN_MODE_BRIDGE
     assert [one.name for one in shown.containers.values()] == ["web"]
@@ -114,7 +114,7 @@ async def test_a_container_serves_the_link_through_restarts_of_both(engine: Slip
 async def test_one_that_runs_joins_and_leaves(engine: Slipway, machine: Namespace) -> None:
     box = await engine.run("sleep", "300", name="box")
     join = network_pb.ConnectContainerRequest(network="lan", container="box")
-    await engine.networks.ConnectContainer(join, timeout=30)
+    await engine.networks.ConnectContainer(join, timeout=60)
     address = (await engine.inspect(box)).network_settings.networks["lan"].ip_address
     machine.command("busybox", "ping", "-c", "3", "-W", "10", address)
     await engine.networks.DisconnectContainer(
@@ -122,12 +122,12 @@ async def test_one_that_runs_joins_and_leaves(engine: Slipway, machine: Namespac
     )
     assert "lan" not in (await engine.inspect(box)).network_settings.networks
     await engine.remove(box)
-    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="lan"), timeout=30)
+    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="lan"), timeout=60)
 
 
 async def test_a_parent_that_is_not_there_is_refused_and_leaves_no_network(engine: Slipway) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="there is no interface 'eth9' on this node") as caught:
         await make(engine, "nowhere", parent="eth9")
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    listed = await engine.networks.ListNetworks(network_pb.ListNetworksRequest(driver=["macvlan"]), timeout=10)
+    listed = await engine.networks.ListNetworks(network_pb.ListNetworksRequest(driver=["macvlan"]), timeout=60)
     assert list(listed.networks) == []

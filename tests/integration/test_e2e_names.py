@@ -28,10 +28,10 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slip
     async with installed(tmp_path_factory.mktemp("services")) as engine:
         for name, internal in (("app", False), ("back", True)):
             request = network_pb.CreateNetworkRequest(name=name, internal=internal)
-            await engine.networks.CreateNetwork(request, timeout=30)
+            await engine.networks.CreateNetwork(request, timeout=60)
         yield engine
         for name in ("app", "back"):
-            await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=name), timeout=30)
+            await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=name), timeout=60)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def run(engine: Slipway, name: str, network: str, *, aliases: tuple[str, .
         host_config=container_pb2.HostConfig(network_mode=network, **host),  # type: ignore[arg-type]
         networking_config=container_pb2.NetworkingConfig(endpoints_config={network: settings}),
     )
-    container_id = (await engine.containers.CreateContainer(request, timeout=30)).id
+    container_id = (await engine.containers.CreateContainer(request, timeout=60)).id
     await engine.start(container_id)
     return container_id
 
@@ -65,11 +65,11 @@ async def addresses(engine: Slipway, container: str, network: str = "app") -> tu
 
 async def connect(engine: Slipway, network: str, container: str) -> None:
     request = network_pb.ConnectContainerRequest(network=network, container=container)
-    await engine.networks.ConnectContainer(request, timeout=30)
+    await engine.networks.ConnectContainer(request, timeout=60)
 
 
 async def rename(engine: Slipway, container: str, name: str) -> None:
-    await engine.containers.RenameContainer(pb.RenameContainerRequest(container=container, new_name=name), timeout=30)
+    await engine.containers.RenameContainer(pb.RenameContainerRequest(container=container, new_name=name), timeout=60)
 
 
 async def test_containers_find_each_other_by_every_name_they_have(engine: Slipway, inside: ExitStack) -> None:
@@ -107,7 +107,7 @@ async def test_containers_find_each_other_by_every_name_they_have(engine: Slipwa
 
 async def test_families_pointers_turns_and_large_answers(engine: Slipway, inside: ExitStack) -> None:
     request = network_pb.CreateNetworkRequest(name="four", enable_ipv6=False)
-    await engine.networks.CreateNetwork(request, timeout=30)
+    await engine.networks.CreateNetwork(request, timeout=60)
     one = await run(engine, "one", "app", aliases=("pool",))
     two = await run(engine, "two", "app", aliases=("pool",))
     plain = await run(engine, "plain", "four")
@@ -125,7 +125,7 @@ async def test_families_pointers_turns_and_large_answers(engine: Slipway, inside
     assert ((await asking.ask("pool", payload=1232)).edns, (await asking.ask("pool")).edns) == (0, -1)
     for container in (one, two, plain):
         await engine.remove(container)
-    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="four"), timeout=30)
+    await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="four"), timeout=60)
 
 
 async def test_no_name_is_known_on_another_network_or_the_default_one(engine: Slipway, inside: ExitStack) -> None:

@@ -71,7 +71,7 @@ async def test_a_deleted_bridge_comes_back_with_all_that_was_plugged_in(engine: 
     await as_recorded(engine)
     for network in ("front", "apart", "bridge"):
         request = network_pb.InspectNetworkRequest(network=network)
-        bridge = (await engine.networks.InspectNetwork(request, timeout=10)).network.bridge.name
+        bridge = (await engine.networks.InspectNetwork(request, timeout=60)).network.bridge.name
         command("ip", "link", "delete", bridge)
         await as_recorded(engine)
     # What was prepared ahead works too.
@@ -87,7 +87,7 @@ async def test_a_deleted_ruleset_comes_back(engine: Slipway) -> None:
 
 async def test_what_was_taken_away_while_no_executor_ran_comes_back_with_the_next(engine: Slipway) -> None:
     request = network_pb.InspectNetworkRequest(network="front")
-    bridge = (await engine.networks.InspectNetwork(request, timeout=10)).network.bridge.name
+    bridge = (await engine.networks.InspectNetwork(request, timeout=60)).network.bridge.name
     pid = (await engine.inspect("two")).state.pid
     await engine.executor.kill()
     command("ip", "link", "delete", bridge)

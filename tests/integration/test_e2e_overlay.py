@@ -33,12 +33,12 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ove
 @pytest_asyncio.fixture(loop_scope="module")
 async def wide(cluster: OverlayCluster) -> AsyncIterator[str]:
     """A network, and nothing of it or on it afterwards."""
-    await cluster.api.networks.CreateNetwork(network_pb.CreateNetworkRequest(name="wide", driver="overlay"), timeout=30)
+    await cluster.api.networks.CreateNetwork(network_pb.CreateNetworkRequest(name="wide", driver="overlay"), timeout=60)
     yield "wide"
-    listed = await cluster.api.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=10)
+    listed = await cluster.api.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=60)
     for container in listed.containers:
         await cluster.api.remove(container.id)
-    await cluster.api.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="wide"), timeout=30)
+    await cluster.api.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="wide"), timeout=60)
     for node in cluster.nodes:
         left = node.namespace.command("ip", "-o", "link")
         assert "vx-" not in left
@@ -67,7 +67,7 @@ async def test_containers_of_three_nodes_reach_each_other_by_name(cluster: Overl
     assert all(len(answer[0]) == 3 for answer in answers)
     assert len({str(answer[0][0]) for answer in answers}) == 3
     shown = (
-        await cluster.api.networks.InspectNetwork(network_pb.InspectNetworkRequest(network=wide), timeout=10)
+        await cluster.api.networks.InspectNetwork(network_pb.InspectNetworkRequest(network=wide), timeout=60)
     ).network
     assert set(shown.overlay.slices) == {"n1", "n2", "n3"}
     assert {one.name for one in shown.containers.values()} == {"on-n1", "on-n2", "on-n3"}
@@ -77,7 +77,7 @@ async def test_a_change_elsewhere_is_answered_within_a_second(cluster: OverlayCl
     first, second, _ = cluster.nodes
     # An internal one, where nobody else is asked for a name that is not known.
     request = network_pb.CreateNetworkRequest(name="inner", driver="overlay", internal=True)
-    await cluster.api.networks.CreateNetwork(request, timeout=30)
+    await cluster.api.networks.CreateNetwork(request, timeout=60)
     await cluster.run(first, "asks", "inner")
     shortest = [60.0] * 4
     # Unless the machine is busy just then.
@@ -98,7 +98,7 @@ async def test_a_change_elsewhere_is_answered_within_a_second(cluster: OverlayCl
         shortest = [min(pair) for pair in zip(shortest, took, strict=True)]
         print(f"answered after {', '.join(f'{each:.2f} s' for each in took)}")
     await cluster.api.remove("asks")
-    await cluster.api.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="inner"), timeout=30)
+    await cluster.api.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network="inner"), timeout=60)
 
 
 async def test_a_port_is_published_by_the_node_that_runs_the_container(cluster: OverlayCluster, wide: str) -> None:

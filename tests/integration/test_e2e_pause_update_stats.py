@@ -46,20 +46,20 @@ def frozen(engine: Slipway, container: str) -> bool:
 
 
 async def pause(engine: Slipway, container: str) -> None:
-    await engine.containers.PauseContainer(pb.PauseContainerRequest(container=container), timeout=20)
+    await engine.containers.PauseContainer(pb.PauseContainerRequest(container=container), timeout=60)
 
 
 async def unpause(engine: Slipway, container: str) -> None:
-    await engine.containers.UnpauseContainer(pb.UnpauseContainerRequest(container=container), timeout=20)
+    await engine.containers.UnpauseContainer(pb.UnpauseContainerRequest(container=container), timeout=60)
 
 
 async def update(engine: Slipway, container: str, **fields: object) -> list[str]:
     request = pb.UpdateContainerRequest(container=container, resources=resources_pb2.Resources(**fields))  # type: ignore[arg-type]
-    return list((await engine.containers.UpdateContainer(request, timeout=20)).warnings)
+    return list((await engine.containers.UpdateContainer(request, timeout=60)).warnings)
 
 
 async def cpu_time(engine: Slipway, container: str) -> int:
-    processes = await engine.containers.ListProcesses(pb.ListProcessesRequest(container=container), timeout=10)
+    processes = await engine.containers.ListProcesses(pb.ListProcessesRequest(container=container), timeout=60)
     return sum(process.cpu_time for process in processes.processes)
 
 
@@ -157,7 +157,7 @@ async def test_what_the_kernel_refuses_changes_nothing(engine: Slipway) -> None:
 
     wanted = resources_pb2.Resources(memory=10 * MIB, memory_swap=10 * MIB, cpu_shares=999, pids_limit=5)
     request = pb.UpdateContainerRequest(container=container, resources=wanted)
-    refusal = await refused(engine.containers.UpdateContainer(request, timeout=20))
+    refusal = await refused(engine.containers.UpdateContainer(request, timeout=60))
 
     assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
     assert "it uses more than 10485760 bytes of memory" in refusal.message

@@ -113,7 +113,7 @@ async def test_a_person_sees_a_line_a_layer(engine: Slipway, source: Registry) -
     phases = [each.split()[1] for each in lines if each.startswith(moved)]
     assert phases[-1] == "done"
     assert "downloading" in phases
-    (pulled,) = (await engine.images.ListImages(pb.ListImagesRequest(reference=[name]), timeout=10)).images
+    (pulled,) = (await engine.images.ListImages(pb.ListImagesRequest(reference=[name]), timeout=60)).images
     assert last.split() == [name, pulled.repo_digests[0].partition("@")[2]]
     refused = await run([*client, f"{source.host}/seen:nobody"], timeout=60)
     assert (refused.returncode, refused.stdout) == (1, b"")

@@ -72,7 +72,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def places(scratch: Path) -> AsyncIterator[Places]:
     # Not a loopback address, which would be spoken to without TLS.
-    await run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], timeout=10)
+    await run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], timeout=60)
     authority = trustme.CA()
     server = authority.issue_cert(ADDRESS)
     tls = Tls(certificate=scratch / "server.pem", key=scratch / "server.key")

@@ -186,10 +186,10 @@ async def test_one_volume_for_both_kinds_of_users(engine: Slipway) -> None:
     assert said == "5:6\n0:0\n0:0\n 0 0 4294967295\n"
     assert await engine.output("stat", "-c", "%u", "/data/own", binds=binds) == "0\n"
     request = volume_service_pb2.InspectVolumeRequest(volume="both")
-    data = Path((await engine.volumes.InspectVolume(request, timeout=10)).volume.mountpoint)
+    data = Path((await engine.volumes.InspectVolume(request, timeout=60)).volume.mountpoint)
     assert {path.name: path.stat().st_uid for path in data.iterdir()} == {"remapped": 5, "own": 0}
     for name in ("both", "filled"):
-        await engine.volumes.RemoveVolume(volume_service_pb2.RemoveVolumeRequest(volume=name), timeout=10)
+        await engine.volumes.RemoveVolume(volume_service_pb2.RemoveVolumeRequest(volume=name), timeout=60)
 
 
 async def test_it_runs_on_when_the_executor_was_killed(engine: Slipway) -> None:

@@ -132,7 +132,7 @@ class RealWorld:
         assert f"inet {settings.networks['bridge'].ip_address}/" in addresses
 
     async def nothing_left(self) -> None:
-        assert not (await self.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=10)).containers
+        assert not (await self.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=60)).containers
         await _eventually(lambda: self.network() == self.at_rest, f"the network at rest, {self.at_rest}")
         await _eventually(lambda: self.left() == [], "nothing left")
 

@@ -34,7 +34,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[Slipway]:
 async def events_after(engine: Slipway, cursor: str, *, until: set[tuple[str, str]]) -> list[tuple[str, str]]:
     """(action, actor) of what came after the cursor, until all of `until` was seen."""
     seen: list[tuple[str, str]] = []
-    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(cursor=cursor, type=["container"]), timeout=30)
+    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(cursor=cursor, type=["container"]), timeout=60)
     async for response in call:
         seen.append((response.event.action, response.event.actor_id))
         if until <= set(seen):
@@ -85,7 +85,7 @@ async def test_twenty_run_on_and_five_end_while_a_service_is_dead(engine: Slipwa
     codes = [(await engine.wait(container)).exit_code for container in ending]
     assert codes == [40 + number for number in range(ENDING)]
     assert await processes(engine, running) == {container: before[container] for container in running}
-    listed = await engine.containers.ListContainers(pb.ListContainersRequest(), timeout=10)
+    listed = await engine.containers.ListContainers(pb.ListContainersRequest(), timeout=60)
     assert {container.id for container in listed.containers} == set(running)
     deaths = {("die", container) for container in ending}
     seen = await events_after(engine, cursor, until=deaths)
@@ -128,7 +128,7 @@ async def test_records_are_whole_after_the_api_is_killed_in_the_middle_of_many_c
     acknowledged = {create.result() for create in creates if create.exception() is None}
     await engine.api.start()
 
-    listed = await engine.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=10)
+    listed = await engine.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=60)
     assert acknowledged <= {container.id for container in listed.containers}
     for number in range(30):
         name = f"box-{number}"
@@ -144,9 +144,9 @@ async def test_what_runs_can_be_stopped_and_removed_after_the_executor_was_kille
     await engine.executor.start()
     await engine.node_back()
 
-    await engine.containers.StopContainer(pb.StopContainerRequest(container=container, timeout=0), timeout=30)
+    await engine.containers.StopContainer(pb.StopContainerRequest(container=container, timeout=0), timeout=60)
     assert (await engine.wait(container)).exit_code == 137
     await engine.remove(container, force=False)
 
-    listed = await engine.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=10)
+    listed = await engine.containers.ListContainers(pb.ListContainersRequest(all=True), timeout=60)
     assert not listed.containers

@@ -97,7 +97,7 @@ async def test_an_operator_runs_a_container_and_a_reader_looks(cluster: Cluster)
             async for line in bob.log_lines("web", follow=True):
                 assert line.data == b"ready\n"
                 break
-            refusal = await refused(bob.containers.StopContainer(pb.StopContainerRequest(container="web"), timeout=10))
+            refusal = await refused(bob.containers.StopContainer(pb.StopContainerRequest(container="web"), timeout=60))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_NOT_ALLOWED")
         await ann.remove(web)
 
@@ -142,9 +142,9 @@ async def test_an_api_whose_authority_is_no_longer_trusted_is_kept_out(cluster: 
         await ann.run("sleep", "300", name="runs")
         assert main(["init", "--authority", str(scratch / "other")]) == 0
         replace(trusted, (scratch / "other/ca.crt").read_bytes())
-        while (await ann.system.GetVersion(system_pb.GetVersionRequest(), timeout=10)).nodes[0].available:
+        while (await ann.system.GetVersion(system_pb.GetVersionRequest(), timeout=60)).nodes[0].available:
             await asyncio.sleep(0.05)
-        refusal = await refused(ann.containers.KillContainer(pb.KillContainerRequest(container="runs"), timeout=10))
+        refusal = await refused(ann.containers.KillContainer(pb.KillContainerRequest(container="runs"), timeout=60))
         assert refusal.code == grpc.StatusCode.UNAVAILABLE
         assert refusal.reason in {"NODE_REFUSES", "NODE_UNAVAILABLE"}
         replace(trusted, kept)

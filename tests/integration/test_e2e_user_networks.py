@@ -29,23 +29,23 @@ async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slip
 
 async def make(engine: Slipway, name: str, **fields: Any) -> str:
     request = network_pb.CreateNetworkRequest(name=name, **fields)
-    return (await engine.networks.CreateNetwork(request, timeout=30)).id
+    return (await engine.networks.CreateNetwork(request, timeout=60)).id
 
 
 async def remove(engine: Slipway, *networks: str) -> None:
     for network in networks:
-        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=network), timeout=30)
+        await engine.networks.RemoveNetwork(network_pb.RemoveNetworkRequest(network=network), timeout=60)
 
 
 async def connect(engine: Slipway, network: str, container: str, **settings: Any) -> None:
     endpoint = container_pb2.EndpointSettings(**settings)
     request = network_pb.ConnectContainerRequest(network=network, container=container, endpoint=endpoint)
-    await engine.networks.ConnectContainer(request, timeout=30)
+    await engine.networks.ConnectContainer(request, timeout=60)
 
 
 async def disconnect(engine: Slipway, network: str, container: str) -> None:
     request = network_pb.DisconnectContainerRequest(network=network, container=container)
-    await engine.networks.DisconnectContainer(request, timeout=30)
+    await engine.networks.DisconnectContainer(request, timeout=60)
 
 
 async def endpoint(engine: Slipway, container: str, network: str) -> container_pb2.EndpointSettings:
@@ -96,7 +96,7 @@ async def test_fixed_addresses_and_the_gateway_of_choice(engine: Slipway) -> Non
             }
         ),
     )
-    await engine.containers.CreateContainer(request, timeout=30)
+    await engine.containers.CreateContainer(request, timeout=60)
     await engine.start("chosen")
     await engine.wait("chosen")
     said = (await engine.logs("chosen")).decode()
@@ -141,7 +141,7 @@ async def test_connecting_what_runs_and_what_a_killed_executor_finds_again(engin
 
 async def restarted(engine: Slipway, container: str, *, since: container_pb2.Container) -> container_pb2.Container:
     """The container when it runs with another process than then; each event is a reason to look again."""
-    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(since=Timestamp(seconds=1)), timeout=30)
+    call = engine.system.StreamEvents(system_pb.StreamEventsRequest(since=Timestamp(seconds=1)), timeout=60)
     async for _ in call:
         found = await engine.inspect(container)
         if found.state.pid not in {0, since.state.pid}:
@@ -172,7 +172,7 @@ async def test_who_restarts_is_who_it_was_by_whatever_way(engine: Slipway) -> No
         os.kill(first.state.pid, signal.SIGKILL)  # its policy starts it again
         by_policy = await restarted(engine, web, since=first)
         neighbour = await engine.run("sleep", "300", network_mode=mode)  # takes no address that rests
-        await engine.containers.RestartContainer(pb.RestartContainerRequest(container=web, timeout=0), timeout=30)
+        await engine.containers.RestartContainer(pb.RestartContainerRequest(container=web, timeout=0), timeout=60)
         by_client = await engine.inspect(web)
         await engine.kill(web)
         await engine.wait(web)
@@ -204,7 +204,7 @@ async def test_a_sidecar_keeps_the_network_while_its_owner_restarts(engine: Slip
 
     os.kill(first.state.pid, signal.SIGKILL)
     by_policy = await restarted(engine, "owner", since=first)
-    await engine.containers.RestartContainer(pb.RestartContainerRequest(container="owner", timeout=0), timeout=30)
+    await engine.containers.RestartContainer(pb.RestartContainerRequest(container="owner", timeout=0), timeout=60)
     by_client = await engine.inspect("owner")
     await engine.kill("owner")
     await engine.wait("owner")

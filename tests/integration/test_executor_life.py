@@ -274,7 +274,7 @@ async def test_a_call_under_way_ends_before_a_stopping_executor_does(executor: E
         aiter(executor.runtime.ReadLogs(pb.ReadLogsRequest(container_id=box, stdout=True, follow=True), timeout=60))
     )
     request = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=1)
-    stopping = asyncio.ensure_future(executor.runtime.StopContainer(request, timeout=20))
+    stopping = asyncio.ensure_future(executor.runtime.StopContainer(request, timeout=60))
     async for answer in executor.runtime.FollowJournal(pb.FollowJournalRequest(), timeout=60):
         if answer.entry.HasField("signaled"):
             break

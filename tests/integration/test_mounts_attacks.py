@@ -50,7 +50,7 @@ def volumes(executor: ExecutorProcess) -> volume_rpc.VolumeStoreServiceStub:
 
 async def new_volume(executor: ExecutorProcess) -> tuple[str, Path]:
     request = volume_pb.CreateVolumeRequest(name=f"v-{secrets.token_hex(4)}")
-    made = (await volumes(executor).CreateVolume(request, timeout=10)).volume
+    made = (await volumes(executor).CreateVolume(request, timeout=60)).volume
     return made.name, Path(made.mountpoint)
 
 
@@ -127,10 +127,10 @@ async def test_nothing_of_a_start_that_was_killed_is_left(executor: ExecutorProc
     assert [point for point in executor.traces.mount_points() if point.is_relative_to(executor.paths.mounts)] == []
     assert tmp_path.exists()
     with pytest.raises(Exception, match="used by container"):
-        await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=name), timeout=10)
+        await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=name), timeout=60)
     for container in (running, starting.id):
         await executor.remove(container)
-    size = (await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=name), timeout=10)).size
+    size = (await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=name), timeout=60)).size
     assert size >= 4096
     assert not data.exists()
     assert await executor.traceless() == []
@@ -160,7 +160,7 @@ async def test_a_fill_that_was_cut_off_goes_on(executor: ExecutorProcess) -> Non
     assert empty.stat().st_uid == 65534
     await executor.remove(spec.id)
     for each in (name, other):
-        await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=each), timeout=10)
+        await volumes(executor).RemoveVolume(volume_pb.RemoveVolumeRequest(name=each), timeout=60)
 
 
 async def test_a_link_of_the_image_does_not_lead_into_proc(executor: ExecutorProcess) -> None:
@@ -187,4 +187,4 @@ async def test_a_start_without_mounts_does_not_pay_for_them(executor: ExecutorPr
     assert isinstance(steps, dict)
     assert "mounts" not in steps
     assert not (executor.paths.mounts / container).exists()
-    await executor.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=container), timeout=10)
+    await executor.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=container), timeout=60)

@@ -78,7 +78,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
 
 
 async def volume(engine: Slipway, name: str) -> Path:
-    answer = await engine.volumes.InspectVolume(volume_pb.InspectVolumeRequest(volume=name), timeout=10)
+    answer = await engine.volumes.InspectVolume(volume_pb.InspectVolumeRequest(volume=name), timeout=60)
     return Path(answer.volume.mountpoint)
 
 
@@ -148,7 +148,7 @@ async def test_binds_volumes_tmpfs_and_images_side_by_side(engine: Slipway, tmp_
     assert not shown["/ro"].rw
     assert [point.destination for point in (await engine.inspect(container)).mounts] == sorted(shown)
     await engine.remove(container, volumes=True)
-    left = (await engine.volumes.ListVolumes(volume_pb.ListVolumesRequest(), timeout=10)).volumes
+    left = (await engine.volumes.ListVolumes(volume_pb.ListVolumesRequest(), timeout=60)).volumes
     assert [each.name for each in left] == ["kinds"]  # the anonymous ones are gone
 
 
@@ -169,7 +169,7 @@ async def test_a_volume_is_filled_once_with_owners_modes_and_links(engine: Slipw
     assert (await engine.output("ls", "/var/spool", binds=["none:/var/spool:nocopy"])) == ""
     assert list((await volume(engine, "none")).iterdir()) == []
     for name in ("mail", "home", "bin", "none"):
-        await engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume=name), timeout=10)
+        await engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume=name), timeout=60)
     assert not data.exists()
 
 
@@ -326,7 +326,7 @@ async def test_a_local_volume_of_a_file_system_is_mounted_while_it_is_used(engin
     driver = mount_pb2.VolumeDriver(options=options)
     for _ in range(2):
         request = volume_pb.CreateVolumeRequest(name="memory", driver=driver, labels={"a": "b"})
-        made = (await engine.volumes.CreateVolume(request, timeout=10)).volume
+        made = (await engine.volumes.CreateVolume(request, timeout=60)).volume
     assert made.driver.options == options
     first = await engine.run("sh", "-c", "echo shared > /v/file; sleep 300", binds=["memory:/v"])
     said = await engine.output(
@@ -335,7 +335,7 @@ async def test_a_local_volume_of_a_file_system_is_mounted_while_it_is_used(engin
     assert said.startswith("shared\n")
     assert "size=64k" in mounts_of(said)["/v"].super_options
     assert made.mountpoint in executor_mounts(engine)
-    failed = await refused(engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume="memory"), timeout=10))
+    failed = await refused(engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume="memory"), timeout=60))
     assert failed.code is grpc.StatusCode.FAILED_PRECONDITION
     await engine.remove(first)
     assert made.mountpoint not in executor_mounts(engine)
@@ -345,7 +345,7 @@ async def test_a_local_volume_of_a_file_system_is_mounted_while_it_is_used(engin
     assert await engine.output("sh", "-c", "echo x > /v/x; ls /v", mounts=[mount]) == "below\nx\n"
     assert (shared / "x").exists()
     for name in ("memory", "bound"):
-        await engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume=name), timeout=10)
+        await engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume=name), timeout=60)
     assert (shared / "x").exists()  # what was mounted is not the volume's to delete
     assert str(shared / "below") in [line.split()[4] for line in mountinfo()]  # nor to unmount
 
@@ -361,7 +361,7 @@ async def test_places_where_nothing_can_be_mounted(engine: Slipway, tmp_path: Pa
     await engine.output("sh", "-c", "echo x > /v/link/inside/file", binds=["links:/v", f"{tmp_path}:/v/link/inside"])
     assert (tmp_path / "file").exists()
     assert not Path("/etc/inside").exists()
-    await engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume="links"), timeout=10)
+    await engine.volumes.RemoveVolume(volume_pb.RemoveVolumeRequest(volume="links"), timeout=60)
 
 
 def mountinfo() -> list[str]:

@@ -40,7 +40,7 @@ def authority() -> trustme.CA:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def place(scratch: Path, authority: trustme.CA) -> AsyncIterator[Registry]:
     # Not a loopback address, which would be spoken to without TLS.
-    await run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], timeout=10)
+    await run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], timeout=60)
     server = authority.issue_cert(ADDRESS)
     clients = scratch / "clients.pem"
     tls = Tls(certificate=scratch / "server.pem", key=scratch / "server.key", clients=clients)

@@ -159,11 +159,11 @@ async def test_limits_end_the_work(tmp_path: Path) -> None:
 
 
 async def test_full_disk_is_said(unpacker: Unpacker, tmp_path: Path) -> None:
-    mounted = await run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], timeout=10)
+    mounted = await run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], timeout=60)
     assert mounted.returncode == 0, mounted.message
     try:
         with pytest.raises(SlipwayError) as refusal:
             await _unpack(unpacker, tar([member("large", os.urandom(4 << 20))]), tmp_path)
     finally:
-        await run(["umount", str(tmp_path)], timeout=10)
+        await run(["umount", str(tmp_path)], timeout=60)
     assert isinstance(refusal.value, ResourceExhausted)

@@ -65,7 +65,7 @@ async def test_busybox_loads(tmp_path: Path, archive: Callable[[], bytes], outer
     assert tmp_path.stat().st_mode & 0o777 == 0o700
     (layer,) = (tmp_path / "layers").iterdir()
     assert (layer / "fs/bin/sh").samefile(layer / "fs/bin/busybox")
-    assert (await run([str(layer / "fs/bin/echo"), "hello"], timeout=10)).stdout == b"hello\n"
+    assert (await run([str(layer / "fs/bin/echo"), "hello"], timeout=60)).stdout == b"hello\n"
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [("+gzip", _gzip), ("+zstd", _zstd)])

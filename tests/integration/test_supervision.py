@@ -284,12 +284,12 @@ async def test_a_frozen_container_is_not_probed(engine: Slipway) -> None:
     )
     await until(engine, container, serves(HEALTHY))
     probes = Path(f"/proc/{(await engine.inspect(container)).state.pid}/root/tmp/probes")
-    await engine.containers.PauseContainer(pb.PauseContainerRequest(container=container), timeout=10)
+    await engine.containers.PauseContainer(pb.PauseContainerRequest(container=container), timeout=60)
     before = probes.read_bytes()
     await asyncio.sleep(0.4)  # four intervals
     assert probes.read_bytes() == before
     assert (await engine.inspect(container)).state.health.status == HEALTHY
-    await engine.containers.UnpauseContainer(pb.UnpauseContainerRequest(container=container), timeout=10)
+    await engine.containers.UnpauseContainer(pb.UnpauseContainerRequest(container=container), timeout=60)
     async with asyncio.timeout(60):
         while probes.read_bytes() == before:
             await asyncio.sleep(0.02)
