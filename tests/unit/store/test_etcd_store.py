@@ -1,64 +1,27 @@
-"""What the store on etcd promises beyond the Protocol: lost answers, lost leases, other replicas, TLS and users."""
+"""What the store on etcd promises beyond the Protocol: lost answers, other replicas, what etcd has forgotten."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
-import trustme
 from etcdserverpb import etcd_service_pb2 as pb2
 
 from api_service.etcd.claims import EtcdClaims
-from api_service.etcd.client import Call, EtcdClient, Member, MemberFailedError, txn_call
 from api_service.etcd.cluster import Cluster, open_cluster
 from api_service.etcd.mirror import Mirror
-from api_service.etcd.session import Session
 from api_service.etcd.store import EtcdStore
-from api_service.etcd.target import EtcdTarget, Layout
+from api_service.etcd.target import EtcdTarget
 from api_service.store.store import Change, Delete, Put, RevisionConflict
-from common.errors import OutOfRange, Unavailable
+from common.errors import OutOfRange
 from tests.fixtures.etcd import EtcdCluster, etcd_cluster
-
-T = TypeVar("T")
-
-_PATIENCE = 60  # seconds until a test that waits has failed
-
-
-class LossyClient(EtcdClient):
-    """Loses the answers of as many transactions as it is told to, which happened all the same; keeps all of them."""
-
-    def __init__(self, target: EtcdTarget) -> None:
-        super().__init__(target)
-        self.lose = 0
-        self.sent: list[Call[Any]] = []
-
-    async def attempt(self, call: Call[T], *, until: float) -> T:
-        answer = await super().attempt(call, until=until)
-        if isinstance(answer, pb2.TxnResponse):
-            self.sent.append(call)
-            if self.lose:
-                self.lose -= 1
-                raise MemberFailedError("the answer is lost")
-        return answer
-
-
-@asynccontextmanager
-async def lossy(target: EtcdTarget) -> AsyncIterator[tuple[LossyClient, Session, EtcdStore]]:
-    async with LossyClient(target) as client, Session(client) as session, EtcdStore(client, session) as store:
-        yield client, session, store
-
-
-async def patiently(work: Awaitable[T]) -> T:
-    async with asyncio.timeout(_PATIENCE):
-        return await work
+from tests.fixtures.lossy_etcd import lossy
+from tests.fixtures.stores import PATIENCE, patiently
 
 
 @pytest.mark.parametrize("lost", [1, 3])
@@ -139,19 +102,6 @@ async def test_a_word_that_was_left_is_never_left_again(etcd_target: EtcdTarget)
             assert claim.inherited == ""
 
 
-async def test_lease_that_etcd_ended_is_replaced_and_its_claims_are_lost(
-    etcd: EtcdCluster, etcd_target: EtcdTarget
-) -> None:
-    async with open_cluster(etcd_target) as cluster, cluster.claims.hold("x") as claim:
-        lease = await cluster.claims._session.lease()
-        etcd.control("lease", "revoke", f"{lease.id:x}")
-        await patiently(cluster.store.commit(Put(key="k", value=b"")))
-        assert claim.lost.is_set()
-        assert cluster.claims.replica in await cluster.claims.replicas()
-        async with asyncio.timeout(_PATIENCE), open_cluster(etcd_target) as other, other.claims.hold("x") as theirs:
-            assert not theirs.lost.is_set()
-
-
 async def test_replicas_see_what_the_others_were_told(etcd_target: EtcdTarget) -> None:
     async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
         for number in range(50):
@@ -190,74 +140,6 @@ async def test_who_lost_a_race_reads_what_won_it(etcd_target: EtcdTarget) -> Non
         entry = await one.store.get("counter")
         assert entry is not None
         assert entry.value == b"20"
-
-
-async def test_who_gets_a_claim_reads_what_its_last_holder_wrote(etcd_target: EtcdTarget) -> None:
-    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
-
-        async def increment(store: EtcdStore, claims: Any) -> None:
-            for _ in range(10):
-                async with claims.hold("counter"):
-                    entry = await store.get("counter")
-                    number = int(entry.value) if entry else 0
-                    await store.commit(Put(key="counter", value=str(number + 1).encode()))
-
-        await patiently(asyncio.gather(*(increment(each.store, each.claims) for each in (one, other))))
-        await one.store.catch_up()
-        entry = await one.store.get("counter")
-        assert entry is not None
-        assert entry.value == b"20"
-
-
-async def test_who_gets_a_claim_reads_what_was_committed_without_it(
-    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that a request which takes one need not ask for the last commit besides."""
-    changes = Mirror._changes
-
-    async def late(mirror: Mirror, member: Member, *, after: int) -> AsyncIterator[tuple[int, list[Change]]]:
-        async for each in changes(mirror, member, after=after):
-            await asyncio.sleep(0.02)
-            yield each
-
-    async with open_cluster(etcd_target) as one:
-        monkeypatch.setattr(Mirror, "_changes", late)
-        async with open_cluster(etcd_target) as other:
-            for number in range(5):
-                written = await one.store.commit(Put(key="k", value=str(number).encode()))
-                async with other.claims.hold(f"x{number}"):
-                    entry = await other.store.get("k")
-                    assert entry is not None
-                    assert entry.revision == written
-
-
-async def test_claims_are_released_together_and_none_keeps_the_others(etcd_target: EtcdTarget) -> None:
-    stolen = pb2.RequestOp(request_delete_range=pb2.DeleteRangeRequest(key=Layout(etcd_target.prefix).claim("b")))
-    async with open_cluster(etcd_target) as cluster:
-        for steal in (False, True):
-            async with AsyncExitStack() as held:
-                for name in "abcd":
-                    await held.enter_async_context(cluster.claims.hold(name))
-                changes = cluster.claims._mirror.follow("", after=cluster.claims._mirror.revision)
-                if steal:
-                    await cluster.claims._client.call(txn_call(pb2.TxnRequest(success=[stolen])))
-            released: dict[str, int] = {}
-            async with asyncio.timeout(_PATIENCE):
-                while released.keys() != set("abcd"):
-                    change = await anext(changes)
-                    if change.value is None and change.key in "abcd":
-                        released[change.key] = change.revision
-            assert len(set(released.values())) == (4 if steal else 1)
-
-
-async def test_a_claim_that_lingers_is_released_at_once_for_who_wants_it_here(
-    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api_service.etcd.claims._LINGER", 3600)
-    async with open_cluster(etcd_target) as cluster:
-        for _ in range(3):
-            async with asyncio.timeout(_PATIENCE), cluster.claims.hold("x") as claim:
-                assert not claim.lost.is_set()
 
 
 async def test_keys_of_others_are_no_concern_of_ours(etcd: EtcdCluster, etcd_target: EtcdTarget) -> None:
@@ -388,198 +270,9 @@ async def test_a_bug_leaves_no_request_waiting(etcd_target: EtcdTarget, monkeypa
         with monkeypatch.context() as patch:
             patch.setattr(freshness, "_latest", lambda: 1 / 0)
             assert not await patiently(cluster.store.catch_up())
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             while not await cluster.store.catch_up():
                 await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("failures", [0, 1])
-async def test_a_claim_that_is_written_late_is_released(
-    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch, failures: int
-) -> None:
-    """By a member that hung with a request that was repeated elsewhere; also when changes could not be read once."""
-    follow, failing = Mirror.follow, itertools.repeat(True, failures)
-
-    def failing_follow(mirror: Mirror, prefix: str, *, after: int) -> AsyncIterator[Change]:
-        if not prefix and next(failing, False):
-            raise Unavailable("no member tells the changes")
-        return follow(mirror, prefix, after=after)
-
-    monkeypatch.setattr(Mirror, "follow", failing_follow)
-    async with open_cluster(etcd_target) as cluster:
-        async with cluster.claims.hold("x"):
-            pass
-        stray = await _stray(cluster.claims._session, Layout(etcd_target.prefix))
-        await cluster.claims._client.call(txn_call(pb2.TxnRequest(success=[stray])))
-        async with asyncio.timeout(_PATIENCE), cluster.claims.hold("stray"):
-            pass
-
-
-async def test_a_claim_that_is_written_late_before_its_release_is_known_is_released(etcd_target: EtcdTarget) -> None:
-    class LateClient(LossyClient):
-        late: Call[Any] | None = None
-
-        async def attempt(self, call: Call[T], *, until: float) -> T:
-            answer = await super().attempt(call, until=until)
-            if isinstance(answer, pb2.TxnResponse) and self.late is not None:
-                late, self.late = self.late, None
-                await super().attempt(late, until=until)
-                await claims._mirror.reached(answer.header.revision + 1)
-                written.set()
-            return answer
-
-    written = asyncio.Event()
-    async with (
-        LateClient(etcd_target) as client,
-        Session(client) as session,
-        EtcdStore(client, session) as store,
-        EtcdClaims(client, session, included=store.included) as claims,
-        open_cluster(etcd_target) as other,
-    ):
-        async with claims.hold("x"):
-            client.late = client.sent[-1]  # it arrives once more just after the release
-        await patiently(written.wait())
-        async with asyncio.timeout(_PATIENCE), other.claims.hold("x"):
-            pass
-
-
-async def test_a_claim_whose_making_is_told_after_its_release_is_released_once(
-    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told, changes = asyncio.Event(), Mirror._changes
-
-    async def late(mirror: Mirror, member: Member, *, after: int) -> AsyncIterator[tuple[int, list[Change]]]:
-        async for each in changes(mirror, member, after=after):
-            if mirror is claims._mirror:
-                await told.wait()
-            yield each
-
-    monkeypatch.setattr(Mirror, "_changes", late)
-    async with (
-        lossy(etcd_target) as (client, session, store),
-        EtcdClaims(client, session, included=store.included) as claims,
-    ):
-        async with claims.hold("x"):
-            client.sent.clear()
-        async with asyncio.timeout(_PATIENCE):
-            while not client.sent:  # the release is answered
-                await asyncio.sleep(0.01)
-        client.sent.clear()
-        await client.call(txn_call(pb2.TxnRequest(success=[await _stray(session, Layout(etcd_target.prefix))])))
-        told.set()
-        async with asyncio.timeout(_PATIENCE):
-            while len(client.sent) < 2:
-                await asyncio.sleep(0.01)
-        # What is written late is released, one after the other: nothing was released before it.
-        assert await claims.holder("stray") is None
-        assert len(client.sent) == 2
-        assert not claims._past, "what the watch has told of is forgotten"
-
-
-async def _stray(session: Session, layout: Layout) -> pb2.RequestOp:
-    """A claim of this process that nobody in it holds."""
-    value = b'{"replica": "%s", "note": "", "id": "0"}' % session.replica.encode()
-    lease = await session.lease()
-    return pb2.RequestOp(request_put=pb2.PutRequest(key=layout.claim("stray"), value=value, lease=lease.id))
-
-
-async def test_a_claim_that_was_released_is_had_although_its_watch_tells_nothing(
-    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have loaded again what there was after the release: that never gets to where the claim was taken."""
-    monkeypatch.setattr("api_service.etcd.claims.CALL_TIME", 0.1)
-    waiting = asyncio.Event()
-
-    async def never(revision: int) -> None:
-        waiting.set()
-        await asyncio.Event().wait()
-
-    async with open_cluster(etcd_target) as one, open_cluster(etcd_target) as other:
-        monkeypatch.setattr(other.claims._mirror, "reached", never)
-
-        async def take() -> None:
-            async with other.claims.hold("x"):
-                pass
-
-        async with one.claims.hold("x"):
-            taking = asyncio.create_task(take())
-            await patiently(waiting.wait())
-        await patiently(taking)
-
-
-async def test_etcd_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    with etcd_cluster(tmp_path) as gone:
-        endpoints = gone.endpoints
-    with pytest.raises(Unavailable) as caught:
-        async with open_cluster(EtcdTarget(endpoints=endpoints)):
-            raise AssertionError("it is there")
-    assert caught.value.reason == "STORE_UNREACHABLE"
-    assert caught.value.retry_after is not None
-
-
-async def test_tls_with_certificates_of_both(tmp_path: Path) -> None:
-    authority, stranger = trustme.CA(), trustme.CA()
-    for name, issuer in (("server", authority), ("client", authority), ("stranger", stranger)):
-        made = issuer.issue_cert("127.0.0.1", common_name=name)
-        made.private_key_pem.write_to_path(tmp_path / f"{name}.key")
-        made.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    files = ["--cert-file", f"{tmp_path}/server.pem", "--key-file", f"{tmp_path}/server.key"]
-    asked = ["--client-cert-auth", "--trusted-ca-file", f"{tmp_path}/ca.pem"]
-    with etcd_cluster(tmp_path / "etcd", arguments=[*files, *asked]) as secure:
-        target = EtcdTarget(
-            endpoints=secure.endpoints,
-            authority=tmp_path / "ca.pem",
-            certificate=tmp_path / "client.pem",
-            key=tmp_path / "client.key",
-        )
-        async with open_cluster(target) as cluster:
-            await cluster.store.commit(Put(key="k", value=b""))
-        wrong = replace(target, certificate=tmp_path / "stranger.pem", key=tmp_path / "stranger.key")
-        with pytest.raises(Unavailable):
-            async with open_cluster(wrong):
-                raise AssertionError("a stranger was let in")
-
-
-async def test_users_with_a_role_for_the_prefix_and_tokens_that_end(tmp_path: Path) -> None:
-    password = tmp_path / "password"
-    password.write_text("secret\n")
-    with etcd_cluster(tmp_path / "etcd") as guarded:
-        for command in (
-            "user add root:root", "role add slipway", "role grant-permission --prefix=true slipway readwrite /slipway/",
-            "user add api:secret", "user grant-role api slipway", "auth enable",
-        ):  # fmt: skip
-            guarded.control(*command.split())
-        target = EtcdTarget(endpoints=guarded.endpoints, user="api", password_file=password)
-        async with open_cluster(target) as cluster:
-            changes = cluster.store.watch("", after=await cluster.store.revision())
-            await cluster.store.commit(Put(key="before", value=b""))
-            cluster.store._client._token = "ended.1"
-            await patiently(cluster.store.commit(Put(key="after", value=b"")))
-            [member] = guarded.members
-            member.kill()  # and with it every token
-            await asyncio.to_thread(guarded.start)
-            await patiently(_until_committed(cluster.store, Put(key="restarted", value=b"")))
-            keys = [(await patiently(anext(changes))).key for _ in range(3)]
-            assert keys == ["before", "after", "restarted"]
-        password.write_text("wrong")
-        with pytest.raises(Unavailable) as caught:
-            async with open_cluster(target):
-                raise AssertionError("it was let in")
-        assert caught.value.reason == "STORE_REFUSES"
-        password.write_text("secret")
-        with pytest.raises(Unavailable, match="permission denied"):
-            async with open_cluster(replace(target, prefix="/other/")):
-                raise AssertionError("it was let in")
-
-
-async def _until_committed(store: EtcdStore, put: Put) -> None:
-    while True:
-        try:
-            await store.commit(put)
-        except Unavailable:
-            continue
-        return
 
 
 async def test_the_watch_repeats_nothing_of_what_was_anticipated(etcd_target: EtcdTarget) -> None:
@@ -616,7 +309,7 @@ async def test_what_is_older_than_is_promised_is_forgotten(
         for number in range(60):
             await cluster.store.commit(Put(key="k", value=str(number).encode()))
         latest = await cluster.store.revision()
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             while _is_kept(etcd, etcd_target, begin):
                 await asyncio.sleep(0.05)
         assert _is_kept(etcd, etcd_target, latest - 20)
