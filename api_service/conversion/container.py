@@ -264,14 +264,15 @@ def log_query_from_proto(message: service_pb2.StreamLogsRequest) -> LogQuery:
 
 
 def log_lines_to_proto(lines: Iterable[LogLine]) -> service_pb2.StreamLogsResponse:
-    return service_pb2.StreamLogsResponse(
-        lines=(
-            service_pb2.LogLine(
-                stream=_LOG_STREAMS[line.stream],
-                timestamp=timestamp(line.time),
-                data=line.data,
-                dropped=line.dropped,
-            )
-            for line in lines
-        )
-    )
+    response = service_pb2.StreamLogsResponse()
+    messages = response.lines
+    for line in lines:
+        # Filled in its place: a message that is made and then copied into another takes more than twice as long.
+        message = messages.add()
+        message.stream = _LOG_STREAMS[line.stream]
+        time = message.timestamp
+        time.seconds, time.nanos = divmod(line.time, 1_000_000_000)
+        message.data = line.data
+        if line.dropped:
+            message.dropped = line.dropped
+    return response

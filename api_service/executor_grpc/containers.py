@@ -17,7 +17,7 @@ from api_service.conversion.executor.container_spec import (
     spec_to_proto,
 )
 from api_service.conversion.executor.journal import entry_from_proto
-from api_service.conversion.executor.logs import log_line_from_proto, log_query_to_proto
+from api_service.conversion.executor.logs import log_lines_from_proto, log_query_to_proto
 from api_service.conversion.executor.stats import process_from_proto, stats_from_proto
 from api_service.conversion.executor.streams import (
     attach_answer_from_proto,
@@ -121,7 +121,7 @@ class GrpcContainers:
         call = self._runtime.ReadLogs(log_query_to_proto(query))
         with self._calls.stream(call):
             async for message in call:
-                yield [log_line_from_proto(line) for line in message.lines]
+                yield log_lines_from_proto(message.lines)
 
     async def exec(self, spec: ExecSpec, inputs: AsyncIterator[StreamInput]) -> AsyncGenerator[ExecAnswer]:
         begun = asyncio.Event()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from slipway.executor.v1 import runtime_service_pb2 as pb2
 
-from executor_service.conversion.times import nanoseconds, timestamp
+from executor_service.conversion.times import nanoseconds
 from executor_service.logs.reader import LogQuery
 from executor_service.logs.record import LogRecord, Stream
 
@@ -29,13 +29,15 @@ def log_query_from_proto(message: pb2.ReadLogsRequest) -> LogQuery:
 
 
 def log_records_to_proto(records: Iterable[LogRecord]) -> pb2.ReadLogsResponse:
-    lines = (
-        pb2.LogLine(
-            stream=_STREAMS[record.stream],
-            timestamp=timestamp(record.timestamp),
-            data=record.data,
-            dropped=record.dropped,
-        )
-        for record in records
-    )
-    return pb2.ReadLogsResponse(lines=lines)
+    response = pb2.ReadLogsResponse()
+    lines = response.lines
+    for record in records:
+        # Filled in its place: a message that is made and then copied into another takes more than twice as long.
+        line = lines.add()
+        line.stream = _STREAMS[record.stream]
+        time = line.timestamp
+        time.seconds, time.nanos = divmod(record.timestamp, 1_000_000_000)
+        line.data = record.data
+        if record.dropped:
+            line.dropped = record.dropped
+    return response

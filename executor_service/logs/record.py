@@ -58,19 +58,18 @@ _STREAMS = {b"stdout": Stream.STDOUT, b"stderr": Stream.STDERR}
 def parse_chunk(line: bytes) -> Chunk | None:
     """Parse a line without its newline. None for what is no chunk: a write cut short by a full disk or a power failure
     must not hide the rest of the log."""
-    fields = line.split(b" ", 3)
-    if len(fields) != 4 or fields[2] not in (b"F", b"P"):
-        return None
-    told = fields[1] == _DROPPED and fields[3].isdigit()
-    if fields[1] not in _STREAMS and not told:
-        return None
     try:
-        timestamp = parse_timestamp(fields[0])
+        stamp, name, tag, text = line.split(b" ", 3)
+        timestamp = parse_timestamp(stamp)
     except ValueError:
         return None
-    if told:
-        return Chunk(timestamp, Stream.STDERR, True, b"", True, int(fields[3][:18]))
-    return Chunk(timestamp, _STREAMS[fields[1]], fields[2] == b"F", fields[3])
+    if tag not in (b"F", b"P"):
+        return None
+    if (stream := _STREAMS.get(name)) is not None:
+        return Chunk(timestamp, stream, tag == b"F", text)
+    if name == _DROPPED and text.isdigit():
+        return Chunk(timestamp, Stream.STDERR, True, b"", True, int(text[:18]))
+    return None
 
 
 def parse_timestamp(text: bytes) -> int:

@@ -62,6 +62,7 @@ def _endings(file: OpenLog) -> Iterator[tuple[int, Stream]]:
 
 
 def _lines_backwards(file: OpenLog) -> Iterator[tuple[int, bytes]]:
+    """(offset, line without its newline), from the last to the first; also the empty one after the last newline."""
     position, carry = file.size, b""
     while position > 0:
         start = max(0, position - _BLOCK)
@@ -75,9 +76,9 @@ def _lines_backwards(file: OpenLog) -> Iterator[tuple[int, bytes]]:
         else:
             first = 0
         carry = content[:first]
-        end = len(content)
-        while end > first:
-            begin = max(first, content.rfind(b"\n", first, end - 1) + 1)
-            yield start + begin, content[begin:end]
-            end = begin
+        lines = content[first:].split(b"\n")
+        offset = start + len(content) + 1
+        for line in reversed(lines):
+            offset -= len(line) + 1
+            yield offset, line
         position = start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from slipway.executor.v1 import runtime_service_pb2 as pb2
 
 from api_service.conversion.times import timestamp
@@ -28,12 +30,12 @@ def log_query_to_proto(query: LogQuery) -> pb2.ReadLogsRequest:
     return request
 
 
-def log_line_from_proto(message: pb2.LogLine) -> LogLine:
-    written = message.timestamp
-    return LogLine(
-        stream=_LOG_STREAMS.get(message.stream, LogStream.STDOUT),
+def log_lines_from_proto(messages: Iterable[pb2.LogLine]) -> list[LogLine]:
+    lines = []
+    for message in messages:
+        written = message.timestamp
         # Not ToNanoseconds(), which costs more than the rest of the line.
-        time=written.seconds * 1_000_000_000 + written.nanos,
-        data=message.data,
-        dropped=message.dropped,
-    )
+        time = written.seconds * 1_000_000_000 + written.nanos
+        stream = _LOG_STREAMS.get(message.stream, LogStream.STDOUT)
+        lines.append(LogLine(stream, time, message.data, message.dropped))
+    return lines
