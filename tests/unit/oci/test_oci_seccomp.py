@@ -97,16 +97,31 @@ def test_architectures() -> None:
 
 def test_a_filter_is_used_again_for_its_own_profile_alone(tmp_path: Path) -> None:
     filters = CompiledFilters()
-    config = {"linux": {"seccomp": profile()}, "annotations": {"mine": "1"}}
+    config = {"linux": {"seccomp": profile(), "sysctl": {}}, "annotations": {"mine": "1"}}
     other = {"linux": {"seccomp": profile("CAP_SYS_ADMIN")}}
     assert filters.apply(config) == config
     (tmp_path / "seccomp.bpf").write_bytes(b"\x06" * 16)
     filters.learn(config, tmp_path)
-    annotations = filters.apply(config)["annotations"]
-    assert annotations == {"mine": "1", "run.oci.seccomp_bpf_data": base64.b64encode(b"\x06" * 16).decode()}
-    assert filters.apply(config)["linux"] == config["linux"]
+    applied: Any = filters.apply(config)
+    compiled = base64.b64encode(b"\x06" * 16).decode()
+    assert applied["annotations"] == {"mine": "1", "run.oci.seccomp_bpf_data": compiled}
+    assert applied["linux"] == {"seccomp": applied["linux"]["seccomp"], "sysctl": {}}
     assert filters.apply(other) == other
     assert filters.apply({"linux": {}}) == {"linux": {}}
+
+
+def test_a_runtime_that_did_not_take_the_compiled_filter_would_let_nothing_run(tmp_path: Path) -> None:
+    filters = CompiledFilters()
+    document = custom(flags=["SECCOMP_FILTER_FLAG_LOG"], architectures=["SCMP_ARCH_X86_64"], syscalls=[_ALLOW])
+    (tmp_path / "seccomp.bpf").write_bytes(b"12345678")
+    filters.learn({"linux": {"seccomp": document}}, tmp_path)
+    applied: Any = filters.apply({"linux": {"seccomp": document}})
+    assert applied["linux"]["seccomp"] == {
+        "defaultAction": "SCMP_ACT_KILL",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+    }
+    assert document["syscalls"]
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567", b"\0" * 8 * 5000])
