@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,10 @@ class ContainerCgroups(Protocol):
 
     def directories(self, spec: ContainerSpec) -> Sequence[Path]:
         """Where its cgroup is in every hierarchy, whether or not it is there."""
+
+    def expect_moves(self) -> AbstractContextManager[None]:
+        """For a runtime that moves processes into cgroups while it lasts, the better the longer it has lasted by then
+        (10 ms). Changes nothing but how long that takes, and never fails."""
 
     async def freeze(self, spec: ContainerSpec) -> None:
         """Return when every process stands still. Raises DeadlineExceeded, with none frozen."""

@@ -24,6 +24,7 @@ from executor_service.network.sandboxes import Sandboxes
 from executor_service.network.table_watch import watch_table
 from executor_service.node_bundles import NodeBundles
 from executor_service.node_cgroups import NodeCgroups
+from executor_service.oci.cgroup_moves import CgroupMoves
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon_runtime import ConmonRuntime
 from executor_service.oci.host import HostFacts
@@ -59,6 +60,7 @@ async def open_seams(
     for directory in (paths.containers, paths.bundles, paths.runtime):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     cgroups = CgroupTree.probe()
+    moves = CgroupMoves(cgroups)
     namespace = HostNamespace(host_mounts)
     async with (
         mapped_storage(mapping, storage=paths.storage, run=paths.mapped) as mapped,
@@ -70,7 +72,7 @@ async def open_seams(
         watch_table(bridge.table, partial(_restore_rules, network.networks, ports)),
         watch_bridges(network.networks.has_bridge, network.restore_bridges),
         NameServer() as name_server,
-        RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, cgroups=cgroups) as execs,
+        RuntimeExecs.open(catalog=catalog, state_root=paths.runtime, moves=moves) as execs,
     ):
         names_elsewhere = StoredNamesElsewhere(name_server, database)
         await names_elsewhere.load()
@@ -94,7 +96,7 @@ async def open_seams(
             runtime=ConmonRuntime(catalog=catalog, state_root=paths.runtime, cgroups=cgroups),
             execs=execs,
             bundles=bundles,
-            cgroups=NodeCgroups(tree=cgroups, cgroup_of=bundles.cgroup),
+            cgroups=NodeCgroups(tree=cgroups, cgroup_of=bundles.cgroup, moves=moves),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from executor_service.container import ContainerSpec, NamespaceMode, NetworkMode
 from executor_service.container_cgroups import ContainerCgroups, Running
 from executor_service.limits import Resources
 from executor_service.oci.block_devices import block_devices
+from executor_service.oci.cgroup_moves import CgroupMoves
 from executor_service.oci.cgroup_stats import Target, read_stats
 from executor_service.oci.cgroup_writer import CgroupWriter
 from executor_service.oci.cgroups import CgroupTree
@@ -30,6 +32,10 @@ class NodeCgroups:
 
     tree: CgroupTree
     cgroup_of: Callable[[ContainerSpec], str]
+    moves: CgroupMoves
+
+    def expect_moves(self) -> AbstractContextManager[None]:
+        return self.moves.expected()
 
     def directories(self, spec: ContainerSpec) -> Sequence[Path]:
         path = self.cgroup_of(spec).lstrip("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
@@ -100,21 +99,14 @@ class CgroupTree:
         found.discard(0)  # a process of another pid namespace
         return found
 
-    def expect_migration(self) -> None:
-        """Make the next move of a process between cgroups fast, if it comes within some 10 ms.
-
-        The kernel has the first move in a while wait for an RCU grace period (8 ms on the machines at hand, against
-        0.1 ms for the following ones), and a runtime makes one for every container. Moving ourselves to where we are
-        changes nothing but starts that wait now, beside the other work of a start. Blocks; run it in a thread of its
-        own.
-        """
+    def move_to_where_we_are(self) -> None:
+        """Move this process to the cgroup that it is in, in one hierarchy. Blocks; raises OSError."""
         own = dict(_own_cgroups())
         for root in self.hierarchies[:1]:
             name = "" if root == CGROUP_ROOT else root.name
             path = next((path for controllers, path in own.items() if name in _hierarchy_names(controllers)), None)
             if path is not None:
-                with contextlib.suppress(OSError):
-                    (root / path.lstrip("/") / "cgroup.procs").write_text("0")
+                (root / path.lstrip("/") / "cgroup.procs").write_text("0")
 
     def thaw(self, cgroups_path: str) -> None:
         """Let frozen processes run again: a v1 freezer keeps even SIGKILL waiting."""

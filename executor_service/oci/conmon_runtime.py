@@ -77,11 +77,9 @@ class ConmonRuntime:
         try:
             async with asyncio.timeout(self.timeouts.create):
                 with config_for(bundle, runtime.kind) as config:
-                    warm_up = asyncio.get_running_loop().run_in_executor(None, self.cgroups.expect_migration)
                     spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, bundle, config, runtime, sync_write))
                     await asyncio.shield(spawned)
                     answer = await read_sync(sync_read)
-                    await warm_up
                     created = self._created(bundle, runtime, answer)
                 if name := domainname(bundle):
                     await in_own_thread(lambda: set_domainname(created.container.pid, name))

@@ -18,7 +18,7 @@ import structlog
 from common.errors import DeadlineExceeded
 from executor_service.host_errors import host_errors
 from executor_service.logs.watch import LogWatcher
-from executor_service.oci.cgroups import CgroupTree
+from executor_service.oci.cgroup_moves import CgroupMoves
 from executor_service.oci.exec_process import ExecProcessSpec, oci_process
 from executor_service.oci.exec_runtime import ExecRuntime, ExecStreams, ExecTarget, LeftExec, ProbeOutcome, RunningExec
 from executor_service.oci.exec_spawn import Spawn, Spawned, set_oom_score, terminal_of, watch_end
@@ -76,14 +76,14 @@ class RuntimeExecs:
         *,
         catalog: RuntimeCatalog,
         state_root: Path,
-        cgroups: CgroupTree,
+        moves: CgroupMoves,
         watcher: LogWatcher,
         pool: ThreadPoolExecutor,
         timeouts: ExecTimeouts,
     ) -> None:
         self._catalog = catalog
         self._state_root = state_root
-        self._cgroups = cgroups
+        self._moves = moves
         self._watcher = watcher
         self._pool = pool
         self._timeouts = timeouts
@@ -91,7 +91,7 @@ class RuntimeExecs:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *, catalog: RuntimeCatalog, state_root: Path, cgroups: CgroupTree, timeouts: ExecTimeouts | None = None
+        cls, *, catalog: RuntimeCatalog, state_root: Path, moves: CgroupMoves, timeouts: ExecTimeouts | None = None
     ) -> AsyncIterator[RuntimeExecs]:
         async with AsyncExitStack() as stack:
             watcher = await stack.enter_async_context(LogWatcher.open())
@@ -100,7 +100,7 @@ class RuntimeExecs:
             yield cls(
                 catalog=catalog,
                 state_root=state_root,
-                cgroups=cgroups,
+                moves=moves,
                 watcher=watcher,
                 pool=pool,
                 timeouts=timeouts or ExecTimeouts(),
@@ -159,13 +159,9 @@ class RuntimeExecs:
     ) -> RunningExec:
         files = _files(target.bundle, exec_id)
         binary = self._catalog.resolve(target.runtime)
-        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as undo:
             undo.callback(self.forget, target.bundle, exec_id)
-            # The kernel makes the runtime's move into the container's cgroup wait: let that begin beside the rest.
-            warm_up = loop.run_in_executor(None, self._cgroups.expect_migration)
-            undo.push_async_callback(asyncio.wait, {warm_up})
-            with host_errors(f"exec in container {target.container_id!r}"):
+            with self._moves.expected(), host_errors(f"exec in container {target.container_id!r}"):
                 spawned = await finish(
                     lambda: self._spawn_blocking(target, files, binary, process, streams), pool=self._pool
                 )

@@ -2,8 +2,8 @@
 
 Compiling a profile takes crun longer than everything else it does to create a container. It leaves the result in its
 state directory (`ID/seccomp.bpf`) and takes it back as the annotation `run.oci.seccomp_bpf_data` (crun(1)), base64, in
-place of the profile. So each profile is compiled once in the life of an executor, and the rules of one that is compiled,
-which are most of a configuration, are neither written nor read any more.
+place of the profile. So each profile is compiled once in the life of an executor, and the rules of one that is
+compiled, which are most of a configuration, are neither written nor read any more.
 """
 
 from __future__ import annotations

@@ -147,8 +147,9 @@ class _Start:
                 self.spec = await with_requested_devices(node, self.spec)
                 joined = await join_namespaces(node, self.spec)
                 owner = sandbox_owner(node, self.spec, joined)
-                await together(self._record(steps), self._root(steps), self._network(steps, owner))
-                await together(self._create(steps, joined), self._publish(steps))
+                with node.seams.cgroups.expect_moves():
+                    await together(self._record(steps), self._root(steps), self._network(steps, owner))
+                    await together(self._create(steps, joined), self._publish(steps))
                 if node.attachments.awaited(container_id):
                     # Before the process does anything: whoever attached before the start misses nothing.
                     await node.attachments.connect(self.spec, self.bundle.directory)

@@ -17,6 +17,7 @@ from common.errors import FailedPrecondition, InvalidArgument, StartFailed
 from executor_service.container import TerminalSize
 from executor_service.limits import Rlimit
 from executor_service.logs.record import Stream
+from executor_service.oci.cgroup_moves import CgroupMoves
 from executor_service.oci.exec_process import ExecProcessSpec
 from executor_service.oci.exec_runtime import ExecStreams, ExecTarget, LeftExec, RunningExec
 from executor_service.oci.processes import read_process
@@ -83,7 +84,8 @@ async def box(directory: Path, rootfs: Path, name: str) -> AsyncIterator[Box]:
             container_id=container.id, process=created.container, bundle=container.bundle.directory, runtime=name
         )
         descriptors = open_descriptors()
-        opened = RuntimeExecs.open(catalog=runtime.catalog, state_root=runtime.state_root, cgroups=runtime.cgroups)
+        moves = CgroupMoves(runtime.cgroups)
+        opened = RuntimeExecs.open(catalog=runtime.catalog, state_root=runtime.state_root, moves=moves)
         try:
             async with opened as execs:
                 yield Box(containers=containers, container=container, execs=execs, target=target)
