@@ -8,7 +8,8 @@ answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,7 @@ from common.errors import SlipwayError
 _log = structlog.get_logger(__name__)
 
 _PATIENCE = 3.0  # seconds
+_LOOKS = 10  # in that time
 _ASK_AGAIN = 0.5  # seconds
 _UNKNOWN = -1
 
@@ -59,7 +61,7 @@ class Freshness:
         self._waiting.append(waiter)
         self._wanted.set()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with _patience():
                 latest = await waiter
                 await self._mirror.reached(latest)
             return latest != _UNKNOWN
@@ -78,7 +80,7 @@ class Freshness:
                 latest = await self._latest()
                 _answer(waiting, latest)
                 if self._silent:
-                    async with asyncio.timeout(_PATIENCE):
+                    async with _patience():
                         await self._mirror.reached(latest)
                     self._silent = False
                     _log.info("etcd answers again", revision=latest)
@@ -100,6 +102,28 @@ class Freshness:
         """The revision of the last commit there is; 0: there is none."""
         answer = await self._client.call(range_call(pb2.RangeRequest(key=self._head)))
         return answer.kvs[0].mod_revision if answer.kvs else 0
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """For `_PATIENCE` seconds in which this process listened: however long it was busy with something else, that counts
+    as one look, and what has come meanwhile is heard at the next. Raises TimeoutError."""
+    loop, each, looks = asyncio.get_running_loop(), _PATIENCE / _LOOKS, 0
+    async with asyncio.timeout(None) as scope:
+        looking = loop.call_later(each, lambda: look())
+
+        def look() -> None:
+            nonlocal looks, looking
+            looks += 1
+            if looks == _LOOKS:
+                scope.reschedule(loop.time())
+            else:
+                looking = loop.call_later(each, look)
+
+        try:
+            yield
+        finally:
+            looking.cancel()
 
 
 def _answer(waiting: Iterable[asyncio.Future[int]], latest: int) -> None:

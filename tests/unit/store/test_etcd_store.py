@@ -264,6 +264,34 @@ async def test_a_store_that_was_restored_is_read_anew_and_said_to_be_another(tmp
             assert len(told) == 1
 
 
+async def test_a_busy_process_does_not_take_etcd_for_silent(
+    etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.etcd.freshness._PATIENCE", 1.0)
+    async with open_cluster(etcd_target) as cluster:
+        assert await cluster.store.catch_up()
+        for _ in range(3):
+            asking = asyncio.ensure_future(cluster.store.catch_up())
+            await asyncio.sleep(0)
+            time.sleep(1.5)  # noqa: ASYNC251 - that it blocks is the point
+            assert await patiently(asking)
+
+
+async def test_a_silent_etcd_is_noticed(etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api_service.etcd.freshness._PATIENCE", 0.5)
+    async with open_cluster(etcd_target) as cluster:
+        asked = cluster.store._client.call
+
+        async def silent(*arguments: object, **more: object) -> object:
+            return await asyncio.Event().wait()
+
+        monkeypatch.setattr(cluster.store._client, "call", silent)
+        begun = time.monotonic()
+        assert not await patiently(cluster.store.catch_up())
+        assert time.monotonic() - begun > 0.4
+        monkeypatch.setattr(cluster.store._client, "call", asked)
+
+
 async def test_a_bug_leaves_no_request_waiting(etcd_target: EtcdTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_cluster(etcd_target) as cluster:
         freshness = cluster.store._freshness
