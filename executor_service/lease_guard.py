@@ -33,10 +33,11 @@ def main(directory: Path) -> int:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 0  # there is one
-        if os.fork():  # the lock is the child's, too
+        pid = os.fork()  # the lock is the child's, too
+        # By both: it is there when either goes on, whoever is killed meanwhile.
+        os.pwrite(own.fileno(), f"{pid or os.getpid()}\n".encode(), 0)
+        if pid:
             os._exit(0)
-        own.write(f"{os.getpid()}\n")
-        own.flush()
         idle_since = time.monotonic()
         while directory.is_dir():
             runs = _names(directory / "runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import time
@@ -96,7 +97,7 @@ async def test_the_guard_kills_what_runs_when_it_is_over(directory: Path, tmp_pa
     lease = await Lease.open(directory, boot_id="boot")
     group, other = Group(tmp_path / "group"), Group(tmp_path / "other")
     process, bystander = await group.occupy(), await other.occupy()
-    await renewed(lease, 2)
+    await renewed(lease, 4)
     await lease.enter(BOX, [group.path])
     assert process.returncode is None
     assert not lease.ended(BOX)
@@ -114,11 +115,11 @@ async def test_a_renewal_keeps_it_running(directory: Path, tmp_path: Path) -> No
     lease = await Lease.open(directory, boot_id="boot")
     group = Group(tmp_path / "group")
     process = await group.occupy()
-    word = await renewed(lease, 2.0)
+    word = await renewed(lease, 4.0)
     await lease.enter(BOX, [group.path])
     for _ in range(5):
-        await asyncio.sleep(0.5)
-        word = await lease.renew(word, ttl=2.0)
+        await asyncio.sleep(1)
+        word = await lease.renew(word, ttl=4.0)
     assert process.returncode is None
     assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGKILL
 
@@ -129,8 +130,9 @@ async def test_a_guard_that_was_killed_is_replaced_at_the_next_renewal(directory
     process = await group.occupy()
     word = await renewed(lease, 30)
     await lease.enter(BOX, [group.path])
-    os.kill(int((directory / "guard").read_text()), signal.SIGKILL)
-    await asyncio.sleep(0.1)
+    with (directory / "guard").open() as guard:
+        os.kill(int(guard.read()), signal.SIGKILL)
+        await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)  # until it is gone
     await lease.renew(word, ttl=31)
     assert process.returncode is None
     os.kill(int((directory / "guard").read_text()), 0)
