@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
 
+from api_service.nodes.registry import _JOURNAL_PATIENCE
 from tests.fixtures.etcd import EtcdCluster, etcd_cluster
 from tests.fixtures.slipway import Service, Slipway, installed
 
@@ -129,7 +130,8 @@ async def test_a_life_across_replicas(replicas: Replicas) -> None:
 
 
 async def test_each_verb_through_each_replica_is_not_slow(replicas: Replicas) -> None:
-    """Whoever does not follow the journal waits for who does, and not for a time to pass."""
+    """Whoever does not follow the journal waits for who does, and not for a time to pass: that would be a second, each
+    time. On a busy machine some are slow, and not all of them."""
     for engine in (replicas.one, replicas.other):
         box = await engine.create("sleep", "600")
         stop = pb.StopContainerRequest(container=box, timeout=0)
@@ -138,7 +140,7 @@ async def test_each_verb_through_each_replica_is_not_slow(replicas: Replicas) ->
             begun = time.monotonic()
             await (engine.start(box) if verb == "start" else engine.containers.StopContainer(stop))
             shortest[verb] = min(shortest[verb], time.monotonic() - begun)
-        assert max(shortest.values()) < 3
+        assert max(shortest.values()) < _JOURNAL_PATIENCE
         await engine.remove(box)
 
 

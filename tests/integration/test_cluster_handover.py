@@ -59,6 +59,5 @@ async def test_what_may_run_elsewhere_runs_on(three: Cluster, tmp_path: Path) ->
                 await asyncio.sleep(max(0.0, since + 1.2 * LEASE - time.monotonic()))
         found = await three.one.inspect(web)
         assert (found.node, found.state.running) == ("n3", True)
+        await beats.until_after(time.clock_gettime(time.CLOCK_BOOTTIME))
         assert len(beats.runs()) == 1, "its lease was over"
-        [beating] = beats.runs().values()
-        assert time.clock_gettime(time.CLOCK_BOOTTIME) - beating[-1] < 1

@@ -18,6 +18,7 @@ from common.errors import Unavailable
 from tests.fixtures.etcd import EtcdCluster, etcd_cluster
 
 _PATIENCE = 40.0  # seconds until a test that waits has failed
+_LEASE = 30  # seconds; more than an election takes on a busy machine
 
 
 @pytest.fixture
@@ -101,7 +102,8 @@ async def watching(cluster: Cluster, begin: int) -> AsyncIterator[list[Change]]:
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
-async def test_leader_that_dies_or_hangs(etcd: EtcdCluster, how: str) -> None:
+async def test_leader_that_dies_or_hangs(etcd: EtcdCluster, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api_service.etcd.session.LEASE", _LEASE)
     leader = etcd.leader()
     endpoints = (leader.endpoint, *(each for each in etcd.endpoints if each != leader.endpoint))
     target = EtcdTarget(endpoints=endpoints)
@@ -110,13 +112,17 @@ async def test_leader_that_dies_or_hangs(etcd: EtcdCluster, how: str) -> None:
         async with one.claims.hold("journal/a") as claim, watching(other, begin) as seen:
             async with writing(one) as writer:
                 leader.kill() if how == "kill" else leader.freeze()
+                died = time.monotonic()
                 await writer.reaches(20)
+                lease = await one.claims._session.lease()
+                while lease.ends < died + _LEASE:  # it is renewed where the commits go
+                    await asyncio.sleep(0.05)
                 if how == "freeze":
                     leader.thaw()
                 else:
                     await asyncio.to_thread(etcd.start, leader)
             print(f"leader: {how}: longest time without a commit {writer.longest:.2f} s")
-            assert writer.longest < 12
+            assert writer.longest < _LEASE
             assert not claim.lost.is_set(), "the lease outlives an election"
             await told_once(other, begin, writer, seen)
 
