@@ -29,13 +29,7 @@ from common.errors import (
     StartFailed,
 )
 from executor_service.container import CONTAINER_ID
-from executor_service.oci.bundle_record import (
-    command_of,
-    find_created,
-    find_monitor,
-    read_exit,
-    was_oom_killed,
-)
+from executor_service.oci.bundle_record import command_of, find_created, find_monitor, read_exit, was_oom_killed
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, read_sync, spawn
 from executor_service.oci.deletion import Deletion
