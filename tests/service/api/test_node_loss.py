@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 from slipway.executor.v1 import runtime_service_pb2 as executor_pb2
-from slipway.v1 import container_pb2, container_service_pb2, mount_pb2
+from slipway.v1 import container_pb2
 from slipway.v1 import node_service_pb2 as node_pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
 
 from api_service.nodes.lease import LeaseTerms
-from api_service.operations.container_departure import remove_departed
-from api_service.operations.container_move import finish_move, move_container
-from api_service.records.container_repository import Changed
+from api_service.operations.container_move import move_container
 from api_service.records.exec_repository import ExecRepository
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
@@ -28,10 +23,10 @@ from api_service.store.store import Put
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
 TERMS = LeaseTerms(ttl=6.0, margin=1.0)
-MOVES: dict[str, Any] = {"reschedule": "on_node_loss"}
 
 
 class Clock:
@@ -62,31 +57,6 @@ async def api(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIte
         await api.add_nodes(executors)
         await api.load()
         yield api
-
-
-async def only(api: Api, *names: str) -> None:
-    """Nothing but these nodes gets containers."""
-    for node in ("a", "b"):
-        availability = node_pb2.NODE_AVAILABILITY_ACTIVE if node in names else node_pb2.NODE_AVAILABILITY_CORDONED
-        await api.nodes.UpdateNode(node_pb2.UpdateNodeRequest(node=node, availability=availability))
-
-
-async def run_on(api: Api, node: str, name: str, **host: Any) -> str:
-    await only(api, node)
-    container_id = await api.run(name=name, **host)
-    await only(api, "a", "b")
-    return container_id
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
-async def runs_on(api: Api, name: str, node: str) -> bool:
-    container = await api.inspect(name)
-    return container.node == node and container.state.running
 
 
 async def test_a_marked_container_runs_again_elsewhere_and_others_wait(
@@ -336,79 +306,6 @@ async def test_a_lost_node_that_is_forgotten_leaves_no_word_of_what_left_it(
     assert await runs_on(api, "web", "b")
 
 
-@pytest.fixture
-async def unhurried(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
-    """Nothing is moved, nor finished, but by the test."""
-    async with running_api(tmp_path, executors["a"], configured=False, lease=LeaseTerms(ttl=3600)) as api:
-        await api.add_nodes(executors)
-        await api.load()
-        yield api
-
-
-async def test_what_comes_back_is_not_taken_for_what_it_left(
-    unhurried: Api, executors: Mapping[str, FakeExecutor]
-) -> None:
-    api, engine, a = unhurried, unhurried.engine, executors["a"]
-    web = await run_on(api, "a", "web", **MOVES)
-    await move_container(engine, web)
-    await finish_move(engine, web)
-    assert await runs_on(api, "web", "b")
-    gate = asyncio.Event()
-    reached = a.fault("RemoveContainer", gate=gate).reached
-    removing = asyncio.create_task(remove_departed(engine, engine.nodes.get("a")))
-    await reached.wait()
-    await move_container(engine, web)
-    coming = asyncio.create_task(finish_move(engine, web))
-    await asyncio.wait([coming], timeout=0.5)
-    gate.set()
-    await asyncio.wait_for(asyncio.gather(removing, coming), PATIENCE)
-    assert await runs_on(api, "web", "a")
-    assert a.containers[web].running
-    assert await engine.moves.departed("a") == []
-
-
-async def test_what_it_left_is_gone_before_it_is_made_anew(
-    unhurried: Api, executors: Mapping[str, FakeExecutor]
-) -> None:
-    """Its anonymous volume is another one than before."""
-    api, engine = unhurried, unhurried.engine
-    web = await run_on(api, "a", "web", mounts=[mount_pb2.Mount(type="volume", target="/data")], **MOVES)
-    before = executors["a"].containers[web]
-    for _ in range(2):
-        await move_container(engine, web)
-        await finish_move(engine, web)
-    assert await runs_on(api, "web", "a")
-    assert executors["a"].containers[web].running
-    assert executors["a"].containers[web].spec.mounts != before.spec.mounts
-    assert await engine.moves.departed("a") == []
-    await remove_departed(engine, engine.nodes.get("a"))
-    assert executors["a"].containers[web].running
-
-
-async def test_a_later_departure_stays_on_record(unhurried: Api) -> None:
-    moves, store = unhurried.engine.moves, unhurried.engine.moves._store
-    web = "c" * 64
-    await store.commit(*moves.leave(web, "a"))
-    first = await moves.departure("a", web)
-    assert first is not None
-    await store.commit(*moves.leave(web, "a"))
-    await moves.removed(first)
-    assert await moves.departed("a") == [web]
-
-
-async def test_who_is_on_the_way_is_not_started(unhurried: Api) -> None:
-    api, engine = unhurried, unhurried.engine
-    web = await run_on(api, "a", "web", **MOVES)
-    await move_container(engine, web)
-    restart = api.containers.RestartContainer(container_service_pb2.RestartContainerRequest(container="web"))
-    for call in (api.start("web"), restart):
-        why = await refused(call)
-        assert (why.code, why.reason) == (grpc.StatusCode.UNAVAILABLE, "CONTAINER_MOVING")
-        assert why.retry_after == 1.0
-    await finish_move(engine, web)
-    assert (await api.stop("web")).already_stopped is False
-
-
 async def test_a_node_that_is_taken_in_again_gets_no_lease_for_what_had_left_it(
     api: Api, executors: Mapping[str, FakeExecutor]
 ) -> None:
@@ -439,46 +336,6 @@ async def test_a_record_that_cannot_be_read_keeps_no_node_from_being_taken_in(
     await api.nodes.AddNode(node_pb2.AddNodeRequest(name="again", address=address))
     await api.node_in("again", READY)
     assert executors["a"].containers[web].running
-
-
-async def test_who_is_stopped_on_the_way_arrives_and_does_not_run(
-    unhurried: Api, executors: Mapping[str, FakeExecutor]
-) -> None:
-    api, engine = unhurried, unhurried.engine
-    web = await run_on(api, "a", "web", **MOVES)
-    await move_container(engine, web)
-    assert (await api.stop("web")).already_stopped is False
-    assert (await api.stop("web")).already_stopped is True
-    assert await move_container(engine, web) is None
-    await finish_move(engine, web)
-    assert executors["b"].containers[web].started is None
-    assert not (await api.inspect("web")).state.running
-    await api.start("web")
-    assert await runs_on(api, "web", "b")
-    assert await move_container(engine, web) is not None, "it is to run again, so it may go on"
-
-
-async def test_who_is_started_on_the_way_runs_where_it_arrives(unhurried: Api) -> None:
-    """After a stop, which is not to last."""
-    api, engine = unhurried, unhurried.engine
-    web = await run_on(api, "a", "web", **MOVES)
-    await move_container(engine, web)
-    await api.stop("web")
-    assert (await refused(api.start("web"))).reason == "CONTAINER_MOVING"
-    await finish_move(engine, web)
-    assert await runs_on(api, "web", "b")
-
-
-async def test_who_is_stopped_before_it_leaves_stays(unhurried: Api) -> None:
-    """It is on record that it goes, as its node is drained, and it runs yet."""
-    api, engine = unhurried, unhurried.engine
-    web = await run_on(api, "a", "web", **MOVES)
-    await engine.containers.update(web, lambda found: Changed(record=dataclasses.replace(found, moving=True)))
-    assert (await api.stop("web")).already_stopped is False
-    assert await move_container(engine, web) is None
-    await finish_move(engine, web)
-    found = await api.inspect("web")
-    assert (found.node, found.state.running) == ("a", False)
 
 
 async def test_one_that_fits_nowhere_is_stopped_for_good(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
@@ -531,14 +388,3 @@ async def test_what_its_node_has_killed_is_stopped_before_it_runs_again(
     assert (await api.stop("web")).already_stopped is True
     assert await move_container(api.engine, web) is None
     assert (await api.inspect("web")).state.exit_code == 137
-
-
-async def test_what_may_run_yet_is_not_said_to_be_stopped(
-    unhurried: Api, executors: Mapping[str, FakeExecutor]
-) -> None:
-    api = unhurried
-    await run_on(api, "a", "web", **MOVES)
-    await executors["a"].down()
-    await api.node_in("a", node_pb2.NODE_STATE_UNREACHABLE)
-    assert (await refused(api.stop("web"))).reason == "NODE_UNAVAILABLE"
-    assert await runs_on(api, "web", "a")
