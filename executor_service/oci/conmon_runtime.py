@@ -33,6 +33,7 @@ from executor_service.oci.bundle_record import command_of, find_created, find_mo
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.oci.conmon import ConmonFiles, conmon_argv, parse_sync, read_sync, spawn
 from executor_service.oci.deletion import Deletion
+from executor_service.oci.init import hears
 from executor_service.oci.log_relay import find_relay, relayed
 from executor_service.oci.processes import read_process, send_signal, wait_ended
 from executor_service.oci.runtime import Bundle, ContainerRuntime, CreatedProcess, Exit, Process
@@ -103,7 +104,9 @@ class ConmonRuntime:
         if done.returncode != 0:
             raise start_failed(container_id, done.message, command="")
 
-    async def kill(self, container_id: str, process: Process, signal: int) -> None:
+    async def kill(self, container_id: str, process: Process, signal: int, *, init: bool = False) -> None:
+        if init:
+            await hears(process, signal)
         if not send_signal(process, signal):
             message = f"container {container_id!r}: its process {process.pid} has ended"
             raise FailedPrecondition(message, resource_type="container", resource_name=container_id)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
+import signal
+from pathlib import Path
 
 from common.errors import FailedPrecondition
 from executor_service.container import ContainerSpec
 from executor_service.oci.host import HostFacts
 from executor_service.oci.mounts import Mount
+from executor_service.oci.processes import read_process
+from executor_service.oci.runtime import Process
 
 _IN_DEV = "/dev/init"
 _WITHOUT_DEV = "/.slipway-init"  # when /dev is somebody else's, where no file shall appear
+_UNCAUGHT = {signal.SIGKILL, signal.SIGSTOP}
+_PATIENCE = 2.0  # seconds for an init to begin, on a machine that is very busy
 
 
 def init_args(spec: ContainerSpec) -> list[str]:
@@ -29,6 +36,28 @@ def init_mounts(spec: ContainerSpec, host: HostFacts) -> list[Mount]:
         )
     options = ["bind", "rprivate", "ro", "nosuid", "nodev"]
     return [{"destination": _target(spec), "type": "bind", "source": str(host.init), "options": options}]
+
+
+async def hears(process: Process, number: int) -> None:
+    """Until the init that this process is, or becomes, hears the signal; for two seconds at most. A namespace's first
+    process never gets a signal that it has no handler for. An init blocks those that it forwards, first of all."""
+    if number in _UNCAUGHT:
+        return
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while read_process(process.pid) == process and not _blocks(process.pid, number):
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        return
+
+
+def _blocks(pid: int, number: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    blocked = int(status.partition("\nSigBlk:\t")[2].split("\n", 1)[0], 16)  # proc_pid_status(5)
+    return bool(blocked >> number - 1 & 1)
 
 
 def _target(spec: ContainerSpec) -> str:

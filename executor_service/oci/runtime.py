@@ -76,8 +76,9 @@ class ContainerRuntime(Protocol):
     async def start(self, container_id: str, *, runtime: str = "") -> None:
         """Let the created process exec. Raises StartFailed."""
 
-    async def kill(self, container_id: str, process: Process, signal: int) -> None:
-        """Signal the container's first process. Raises FailedPrecondition when it is gone."""
+    async def kill(self, container_id: str, process: Process, signal: int, *, init: bool = False) -> None:
+        """Signal the container's first process. `init`: that is an init, which hears signals a moment after its start
+        and no sooner. Raises FailedPrecondition when it is gone."""
 
     async def delete(self, container_id: str, *, bundle: Path, runtime: str = "") -> None:
         """Kill what is left; remove the runtime's state, the cgroup, conmon's files, but never the log. Idempotent."""

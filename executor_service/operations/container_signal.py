@@ -47,7 +47,9 @@ async def send_signal(node: Node, container_id: str, watch: Watch, signal: int) 
     ends = _must_go_on(node, container_id, watch, signal)
     if ends:
         await let_go(node, container_id)
-    await node.seams.runtime.kill(container_id, watch.run.process.container, signal)
+    record = node.records.find(container_id)
+    init = record is not None and record.spec is not None and record.spec.init
+    await node.seams.runtime.kill(container_id, watch.run.process.container, signal, init=init)
     change = Change(stopped=True) if watch.stopping else Change()
     try:
         await node.records.transition(container_id, Signaled(signal=signal), **change)

@@ -73,6 +73,22 @@ async def test_a_signal_ends_it_with_128_plus_its_number(containers: Containers,
     await containers.delete(container)
 
 
+async def test_a_signal_that_comes_before_the_init_is_not_lost(containers: Containers) -> None:
+    """A namespace's first process never gets what it has no handler for, and has none before it is the init."""
+    if containers.runtime_name != "crun":
+        pytest.skip("runc waits for a process that stands still")
+    container = containers.make("sleep", "1000", init=True)
+    created = await containers.runtime.create(container.bundle)
+    os.kill(created.container.pid, signal.SIGSTOP)
+    await containers.runtime.start(container.id, runtime=containers.runtime_name)
+    killing = asyncio.create_task(containers.runtime.kill(container.id, created.container, signal.SIGTERM, init=True))
+    await asyncio.wait([killing], timeout=0.1)
+    os.kill(created.container.pid, signal.SIGCONT)
+    await killing
+    assert (await containers.ended(container, created)).code == 143
+    await containers.delete(container)
+
+
 async def test_delete_kills_what_still_runs_and_can_be_repeated(containers: Containers) -> None:
     container = containers.make("sh", "-c", "sleep 1000 & sleep 1000")
     created = await containers.start(container)
