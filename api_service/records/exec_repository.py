@@ -29,20 +29,13 @@ MAX_EXECS = 1000  # of one container
 
 
 class ExecRepository:
-    """`clock`: nanoseconds since the epoch. `elapsed`: seconds on a clock that nobody sets."""
+    """`clock`: nanoseconds since the epoch."""
 
-    def __init__(
-        self,
-        store: Store,
-        events: EventLog,
-        *,
-        clock: Callable[[], int],
-        elapsed: Callable[[], float] = monotonic,
-    ) -> None:
+    def __init__(self, store: Store, events: EventLog, *, clock: Callable[[], int]) -> None:
         self._store = store
         self._events = events
         self._clock = clock
-        self._elapsed = elapsed
+        self._elapsed = monotonic  # a clock that nobody sets
         # Since when what does not run is known, by id and whether it ran.
         self._idle: dict[tuple[str, bool], float] = {}
         self._codec = Codec(ExecRecord)
