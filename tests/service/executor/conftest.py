@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ from tests.fixtures.fake_host.host import FakeHost
 @pytest.fixture
 def host(tmp_path: Path) -> FakeHost:
     return FakeHost(directory=tmp_path)
+
+
+@pytest.fixture
+async def hurried(host: FakeHost) -> AsyncIterator[Client]:
+    """It waits for no process to die, and for nobody else who deals with a container."""
+    host.limits = replace(host.limits, kill=0.2, lock=2)
+    async with host.executor() as executor, connected(executor, host.paths.socket) as client:
+        yield client
 
 
 @pytest.fixture

@@ -181,16 +181,16 @@ async def test_stop_kills_what_does_not_listen(client: Client, host: FakeHost) -
     assert not again.HasField("entry")
 
 
-async def test_stop_says_that_a_process_does_not_die(client: Client, host: FakeHost) -> None:
-    box = await client.create()
-    await client.start(box)
+async def test_stop_says_that_a_process_does_not_die(hurried: Client, host: FakeHost) -> None:
+    box = await hurried.create()
+    await hurried.start(box)
     host.runtime.ignores = {signal.SIGTERM, signal.SIGKILL}
     request = pb.StopContainerRequest(container_id=box, signal=signal.SIGTERM, timeout=0)
     with pytest.raises(grpc.aio.AioRpcError) as stuck:
-        await client.runtime.StopContainer(request, timeout=60)
+        await hurried.runtime.StopContainer(request, timeout=60)
     assert stuck.value.code() is grpc.StatusCode.INTERNAL
     assert "has not died" in (stuck.value.details() or "")
-    assert (await client.snapshot()).containers[0].phase == pb.CONTAINER_PHASE_RUNNING
+    assert (await hurried.snapshot()).containers[0].phase == pb.CONTAINER_PHASE_RUNNING
 
 
 async def test_a_patient_stop_does_not_keep_a_kill_waiting(client: Client, host: FakeHost) -> None:
@@ -295,12 +295,12 @@ async def test_logs_of_no_stream_are_refused(client: Client) -> None:
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_lists_do_not_wait_for_a_stuck_container(client: Client, host: FakeHost) -> None:
-    box = await client.create()
-    async with client.executor.node.locks.hold(box):
-        assert [found.container_id for found in (await client.snapshot()).containers] == [box]
+async def test_lists_do_not_wait_for_a_stuck_container(hurried: Client, host: FakeHost) -> None:
+    box = await hurried.create()
+    async with hurried.executor.node.locks.hold(box):
+        assert [found.container_id for found in (await hurried.snapshot()).containers] == [box]
         with pytest.raises(grpc.aio.AioRpcError) as late:
-            await client.start(box)
+            await hurried.start(box)
         assert late.value.code() is grpc.StatusCode.ABORTED
 
 
