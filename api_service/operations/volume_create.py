@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import structlog
+
 from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
@@ -17,9 +19,12 @@ from api_service.records.node_repository import NodeGoing
 from api_service.records.volume import VolumeRecord
 from api_service.records.volume_repository import VolumeRepository, contended
 from api_service.validation.volumes import validate_driver
-from common.errors import Aborted, AlreadyExists, InvalidArgument
+from common.errors import Aborted, AlreadyExists, InvalidArgument, SlipwayError
+
+_log = structlog.get_logger(__name__)
 
 _MAX_ATTEMPTS = 16
+_TAKE_BACK_TIME = 10.0  # seconds
 _PLACEMENTS = 8  # each failure means that the node is being removed
 
 
@@ -65,11 +70,32 @@ async def _create_on(engine: Engine, request: VolumeRequest, node: Node, deadlin
         for _ in range(_MAX_ATTEMPTS):
             if (known := await _known(engine.volumes, wanted)) is not None:
                 return known
+            was_there = await _is_on(node, wanted.name, deadline)
             stored = await node.executor.volumes.create(wanted.name, wanted.options, deadline=deadline)
             made = replace(wanted, mountpoint=stored.mountpoint)
-            if await engine.volumes.add(made, [volume_event(made, "create", engine.clock())]):
-                return made
+            try:
+                if await engine.volumes.add(made, [volume_event(made, "create", engine.clock())]):
+                    return made
+            except NodeGoing:
+                if not was_there:
+                    await _take_back(engine, node, wanted.name)
+                raise
     raise contended(wanted.name)
+
+
+async def _is_on(node: Node, name: str, deadline: Deadline) -> bool:
+    """What is there without a record is somebody's, and never deleted."""
+    return any(each.name == name for each in await node.executor.volumes.list(size=False, deadline=deadline))
+
+
+async def _take_back(engine: Engine, node: Node, name: str) -> None:
+    """Over a connection of its own: the node may be none of ours any more."""
+    try:
+        async with engine.dial(node.record) as executor:
+            executor.meant_for(node.record.executor_id)
+            await executor.volumes.remove(name, deadline=Deadline.after(_TAKE_BACK_TIME))
+    except SlipwayError as error:
+        _log.warning("volume left on a node that was removed", volume=name, node=node.name, error=error.message)
 
 
 async def _node(engine: Engine, request: VolumeRequest) -> Node:

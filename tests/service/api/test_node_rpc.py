@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from slipway.executor.v1 import volume_store_service_pb2 as executor_volumes_pb2
 from slipway.v1 import network_service_pb2 as network_pb2
 from slipway.v1 import node_service_pb2 as pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
@@ -318,13 +319,15 @@ async def test_the_only_node_that_is_being_forgotten_gets_nothing(
     assert not executors["a"].containers
 
 
+@pytest.mark.parametrize("there", [set(), {"data"}], ids=["", "on the node already, and nobody's"])
 @pytest.mark.parametrize(("named", "reason"), [("a", "NODE_BEING_REMOVED"), ("", "NO_NODE_FITS")])
 async def test_no_volume_is_made_on_a_node_in_the_moment_of_its_removal(
-    cluster: Api, executors: Mapping[str, FakeExecutor], named: str, reason: str
+    cluster: Api, executors: Mapping[str, FakeExecutor], named: str, reason: str, there: set[str]
 ) -> None:
     await cluster.add_node("a", executors["a"].address)
     await cluster.node_in("a", READY)
     node = cluster.engine.nodes.get("a")
+    executors["a"].volumes.update({name: executor_volumes_pb2.StoredVolume(name=name) for name in there})
     gate = asyncio.Event()
     reached = executors["a"].fault("CreateVolume", gate=gate).reached
     request = volume_pb2.CreateVolumeRequest(name="data", node=named)
@@ -337,6 +340,7 @@ async def test_no_volume_is_made_on_a_node_in_the_moment_of_its_removal(
         why = await asyncio.wait_for(making, PATIENCE)
     assert (why.code, why.reason) == (grpc.StatusCode.FAILED_PRECONDITION, reason)
     assert await cluster.engine.volumes.all() == []
+    assert set(executors["a"].volumes) == there, "what was made is left, or what was not is gone"
     await cluster.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a"))
     assert await cluster.engine.nodes.until("a", present=False, patience=PATIENCE)
     await cluster.add_node("a", executors["a"].address)
