@@ -23,8 +23,6 @@ from api_service.operations.jobs import Jobs
 from api_service.operations.node_sweep import sweep_after_departures
 from api_service.overlays.slices import OverlayPools
 from api_service.overlays.view import OverlayView
-from api_service.placement.loads import NodeLoads
-from api_service.records.container_places import ContainerPlaces
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
 from api_service.records.exec_repository import ExecRepository
@@ -83,7 +81,7 @@ async def open_engine(
             "follow nodes": directory.follow_forever(),
             "say which nodes are reached": scout.scout_forever(),
             "leave nodes to who reaches them": scout.look_forever(),
-            "count containers": engine.loads.follow_forever(),
+            "keep the index of containers": engine.containers.index_forever(),
         }.items():
             await stack.enter_async_context(background(work, name=name))
         yield engine
@@ -104,7 +102,6 @@ def _engine(store: Store, claims: Claims, plan: Plan, rules: RequestRules, clock
         events=events,
         node_records=NodeRepository(store, events),
         nodes=registry,
-        loads=NodeLoads(ContainerPlaces(store), registry),
         usages=usages,
         moves=MoveRepository(store),
         dial=partial(dial, tls=plan.tls),

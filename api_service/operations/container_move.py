@@ -95,7 +95,6 @@ async def move_container(engine: Engine, container_id: str) -> ContainerRecord |
         except NodeTakenError:
             continue
         if moved:
-            engine.loads.note(after.id, after.node)
             await engine.execs.lose(after.id, f"the container was moved away from node {before.node!r}")
             _log.warning("container moved", container=after.name, old=before.node, new=after.node)
             return after

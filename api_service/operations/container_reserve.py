@@ -53,7 +53,6 @@ async def _add(engine: Engine, record: ContainerRecord, plan: MountPlan) -> None
             if not engine.volumes.held_volume(conflict) and not engine.usages.held_usage(conflict):
                 raise
             continue
-        engine.loads.note(record.id, record.node)
         return
     raise Aborted(f"container {record.name!r}: others change its volumes all the time; repeat the request")
 

@@ -14,7 +14,6 @@ from api_service.operations.jobs import Jobs
 from api_service.operations.removals import Removals
 from api_service.overlays.slices import OverlayPools
 from api_service.overlays.view import OverlayView
-from api_service.placement.loads import NodeLoads
 from api_service.records.config import ImageConfig
 from api_service.records.container_repository import ContainerRepository
 from api_service.records.event_log import EventLog
@@ -54,7 +53,6 @@ class Engine:
     events: EventLog
     node_records: NodeRepository
     nodes: NodeRegistry
-    loads: NodeLoads
     usages: NodeUsages
     moves: MoveRepository
     dial: Dial

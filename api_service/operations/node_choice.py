@@ -72,7 +72,7 @@ def _named(engine: Engine, name: str) -> Node:
 
 
 async def _counts(engine: Engine) -> Mapping[str, int]:
-    return await engine.loads.counts() if engine.nodes.sole() is None else {}
+    return await engine.containers.counts() if engine.nodes.sole() is None else {}
 
 
 def _as_if_ready(node: NodeRecord) -> NodeRecord:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+
+import structlog
 
 from api_service.records.codec import Codec
 from api_service.records.container import ContainerRecord, Phase, Status
 from api_service.store.store import Change, Entry, Store
+from common.errors import SlipwayError
+
+_log = structlog.get_logger(__name__)
 
 Term = tuple[str, ...]
 """Something that holds of a container or does not."""
@@ -23,6 +28,7 @@ Place = tuple[int, str]
 
 ACTIVE: Term = ("active",)
 _AT_ONCE = 200  # entries
+_KEEP_UP = 1.0  # seconds
 _NOT_LOADED = -1
 
 
@@ -55,6 +61,7 @@ class ContainerIndex:
         self._records: dict[str, ContainerRecord] = {}  # by id
         self._order: list[Place] = []  # of those that are shown
         self._having: defaultdict[Term, set[str]] = defaultdict(set)  # ids
+        self._counts: Counter[str] = Counter()  # by node
         self._catching_up = asyncio.Lock()
 
     async def newest_first(
@@ -78,6 +85,20 @@ class ContainerIndex:
         await self._catch_up()
         return [self._records[container_id] for container_id in self._having.get(term, ())]
 
+    async def counts(self) -> Mapping[str, int]:
+        """How many, of whatever phase, are on each node that has any. To be read before anything else is awaited."""
+        await self._catch_up()
+        return self._counts
+
+    async def keep_up_forever(self) -> None:
+        """Of changes that nobody has asked about for long the store may have too many to tell them."""
+        while True:
+            try:
+                await self._catch_up()
+            except SlipwayError as error:
+                _log.warning("index of containers not kept up", error=error.message)
+            await asyncio.sleep(_KEEP_UP)
+
     def _with_any(self, terms: Set[Term]) -> set[str]:
         found = [self._having[term] for term in terms if term in self._having]
         return found[0] if len(found) == 1 else set[str]().union(*found)
@@ -95,7 +116,7 @@ class ContainerIndex:
         self._seen = _NOT_LOADED
         revision = await self._store.revision()
         entries = await self._store.list(self._prefix)
-        self._records, self._having = {}, defaultdict(set)
+        self._records, self._having, self._counts = {}, defaultdict(set), Counter()
         for index, entry in enumerate(entries):
             for record in self._codec.each_readable([entry]):
                 self._records[record.id] = record
@@ -118,12 +139,14 @@ class ContainerIndex:
                     insort(self._order, place_of(record))
 
     def _note(self, record: ContainerRecord) -> None:
+        self._counts[record.node] += 1
         for term in _terms(record):
             self._having[term].add(record.id)
 
     def _forget(self, record: ContainerRecord) -> None:
         if _is_shown(record):
             del self._order[bisect_left(self._order, place_of(record))]
+        self._counts[record.node] -= 1
         for term in _terms(record):
             self._having[term].discard(record.id)
             if not self._having[term]:

@@ -97,6 +97,14 @@ class ContainerRepository:
         """Those of every phase that can be read, in no order. Of many thousands it looks at no others."""
         return await self._index.having(on_node(node))
 
+    async def counts(self) -> Mapping[str, int]:
+        """How many, of every phase, by node. To be read before anything else is awaited."""
+        return await self._index.counts()
+
+    async def index_forever(self) -> None:
+        """Run it as a task, so that whoever asks waits for the latest changes at most."""
+        await self._index.keep_up_forever()
+
     async def every_phase(self) -> list[ContainerRecord]:
         """Those that can be read."""
         return self._codec.readable(await self._store.list(_PREFIX))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence, Set
 
 import pytest
@@ -126,6 +128,7 @@ async def test_it_answers_as_all_records_would_whatever_happens_to_them(store: S
         for node in ("n0", "n1", "n2"):
             here = {each.id: each for each in await index.having(on_node(node))}
             assert here == {each.id: each for each in there.values() if each.node == node}
+        assert +Counter(await index.counts()) == Counter(each.node for each in there.values())
 
 
 async def test_only_what_has_changed_is_decoded(store: Store, codec: CountingCodec) -> None:
@@ -137,6 +140,24 @@ async def test_only_what_has_changed_is_decoded(store: Store, codec: CountingCod
         await store.commit(put(codec, record(5, name=name)))
     assert [each.name for each in await index.newest_first([{with_label("only0")}])][-2] == "third"
     assert codec.decoded == 101
+
+
+async def test_it_is_kept_up_while_nobody_asks(
+    store: Store, codec: CountingCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More changes than the store can tell of at once have passed by then."""
+    monkeypatch.setattr("api_service.records.container_index._KEEP_UP", 0.0)
+    index = ContainerIndex(store, codec, _PREFIX)
+    await store.commit(*(put(codec, record(number)) for number in range(50)))
+    keeping = asyncio.create_task(index.keep_up_forever())
+    for number in range(120):
+        await store.commit(put(codec, record(1, name=f"n{number}")))
+        while codec.decoded < 50 + number:
+            await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    await index.newest_first()
+    assert codec.decoded <= 50 + 120, "all of it was read again"
 
 
 async def test_a_page_looks_at_none_but_its_own(store: Store, codec: CountingCodec) -> None:
