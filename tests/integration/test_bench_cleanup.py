@@ -19,7 +19,7 @@ from tests.bench.network_namespace import NetworkNamespace, await_ready, network
 from tests.bench.workspace import LeftoverError, workspace
 from tests.fixtures.slipway import leftovers
 
-_CGROUP = "slipway-bench-test"
+_CGROUP = f"slipway-bench-test-{os.getpid()}"
 # A daemon that ignores SIGTERM and whose child has a network namespace of its own, as a container has.
 _STUBBORN = 'trap "" TERM; unshare --net sleep 1000 & echo started; while :; do sleep 1000; done'
 
