@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.threads import in_own_thread
 
-_AGAIN = 0.004  # seconds; the shortest grace period, after which a move would be the first in a while again
+_AGAIN = 0.005  # seconds; a move is the first in a while again after a grace period, which takes longer than this
 
 
 class CgroupMoves:

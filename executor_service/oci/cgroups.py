@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from common.errors import Unimplemented
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+_MAX_OWN = 64 * 1024  # bytes; a line for each hierarchy, with a path of at most a page
 _CGROUPS_PATH = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
 
 
@@ -100,13 +101,18 @@ class CgroupTree:
         return found
 
     def move_to_where_we_are(self) -> None:
-        """Move this process to the cgroup that it is in, in one hierarchy. Blocks; raises OSError."""
-        own = dict(_own_cgroups())
-        for root in self.hierarchies[:1]:
-            name = "" if root == CGROUP_ROOT else root.name
-            path = next((path for controllers, path in own.items() if name in _hierarchy_names(controllers)), None)
-            if path is not None:
-                (root / path.lstrip("/") / "cgroup.procs").write_text("0")
+        """Move this process to the cgroup that it is in, in one hierarchy. Blocks; raises OSError. Done often, and so
+        without anything that takes its time."""
+        root = self.hierarchies[0]
+        name = "" if root == CGROUP_ROOT else root.name
+        for controllers, path in _own_cgroups():
+            if name in _hierarchy_names(controllers):
+                descriptor = os.open(f"{root}{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(descriptor, b"0")
+                finally:
+                    os.close(descriptor)
+                return
 
     def thaw(self, cgroups_path: str) -> None:
         """Let frozen processes run again: a v1 freezer keeps even SIGKILL waiting."""
@@ -130,10 +136,16 @@ def check_cgroups_path(path: str) -> None:
         raise ValueError(f"{path!r} is not the path of a cgroup")
 
 
-def _own_cgroups() -> list[tuple[str, str]]:
+def _own_cgroups() -> Iterator[tuple[str, str]]:
     """(controllers, path) of this process in each hierarchy (cgroups(7), /proc/PID/cgroup)."""
-    lines = Path("/proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
-    return [(controllers, path) for _, controllers, path in (line.split(":", 2) for line in lines)]
+    descriptor = os.open("/proc/self/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.fsdecode(os.read(descriptor, _MAX_OWN))
+    finally:
+        os.close(descriptor)
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        yield controllers, path
 
 
 def _hierarchy_names(controllers: str) -> set[str]:
