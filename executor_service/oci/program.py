@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -50,11 +50,11 @@ def check_program(rootfs: Path, spec: ContainerSpec, user: ResolvedUser, mapping
     runner = _runner(user, mapping)
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = []
-        for path in _candidates(program, spec):
-            found.append(_judge(root, path, spec, runner))
-            if found[-1] in (_Found.YES, _Found.UNSURE):
-                return
+        candidates = _candidates(program, spec)
+        found = {_look(root, path, runner) for path in candidates}
+        # Where mounts are takes much longer to see, and mostly need not be known.
+        if found & {_Found.YES, _Found.UNSURE} or _on_a_mount(root, candidates, spec):
+            return
     finally:
         os.close(root)
     if _Found.DENIED in found:
@@ -73,13 +73,6 @@ def _candidates(program: str, spec: ContainerSpec) -> list[str]:
     given = [entry.removeprefix("PATH=") for entry in spec.env if entry.startswith("PATH=")]
     directories = (given[-1] if given else DEFAULT_PATH).split(":")
     return [posixpath.join(spec.working_dir, directory, program) for directory in directories]
-
-
-def _judge(root: int, path: str, spec: ContainerSpec, runner: _Runner) -> _Found:
-    found = _look(root, path, runner)
-    if found is _Found.YES or not _on_a_mount(root, path, spec):
-        return found
-    return _Found.UNSURE
 
 
 def _look(root: int, path: str, runner: _Runner) -> _Found:
@@ -125,11 +118,11 @@ def _executable(status: os.stat_result, runner: _Runner) -> bool:
     return bool(mode & stat.S_IXOTH)
 
 
-def _on_a_mount(root: int, path: str, spec: ContainerSpec) -> bool:
-    """Whether resolving the path in the running container passes a mount, links followed on both sides."""
+def _on_a_mount(root: int, paths: Sequence[str], spec: ContainerSpec) -> bool:
+    """Whether resolving one of the paths in the running container passes a mount, links followed on both sides."""
     targets = (*_ALWAYS_MOUNTED, *(mount.target for mount in spec.mounts))
     mounted = {list(_walk(root, target))[-1] for target in targets}
-    return any(place in mounted for place in _walk(root, path))
+    return any(place in mounted for path in paths for place in _walk(root, path))
 
 
 def _walk(root: int, path: str) -> Iterator[str]:
