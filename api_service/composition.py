@@ -42,11 +42,12 @@ from common.tls import TlsSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`executor`: of the node `node`; empty: there are only the nodes that are added. `grace`: seconds that work under
-    way gets to end at a stop. `tls`: for executors on other machines."""
+    """`executor`: of the node `node`; empty: there are only the nodes that are added. `alone`: no other service has the
+    store. `grace`: seconds that work under way gets to end at a stop. `tls`: for executors on other machines."""
 
     node: str
     executor: str
+    alone: bool = True
     grace: float = 10.0
     max_events: int = 100_000
     registries: Registries = field(default_factory=Registries)
@@ -66,7 +67,13 @@ async def open_engine(
         engine = _engine(store, claims, plan, rules, clock)
         own = await own_node(engine, name=plan.node, address=plan.executor) if plan.executor else None
         opening = partial(
-            open_node, engine, claims=claims, cursors=NodeCursors(store), backoff=plan.backoff, terms=plan.lease
+            open_node,
+            engine,
+            claims=claims,
+            cursors=NodeCursors(store),
+            backoff=plan.backoff,
+            terms=plan.lease,
+            alone=plan.alone,
         )
         directory = NodeDirectory(engine.node_records, engine.nodes, opening, own=own)
         await stack.enter_async_context(directory)

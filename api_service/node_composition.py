@@ -41,9 +41,17 @@ def dial(record: NodeRecord, *, tls: TlsSource | None) -> AbstractAsyncContextMa
 
 @asynccontextmanager
 async def open_node(
-    engine: Engine, record: NodeRecord, *, claims: Claims, cursors: NodeCursors, backoff: Backoff, terms: LeaseTerms
+    engine: Engine,
+    record: NodeRecord,
+    *,
+    claims: Claims,
+    cursors: NodeCursors,
+    backoff: Backoff,
+    terms: LeaseTerms,
+    alone: bool,
 ) -> AsyncIterator[Node]:
-    """Dealt with while the block runs. Its journal is followed, and its state recorded, by one replica."""
+    """Dealt with while the block runs. Its journal is followed, and its state recorded, by one replica. `alone`: there
+    is no other, so what the settings say of their node is so."""
     async with AsyncExitStack() as stack:
         executor = await stack.enter_async_context(engine.dial(record))
         observer = Observer(engine.containers, engine.events, engine.execs, node=record.name, clock=engine.clock)
@@ -62,7 +70,13 @@ async def open_node(
             on_connected=connected,
             backoff=backoff,
         )
-        node = Node(record=record, executor=executor, follower=follower, observer=observer)
+        node = Node(
+            record=record,
+            executor=executor,
+            follower=follower,
+            observer=observer,
+            exchangeable=alone and record.configured,
+        )
         teller = OverlayTeller(node, engine.overlays)
         contact = NodeContact(node, engine.node_records, clock=engine.clock)
 

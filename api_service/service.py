@@ -34,6 +34,7 @@ async def run_service(settings: Settings) -> None:
     plan = Plan(
         node=settings.node,
         executor=settings.executor if settings.executor != NO_EXECUTOR else "",
+        alone=settings.etcd is None,
         grace=settings.grace,
         max_events=settings.max_events,
         registries=settings.registries,

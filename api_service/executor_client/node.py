@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+OTHER_EXECUTOR_WAY_OUT = (
+    "start the node's own there, or remove the node and add it anew; where it is that of a service's settings, give "
+    "the service another name for it (--node), or none (--executor none) and add it with NodeService.AddNode"
+)
+"""What to do when another executor than the node's answers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserMapping:

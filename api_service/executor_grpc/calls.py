@@ -14,6 +14,7 @@ from typing import TypeVar
 import grpc
 
 from api_service.executor_client.images import OF_REGISTRIES
+from api_service.executor_client.node import OTHER_EXECUTOR_WAY_OUT
 from common.addressee import ANOTHER_EXECUTOR
 from common.callers import REFUSED_IDENTITIES
 from common.errors import SlipwayError, Unavailable
@@ -96,7 +97,7 @@ class NodeCalls:
     def _another(self, error: SlipwayError) -> Unavailable:
         return Unavailable(
             f"node {self._node!r}: another executor than the node's answers at {self._address} ({error.message}); "
-            "start the node's own there, or remove the node and add it anew",
+            f"{OTHER_EXECUTOR_WAY_OUT}",
             reason=ANOTHER_EXECUTOR,
             metadata={"node": self._node, "address": self._address},
         )

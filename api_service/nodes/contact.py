@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from api_service.deadline import Deadline
-from api_service.executor_client.node import NodeFacts
+from api_service.executor_client.node import OTHER_EXECUTOR_WAY_OUT, NodeFacts
 from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.registry import Node
 from api_service.records.event import Event
@@ -37,8 +37,8 @@ class NodeContact:
         """Make sure that the executor is the node's. The first that answers is, unless it is another node's. Raises
         AlreadyExists for that one, Unavailable."""
         node = self._node
-        if node.record.configured:
-            return  # its settings say which it is
+        if node.exchangeable:
+            return
         facts = await node.executor.facts(deadline=Deadline.after(_FACTS_TIME))
         if not node.record.executor_id:
             # Another replica may have met it, which is not known here yet.
@@ -46,7 +46,7 @@ class NodeContact:
                 node.name, lambda found: found if found.executor_id else _met(found, facts)
             )
             if record is None:
-                raise Unavailable(f"node {node.name!r} was removed")
+                raise Unavailable(f"node {node.name!r} was removed, or is not on record yet")
             node.record = record
         if node.record.executor_id != facts.node_id:
             raise another_executor(node.record, facts.node_id)
@@ -130,7 +130,7 @@ def description(facts: NodeFacts) -> NodeDescription:
 def another_executor(node: NodeRecord, executor_id: str) -> Unavailable:
     return Unavailable(
         f"node {node.name!r}: the executor at {node.address} is another one ({executor_id[:12]}) than that of the node "
-        f"({node.executor_id[:12]}); start the node's own there, or remove the node and add it anew",
+        f"({node.executor_id[:12]}); {OTHER_EXECUTOR_WAY_OUT}",
         reason="ANOTHER_EXECUTOR",
         metadata={"node": node.name, "address": node.address},
     )

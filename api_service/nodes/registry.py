@@ -28,11 +28,18 @@ _FACTS_TIME = 5.0  # seconds to ask for them
 
 class Node:
     """One node: its executor, and its journal's way into the records. `wanted_elsewhere`: this service follows it and
-    does not reach it, and another one does."""
+    does not reach it, and another one does. `exchangeable`: whichever executor answers is the node's."""
 
     def __init__(
-        self, *, record: NodeRecord, executor: ExecutorClient, follower: JournalFollower, observer: Observer
+        self,
+        *,
+        record: NodeRecord,
+        executor: ExecutorClient,
+        follower: JournalFollower,
+        observer: Observer,
+        exchangeable: bool = False,
     ) -> None:
+        self.exchangeable = exchangeable
         self._record = record
         self.executor = executor
         self.follower = follower
@@ -57,7 +64,7 @@ class Node:
             self.executor.connect_anew()  # who follows it has just made one
 
     def _tell_executor(self) -> None:
-        if not self._record.configured:  # its settings say which it is
+        if not self.exchangeable:
             self.executor.meant_for(self._record.executor_id)
         self.executor.expect(ready=_is_ready(self._record))
 

@@ -49,7 +49,8 @@ class NodeDescription:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord:
     """`executor_id`: of the executor that answered first, empty until then; no other is dealt with. `configured`: it is
-    the node of a service's own settings, which say where it is, and whose executor may become another one.
+    the node of a service's own settings, which say where it is; where that service is the only one on the store, its
+    executor may become another one.
     `fresh`: it was taken in, and it was not looked yet what it brings along. `created_at`: nanoseconds since the
     epoch."""
 

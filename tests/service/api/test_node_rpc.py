@@ -286,3 +286,33 @@ async def test_the_node_of_settings_that_no_service_has_any_more_is_taken_in_wit
             await cluster.add_node("b", executors["b"].address)
             why = await refused(cluster.add_node("local", executors["a"].address))
             assert why.reason == "NODE_NAME_IN_USE"
+
+
+async def test_two_services_with_a_node_of_the_same_name_each(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """As of two machines whose settings are the usual ones: the second's executor is asked for nothing, also when the
+    first service has gone."""
+    async with MemoryStore() as store, AsyncExitStack() as stack:
+        claims = LocalClaims()
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        first = AsyncExitStack()
+        one = await first.enter_async_context(
+            running_api(tmp_path / "one", executors["a"], store=(store, claims), connected=False)
+        )
+        await one.node_in("local", READY)
+        await one.load()
+        web = await one.run(name="web")
+        beside = (store, LocalClaims(beside=claims))
+        two = await stack.enter_async_context(
+            running_api(tmp_path / "two", executors["b"], store=beside, connected=False)
+        )
+        assert (await refused(two.stop("web"))).reason == "ANOTHER_EXECUTOR"
+        await first.aclose()
+        async with asyncio.timeout(PATIENCE):
+            while "another executor" not in (node := await two.node("local")).state_reason:
+                await two.engine.nodes.get("local").follower.changed()
+        assert "--node" in node.state_reason
+        assert (await two.inspect(web)).state.running
+        assert executors["b"].calls == []
