@@ -17,7 +17,7 @@ from executor_service.oci.runtime import Process
 _IN_DEV = "/dev/init"
 _WITHOUT_DEV = "/.slipway-init"  # when /dev is somebody else's, where no file shall appear
 _UNCAUGHT = {signal.SIGKILL, signal.SIGSTOP}
-_PATIENCE = 2.0  # seconds for an init to begin, on a machine that is very busy
+_PATIENCE = 5.0  # seconds for an init to begin, on a machine that is very busy
 
 
 def init_args(spec: ContainerSpec) -> list[str]:
@@ -39,7 +39,7 @@ def init_mounts(spec: ContainerSpec, host: HostFacts) -> list[Mount]:
 
 
 async def hears(process: Process, number: int) -> None:
-    """Until the init that this process is, or becomes, hears the signal; for two seconds at most. A namespace's first
+    """Until the init that this process is, or becomes, hears the signal; for five seconds at most. A namespace's first
     process never gets a signal that it has no handler for. An init blocks those that it forwards, first of all."""
     if number in _UNCAUGHT:
         return
