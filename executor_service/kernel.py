@@ -16,6 +16,7 @@ RESOLVE_IN_ROOT = 0x10
 
 # include/uapi/linux/mount.h, include/linux/fs.h
 MNT_DETACH = 0x2
+_MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
 UMOUNT_NOFOLLOW = 0x8
@@ -64,6 +65,12 @@ def unmount(target: bytes, *, flags: int = 0) -> None:
     """umount2(2), never through a symlink."""
     if _libc.umount2(target, ctypes.c_int(flags | UMOUNT_NOFOLLOW)) != 0:
         raise _last_error(target)
+
+
+def mount_on_itself(directory: bytes) -> None:
+    """Make a directory a mount of its own, which shares with no other what will be mounted in it. Raises OSError."""
+    mount(source=directory, target=directory, filesystem=b"", data=b"", flags=_MS_BIND)
+    mount(source=b"none", target=directory, filesystem=b"", data=b"", flags=_MS_PRIVATE)
 
 
 def detach_tree(target: bytes) -> None:

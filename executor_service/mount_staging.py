@@ -175,6 +175,9 @@ def _attach_all(
     _remove(home)
     private_directory(home.parent)
     home.mkdir(mode=0o700)
+    if any(mount.type is not MountType.TMPFS for mount in mounts):
+        # So that they all go at once: the kernel waits for its grace periods with each mount that is detached.
+        kernel.mount_on_itself(os.fsencode(home))
     staged = []
     for index, mount in enumerate(mounts):
         if mount.type is MountType.TMPFS:
@@ -258,24 +261,29 @@ def _restrict(tree: int, mount: Mount, field: str) -> None:
 
 
 def _remove(home: Path) -> None:
+    _detach(home)
     try:
         names = os.listdir(home)  # noqa: PTH208 - the names are all that is wanted
     except FileNotFoundError:
         return
     for name in names:
         place = home / name
-        while True:
-            try:
-                kernel.detach_tree(os.fsencode(place))
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOENT):
-                    raise
-                break
+        _detach(place)
         if place.is_dir():
             place.rmdir()
         else:
             place.unlink()
     home.rmdir()
+
+
+def _detach(place: Path) -> None:
+    while True:
+        try:
+            kernel.detach_tree(os.fsencode(place))
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+            return
 
 
 _: type[MountStager] = HostMounts
