@@ -55,7 +55,12 @@ async def open_node(
     async with AsyncExitStack() as stack:
         executor = await stack.enter_async_context(engine.dial(record))
         observer = Observer(engine.containers, engine.events, engine.execs, node=record.name, clock=engine.clock)
-        observer.on_ended = partial(_ended, engine)
+
+        def ended(record: ContainerRecord) -> None:
+            auto_remove(engine, record)
+            revive(engine, node, record)
+
+        observer.on_ended = ended
 
         def connected() -> None:
             node.forget_facts()
@@ -114,11 +119,6 @@ async def _attend(
         group.create_task(teller.tell_forever(), name=f"tell {node.name} of overlay networks")
         group.create_task(lease.hold_forever(), name=f"lease of {node.name}")
         group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
-
-
-def _ended(engine: Engine, record: ContainerRecord) -> None:
-    auto_remove(engine, record)
-    revive(engine, record)
 
 
 async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -22,6 +22,7 @@ from common.errors import DeadlineExceeded, NotFound, Unavailable
 _log = structlog.get_logger(__name__)
 
 _JOURNAL_PATIENCE = 1.0  # seconds an answer waits for the journal to tell the same
+_PUT_RIGHT_AT_ONCE = 16  # containers
 _FACTS_KEPT = 30.0  # seconds
 _FACTS_TIME = 5.0  # seconds to ask for them
 
@@ -45,6 +46,7 @@ class Node:
         self.follower = follower
         self.wanted_elsewhere = asyncio.Event()
         self._observer = observer
+        self._putting_right = asyncio.Semaphore(_PUT_RIGHT_AT_ONCE)
         self._silent_at: JournalPosition | None = None  # how far the journal was told when waiting for it was in vain
         self._facts: NodeFacts | None = None
         self._facts_at = 0.0
@@ -95,6 +97,12 @@ class Node:
             # What the journal or a snapshot has reached is in the records, and told.
             if is_next or not await self.follower.told(position, patience=_JOURNAL_PATIENCE):
                 await self._observer.observe([entry])
+
+    async def put_right(self, work: Callable[[], Awaitable[None]]) -> None:
+        """When a node comes back there may be something to do for each of a thousand containers of it: in turn, beside
+        what clients ask of the node."""
+        async with self._putting_right:
+            await work()
 
     def forget_facts(self) -> None:
         """The executor was away: it may have been started with other settings. Known facts serve while it does not

@@ -4,6 +4,9 @@ node's images, networks and volumes."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Set
+from functools import partial
+
 import structlog
 
 from api_service.deadline import Deadline
@@ -39,26 +42,40 @@ async def sweep_node(engine: Engine, node: Node) -> None:
     records = await engine.containers.on_node(node.name)
     replicas = await alive(engine)
     for record in records:
-        if record.phase is Phase.CREATING:
-            if is_abandoned(engine, record.creator, replicas, under_way=record.id in engine.creating):
-                jobs.background(undo_create(engine, record), name=f"undo create {record.id[:12]}")
-        elif record.phase is Phase.REMOVING:
-            jobs.background(_finish_removal(engine, record.id), name=f"finish removal {record.id[:12]}")
-        elif record.update_unsettled:
-            jobs.background(settle_update(engine, record.id), name=f"take back update {record.id[:12]}")
-        elif record.names_untold:
-            names = tell_names(engine, record.id, Deadline.after(_CALL_TIME))
-            jobs.background(names, name=f"names of {record.id[:12]}")
-        elif _should_be_gone(record):
-            jobs.background(remove_ended(engine, record.id), name=f"auto-remove {record.id[:12]}")
+        if (left := _left_to_do(engine, record, replicas)) is not None:
+            what, work = left
+            jobs.background(node.put_right(work), name=f"{what} {record.id[:12]}")
         else:
-            revive(engine, record)
+            revive(engine, node, record)
     if fresh:
         jobs.background(_remove_leftovers(engine, node, snapshot), name=f"leftovers of {node.name}")
     jobs.background(settle_execs(engine, node), name=f"execs of {node.name}")
     jobs.background(sweep_networks(engine, node), name=f"networks of {node.name}")
     jobs.background(sweep_volumes(engine, node), name=f"volumes of {node.name}")
     jobs.background(_adopt_images(engine, node), name=f"images of {node.name}")
+
+
+def _left_to_do(
+    engine: Engine, record: ContainerRecord, replicas: Set[str]
+) -> tuple[str, Callable[[], Awaitable[None]]] | None:
+    """What was begun and not ended of a container, if anything was."""
+    if record.phase is Phase.CREATING:
+        if is_abandoned(engine, record.creator, replicas, under_way=record.id in engine.creating):
+            return "undo create", partial(undo_create, engine, record)
+        return None
+    if record.phase is Phase.REMOVING:
+        return "finish removal", partial(_finish_removal, engine, record.id)
+    if record.update_unsettled:
+        return "take back update", partial(settle_update, engine, record.id)
+    if record.names_untold:
+        return "names of", partial(_tell_names, engine, record.id)
+    if _should_be_gone(record):
+        return "auto-remove", partial(remove_ended, engine, record.id)
+    return None
+
+
+async def _tell_names(engine: Engine, container_id: str) -> None:
+    await tell_names(engine, container_id, Deadline.after(_CALL_TIME))
 
 
 async def sweep_after_departures(engine: Engine) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
@@ -53,10 +54,10 @@ async def leave_lost_node(engine: Engine, node: Node) -> None:
     await _each(engine, node, _leave)
 
 
-def revive(engine: Engine, record: ContainerRecord) -> None:
+def revive(engine: Engine, node: Node, record: ContainerRecord) -> None:
     """One that its node has killed because the lease was over, and that is the node's still, is to run again there."""
     if record.state.lease_over and may_move(record):
-        engine.jobs.background(_revive(engine, record), name=f"revive {record.name}")
+        engine.jobs.background(node.put_right(partial(_revive, engine, record)), name=f"revive {record.name}")
 
 
 async def _revive(engine: Engine, record: ContainerRecord) -> None:

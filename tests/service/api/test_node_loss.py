@@ -203,6 +203,29 @@ async def test_what_its_node_killed_runs_again_there(api: Api, executors: Mappin
     await until(lambda: _again(api, start_id))
 
 
+async def test_many_that_a_node_has_killed_run_again_a_few_at_a_time(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    fake = executors["a"]
+    await only(api, "a")
+    made = [await api.run(**MOVES) for _ in range(20)]
+    gate = asyncio.Event()
+    for _ in made:
+        fake.fault("StartContainer", gate=gate)
+    before = fake.calls.count("StartContainer")
+    for each in made:
+        container = fake.containers[each]
+        container.running = False
+        assert container.started is not None
+        ended = executor_pb2.Exited(start_id=container.started.started.start_id, exit_code=137, lease_over=True)
+        fake.append(container, exited=ended)
+    await fake.until(lambda: fake.calls.count("StartContainer") - before == 16)
+    await asyncio.sleep(0.3)
+    assert fake.calls.count("StartContainer") - before == 16
+    gate.set()
+    await fake.until(lambda: all(fake.containers[each].running for each in made))
+
+
 async def _again(api: Api, start_id: str) -> bool:
     record = await api.engine.containers.find("web")
     return record.state.running and record.state.start_id != start_id
@@ -376,7 +399,7 @@ async def _ended_with(api: Api, exit_code: int) -> bool:
 async def test_what_its_node_has_killed_is_stopped_before_it_runs_again(
     api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api_service.node_composition.revive", lambda engine, record: None)
+    monkeypatch.setattr("api_service.node_composition.revive", lambda engine, node, record: None)
     web = await run_on(api, "a", "web", **MOVES)
     fake, container = executors["a"], executors["a"].containers[web]
     assert container.started is not None
