@@ -122,6 +122,8 @@ class MonitorConnection:
                 frame = self._socket.recv(_FRAME)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue  # it ended without reading all that was typed; told once, before what it had written
             except OSError:
                 frame = b""
             if not frame:

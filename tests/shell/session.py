@@ -21,7 +21,7 @@ from tests.shell import terminal
 
 UNKNOWN = 125  # the exit code of what has none
 _TIME = 30.0  # seconds for a call that does not last
-_GRACE = 15.0  # seconds from the process's end to that of its streams
+_GRACE = 2.0  # seconds from the process's end to that of its streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
