@@ -40,24 +40,25 @@ def init_mounts(spec: ContainerSpec, host: HostFacts) -> list[Mount]:
 
 async def hears(process: Process, number: int) -> None:
     """Until the init that this process is, or becomes, hears the signal; for five seconds at most. A namespace's first
-    process never gets a signal that it has no handler for. An init blocks those that it forwards, first of all."""
+    process never gets a signal that it has no handler for. An init blocks those that it forwards first of all, and then
+    ignores SIGTTIN; what it blocks is not to be seen any more while it waits for it (sigtimedwait(2))."""
     if number in _UNCAUGHT:
         return
     try:
         async with asyncio.timeout(_PATIENCE):
-            while read_process(process.pid) == process and not _blocks(process.pid, number):
+            while read_process(process.pid) == process and not _ignores(process.pid, signal.SIGTTIN):
                 await asyncio.sleep(0.002)
     except TimeoutError:
         return
 
 
-def _blocks(pid: int, number: int) -> bool:
+def _ignores(pid: int, number: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    blocked = int(status.partition("\nSigBlk:\t")[2].split("\n", 1)[0], 16)  # proc_pid_status(5)
-    return bool(blocked >> number - 1 & 1)
+    ignored = int(status.partition("\nSigIgn:\t")[2].split("\n", 1)[0], 16)  # proc_pid_status(5)
+    return bool(ignored >> number - 1 & 1)
 
 
 def _target(spec: ContainerSpec) -> str:
