@@ -90,6 +90,8 @@ async def test_no_volume_is_made_on_a_node_in_the_moment_of_its_removal(
     await cluster.add_node("a", executors["a"].address)
     await cluster.node_in("a", READY)
     node = cluster.engine.nodes.get("a")
+    # What is there when the node is looked through becomes its own.
+    await executors["a"].until(lambda: "ListVolumes" in executors["a"].calls)
     executors["a"].volumes.update({name: executor_volumes_pb2.StoredVolume(name=name) for name in there})
     gate = asyncio.Event()
     reached = executors["a"].fault("CreateVolume", gate=gate).reached
