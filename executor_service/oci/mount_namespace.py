@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x00020000
 _MS_BIND = 4096
-_MS_PRIVATE = 1 << 18
+_MS_UNBINDABLE = 1 << 17
 _MNT_DETACH = 2
 
 # Run in the new namespace; says `ready`, then keeps the namespace alive until its standard input closes.
@@ -101,15 +101,16 @@ def _is_mount_point(path: Path) -> bool:
 
 
 def _make(pin: Path) -> None:
-    """Make the namespace and pin it. A namespace can only be pinned on a mount that it does not receive itself, so the
-    directory of the pin is made a private mount first."""
+    """Make the namespace and pin it. A namespace can only be pinned on a mount that it does not receive itself, and the
+    kernel mounts no copy of what holds a pin, as containers ask for with `/`: so the directory of the pin is made a
+    mount first, which is private and left out of copies."""
     directory = pin.parent
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_mount_point(directory):
         _mount(directory, directory, _MS_BIND)
     # Also one that is there: in a container whose run directory is the host's, it may be a copy of that of the one
     # before, which is shared.
-    _mount(None, directory, _MS_PRIVATE)
+    _mount(None, directory, _MS_UNBINDABLE)
     pin.touch(mode=0o600)
     staging = directory / "cgroup"
     staging.mkdir(exist_ok=True)

@@ -14,15 +14,28 @@ from tests.fixtures.oci import MACHINES_NAMESPACE, UNAVAILABLE
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
 
 _ENTER = """
-import os, pathlib, sys
+import asyncio, os, pathlib, sys
+from executor_service import kernel
 from executor_service.oci.cgroups import CgroupTree, detect_layout
 from executor_service.oci.mount_namespace import enter_runtime_mount_namespace
 from executor_service.oci.runtimes import RuntimeCatalog
-before = detect_layout()
+from executor_service.storage.host_namespace import HostNamespace, node_mounts
+from executor_service.storage.mount_tree import attach_tree, copy_tree
+before, host = detect_layout(), HostNamespace(node_mounts())
 entered = enter_runtime_mount_namespace(pathlib.Path(sys.argv[1]), RuntimeCatalog.probe(default=sys.argv[2]))
 inode = os.stat("/proc/self/ns/mnt").st_ino
 unified = any(path.name == "unified" for path in CgroupTree.probe().hierarchies)
-print("RESULT", before, entered, inode, detect_layout(), unified, os.path.exists(sys.argv[1] + "/seen/file"))
+seen = os.path.exists(sys.argv[1] + "/seen/file")
+if entered:
+    # As for a bind of `/`: from the machine's namespace into the one that is pinned below.
+    tree = asyncio.run(host.run(lambda: copy_tree(os.open(sys.argv[1], os.O_PATH), recursive=True)))
+    place = pathlib.Path(sys.argv[1] + f"/place-{os.getpid()}")
+    place.mkdir()
+    attach_tree(tree, place)
+    seen = seen and (place / "seen/file").exists()
+    kernel.detach_tree(os.fsencode(place))
+    place.rmdir()
+print("RESULT", before, entered, inode, detect_layout(), unified, seen)
 """
 
 _REMOVE = """
@@ -69,7 +82,7 @@ def test_one_namespace_for_every_executor_of_this_boot(tmp_path: Path) -> None:
         pytest.skip("the machine's cgroups are not hybrid: no namespace is needed, and none was made")
     assert first[:2] == ["hybrid", "True"]
     assert first[3:] == ["v1", "False", "False"]
-    # The second executor is in the same namespace, and sees what the machine mounted since.
+    # The second executor is in the same namespace, and sees what the machine mounted since, also in a copy of that.
     assert second == ["hybrid", "True", first[2], "v1", "False", "True"]
     assert runc[:2] == ["hybrid", "False"]
     assert runc[2] != first[2]
