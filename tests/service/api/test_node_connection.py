@@ -86,13 +86,14 @@ async def test_it_does_not_wait_for_long(
     await asyncio.wait_for(call, 10)
 
 
-async def test_it_does_not_wait_for_longer_than_its_deadline(away: tuple[FakeExecutor, GrpcExecutor]) -> None:
+async def test_it_does_not_wait_for_longer_than_its_deadline(
+    away: tuple[FakeExecutor, GrpcExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_PATIENCE", 60.0)
     _, dialled = away
     dialled.expect(ready=True)
-    begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        await _facts(dialled, 0.5)
-    assert time.monotonic() - begun < patience._PATIENCE / 2
+        await asyncio.wait_for(_facts(dialled, 0.5), 30)
 
 
 async def test_it_does_not_wait_for_a_node_that_is_not_ready(
@@ -180,14 +181,20 @@ async def far_away(directory: Path, link: Link) -> AsyncIterator[GrpcExecutor]:
         return TlsSource(authority.files(certified, directory=of))
 
     port = await fake.up(server_credentials(source(authority.certify(Role.EXECUTOR, "n1"), "executor")))
-    try:
-        async with (
-            link.to(f"127.0.0.1:{port}") as address,
-            GrpcExecutor(node="n1", address=address, tls=source(authority.certify(Role.API, "api1"), "api")) as dialled,
-        ):
-            yield dialled
-    finally:
-        await fake.down()
+    with pytest.MonkeyPatch.context() as patched:
+        # No connections but those of calls, and an attempt to make one that hangs does so for longer than a call lasts.
+        patched.setattr(channel, "_LOOK_EVERY", 3600.0)
+        patched.setattr(channel, "_BETWEEN_MACHINES", (("grpc.min_reconnect_backoff_ms", 5_000),))
+        try:
+            async with (
+                link.to(f"127.0.0.1:{port}") as address,
+                GrpcExecutor(
+                    node="n1", address=address, tls=source(authority.certify(Role.API, "api1"), "api")
+                ) as dialled,
+            ):
+                yield dialled
+        finally:
+            await fake.down()
 
 
 async def test_it_does_not_wait_for_an_attempt_that_hangs(tmp_path: Path) -> None:
@@ -196,14 +203,13 @@ async def test_it_does_not_wait_for_an_attempt_that_hangs(tmp_path: Path) -> Non
     async with far_away(tmp_path, link) as dialled:
         link.cut = True
         with pytest.raises(Unavailable):
-            await dialled.facts(deadline=Deadline.after(10))
+            await dialled.facts(deadline=Deadline.after(30))
         await link.attempt()
         link.cut = False
-        before, mended = link.connections, time.monotonic()
+        before = link.connections
         dialled.expect(ready=True)
-        await dialled.facts(deadline=Deadline.after(10))
+        await dialled.facts(deadline=Deadline.after(3))
         assert link.connections == before + 1
-        assert time.monotonic() - mended < 1.5, "the attempt that was under way was waited for"
 
 
 async def test_a_node_that_was_away_is_not_asked_over_the_connection_of_before(tmp_path: Path) -> None:

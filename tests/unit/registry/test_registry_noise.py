@@ -193,4 +193,4 @@ def test_challenges_are_read_as_the_grammar_has_them(
 def test_long_challenges_take_no_time(piece: str) -> None:
     begun = time.process_time()
     parse_challenges([piece * 200_000, "Bearer " + piece * 200_000])
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - begun < 10  # seconds; where it is not linear it takes hours
