@@ -21,6 +21,7 @@ from api_service.nodes.observer import Observer
 from api_service.nodes.reach import reach_terms
 from api_service.nodes.registry import Node
 from api_service.operations.container_departure import remove_departed, remove_strays
+from api_service.operations.container_halt import call_off
 from api_service.operations.engine import Engine
 from api_service.operations.node_sweep import auto_remove, sweep_node
 from api_service.operations.node_tending import leave_lost_node, revive, tend_forever
@@ -107,6 +108,7 @@ async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: No
             raise Unavailable("the store does not tell what has become of the node's containers")
         await remove_departed(engine, node)
         await remove_strays(engine, node)
+        await call_off(engine, node)
 
 
 async def _attend(

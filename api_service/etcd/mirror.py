@@ -182,11 +182,12 @@ class Mirror:
 
     async def _check_history(self) -> None:
         """Raises _ReplacedError. A watch from a revision that is yet to come would begin, and tell nothing."""
+        seen = self._seen  # now: commits of ours move it on while this is asked
         request = pb2.RangeRequest(key=self._range.begin)
         header = (await self._client.call(range_call(request))).header  # of a majority: no member that lags behind
         self._check_cluster(header)
-        if header.revision < self._seen:
-            raise _ReplacedError(f"it was at revision {self._seen} and is at {header.revision}: a backup was restored")
+        if header.revision < seen:
+            raise _ReplacedError(f"it was at revision {seen} and is at {header.revision}: a backup was restored")
 
     def _check_cluster(self, header: pb2.ResponseHeader) -> None:
         if self._cluster != header.cluster_id:

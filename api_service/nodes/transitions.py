@@ -112,7 +112,7 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         endpoints=tuple(_endpoint(endpoint) for endpoint in event.endpoints),
         ports=event.ports,
     )
-    started = dataclasses.replace(record, state=state, network=network)
+    started = dataclasses.replace(record, state=state, network=network, halted=False)
     connected = _network_events(record, "connect", time, _attachments(record, network))
     mounted = _volume_events(record, "mount", time)
     return started, [*connected, *mounted, container_event(record, "start", time)]

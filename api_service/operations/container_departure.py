@@ -31,25 +31,29 @@ async def remove_strays(engine: Engine, node: Node) -> None:
     it was forgotten with it. Raises Aborted, Unavailable."""
     if not node.record.fresh:
         return
+    executor_id = (await node.executor.facts(deadline=Deadline.after(_CALL_TIME))).node_id
     snapshot = await node.executor.snapshot(deadline=Deadline.after(_CALL_TIME))
     for container in snapshot.containers:
-        if await _is_elsewhere(engine, node, container.container_id):
+        if await _is_elsewhere(engine, executor_id, container.container_id):
             deadline = Deadline.after(_CALL_TIME)
             async with engine.departures.hold(container.container_id, "remove", deadline):
-                if await _is_elsewhere(engine, node, container.container_id):
+                if await _is_elsewhere(engine, executor_id, container.container_id):
                     await node.executor.containers.remove(container.container_id, deadline=deadline)
     looked = await engine.node_records.update(node.name, lambda found: dataclasses.replace(found, fresh=False))
     node.record = looked or node.record
 
 
-async def _is_elsewhere(engine: Engine, node: Node, container_id: str) -> bool:
+async def _is_elsewhere(engine: Engine, executor_id: str, container_id: str) -> bool:
+    """By the executor, not by the name: settings may give a node another one, and then all that it runs is of the node
+    that it was."""
     try:
         stored = await engine.containers.get(container_id)
     except Internal as error:
         if error.reason != RECORD_UNREADABLE:
             raise
         return False  # and keeps the node from nothing
-    return stored is not None and stored.record.node != node.name
+    holder = await engine.node_records.get(stored.record.node) if stored is not None else None
+    return holder is not None and holder.record.executor_id not in ("", executor_id)
 
 
 @asynccontextmanager

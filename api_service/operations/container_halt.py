@@ -4,7 +4,11 @@ takes it. There is nothing to be asked to end, only the wish that it runs, which
 from __future__ import annotations
 
 import dataclasses
+import signal
+from contextlib import suppress
 
+from api_service.deadline import Deadline
+from api_service.nodes.registry import Node
 from api_service.nodes.transitions import given_up
 from api_service.operations.engine import Engine
 from api_service.records.config import ON_NODE_LOSS
@@ -12,7 +16,9 @@ from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
 from api_service.records.event_shapes import container_event
 from api_service.records.node import NodeState
+from common.errors import NotFound
 
+_CALL_TIME = 60.0  # seconds
 _LOST = "its node was lost, and it was stopped before another one had room for it"
 
 
@@ -51,3 +57,14 @@ async def resume(engine: Engine, record: ContainerRecord) -> ContainerRecord:
         record.id, lambda found: Changed(record=dataclasses.replace(found, halted=False))
     )
     return resumed or record
+
+
+async def call_off(engine: Engine, node: Node) -> None:
+    """Before the node gets its lease, for which its own restart policies wait: they know nothing of a halt. None of
+    these containers can run before, so none is started meanwhile."""
+    for record in await engine.containers.on_node(node.name):
+        if record.halted:
+            with suppress(NotFound):  # it was not laid out yet
+                await node.executor.containers.stop(
+                    record.id, signal=signal.SIGKILL, timeout=0, deadline=Deadline.after(_CALL_TIME)
+                )

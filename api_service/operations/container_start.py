@@ -58,7 +58,15 @@ async def start_dependencies(engine: Engine, record: ContainerRecord, deadline: 
     await meet_dependencies(engine, record, lambda found: _start(engine, found, deadline), deadline)
 
 
-async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline, *, asked: str = "") -> bool:
+async def start_again(engine: Engine, record: ContainerRecord, deadline: Deadline) -> None:
+    """What its node has killed because the lease was over, unless it was stopped or moved meanwhile."""
+    work = _start(engine, record, deadline, by_itself=True)
+    await engine.jobs.finish(work, name=f"start {record.name}")
+
+
+async def _start(
+    engine: Engine, record: ContainerRecord, deadline: Deadline, *, asked: str = "", by_itself: bool = False
+) -> bool:
     """`asked`: for what. Raises _AnotherMeantError when that is not this container."""
     await start_dependencies(engine, record, deadline)
     async with engine.locks.hold(record.id, "start", deadline), deadline.enforced("start the container"):
@@ -67,6 +75,8 @@ async def _start(engine: Engine, record: ContainerRecord, deadline: Deadline, *,
         record = await current(engine, record.id)
         if _runs(record):
             return True
+        if by_itself and (record.halted or not record.state.lease_over):
+            return False
         record = await resume(engine, record)
         refuse_when_moving(record, "start")
         await start_locked(engine, record, deadline)

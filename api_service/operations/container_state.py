@@ -34,7 +34,7 @@ def refuse_when_moving(record: ContainerRecord, verb: str) -> None:
     if record.moving:
         why = f"cannot {verb} it while it moves to another node, where it is started again"
         raise Unavailable(
-            f"container {record.name!r}: {why}; repeat the request when it runs, or remove it",
+            f"container {record.name!r}: {why}; repeat the request when it runs, or stop or remove it",
             reason="CONTAINER_MOVING",
             metadata={"container": record.id},
             retry_after=1.0,

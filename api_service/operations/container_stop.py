@@ -57,7 +57,7 @@ async def _stop(
         try:
             return not await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=limit)
         except (Unavailable, DeadlineExceeded):
-            if not lost:
+            if not lost or not is_lost(engine, record):  # it came back this moment, and may run it
                 raise
         await halt(engine, record)
         return False

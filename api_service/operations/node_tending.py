@@ -14,7 +14,7 @@ from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import find_place, finish_move, may_move, move_container
-from api_service.operations.container_start import start_container
+from api_service.operations.container_start import start_again
 from api_service.operations.container_state import current
 from api_service.operations.container_stop import stop_locked
 from api_service.operations.engine import Engine
@@ -67,7 +67,7 @@ async def _revive(engine: Engine, record: ContainerRecord) -> None:
         if stored is None or stored.record.node != record.node or not stored.record.state.lease_over:
             return
         try:
-            await start_container(engine, record.id, deadline=deadline)
+            await start_again(engine, stored.record, deadline)
             return
         except SlipwayError as error:
             if error.reason != "LEASE_OVER" or not deadline.remaining:

@@ -97,6 +97,9 @@ class ContainerIndex:
                 await self._catch_up()
             except SlipwayError as error:
                 _log.warning("index of containers not kept up", error=error.message)
+            except Exception as error:
+                # A bug must not end the keeping up for good.
+                _log.error("index of containers not kept up", exc_info=error)
             await asyncio.sleep(_KEEP_UP)
 
     def _with_any(self, terms: Set[Term]) -> set[str]:

@@ -58,7 +58,7 @@ class NodeRepository:
 
     async def add(self, node: NodeRecord, events: Sequence[Event] = ()) -> None:
         """Raises AlreadyExists for the name, the address or the executor of another node."""
-        reserve = [Put(key=_address_key(node.address), value=node.name.encode(), expected_revision=0)]
+        reserve = [Put(key=_address_key(node), value=node.name.encode(), expected_revision=0)]
         if node.executor_id:
             reserve.append(Put(key=_executor_key(node.executor_id), value=node.name.encode(), expected_revision=0))
         record = Put(key=_key(node.name), value=self._codec.encode(node), expected_revision=0)
@@ -97,7 +97,7 @@ class NodeRepository:
     async def delete(self, stored: Stored[NodeRecord], events: Sequence[Event] = ()) -> bool:
         """False when somebody changed it since it was read."""
         node = stored.record
-        gone = [Delete(key=_key(node.name), expected_revision=stored.revision), Delete(key=_address_key(node.address))]
+        gone = [Delete(key=_key(node.name), expected_revision=stored.revision), Delete(key=_address_key(node))]
         if node.executor_id:
             gone.append(Delete(key=_executor_key(node.executor_id)))
         try:
@@ -124,7 +124,7 @@ def _moves(before: NodeRecord, after: NodeRecord) -> list[Put | Delete]:
     """What else says where a node is, whose its executor is, and whether it goes."""
     moved: list[Put | Delete] = []
     for old, new in (
-        (_address_key(before.address), _address_key(after.address)),
+        (_address_key(before), _address_key(after)),
         (_executor_key(before.executor_id), _executor_key(after.executor_id)),
     ):
         if old != new:
@@ -182,8 +182,10 @@ def _key(name: str) -> str:
     return f"{_PREFIX}{name}"
 
 
-def _address_key(address: str) -> str:
-    return f"{_ADDRESSES}{quote(address, safe='')}"
+def _address_key(node: NodeRecord) -> str:
+    """That of settings is its machine's own: on another one a socket of the same path is another executor's."""
+    address = quote(node.address, safe="")
+    return f"{_ADDRESSES}{node.name}/{address}" if node.configured else f"{_ADDRESSES}{address}"
 
 
 def _removal_key(name: str) -> str:

@@ -42,8 +42,10 @@ class CgroupMoves:
             self.keeping = asyncio.ensure_future(in_own_thread(self._keep_moving))
             self.keeping.add_done_callback(self._kept)
 
-    def _kept(self, _: object) -> None:
+    def _kept(self, kept: asyncio.Future[None]) -> None:
         self.keeping = None
+        if kept.cancelled() or kept.exception() is not None:
+            return  # no thread is to be had: moves are as slow as they are until the next is expected
         self._keep_fast()  # when somebody came just as it ended
 
     def _keep_moving(self) -> None:

@@ -411,3 +411,52 @@ async def test_what_its_node_has_killed_is_stopped_before_it_runs_again(
     assert (await api.stop("web")).already_stopped is True
     assert await move_container(api.engine, web) is None
     assert (await api.inspect("web")).state.exit_code == 137
+
+
+async def test_what_is_stopped_while_it_waits_to_run_again_does_not(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    fake = executors["a"]
+    await only(api, "a")
+    before_it = [await api.run(**MOVES) for _ in range(16)]
+    web = await api.run(name="web", **MOVES)
+    gate = asyncio.Event()
+    for _ in before_it:
+        fake.fault("StartContainer", gate=gate)
+    before = fake.calls.count("StartContainer")
+    for each in (*before_it, web):
+        container = fake.containers[each]
+        container.running = False
+        assert container.started is not None
+        ended = executor_pb2.Exited(start_id=container.started.started.start_id, exit_code=137, lease_over=True)
+        fake.append(container, exited=ended)
+    await fake.until(lambda: fake.calls.count("StartContainer") - before == len(before_it))
+    assert (await api.stop("web")).already_stopped is False
+    gate.set()
+    await fake.until(lambda: all(fake.containers[each].running for each in before_it))
+    await asyncio.sleep(0.3)
+    assert not fake.containers[web].running
+    await api.start("web")
+    assert await runs_on(api, "web", "a")
+
+
+async def test_a_stop_of_what_is_lost_is_told_to_its_node_before_that_gets_a_lease(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """Which restarts by its policies what was running when its machine went down."""
+    fake = executors["a"]
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await fake.down()
+    await api.node_in("a", LOST)
+    assert (await api.stop("web")).already_stopped is False
+    container = fake.containers[web]
+    container.running = False
+    fake.calls.clear()
+    await fake.up()
+    await until(lambda: _leased(fake))
+    assert "RenewLease" not in fake.calls[: fake.calls.index("StopContainer")]
+    container.running = True
+    fake.append(container, started=executor_pb2.Started(start_id="policy", pid=77))
+    await until(lambda: runs_on(api, "web", "a"))
+    assert not (await api.engine.containers.find("web")).halted

@@ -13,6 +13,7 @@ import pytest
 from slipway.v1 import node_service_pb2 as pb2
 from structlog.testing import capture_logs
 
+from api_service.composition import Plan
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
@@ -316,3 +317,34 @@ async def test_two_services_with_a_node_of_the_same_name_each(
         assert "--node" in node.state_reason
         assert (await two.inspect(web)).state.running
         assert executors["b"].calls == []
+
+
+async def test_the_executors_of_two_machines_have_the_same_socket(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each service has a name of its own for its node; the path says nothing of the machine."""
+    async with MemoryStore() as store:
+        async with running_api(tmp_path, executors["a"], store=(store, LocalClaims()), connected=False) as one:
+            await one.node_in("local", READY)
+        await executors["a"].down()
+        executors["a"].node_id = "id-of-the-other-machine"
+        await executors["a"].up()
+        monkeypatch.setattr("tests.fixtures.api.Plan", lambda **given: Plan(**{**given, "node": "second"}))
+        async with running_api(tmp_path, executors["a"], store=(store, LocalClaims()), connected=False) as two:
+            assert (await two.node_in("second", READY)).executor_id == "id-of-the-other-machine"
+
+
+async def test_a_node_of_settings_that_gets_another_name_loses_nothing(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = executors["a"]
+    async with running_api(tmp_path, fake) as before:
+        await before.load()
+        web = await before.run(name="web")
+    monkeypatch.setattr("tests.fixtures.api.Plan", lambda **given: Plan(**{**given, "node": "renamed"}))
+    async with running_api(tmp_path, fake, connected=False) as after:
+        follower = after.engine.nodes.get("renamed").follower
+        async with asyncio.timeout(PATIENCE):
+            while not follower.connected:
+                await follower.changed()
+        assert fake.containers[web].running

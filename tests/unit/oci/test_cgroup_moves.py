@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+import pytest
+
 from executor_service.oci.cgroup_moves import CgroupMoves
 from executor_service.oci.cgroups import CgroupTree
 
@@ -82,3 +84,23 @@ async def test_a_host_that_does_not_let_us_move_fails_nobody() -> None:
     with moves.expected():
         await tree.until(lambda: len(tree.threads) >= 2)
     await ended(moves)
+
+
+async def test_where_no_thread_is_to_be_had_the_next_one_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+
+    async def no_thread(work: Callable[[], None]) -> None:
+        nonlocal tried
+        tried += 1
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("executor_service.oci.cgroup_moves.in_own_thread", no_thread)
+    moves = moves_in(Tree())
+    with moves.expected():
+        await ended(moves)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert tried == 1
+        with moves.expected():
+            await ended(moves)
+    assert tried == 2
