@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -55,7 +55,7 @@ class NodeLease:
         self._on_lost = on_lost
         self._over_at = float("inf")
         self._heard_at = 0.0
-        self._introduced = False
+        self._introduced = asyncio.Event()
         self._word = ""
         self._removing = asyncio.Lock()
 
@@ -65,12 +65,12 @@ class NodeLease:
         elsewhere has left by then, and meanwhile nothing else leaves, so all of it is removed."""
         async with self._removing:
             yield
-            self._introduced = True
+            self._introduced.set()
 
     def inherit(self, left: str) -> None:
         """Before each `hold_forever`, with what the holder before has left. Who does not know what that one has
         promised waits as long as if it had been this moment; who does gets the time to reach the node at least once."""
-        self._introduced = False
+        self._introduced.clear()
         seconds = self._terms.term
         if left:
             seconds = min(seconds, max(float(left), self._terms.ttl * _CHANCE))
@@ -84,18 +84,27 @@ class NodeLease:
         self._word = ""
         self._heard_at = time.monotonic()
         while True:
-            renewed = await self._renew() if self._introduced else False
+            renewed = await self._renew() if self._introduced.is_set() else False
             if not renewed and not self._node.follower.connected and time.monotonic() > self._over_at:
                 await self._lose()
-            elif self._node.follower.connected and not self._introduced:
+            elif self._node.follower.connected and not self._introduced.is_set():
                 # It was on its way back when it was lost.
                 self._node.follower.interrupt(Unavailable("its lease was over, so what has left it may be there still"))
-            await asyncio.sleep(self._terms.ttl / _RENEWALS if renewed else min(self._retry(), _LONGEST_RETRY))
+            await self._pause(self._terms.ttl / _RENEWALS if renewed else min(self._retry(), _LONGEST_RETRY))
+
+    async def _pause(self, seconds: float) -> None:
+        """Cut short by the introduction: the node is told to be ready then, and what is marked may not run before."""
+        if self._introduced.is_set():
+            await asyncio.sleep(seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._introduced.wait()
 
     async def _lose(self) -> None:
-        self._introduced = False
+        self._introduced.clear()
         async with self._removing:
-            if self._introduced:  # it is back
+            if self._introduced.is_set():  # it is back
                 return
             try:
                 await self._on_lost()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from api_service.deadline import Deadline
 from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.registry import Node
@@ -35,10 +37,11 @@ class Executor:
 
 
 @asynccontextmanager
-async def held(executor: Executor, on_lost: Callable[[], Awaitable[None]]) -> AsyncIterator[NodeLease]:
-    lease = NodeLease(
-        cast("Node", SimpleNamespace(name="a", executor=executor, follower=executor)), TERMS, on_lost=on_lost
-    )
+async def held(
+    executor: Executor, on_lost: Callable[[], Awaitable[None]], terms: LeaseTerms = TERMS
+) -> AsyncIterator[NodeLease]:
+    node = cast("Node", SimpleNamespace(name="a", executor=executor, follower=executor))
+    lease = NodeLease(node, terms, on_lost=on_lost)
     lease.inherit("")
     holding = asyncio.create_task(lease.hold_forever())
     try:
@@ -47,6 +50,10 @@ async def held(executor: Executor, on_lost: Callable[[], Awaitable[None]]) -> As
         holding.cancel()
         await asyncio.wait([holding])
         assert holding.cancelled(), "it has ended by itself"
+
+
+async def never() -> None:
+    raise AssertionError("it is not lost")
 
 
 async def test_who_comes_back_while_it_is_left_is_introduced_after_all_has_left() -> None:
@@ -71,6 +78,17 @@ async def test_who_comes_back_while_it_is_left_is_introduced_after_all_has_left(
         gate.set()
         assert await introducing == set()
         await executor.renewed.wait()
+
+
+async def test_it_begins_as_soon_as_the_node_is_introduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not with the next look: by then somebody may have been told that the node is ready."""
+    monkeypatch.setattr("api_service.nodes.lease._LONGEST_RETRY", 3600.0)
+    executor = Executor()
+    async with held(executor, never, terms=LeaseTerms(ttl=36000.0)) as lease:
+        await asyncio.sleep(0)  # it has looked, and pauses
+        async with lease.introduction():
+            assert executor.renewals == []
+        await asyncio.wait_for(executor.renewed.wait(), PATIENCE)
 
 
 async def test_nothing_leaves_while_a_node_is_introduced() -> None:
