@@ -16,11 +16,11 @@ class AddressedChannel:
     """What generated stubs need of a channel. `executor_id` may become known later; empty: whoever answers. `admit` is
     asked before each call, with its method, and raises what keeps it from being made."""
 
-    def __init__(self, channel: grpc.aio.Channel, admit: Callable[[str], None]) -> None:
+    def __init__(self, channel: grpc.aio.Channel, admit: Callable[[str], None], *, on_this_machine: bool) -> None:
         self._channel = channel
         self._admit = admit
         self.executor_id = ""
-        self.patience = Patience(channel)
+        self.patience = Patience(channel, on_this_machine=on_this_machine)
 
     def unary_unary(self, method: str, *what: Any, **how: Any) -> Any:
         return _Addressed(self, method, self._channel.unary_unary(method, *what, **how))

@@ -30,6 +30,7 @@ from api_service.executor_grpc.files import GrpcFiles
 from api_service.executor_grpc.images import GrpcImages
 from api_service.executor_grpc.networks import GrpcNetworks
 from api_service.executor_grpc.volumes import GrpcVolumes
+from common.addresses import is_unix
 from common.tls import TlsSource
 
 _CONTACT_TIME = 5.0  # seconds
@@ -69,7 +70,7 @@ class GrpcExecutor:
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(node=self._node, address=self._address, tls=self._tls, options=_OPTIONS)
-        self._addressed = AddressedChannel(self._channel, self._admit)
+        self._addressed = AddressedChannel(self._channel, self._admit, on_this_machine=is_unix(self._address))
         addressed = cast("grpc.aio.Channel", self._addressed)
         self._nodes = node_grpc.NodeServiceStub(addressed)
         self._runtime = runtime_grpc.RuntimeServiceStub(addressed)

@@ -1,5 +1,5 @@
 """A call of a node that this service has no connection to: it waits for one while the records say that the node
-answers, for a few seconds at most, and fails at once while they do not."""
+answers, for a few seconds at most, and while they do not only for a moment, on the executor's own machine."""
 
 from __future__ import annotations
 
@@ -112,6 +112,22 @@ async def test_it_does_not_wait_for_a_node_that_is_not_ready(
         await asyncio.wait_for(call, 10)
     with pytest.raises(Unavailable):
         await asyncio.wait_for(_facts(dialled), 10)
+
+
+async def test_an_executor_on_this_machine_can_be_called_as_soon_as_it_is_there(
+    away: tuple[FakeExecutor, GrpcExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the records say of it yet, and though gRPC would not try again this moment."""
+    monkeypatch.setattr(patience, "_PATIENCE", 60.0)
+    fake, dialled = away
+    dialled.expect(ready=False)
+    for _ in range(5):  # gRPC waits longer each time
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(_facts(dialled), 10)
+    call = _facts(dialled)
+    await fake.up()
+    await asyncio.wait_for(_facts(dialled), 10)
+    await asyncio.wait_for(call, 10)
 
 
 async def test_an_attempt_under_way_is_waited_for_whatever_becomes_known(tmp_path: Path) -> None:
