@@ -20,10 +20,18 @@ class StoredVolume:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedVolume:
+    """`made`: the call made it, as far as it is known; what was there before is somebody's."""
+
+    volume: StoredVolume
+    made: bool
+
+
 class NodeVolumes(Protocol):
     """Every method raises as those of ExecutorClient do, and the errors named with it."""
 
-    async def create(self, name: str, options: Mapping[str, str], *, deadline: Deadline) -> StoredVolume:
+    async def create(self, name: str, options: Mapping[str, str], *, deadline: Deadline) -> CreatedVolume:
         """Raises FailedPrecondition when it is there with other options."""
 
     async def remove(self, name: str, *, deadline: Deadline) -> int:

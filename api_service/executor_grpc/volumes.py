@@ -8,9 +8,9 @@ import grpc
 from slipway.executor.v1 import volume_store_service_pb2 as pb2
 from slipway.executor.v1.volume_store_service_pb2_grpc import VolumeStoreServiceStub
 
-from api_service.conversion.executor.volumes import stored_volume_from_proto
+from api_service.conversion.executor.volumes import created_volume_from_proto, stored_volume_from_proto
 from api_service.deadline import Deadline
-from api_service.executor_client.volumes import NodeVolumes, StoredVolume
+from api_service.executor_client.volumes import CreatedVolume, NodeVolumes, StoredVolume
 from api_service.executor_grpc.calls import NodeCalls
 
 
@@ -19,10 +19,10 @@ class GrpcVolumes:
         self._volumes = VolumeStoreServiceStub(channel)
         self._calls = calls
 
-    async def create(self, name: str, options: Mapping[str, str], *, deadline: Deadline) -> StoredVolume:
+    async def create(self, name: str, options: Mapping[str, str], *, deadline: Deadline) -> CreatedVolume:
         request = pb2.CreateVolumeRequest(name=name, options=dict(options))
         answer = await self._calls.answer(self._volumes.CreateVolume(request, timeout=deadline.remaining))
-        return stored_volume_from_proto(answer.volume)
+        return created_volume_from_proto(answer)
 
     async def remove(self, name: str, *, deadline: Deadline) -> int:
         request = pb2.RemoveVolumeRequest(name=name)

@@ -70,22 +70,16 @@ async def _create_on(engine: Engine, request: VolumeRequest, node: Node, deadlin
         for _ in range(_MAX_ATTEMPTS):
             if (known := await _known(engine.volumes, wanted)) is not None:
                 return known
-            was_there = await _is_on(node, wanted.name, deadline)
-            stored = await node.executor.volumes.create(wanted.name, wanted.options, deadline=deadline)
-            made = replace(wanted, mountpoint=stored.mountpoint)
+            created = await node.executor.volumes.create(wanted.name, wanted.options, deadline=deadline)
+            made = replace(wanted, mountpoint=created.volume.mountpoint)
             try:
                 if await engine.volumes.add(made, [volume_event(made, "create", engine.clock())]):
                     return made
             except NodeGoing:
-                if not was_there:
+                if created.made:  # what was there without a record is somebody's, and never deleted
                     await _take_back(engine, node, wanted.name)
                 raise
     raise contended(wanted.name)
-
-
-async def _is_on(node: Node, name: str, deadline: Deadline) -> bool:
-    """What is there without a record is somebody's, and never deleted."""
-    return any(each.name == name for each in await node.executor.volumes.list(size=False, deadline=deadline))
 
 
 async def _take_back(engine: Engine, node: Node, name: str) -> None:
@@ -110,7 +104,7 @@ async def ensure_on_node(engine: Engine, name: str, deadline: Deadline) -> None:
     """Make the volume of a record on its node, if it is not there, and note where that is."""
     volume = await engine.volumes.find(name)
     executor = engine.nodes.get(volume.node).executor
-    stored = await executor.volumes.create(name, volume.options, deadline=deadline)
+    stored = (await executor.volumes.create(name, volume.options, deadline=deadline)).volume
     if volume.mountpoint != stored.mountpoint:
         await engine.volumes.update(name, lambda found: replace(found, mountpoint=stored.mountpoint))
 

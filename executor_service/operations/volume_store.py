@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from common.errors import InvalidArgument
 from executor_service.host_errors import host_errors
 from executor_service.node import Node
-from executor_service.storage.volumes import StoredVolume, option_violations
+from executor_service.storage.volumes import CreatedVolume, option_violations
 
 
-async def volume_create(node: Node, name: str, options: Mapping[str, str]) -> StoredVolume:
+async def volume_create(node: Node, name: str, options: Mapping[str, str]) -> CreatedVolume:
     """Idempotent. Raises InvalidArgument, FailedPrecondition when it is there with other options."""
     if broken := option_violations(options, "options"):
         raise InvalidArgument(violations=broken)

@@ -23,8 +23,8 @@ class VolumeStoreServicer(volume_store_service_pb2_grpc.VolumeStoreServiceServic
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, context: _Context) -> pb.CreateVolumeResponse:
         create = volume_create(self._node, request.name, dict(request.options))
-        volume = await self._operations.run(create, abandoned="finish")
-        return pb.CreateVolumeResponse(volume=_to_proto(volume))
+        created = await self._operations.run(create, abandoned="finish")
+        return pb.CreateVolumeResponse(volume=_to_proto(created.volume), made=created.made)
 
     async def RemoveVolume(self, request: pb.RemoveVolumeRequest, context: _Context) -> pb.RemoveVolumeResponse:
         size = await self._operations.run(volume_remove(self._node, request.name), abandoned="finish")

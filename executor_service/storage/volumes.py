@@ -50,11 +50,19 @@ class StoredVolume:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedVolume:
+    """`made`: it was not there before."""
+
+    volume: StoredVolume
+    made: bool
+
+
 class VolumeStore(Protocol):
     """Volumes by name. What was made survives SIGKILL and power loss. Every method raises InvalidArgument for what can
     be no name."""
 
-    async def create(self, name: str, options: Mapping[str, str]) -> StoredVolume:
+    async def create(self, name: str, options: Mapping[str, str]) -> CreatedVolume:
         """Idempotent. Raises FailedPrecondition when it is there with other options."""
 
     async def remove(self, name: str) -> int:
@@ -124,7 +132,7 @@ class LocalVolumes:
     def exists(self, name: str) -> bool:
         return name in self._options
 
-    async def create(self, name: str, options: Mapping[str, str]) -> StoredVolume:
+    async def create(self, name: str, options: Mapping[str, str]) -> CreatedVolume:
         _check_name(name)
         async with self._busy.hold(name):
             self._refuse_broken(name)
@@ -135,7 +143,7 @@ class LocalVolumes:
                 self._options[name] = dict(options)
             elif dict(known) != dict(options):
                 raise refused_volume(name, f"exists with other options: {dict(known)}", "VOLUME_DIFFERS")
-        return self._stored(name)
+        return CreatedVolume(volume=self._stored(name), made=known is None)
 
     async def remove(self, name: str) -> int:
         _check_name(name)

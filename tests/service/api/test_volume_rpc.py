@@ -62,6 +62,16 @@ async def test_a_volume_from_its_making_to_its_end(api: Api, executor: FakeExecu
     assert await api.actions(type=["volume"]) == ["volume create", "volume create", "volume destroy"]
 
 
+async def test_a_create_asks_for_no_list(api: Api, executor: FakeExecutor) -> None:
+    """Which would cost more with each volume that is there."""
+    await executor.until(lambda: "ListVolumes" in executor.calls)  # the node was looked through
+    listings = executor.calls.count("ListVolumes")
+    await make(api, "data")
+    await make(api, "more")
+    assert executor.calls.count("CreateVolume") == 2
+    assert executor.calls.count("ListVolumes") == listings
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

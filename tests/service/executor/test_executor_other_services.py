@@ -1,4 +1,4 @@
-"""ImageStoreService and NodeService over a fake host."""
+"""ImageStoreService, VolumeStoreService and NodeService over a fake host."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.executor.v1 import image_store_service_pb2 as images
 from slipway.executor.v1 import node_service_pb2 as node
 from slipway.executor.v1 import runtime_service_pb2 as pb
+from slipway.executor.v1 import volume_store_service_pb2 as volumes
+from slipway.executor.v1.volume_store_service_pb2_grpc import VolumeStoreServiceStub
 
 from tests.fixtures.executor_client import Client
 from tests.fixtures.fake_host.host import FakeHost
@@ -41,6 +43,16 @@ async def test_an_image_in_use_stays(client: Client) -> None:
     assert box in (refused.value.details() or "")
     await client.runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=box), timeout=60)
     await client.images.RemoveImage(request, timeout=60)
+
+
+async def test_who_makes_a_volume_is_told_so(client: Client) -> None:
+    store = VolumeStoreServiceStub(client.channel)
+    create = volumes.CreateVolumeRequest(name="data")
+    made, again = [await store.CreateVolume(create, timeout=60) for _ in range(2)]
+    assert (made.made, again.made) == (True, False)
+    assert made.volume == again.volume
+    await store.RemoveVolume(volumes.RemoveVolumeRequest(name="data"), timeout=60)
+    assert (await store.CreateVolume(create, timeout=60)).made
 
 
 async def test_an_import_needs_its_header_first(client: Client) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.slipway/executor/v1/volume_store_service.proto\x12\x13slipway.executor.v1\"\xaf\x01\n\x0cStoredVolume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmountpoint\x18\x02 \x01(\t\x12?\n\x07options\x18\x03 \x03(\x0b\x32..slipway.executor.v1.StoredVolume.OptionsEntry\x12\x0c\n\x04size\x18\x04 \x01(\x03\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9b\x01\n\x13\x43reateVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x46\n\x07options\x18\x02 \x03(\x0b\x32\x35.slipway.executor.v1.CreateVolumeRequest.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x14\x43reateVolumeResponse\x12\x31\n\x06volume\x18\x01 \x01(\x0b\x32!.slipway.executor.v1.StoredVolume\"#\n\x13RemoveVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"$\n\x14RemoveVolumeResponse\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\"\n\x12ListVolumesRequest\x12\x0c\n\x04size\x18\x01 \x01(\x08\"I\n\x13ListVolumesResponse\x12\x32\n\x07volumes\x18\x01 \x03(\x0b\x32!.slipway.executor.v1.StoredVolume2\xc0\x02\n\x12VolumeStoreService\x12\x63\n\x0c\x43reateVolume\x12(.slipway.executor.v1.CreateVolumeRequest\x1a).slipway.executor.v1.CreateVolumeResponse\x12\x63\n\x0cRemoveVolume\x12(.slipway.executor.v1.RemoveVolumeRequest\x1a).slipway.executor.v1.RemoveVolumeResponse\x12`\n\x0bListVolumes\x12\'.slipway.executor.v1.ListVolumesRequest\x1a(.slipway.executor.v1.ListVolumesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.slipway/executor/v1/volume_store_service.proto\x12\x13slipway.executor.v1\"\xaf\x01\n\x0cStoredVolume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmountpoint\x18\x02 \x01(\t\x12?\n\x07options\x18\x03 \x03(\x0b\x32..slipway.executor.v1.StoredVolume.OptionsEntry\x12\x0c\n\x04size\x18\x04 \x01(\x03\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9b\x01\n\x13\x43reateVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x46\n\x07options\x18\x02 \x03(\x0b\x32\x35.slipway.executor.v1.CreateVolumeRequest.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x14\x43reateVolumeResponse\x12\x31\n\x06volume\x18\x01 \x01(\x0b\x32!.slipway.executor.v1.StoredVolume\x12\x0c\n\x04made\x18\x02 \x01(\x08\"#\n\x13RemoveVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"$\n\x14RemoveVolumeResponse\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\"\n\x12ListVolumesRequest\x12\x0c\n\x04size\x18\x01 \x01(\x08\"I\n\x13ListVolumesResponse\x12\x32\n\x07volumes\x18\x01 \x03(\x0b\x32!.slipway.executor.v1.StoredVolume2\xc0\x02\n\x12VolumeStoreService\x12\x63\n\x0c\x43reateVolume\x12(.slipway.executor.v1.CreateVolumeRequest\x1a).slipway.executor.v1.CreateVolumeResponse\x12\x63\n\x0cRemoveVolume\x12(.slipway.executor.v1.RemoveVolumeRequest\x1a).slipway.executor.v1.RemoveVolumeResponse\x12`\n\x0bListVolumes\x12\'.slipway.executor.v1.ListVolumesRequest\x1a(.slipway.executor.v1.ListVolumesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,15 +44,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEVOLUMEREQUEST_OPTIONSENTRY']._serialized_start=201
   _globals['_CREATEVOLUMEREQUEST_OPTIONSENTRY']._serialized_end=247
   _globals['_CREATEVOLUMERESPONSE']._serialized_start=407
-  _globals['_CREATEVOLUMERESPONSE']._serialized_end=480
-  _globals['_REMOVEVOLUMEREQUEST']._serialized_start=482
-  _globals['_REMOVEVOLUMEREQUEST']._serialized_end=517
-  _globals['_REMOVEVOLUMERESPONSE']._serialized_start=519
-  _globals['_REMOVEVOLUMERESPONSE']._serialized_end=555
-  _globals['_LISTVOLUMESREQUEST']._serialized_start=557
-  _globals['_LISTVOLUMESREQUEST']._serialized_end=591
-  _globals['_LISTVOLUMESRESPONSE']._serialized_start=593
-  _globals['_LISTVOLUMESRESPONSE']._serialized_end=666
-  _globals['_VOLUMESTORESERVICE']._serialized_start=669
-  _globals['_VOLUMESTORESERVICE']._serialized_end=989
+  _globals['_CREATEVOLUMERESPONSE']._serialized_end=494
+  _globals['_REMOVEVOLUMEREQUEST']._serialized_start=496
+  _globals['_REMOVEVOLUMEREQUEST']._serialized_end=531
+  _globals['_REMOVEVOLUMERESPONSE']._serialized_start=533
+  _globals['_REMOVEVOLUMERESPONSE']._serialized_end=569
+  _globals['_LISTVOLUMESREQUEST']._serialized_start=571
+  _globals['_LISTVOLUMESREQUEST']._serialized_end=605
+  _globals['_LISTVOLUMESRESPONSE']._serialized_start=607
+  _globals['_LISTVOLUMESRESPONSE']._serialized_end=680
+  _globals['_VOLUMESTORESERVICE']._serialized_start=683
+  _globals['_VOLUMESTORESERVICE']._serialized_end=1003
 # @@protoc_insertion_point(module_scope)

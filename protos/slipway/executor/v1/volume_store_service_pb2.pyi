@@ -129,6 +129,9 @@ class CreateVolumeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VOLUME_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    made: _builtins.bool
+    """Whether this call made it; false when it was there already, also of a call that made it and whose answer was lost."""
     @_builtins.property
     def volume(self) -> Global___StoredVolume:
         """As it stands."""
@@ -137,10 +140,11 @@ class CreateVolumeResponse(_message.Message):
         self,
         *,
         volume: Global___StoredVolume | None = ...,
+        made: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made", b"made", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
