@@ -209,7 +209,8 @@ def _exited(record: ContainerRecord, event: Exited, time: int) -> tuple[Containe
         lease_over=event.lease_over,
     )
     ended = dataclasses.replace(record, state=state, network=ObservedNetwork())
-    told = record.halted and not record.state.running and record.state.start_id == event.start_id
+    # By then it may be to run again, or run.
+    told = event.start_id != "" and event.start_id == record.end_told
     return ended, [] if told else _events_of_end(record, event, time)
 
 
@@ -229,7 +230,8 @@ def _events_of_end(record: ContainerRecord, event: Exited, time: int) -> list[Ev
 def given_up(record: ContainerRecord, why: str, *, now: int) -> tuple[ContainerRecord, list[Event]]:
     """The record of one whose node cannot tell, when it is certain that it runs no more: its end was not seen."""
     if record.state.running:
-        return apply(record, _unseen_end(record, why, now))
+        ended, events = apply(record, _unseen_end(record, why, now))
+        return dataclasses.replace(ended, end_told=record.state.start_id), events
     cancelled = JournalEntry(sequence=0, time=now, container_id=record.id, event=RestartCancelled())
     return apply(record, cancelled)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 from slipway.executor.v1 import runtime_service_pb2 as executor_pb2
 from slipway.v1 import container_pb2
@@ -390,6 +391,27 @@ async def test_one_that_fits_nowhere_is_stopped_for_good(api: Api, executors: Ma
     assert ends == ["container die", "container stop"]
     await api.start("web")
     assert await runs_on(api, "web", "a")
+
+
+async def test_the_end_of_what_is_lost_is_told_once_though_it_is_to_run_again(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """Stopped and asked to start while its node is lost, so it runs there when that is back."""
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    fake, container = executors["a"], executors["a"].containers[web]
+    await fake.down()
+    await api.node_in("a", LOST)
+    await api.stop("web")
+    assert (await refused(api.start("web"))).code is grpc.StatusCode.UNAVAILABLE
+    assert container.started is not None
+    container.running = False
+    start_id = container.started.started.start_id
+    fake.append(container, exited=executor_pb2.Exited(start_id=start_id, exit_code=137, lease_over=True))
+    await fake.up()
+    await until(lambda: runs_on(api, "web", "a"))
+    told = [action for action in await api.actions(container=["web"]) if action.split()[1] in ("start", "die", "stop")]
+    assert told == ["container start", "container die", "container stop", "container start"]
 
 
 async def _ended_with(api: Api, exit_code: int) -> bool:

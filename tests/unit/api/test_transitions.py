@@ -20,7 +20,7 @@ from api_service.executor_client.journal import (
 )
 from api_service.executor_client.snapshot import ContainerSnapshot, NodeSnapshot, SnapshotPhase
 from api_service.nodes.observer import Observer
-from api_service.nodes.transitions import apply, resynchronise
+from api_service.nodes.transitions import apply, given_up, resynchronise
 from api_service.records.config import ContainerConfig, HostConfig, NetworkingConfig
 from api_service.records.container import ContainerRecord, JournalPosition, Phase, Status
 from api_service.records.container_repository import ContainerRepository
@@ -93,6 +93,19 @@ def test_end_nobody_saw_has_no_code() -> None:
     assert record.state.exit_code is None
     assert "exitCode" not in events[0].attributes
     assert events[0].attributes["error"] == "gone"
+
+
+def test_end_that_was_told_without_the_node_is_told_once() -> None:
+    """Also when it runs again before the node tells of it."""
+    lost, events = given_up(RUNNING, "its node was lost", now=4 * SECOND)
+    assert [event.action for event in events] == ["die", "disconnect"]
+    late = exited(code=137, time=3 * SECOND)
+    known, events = apply(lost, late)
+    assert (known.state.exit_code, events) == (137, [])
+    assert apply(known, late) == (known, [])
+    again, _ = apply(lost, started("s2", time=5 * SECOND))
+    assert apply(again, late)[1] == []
+    assert [event.action for event in apply(again, exited("s2", time=6 * SECOND))[1]] == ["die", "disconnect"]
 
 
 def test_memory_ran_out() -> None:
