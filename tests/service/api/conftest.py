@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures.api import Api, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
+from tests.fixtures.node_leases import TERMS, Clock
 
 
 @pytest.fixture
@@ -27,5 +28,21 @@ async def executors(tmp_path: Path) -> AsyncIterator[Mapping[str, FakeExecutor]]
 @pytest.fixture
 async def api(tmp_path: Path, executor: FakeExecutor) -> AsyncIterator[Api]:
     async with running_api(tmp_path, executor) as api:
+        await api.load()
+        yield api
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("api_service.nodes.lease.time", clock)
+    return clock
+
+
+@pytest.fixture
+async def leasing(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
+    """A service with both of these nodes, which have leases that are over soon."""
+    async with running_api(tmp_path, executors["a"], configured=False, lease=TERMS) as api:
+        await api.add_nodes(executors)
         await api.load()
         yield api

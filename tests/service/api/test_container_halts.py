@@ -1,0 +1,165 @@
+"""A stop of what is to run and runs nowhere, as its node was lost or had to end it: it does not run again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import grpc
+import pytest
+from slipway.executor.v1 import runtime_service_pb2 as executor_pb2
+from slipway.v1 import node_service_pb2 as node_pb2
+
+from api_service.operations import container_stop
+from api_service.operations.container_move import move_container
+from api_service.records.node import NodeState
+from common.errors import Unavailable
+from tests.fixtures.api import PATIENCE, Api, refused
+from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.node_leases import TERMS, end_without_lease, is_leased
+from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
+
+READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
+
+
+@pytest.fixture
+def api(leasing: Api) -> Api:
+    return leasing
+
+
+async def test_one_that_fits_nowhere_is_stopped_for_good(api: Api, executors: Mapping[str, FakeExecutor]) -> None:
+    """Its node is lost, so it does not run. It goes nowhere when there is room, and does not run again when the node is
+    back, which tells how it ended; its end is told once."""
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await executors["a"].down()
+    await api.node_in("a", LOST)
+    assert (await api.stop("web")).already_stopped is False
+    found = await api.inspect("web")
+    assert (found.node, found.state.running, found.state.HasField("exit_code")) == ("a", False, False)
+    assert "its node was lost" in found.state.error
+    assert (await api.stop("web")).already_stopped is True
+    await only(api, "a", "b")
+    await asyncio.sleep(3 * TERMS.ttl / 10)
+    assert not executors["b"].containers
+    fake = executors["a"]
+    end_without_lease(fake, web)
+    await fake.up()
+    await api.node_in("a", READY)
+    await until(lambda: _ended_with(api, 137))
+    await asyncio.sleep(3 * TERMS.ttl / 10)
+    assert fake.calls.count("StartContainer") == 1
+    ends = [action for action in await api.actions(container=["web"]) if action.split()[1] in ("die", "stop")]
+    assert ends == ["container die", "container stop"]
+    await api.start("web")
+    assert await runs_on(api, "web", "a")
+
+
+async def test_the_end_of_what_is_lost_is_told_once_though_it_is_to_run_again(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """Stopped and asked to start while its node is lost, so it runs there when that is back."""
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    fake = executors["a"]
+    await fake.down()
+    await api.node_in("a", LOST)
+    await api.stop("web")
+    assert (await refused(api.start("web"))).code is grpc.StatusCode.UNAVAILABLE
+    end_without_lease(fake, web)
+    await fake.up()
+    await until(lambda: runs_on(api, "web", "a"))
+    told = [action for action in await api.actions(container=["web"]) if action.split()[1] in ("start", "die", "stop")]
+    assert told == ["container start", "container die", "container stop", "container start"]
+
+
+async def _ended_with(api: Api, exit_code: int) -> bool:
+    return (await api.inspect("web")).state.exit_code == exit_code
+
+
+async def test_what_its_node_has_killed_is_stopped_before_it_runs_again(
+    api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.node_composition.revive", lambda engine, node, record: None)
+    web = await run_on(api, "a", "web", **MOVES)
+    end_without_lease(executors["a"], web)
+    await until(lambda: _ended_with(api, 137))
+    assert (await api.stop("web")).already_stopped is False
+    assert (await api.stop("web")).already_stopped is True
+    assert await move_container(api.engine, web) is None
+    assert (await api.inspect("web")).state.exit_code == 137
+
+
+async def test_what_is_stopped_while_it_waits_to_run_again_does_not(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    fake = executors["a"]
+    await only(api, "a")
+    before_it = [await api.run(**MOVES) for _ in range(16)]
+    web = await api.run(name="web", **MOVES)
+    gate = asyncio.Event()
+    for _ in before_it:
+        fake.fault("StartContainer", gate=gate)
+    before = fake.calls.count("StartContainer")
+    for each in (*before_it, web):
+        end_without_lease(fake, each)
+    await fake.until(lambda: fake.calls.count("StartContainer") - before == len(before_it))
+    assert (await api.stop("web")).already_stopped is False
+    gate.set()
+    await fake.until(lambda: all(fake.containers[each].running for each in before_it))
+    await asyncio.sleep(0.3)
+    assert not fake.containers[web].running
+    await api.start("web")
+    assert await runs_on(api, "web", "a")
+
+
+async def test_a_stop_of_what_is_lost_is_told_to_its_node_before_that_gets_a_lease(
+    api: Api, executors: Mapping[str, FakeExecutor]
+) -> None:
+    """Which restarts by its policies what was running when its machine went down."""
+    fake = executors["a"]
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await fake.down()
+    await api.node_in("a", LOST)
+    assert (await api.stop("web")).already_stopped is False
+    container = fake.containers[web]
+    container.running = False
+    fake.calls.clear()
+    await fake.up()
+    await until(lambda: is_leased(fake))
+    assert "RenewLease" not in fake.calls[: fake.calls.index("StopContainer")]
+    container.running = True
+    fake.append(container, started=executor_pb2.Started(start_id="policy", pid=77))
+    await until(lambda: runs_on(api, "web", "a"))
+    assert not (await api.engine.containers.find("web")).halted
+
+
+async def test_what_may_run_again_since_its_node_came_back_is_not_said_to_be_stopped(
+    api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node was lost when the stop began, and is not any more when the stop fails."""
+    monkeypatch.setattr(container_stop, "_LOST_TIME", PATIENCE)
+    fake, back, answered = executors["a"], asyncio.Event(), asyncio.Event()
+    await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await fake.down()
+    await api.node_in("a", LOST)
+    following = fake.fault("FollowJournal", gate=back)
+    stopping = fake.fault("StopContainer", gate=answered, error=Unavailable("the connection broke"))
+    await fake.up()
+    async with asyncio.timeout(PATIENCE):
+        await following.reached.wait()
+        stop = asyncio.create_task(refused(api.stop("web")))
+        await stopping.reached.wait()
+        back.set()
+        await until(lambda: _is_ready(api))
+        answered.set()
+        assert (await stop).code is grpc.StatusCode.UNAVAILABLE
+    assert await runs_on(api, "web", "a")
+    assert not (await api.engine.containers.find("web")).halted
+
+
+async def _is_ready(api: Api) -> bool:
+    """As the service knows it."""
+    return api.engine.nodes.get("a").record.status.state is NodeState.READY
