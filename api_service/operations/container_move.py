@@ -104,6 +104,7 @@ async def move_container(engine: Engine, container_id: str) -> ContainerRecord |
 async def finish_move(engine: Engine, container_id: str) -> None:
     """Lay it out where it is now, and start it unless it was halted. Whatever is done already is not done again. Raises
     what that raises."""
+    move = await engine.moves.move(container_id)
     stored = await engine.containers.get(container_id)
     if stored is not None and stored.record.moving and stored.record.phase is Phase.READY:
         node = engine.nodes.get(stored.record.node)
@@ -111,7 +112,8 @@ async def finish_move(engine: Engine, container_id: str) -> None:
         deadline = Deadline.after(_LAY_OUT_TIME)
         async with engine.locks.hold(container_id, "move", deadline), deadline.enforced("move the container"):
             await _lay_out(engine, await current(engine, container_id), node, deadline)
-    await engine.moves.arrived(container_id)
+    if move is not None:
+        await engine.moves.arrived(move)
 
 
 async def _lay_out(engine: Engine, record: ContainerRecord, node: Node, deadline: Deadline) -> None:

@@ -41,10 +41,11 @@ async def tend_forever(engine: Engine, node: Node, *, every: float) -> None:
             if node.follower.connected:
                 await remove_departed(engine, node)
             alone = engine.nodes.sole() is not None
-            if node.record.availability is Availability.DRAINED and node.follower.connected and not alone:
+            leaving = node.record.availability is Availability.DRAINED and node.follower.connected and not alone
+            if leaving:
                 await _each(engine, node, _drain)
-            elif node.record.status.state is not NodeState.LOST:
-                await _finish_moves(engine, node)
+            if leaving or node.record.status.state is not NodeState.LOST:
+                await _finish_moves(engine, node, leaving=leaving)
         except SlipwayError as error:
             _log.warning("node not tended", node=node.name, error=error.message)
 
@@ -120,10 +121,11 @@ async def _mark(engine: Engine, record: ContainerRecord) -> bool:
     return await engine.containers.replace(stored, marked, engine.moves.begin(record.id))
 
 
-async def _finish_moves(engine: Engine, node: Node) -> None:
+async def _finish_moves(engine: Engine, node: Node, *, leaving: bool) -> None:
+    """`leaving`: what may move does not end here."""
     for container_id in await engine.moves.under_way():
         stored = await engine.containers.get(container_id)
-        if stored is not None and stored.record.node != node.name:
+        if stored is not None and (stored.record.node != node.name or (leaving and may_move(stored.record))):
             continue
         try:
             await finish_move(engine, container_id)

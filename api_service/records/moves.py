@@ -21,6 +21,14 @@ class Departure:
     revision: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One time that a container was to move; `revision` tells it from a later one."""
+
+    container_id: str
+    revision: int
+
+
 class MoveRepository:
     """Every method raises what the store raises."""
 
@@ -36,8 +44,15 @@ class MoveRepository:
         prefix = f"{_DEPARTED}{node}/"
         return [entry.key.removeprefix(prefix) for entry in await self._store.list(prefix)]
 
-    async def arrived(self, container_id: str) -> None:
-        await self._store.commit(Delete(key=f"{_MOVES}{container_id}"))
+    async def move(self, container_id: str) -> Move | None:
+        """None: it is not under way."""
+        entry = await self._store.get(_move_key(container_id))
+        return Move(container_id=container_id, revision=entry.revision) if entry is not None else None
+
+    async def arrived(self, move: Move) -> None:
+        """It is under way no more. One that is to move again meanwhile stays on record."""
+        with contextlib.suppress(RevisionConflict):
+            await self._store.commit(Delete(key=_move_key(move.container_id), expected_revision=move.revision))
 
     async def departure(self, node: str, container_id: str) -> Departure | None:
         """None: nothing is there that the container has left."""
@@ -59,11 +74,15 @@ class MoveRepository:
 
     @staticmethod
     def begin(container_id: str) -> list[Put]:
-        return [Put(key=f"{_MOVES}{container_id}", value=b"")]
+        return [Put(key=_move_key(container_id), value=b"")]
 
     @staticmethod
     def leave(container_id: str, node: str) -> list[Put]:
         return [Put(key=_departed_key(node, container_id), value=b"")]
+
+
+def _move_key(container_id: str) -> str:
+    return f"{_MOVES}{container_id}"
 
 
 def _departed_key(node: str, container_id: str) -> str:

@@ -1,8 +1,9 @@
-"""A stop of what is to run and runs nowhere, as its node was lost or had to end it: it does not run again by itself."""
+"""A stop of what is to run and does not, or not for long, as its node is lost or left: it stays stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 
 import grpc
@@ -12,6 +13,7 @@ from slipway.v1 import node_service_pb2 as node_pb2
 
 from api_service.operations import container_stop
 from api_service.operations.container_move import move_container
+from api_service.records.container_repository import Changed
 from api_service.records.node import NodeState
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused
@@ -163,3 +165,29 @@ async def test_what_may_run_again_since_its_node_came_back_is_not_said_to_be_sto
 async def _is_ready(api: Api) -> bool:
     """As the service knows it."""
     return api.engine.nodes.get("a").record.status.state is NodeState.READY
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["runs yet", "ended"])
+async def test_what_is_stopped_before_it_leaves_a_drained_node_is_not_on_its_way(
+    api: Api, executors: Mapping[str, FakeExecutor], ended: bool
+) -> None:
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")  # so the other one has no room
+    await api.nodes.UpdateNode(node_pb2.UpdateNodeRequest(node="a", availability=node_pb2.NODE_AVAILABILITY_DRAINED))
+    stored = await api.engine.containers.get(web)
+    assert stored is not None
+    marked = Changed(record=dataclasses.replace(stored.record, moving=True))
+    assert await api.engine.containers.replace(stored, marked, api.engine.moves.begin(web))
+    if ended:
+        executors["a"].exit(web, 3)
+        await until(lambda: _ended_with(api, 3))
+    assert (await api.stop("web")).already_stopped is False
+    await until(lambda: _nothing_moves(api))
+    record = await api.engine.containers.find("web")
+    assert (record.node, record.moving, record.state.running) == ("a", False, False)
+    await api.start("web")
+    assert await runs_on(api, "web", "a")
+
+
+async def _nothing_moves(api: Api) -> bool:
+    return not await api.engine.moves.under_way()

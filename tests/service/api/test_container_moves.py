@@ -81,6 +81,21 @@ async def test_a_later_departure_stays_on_record(unhurried: Api) -> None:
     assert await moves.departed("a") == [web]
 
 
+async def test_a_later_move_stays_on_record(unhurried: Api) -> None:
+    moves, store = unhurried.engine.moves, unhurried.engine.moves._store
+    web = "c" * 64
+    await store.commit(*moves.begin(web))
+    first = await moves.move(web)
+    assert first is not None
+    await store.commit(*moves.begin(web))
+    await moves.arrived(first)
+    assert await moves.under_way() == [web]
+    last = await moves.move(web)
+    assert last is not None
+    await moves.arrived(last)
+    assert (await moves.under_way(), await moves.move(web)) == ([], None)
+
+
 async def test_who_is_on_the_way_is_not_started(unhurried: Api) -> None:
     api, engine = unhurried, unhurried.engine
     web = await run_on(api, "a", "web", **MOVES)
