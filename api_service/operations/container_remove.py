@@ -77,7 +77,8 @@ async def _remove(engine: Engine, container_id: str, removal: Removal, deadline:
             else:
                 # A node that does not answer is found out while nothing has changed yet.
                 await engine.nodes.get(record.node).executor.facts(deadline=deadline.at_most(_PING_TIME))
-        await _set_phase(engine, container_id, Phase.REMOVING, volumes=removal.volumes)
+        # It may have moved until now, with volumes that are new, and does not from here on.
+        record = await _set_phase(engine, container_id, Phase.REMOVING, volumes=removal.volumes) or record
         await _remove_from_node(engine, record, deadline)
         if removal.volumes or record.remove_volumes or record.host_config.auto_remove:
             await remove_anonymous(engine, record, deadline)
@@ -107,7 +108,7 @@ async def _kill(engine: Engine, record: ContainerRecord, deadline: Deadline) -> 
 
 async def _set_phase(
     engine: Engine, container_id: str, phase: Phase, *, error: str | None = None, volumes: bool = False
-) -> None:
+) -> ContainerRecord | None:
     def change(record: ContainerRecord) -> Changed | None:
         taking = volumes or record.remove_volumes
         if record.phase is phase and error is None and taking == record.remove_volumes:
@@ -115,7 +116,7 @@ async def _set_phase(
         state = record.state if error is None else dataclasses.replace(record.state, error=error)
         return Changed(record=dataclasses.replace(record, phase=phase, state=state, remove_volumes=taking))
 
-    await engine.containers.update(container_id, change)
+    return await engine.containers.update(container_id, change)
 
 
 def _refuse_running(record: ContainerRecord, *, force: bool) -> None:

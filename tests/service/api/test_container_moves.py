@@ -12,6 +12,8 @@ import pytest
 from slipway.v1 import container_service_pb2, mount_pb2
 from slipway.v1 import node_service_pb2 as node_pb2
 
+from api_service.deadline import Deadline
+from api_service.executor_client.node import NodeFacts
 from api_service.nodes.lease import LeaseTerms
 from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import finish_move, move_container
@@ -147,6 +149,35 @@ async def test_who_is_stopped_before_it_leaves_stays(unhurried: Api) -> None:
     await finish_move(engine, web)
     found = await api.inspect("web")
     assert (found.node, found.state.running) == ("a", False)
+
+
+async def test_who_leaves_while_it_is_being_removed_leaves_nothing_of_where_it_goes(
+    unhurried: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node is drained, so it was stopped; the removal has just been told that the node is there."""
+    api, engine = unhurried, unhurried.engine
+    web = await run_on(api, "a", "web", mounts=[mount_pb2.Mount(type="volume", target="/data")], **MOVES)
+    await engine.containers.update(web, lambda found: Changed(record=dataclasses.replace(found, moving=True)))
+    executors["a"].exit(web, 3)
+    await api.wait("web")
+    (before,) = (await engine.containers.find(web)).mount_points
+    executor = engine.nodes.get("a").executor
+    facts, moved = executor.facts, False
+
+    async def leave(*, deadline: Deadline) -> NodeFacts:
+        nonlocal moved
+        if not moved:
+            moved = await move_container(engine, web) is not None
+        return await facts(deadline=deadline)
+
+    monkeypatch.setattr(executor, "facts", leave)
+    await api.remove("web", volumes=True)
+    assert moved
+    assert {volume.name for volume in await engine.volumes.all()} == {before.source}, "what stays behind is known"
+    await finish_move(engine, web)
+    await remove_departed(engine, engine.nodes.get("a"))
+    assert not executors["a"].containers and not executors["b"].containers
+    assert (await engine.moves.under_way(), await engine.moves.departed("a")) == ([], [])
 
 
 async def test_what_may_run_yet_is_not_said_to_be_stopped(
