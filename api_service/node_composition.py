@@ -124,8 +124,9 @@ async def _attend(
 
 
 async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
-    """The record of the node that the service is configured with. A store that cannot take it keeps nobody from the
-    node."""
+    """The record of the node that the service is configured with. When the store cannot take it, a service that has the
+    store alone deals with the node all the same. Where others have it too, as on etcd, nobody follows the node before
+    it is on record, and only a start of one of them with these settings puts it there."""
     draft = NodeRecord(
         name=name,
         created_at=engine.clock(),
