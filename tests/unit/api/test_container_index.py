@@ -26,7 +26,7 @@ from api_service.records.container_repository import Changed, ContainerRepositor
 from api_service.records.event_log import EventLog
 from api_service.records.node_usage import NodeUsages
 from api_service.store.memory_store import MemoryStore
-from api_service.store.store import Delete, Put, Store
+from api_service.store.store import Change, Delete, Put, Store
 
 _PREFIX = "containers/"
 
@@ -158,6 +158,29 @@ async def test_it_is_kept_up_while_nobody_asks(
     await asyncio.wait([keeping])
     await index.newest_first()
     assert codec.decoded <= 50 + 120, "all of it was read again"
+
+
+async def test_a_bug_does_not_end_the_keeping_up(
+    store: Store, codec: CountingCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_service.records.container_index._KEEP_UP", 0.0)
+    index, changes, asked = ContainerIndex(store, codec, _PREFIX), store.changes, Counter[str]()
+
+    async def broken_at_first(prefix: str, *, after: int) -> tuple[Sequence[Change], int] | None:
+        asked[prefix] += 1
+        if asked[prefix] == 1:
+            raise ZeroDivisionError
+        return await changes(prefix, after=after)
+
+    store.changes = broken_at_first  # type: ignore[method-assign]
+    await store.commit(put(codec, record(1)))
+    keeping = asyncio.create_task(index.keep_up_forever())
+    while codec.decoded == 0 and not keeping.done():
+        await asyncio.sleep(0)
+    assert not keeping.done()
+    assert asked[_PREFIX] > 1
+    keeping.cancel()
+    await asyncio.wait([keeping])
 
 
 async def test_a_page_looks_at_none_but_its_own(store: Store, codec: CountingCodec) -> None:
