@@ -23,7 +23,7 @@ from executor_service.oci.exec_runtime import ExecStreams, ExecTarget, LeftExec,
 from executor_service.oci.processes import read_process
 from executor_service.oci.runtime import Process
 from executor_service.oci.runtime_execs import RuntimeExecs
-from tests.fixtures.oci import DEADLINE, UNAVAILABLE, Container, Containers, containers_in, empty_netns, make_rootfs
+from tests.fixtures.oci import DEADLINE, UNAVAILABLE, Container, Containers, containers_in, make_rootfs
 from tests.fixtures.privileges import CAPABILITIES
 
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
@@ -75,8 +75,7 @@ class Box:
 
 @asynccontextmanager
 async def box(directory: Path, rootfs: Path, name: str) -> AsyncIterator[Box]:
-    with empty_netns() as netns:
-        containers = containers_in(directory, rootfs, netns, name)
+    with containers_in(directory, rootfs, name) as containers:
         container = containers.make("sleep", "1000")
         created = await containers.start(container)
         runtime = containers.runtime
@@ -94,8 +93,6 @@ async def box(directory: Path, rootfs: Path, name: str) -> AsyncIterator[Box]:
         finally:
             shutil.rmtree(target.bundle / "execs")
             await containers.delete(container)
-            left = await asyncio.to_thread(containers.close)
-        assert left == []
 
 
 def open_descriptors() -> int:

@@ -13,7 +13,7 @@ from common.errors import InvalidArgument
 from executor_service.oci.open_in_root import open_in_root
 from executor_service.oci.rootfs import ensure_working_dir
 from executor_service.oci.users import resolve_user
-from tests.fixtures.oci import UNAVAILABLE, Containers, containers_in, empty_netns, make_rootfs
+from tests.fixtures.oci import UNAVAILABLE, Containers, containers_in, make_rootfs
 
 pytestmark = pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE)
 
@@ -27,10 +27,8 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["crun", "runc"])
 def containers(request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path) -> Iterator[Containers]:
-    with empty_netns() as netns:
-        made = containers_in(tmp_path, rootfs, netns, request.param)
+    with containers_in(tmp_path, rootfs, request.param) as made:
         yield made
-        assert made.close() == []
 
 
 async def status(containers: Containers, *, user: str = "") -> dict[str, str]:
