@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
+import pytest_asyncio
+
+from common.sqlite import Database
+from executor_service.network.sandboxes import Sandboxes
+from tests.fixtures.bridge import bridge_config, bridge_network, interfaces, node_state
+from tests.fixtures.cluster import Cluster
+from tests.fixtures.cluster_up import cluster
+from tests.fixtures.executor import ExecutorProcess, executor_process
 from tests.fixtures.netns import is_isolated, isolate_process
+from tests.fixtures.overlay_nodes import OverlayNode, overlay_nodes
+from tests.fixtures.port_world import World, port_world
+from tests.fixtures.slipway import Slipway, installed
 from tests.fixtures.store import ON_ETCD
 
 _REASON = pytest.StashKey[str]()
@@ -45,3 +58,60 @@ def own_network_namespace(pytestconfig: pytest.Config) -> None:
     if reason := pytestconfig.stash[_REASON]:
         pytest.skip(reason)
     assert is_isolated(), "the integration tier must not run in the machine's network namespace"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
+    """Both services, for all tests of a module."""
+    async with installed(tmp_path_factory.mktemp("services")) as engine:
+        yield engine
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """Both services, for all tests of a module, and those who use the ports that they publish."""
+    async with port_world(tmp_path_factory.mktemp("services")) as world:
+        yield world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def three() -> AsyncIterator[Cluster]:
+    """Three machines, for all tests of a module."""
+    async with cluster() as three:
+        yield three
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[ExecutorProcess]:
+    async with executor_process() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def executor(running: ExecutorProcess) -> AsyncIterator[ExecutorProcess]:
+    """One process for all tests of a module; each gets it as new, and restarted when the test before killed it."""
+    yield running
+    await running.clear()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A node's state."""
+    async with node_state(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+async def network(tmp_path: Path, database: Database) -> AsyncIterator[Sandboxes]:
+    """An executor's networks, in this process and in the namespace of the run."""
+    before = interfaces()
+    async with bridge_network(bridge_config(tmp_path), database) as network:
+        yield network
+    assert interfaces() == before
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[list[OverlayNode]]:
+    """Two of them on one underlay."""
+    async with overlay_nodes(tmp_path, 2) as nodes:
+        yield nodes

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 from etcdserverpb import etcd_service_pb2 as etcd_pb
 from etcdserverpb import etcd_service_pb2_grpc as etcd_rpc
 from slipway.executor.v1 import runtime_service_pb2 as runtime_pb
@@ -35,16 +34,9 @@ from tests.fixtures.cluster import (
 from tests.fixtures.cluster_crew import NETWORK, fetched, serving, unharmed
 from tests.fixtures.cluster_records import all_equal
 from tests.fixtures.cluster_strangers import CLONE_PORT, clone, expired, stranger
-from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def three() -> AsyncIterator[Cluster]:
-    async with cluster() as made:
-        yield made
 
 
 async def test_containers_on_three_nodes_talk_by_name(three: Cluster) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
@@ -32,16 +30,9 @@ from tests.fixtures.cluster import (
 )
 from tests.fixtures.cluster_crew import NETWORK, fetched, serving, unharmed
 from tests.fixtures.cluster_records import all_equal
-from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def three() -> AsyncIterator[Cluster]:
-    async with cluster() as made:
-        yield made
 
 
 async def test_a_replica(three: Cluster) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 
@@ -38,7 +37,6 @@ from tests.fixtures.cluster import (
 )
 from tests.fixtures.cluster_client import broken_off, cursor_of, following_logs, reading, wait_again_and_again
 from tests.fixtures.cluster_crew import NETWORK, ask, fetched, serving, unharmed
-from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -46,12 +44,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 SHORT, LONG = 10.0, 120.0  # seconds
 Cut = Callable[[Cluster, Path, float], AsyncGenerator[None]]
 """Prepares what it needs up to its one `yield`, then cuts a link for so many seconds, mends it, and looks."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def three() -> AsyncIterator[Cluster]:
-    async with cluster() as made:
-        yield made
 
 
 async def unavailable(engine: Slipway, container: str) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as container_pb
 from slipway.v1 import image_service_pb2 as pb
 
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
@@ -35,12 +33,6 @@ LOOK = """
 stat -c '%a %u %g %h %F' /new; cat /hard; readlink /soft; stat -c '%F %t:%T' /device; stat -c %F /pipe
 cat /data/deep/file; ls -A /etc/replaced; ls /etc/passwd /old 2>&1 | wc -l; ls -d /bin; echo $KIND $WHERE
 """
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(Path(tmp_path_factory.mktemp("commit"))) as made:
-        yield made
 
 
 async def commit(engine: Slipway, container: str, **fields: object) -> pb.Image:

@@ -27,7 +27,7 @@ from tests.fixtures.file_trees import differences, tree
 from tests.fixtures.images import CREATED, BuiltImage, descriptor, directory, hardlink, member, symlink, tar
 from tests.fixtures.random_layers import random_layers
 from tests.fixtures.registry import Registry, registry
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 TOOLS = ("docker-registry", "skopeo", "umoci", "debootstrap")
 pytestmark = [
@@ -133,12 +133,6 @@ def scratch() -> Iterator[Path]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def source(scratch: Path) -> AsyncIterator[Registry]:
     async with registry(scratch / "registry") as made:
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("engine")) as made:
         yield made
 
 

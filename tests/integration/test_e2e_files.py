@@ -13,21 +13,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.api import refused
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "the host's own"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 def tar(*members: tarfile.TarInfo | tuple[str, bytes], compression: str = "") -> bytes:

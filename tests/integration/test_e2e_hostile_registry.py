@@ -41,12 +41,6 @@ IMAGE = BuiltImage(layers=[*busybox_image().layers, layer("a"), layer("b")], con
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("hostile")) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
     """Calls slow what this test itself is, for a moment, on a busy machine: for registries that are meant to be."""
     async with installed(tmp_path_factory.mktemp("impatient"), executor=["--registry-stall", "1"]) as made:

@@ -6,12 +6,10 @@ import contextlib
 import os
 import random
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import image_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
 
@@ -19,7 +17,7 @@ from common.rpc_status import error_from
 from executor_service.run import run
 from tests.fixtures.busybox import busybox_image
 from tests.fixtures.images import BuiltImage, Member, digest, docker_archive, member, symlink, tar
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
@@ -32,12 +30,6 @@ SHARED, OWN = 50_000, 70_000  # bytes of file content
 
 def layer(name: str, size: int) -> bytes:
     return tar([member(name, random.Random(name).randbytes(size))])
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("verbs")) as made:
-        yield made
 
 
 async def load(engine: Slipway, *images: BuiltImage) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_pb2, resources_pb2
 from slipway.v1 import container_service_pb2 as pb
@@ -23,19 +21,13 @@ from executor_service.oci.cgroup_features import probe_features
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.storage.project_quotas import quota_obstacle
 from tests.fixtures.api import refused
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
 V1 = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
 needs_v1 = pytest.mark.skipif(not V1, reason="the files are those of cgroup v1")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 def cgroup_file(engine: Slipway, container: str, name: str, *, parent: str = "") -> str:

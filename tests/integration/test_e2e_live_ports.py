@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import network_service_pb2 as network_pb
 from slipway.v1 import system_service_pb2 as system_pb
@@ -23,7 +21,6 @@ from tests.fixtures.port_world import (
     World,
     bindings,
     inside,
-    port_world,
     ports_of,
     published,
     seen_by,
@@ -32,12 +29,6 @@ from tests.fixtures.sctp import Speaker
 from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with port_world(tmp_path_factory.mktemp("services")) as made:
-        yield made
 
 
 async def update(engine: Slipway, box: str, ports: Ports | None = None, *unpublish: str) -> list[str]:

@@ -8,27 +8,20 @@ import io
 import os
 import signal
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.api import refused
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 def log_config(driver: str = "json-file", **options: str) -> container_pb2.LogConfig:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.netns import Namespace, command, new_namespace
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,12 +18,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOST_V4, OUTSIDE_V4 = "198.51.100.1", "198.51.100.2"
 HOST_V6, OUTSIDE_V6 = "2001:db8::1", "2001:db8::2"
 PORT = 8080
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 @pytest.fixture

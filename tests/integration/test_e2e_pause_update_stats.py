@@ -5,29 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_pb2, resources_pb2
 from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.api import refused
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
 V1 = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
 needs_v1 = pytest.mark.skipif(not V1, reason="the files are those of cgroup v1")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 def group(engine: Slipway, container: str, controller: str) -> Path:

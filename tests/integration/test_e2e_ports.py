@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import network_service_pb2 as network_pb
 
@@ -24,19 +22,12 @@ from tests.fixtures.port_world import (
     World,
     bindings,
     inside,
-    port_world,
     ports_of,
     published,
     seen_by,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with port_world(tmp_path_factory.mktemp("services")) as made:
-        yield made
 
 
 async def test_everybody_reaches_a_published_port_and_other_machines_keep_their_address(world: World) -> None:

@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import container_pb2, resources_pb2
 
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _STATUS = "grep -E '^(CapEff|CapBnd|CapInh|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status"
 _ADMIN, _NET_RAW, _CHOWN, _TIME = 1 << 21, 1 << 13, 1 << 0, 1 << 25
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 def _own_bounding_set() -> int:

@@ -17,18 +17,12 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATIENCE = 60.0  # seconds
 DETACH = b"\x10\x11"  # ctrl-p ctrl-q
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("shell")) as slipway:
-        yield slipway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -13,17 +12,11 @@ from slipway.v1 import container_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import exec_service_pb2 as exec_pb
 
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEADLINE = 60.0  # seconds
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("streams")) as slipway:
-        yield slipway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -24,7 +24,6 @@ _BEFORE_COMMIT = [step for step in START_STEPS if step != "commit"]
 _POINTS = [f"{step}:{when}" for step in START_STEPS for when in ("before", "after")]
 
 
-# One process for all tests of the module; each test gets it as new, and restarted when the test before killed it.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -32,12 +31,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def running() -> AsyncIterator[ExecutorProcess]:
     async with executor_process(faulty=True) as process:
         yield process
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def executor(running: ExecutorProcess) -> AsyncIterator[ExecutorProcess]:
-    yield running
-    await running.clear()
 
 
 def _faults(executor: ExecutorProcess) -> FaultServer:

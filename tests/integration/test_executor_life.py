@@ -7,32 +7,17 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.executor.v1 import container_spec_pb2 as spec_pb
 from slipway.executor.v1 import node_service_pb2
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
-from tests.fixtures.executor import PROJECT, ExecutorProcess, executor_process
+from tests.fixtures.executor import PROJECT, ExecutorProcess
 
-# One process for all tests of the module; each test gets it as new, and restarted when the test before killed it.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[ExecutorProcess]:
-    async with executor_process() as process:
-        yield process
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def executor(running: ExecutorProcess) -> AsyncIterator[ExecutorProcess]:
-    yield running
-    await running.clear()
 
 
 async def test_a_container_runs_and_ends_and_leaves_nothing(executor: ExecutorProcess) -> None:

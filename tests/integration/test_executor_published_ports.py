@@ -27,12 +27,6 @@ async def running() -> AsyncIterator[ExecutorProcess]:
         yield process
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def executor(running: ExecutorProcess) -> AsyncIterator[ExecutorProcess]:
-    yield running
-    await running.clear()
-
-
 def _port(number: int = 0, *, to: int = 80) -> spec_pb.PublishedPort:
     return spec_pb.PublishedPort(
         host_port=number, host_port_last=number, container_port=to, protocol=spec_pb.PORT_PROTOCOL_TCP

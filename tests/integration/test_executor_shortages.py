@@ -6,30 +6,17 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
 from tests.fixtures.executor import ExecutorProcess, executor_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[ExecutorProcess]:
-    async with executor_process() as process:
-        yield process
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def executor(running: ExecutorProcess) -> AsyncIterator[ExecutorProcess]:
-    yield running
-    await running.clear()
 
 
 @contextmanager

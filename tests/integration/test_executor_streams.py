@@ -6,31 +6,17 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.executor.v1 import runtime_service_pb2 as pb
 
-from tests.fixtures.executor import ExecutorProcess, executor_process
+from tests.fixtures.executor import ExecutorProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEADLINE = 60.0  # seconds
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[ExecutorProcess]:
-    async with executor_process() as process:
-        yield process
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def executor(running: ExecutorProcess) -> AsyncIterator[ExecutorProcess]:
-    yield running
-    await running.clear()
 
 
 def exec_request(box: str, *args: str, **options: Any) -> pb.ExecRequest:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 from slipway.v1 import mount_pb2
 from slipway.v1 import volume_service_pb2 as volume_pb
 
 from tests.fixtures.api import refused
 from tests.fixtures.netns import command
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,12 +53,6 @@ def mounts_of(text: str) -> Mapping[str, Seen]:
             super_options=frozenset(fields[dash + 3].split(",")),
         )
     return found
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 @pytest.fixture

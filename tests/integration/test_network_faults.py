@@ -6,7 +6,7 @@ import asyncio
 import errno
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,6 @@ STEPS = [
     pytest.param(pins.PinDirectory, "pin", 0, id="pin"),
     pytest.param(syscalls, "bind_mount", 0, id="bind mount"),
 ]
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Sandboxes]:
-    async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database) as made:
-        yield made
 
 
 def _intercept(

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from common.sqlite import Database
 from executor_service.container import EndpointSpec
 from executor_service.network.network import GatewayMode, SubnetSpec
 from executor_service.network.sandboxes import Sandboxes
 from tests.fixtures.bridge import (
     OUTSIDE_IPV4,
     PLAIN,
-    bridge_config,
-    bridge_network,
     exchange,
-    interfaces,
-    node_state,
     outside_machine,
 )
 from tests.fixtures.netns import command, open_namespace
 from tests.fixtures.user_networks import BACK, FRONT, blocked, default_route, on, pings, reaches, sandbox, spec
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with node_state(tmp_path) as database:
-        yield database
-
-
-@pytest.fixture
-async def network(tmp_path: Path, database: Database) -> AsyncIterator[Sandboxes]:
-    before = interfaces()
-    async with bridge_network(bridge_config(tmp_path), database) as network:
-        yield network
-    assert interfaces() == before
 
 
 async def test_networks_are_apart_and_so_are_their_gateways(network: Sandboxes) -> None:

@@ -17,7 +17,7 @@ from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.network.network import Driver, MacvlanLink, MacvlanMode, NetworkSpec, SubnetSpec
 from executor_service.network.sandbox import Sandbox
 from executor_service.network.sandboxes import Sandboxes
-from tests.fixtures.bridge import bridge_config, bridge_network, interfaces, node_state
+from tests.fixtures.bridge import bridge_config, bridge_network, interfaces
 from tests.fixtures.lan import HOST_IPV4, MACHINE_IPV4, MACHINE_IPV6, lan_machine
 from tests.fixtures.netns import Namespace, command, open_namespace
 
@@ -28,12 +28,6 @@ LAN, OTHER = "1a" * 32, "1b" * 32
 def machine() -> Iterator[Namespace]:
     with lan_machine() as other:
         yield other
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with node_state(tmp_path) as state:
-        yield state
 
 
 @pytest.fixture

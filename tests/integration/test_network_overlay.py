@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -29,12 +28,6 @@ from tests.fixtures.overlay_nodes import (
     vni_of,
 )
 from tests.fixtures.overlay_traffic import OTHER, QUIET, SPAN, addresses, reaches, spanned
-
-
-@pytest.fixture
-async def nodes(tmp_path: Path) -> AsyncIterator[list[OverlayNode]]:
-    async with overlay_nodes(tmp_path, 2) as nodes:
-        yield nodes
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["over IPv4", "over IPv6"])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from executor_service.network.network import NetworkSpec, SubnetSpec
 from executor_service.network.overlay_tunnel import hardware_address
@@ -14,12 +12,6 @@ from tests.fixtures.frames import send_datagram, vxlan_frame
 from tests.fixtures.netns import Namespace, open_namespace
 from tests.fixtures.overlay_nodes import PORT, OverlayNode, machine_on_underlay, overlay_nodes, overlay_spec
 from tests.fixtures.overlay_traffic import LOCAL, OTHER, QUIET, SPAN, addresses, arrives, reaches, seen_as, spanned
-
-
-@pytest.fixture
-async def nodes(tmp_path: Path) -> AsyncIterator[list[OverlayNode]]:
-    async with overlay_nodes(tmp_path, 2) as nodes:
-        yield nodes
 
 
 async def test_networks_are_apart_across_nodes_too(nodes: list[OverlayNode]) -> None:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from common.errors import FailedPrecondition
 from executor_service.container import EndpointSpec
 from executor_service.network import firewall, overlay_driver
-from tests.fixtures.overlay_nodes import OverlayNode, overlay_nodes, overlay_spec
+from tests.fixtures.overlay_nodes import OverlayNode, overlay_spec
 from tests.fixtures.overlay_traffic import QUIET, SPAN, addresses, reaches, spanned
-
-
-@pytest.fixture
-async def nodes(tmp_path: Path) -> AsyncIterator[list[OverlayNode]]:
-    async with overlay_nodes(tmp_path, 2) as nodes:
-        yield nodes
 
 
 async def test_what_somebody_deletes_comes_back(nodes: list[OverlayNode]) -> None:

@@ -16,14 +16,8 @@ from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.network import records, syscalls, wiring
 from executor_service.network.network import NetworkSpec, SubnetSpec
 from executor_service.network.sandboxes import Sandboxes
-from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, exchange, interfaces, node_state, plain
+from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, exchange, interfaces, plain
 from tests.fixtures.netns import command, open_namespace
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with node_state(tmp_path) as state:
-        yield state
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,6 @@ from tests.fixtures.bridge import (
     plain,
 )
 from tests.fixtures.netns import Namespace, command, open_namespace
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Sandboxes]:
-    async with node_state(tmp_path) as database, bridge_network(bridge_config(tmp_path), database) as made:
-        yield made
 
 
 @pytest.fixture

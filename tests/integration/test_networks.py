@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
@@ -15,23 +14,9 @@ from executor_service.container import EndpointSpec
 from executor_service.network import records
 from executor_service.network.network import Network, SubnetSpec
 from executor_service.network.sandboxes import Sandboxes
-from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, interfaces, node_state
+from tests.fixtures.bridge import PLAIN, bridge_config, bridge_network, interfaces
 from tests.fixtures.netns import command, open_namespace
 from tests.fixtures.user_networks import BACK, FRONT, blocked, default_route, on, pings, reaches, sandbox, spec
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with node_state(tmp_path) as database:
-        yield database
-
-
-@pytest.fixture
-async def network(tmp_path: Path, database: Database) -> AsyncIterator[Sandboxes]:
-    before = interfaces()
-    async with bridge_network(bridge_config(tmp_path), database) as network:
-        yield network
-    assert interfaces() == before
 
 
 async def test_a_network_is_chosen_its_addresses_and_gone_without_a_trace(

@@ -9,18 +9,17 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_pb2, health_pb2
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
 
-from tests.fixtures.slipway import Slipway, installed
+from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,12 +54,6 @@ def policy(name: str = "always", *, delay: float = 0.05, **fields: object) -> co
 
 def check(**probe: object) -> health_pb2.HealthConfig:
     return health_pb2.HealthConfig(interval=seconds(0.1), timeout=seconds(5), retries=2, **probe)  # type: ignore[arg-type]  # as the message takes them
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Slipway]:
-    async with installed(tmp_path_factory.mktemp("services")) as engine:
-        yield engine
 
 
 async def until(
