@@ -51,7 +51,11 @@ async def test_a_new_executor_finds_the_peers_and_makes_what_is_gone(nodes: list
 
 async def _deleted(link: str) -> None:
     """While the watch of the running executor cannot act on it: its loop is busy here."""
-    subprocess.run(["ip", "link", "delete", link], check=True)  # noqa: ASYNC221
+    subprocess.run(["ip", "link", "delete", link], check=True)  # noqa: ASYNC221  to block the loop
+
+
+def _fails(*arguments: object, **more: object) -> None:
+    raise OSError(5, "made to fail")
 
 
 async def test_a_create_that_fails_at_any_step_leaves_nothing(
@@ -61,11 +65,7 @@ async def test_a_create_that_fails_at_any_step_leaves_nothing(
     links, rules = first.namespace.command("ip", "-o", "link"), first.namespace.command("nft", "list", "ruleset")
     for module, step in ((overlay_driver, "ensure_tunnel"), (firewall, "add_network")):
         with monkeypatch.context() as patch:
-
-            def fails(*arguments: object, **more: object) -> None:
-                raise OSError(5, "made to fail")
-
-            patch.setattr(module, step, fails)
+            patch.setattr(module, step, _fails)
             with pytest.raises(FailedPrecondition, match="made to fail"):
                 await first.create(overlay_spec(first, SPAN))
         assert first.namespace.command("ip", "-o", "link") == links
@@ -81,11 +81,7 @@ async def test_peers_that_could_not_be_set_are_on_record_and_set_by_the_repeat(
     await second.create(overlay_spec(second, SPAN, first))
     one, two = await first.sandbox("one", SPAN), await second.sandbox("two", SPAN)
     with monkeypatch.context() as patch:
-
-        def fails(*arguments: object, **more: object) -> None:
-            raise OSError(5, "made to fail")
-
-        patch.setattr(overlay_driver, "change_peers", fails)
+        patch.setattr(overlay_driver, "change_peers", _fails)
         with pytest.raises(FailedPrecondition, match="made to fail; repeat the request"):
             await first.set_peers(SPAN, second, version=2)
     await first.set_peers(SPAN, second, version=2)
@@ -101,11 +97,7 @@ async def test_whoever_dies_while_peers_are_set_is_made_good_by_the_next_executo
     await second.create(overlay_spec(second, SPAN, first))
     one, two = await first.sandbox("one", SPAN), await second.sandbox("two", SPAN)
     with monkeypatch.context() as patch:
-
-        def dies(*arguments: object, **more: object) -> None:
-            raise OSError(5, "made to fail")
-
-        patch.setattr(*((firewall, "change_network") if step == "rules" else (overlay_driver, "change_peers")), dies)
+        patch.setattr(*((firewall, "change_network") if step == "rules" else (overlay_driver, "change_peers")), _fails)
         with pytest.raises(FailedPrecondition, match="made to fail"):
             await first.set_peers(SPAN, second, version=2)
     assert not reaches(one, two, addresses(two)[0], timeout=QUIET)
