@@ -19,6 +19,7 @@ from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import image_service_pb2 as image_pb
 
 from tests.fixtures.busybox import busybox_image
+from tests.fixtures.http_server import Asked, http_server, send
 from tests.fixtures.images import BuiltImage, directory, member, tar
 from tests.fixtures.registry import Registry, registry
 from tests.fixtures.slipway import PROGRAM_ENVIRONMENT, Slipway, installed
@@ -41,25 +42,18 @@ class Mirror:
         self.host = ""
         self.asked: list[tuple[str, str]] = []
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        path = head.split()[1]
-        shown = next((line.split()[2] for line in head.splitlines() if line.startswith("Authorization")), "")
-        if shown:
-            self.asked.append((path, base64.b64decode(shown).decode()))
-            status = "404 Not Found"
+    async def answer(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if shown := asked.headers.get("authorization"):
+            self.asked.append((asked.target, base64.b64decode(shown.split()[1]).decode()))
+            send(writer, 404)
         else:
-            status = '401 Unauthorized\r\nWWW-Authenticate: Basic realm="mirror"'
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
+            send(writer, 401, headers={"WWW-Authenticate": 'Basic realm="mirror"'})
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def mirror() -> AsyncIterator[Mirror]:
     made = Mirror()
-    async with await asyncio.start_server(made.answer, "127.0.0.1", 0) as server:
-        made.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with http_server(made.answer) as made.host:
         yield made
 
 

@@ -4,10 +4,9 @@ answers, for a few seconds at most, and while they do not only for a moment, on 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from common.identity import Role
 from common.tls import TlsSource, server_credentials
 from tests.fixtures.certificates import Authority
 from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.relay import relay
 
 
 @pytest.fixture
@@ -147,46 +147,23 @@ class Link:
     def __init__(self) -> None:
         self.cut = False
         self.connections = 0
-        self.begun = asyncio.Event()
+        self._lost = asyncio.Event()
 
-    @asynccontextmanager
-    async def to(self, target: str) -> AsyncIterator[str]:
-        host, _, port = target.rpartition(":")
-        tasks: set[asyncio.Task[None]] = set()
+    def to(self, target: str) -> AbstractAsyncContextManager[str]:
+        return relay(target, before=self._pass, after=self._pass, connected=self._connected)
 
-        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            tasks.add(task)
-            self.connections += 1
-            self.begun.set()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError), contextlib.closing(writer):
-                there, back = await asyncio.open_connection(host, int(port))
-                with contextlib.closing(back):
-                    await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-            tasks.discard(task)
+    def _connected(self) -> None:
+        self.connections += 1
 
-        async with await asyncio.start_server(carry, "127.0.0.1", 0) as server:
-            try:
-                yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        lost = self.cut
-        while data := await source.read(1 << 16):
-            lost = lost or self.cut
-            if not lost:
-                sink.write(data)
-                await sink.drain()
-        sink.close()
+    async def _pass(self, _data: bytes) -> None:
+        if self.cut:
+            self._lost.set()
+            await asyncio.Event().wait()
 
     async def attempt(self) -> None:
-        """Until somebody tries to connect."""
-        self.begun.clear()
-        await asyncio.wait_for(self.begun.wait(), 10)
+        """Until somebody tries to connect, in vain."""
+        self._lost.clear()
+        await asyncio.wait_for(self._lost.wait(), 10)
 
 
 @asynccontextmanager

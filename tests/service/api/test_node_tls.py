@@ -31,6 +31,7 @@ from common.interceptor import CallInterceptor
 from common.protocol_version import PROTOCOL_VERSION
 from common.tls import TlsMaterial, TlsSource, server_credentials
 from tests.fixtures.certificates import Authority, replace
+from tests.fixtures.relay import relay
 
 
 class _Node(rpc.NodeServiceServicer):
@@ -280,30 +281,16 @@ async def test_who_stops_waiting_is_cancelled_and_nothing_else(place: Place) -> 
 
 async def test_a_node_that_is_far_away(place: Place) -> None:
     """The handshake takes longer than gRPC waits between two attempts to connect to a service of this machine."""
-    host, _, port = (await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))).rpartition(":")
-    attempts = 0
-    ended = asyncio.Event()
+    attempts: list[None] = []
 
-    async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await source.read(65536):
-                await asyncio.sleep(0.1)  # the way there, and the way back
-                sink.write(data)
-        sink.close()
-        with contextlib.suppress(ConnectionError):
-            await sink.wait_closed()
+    async def delay(_data: bytes) -> None:
+        await asyncio.sleep(0.1)  # the way there, and the way back
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal attempts
-        attempts += 1
-        there, back = await asyncio.open_connection(host, port)
-        await asyncio.gather(forward(reader, back), forward(there, writer))
-        ended.set()
-
-    async with await asyncio.start_server(carry, "127.0.0.1", 0) as way:
-        address = f"127.0.0.1:{way.sockets[0].getsockname()[1]}"
-        source = TlsSource(place.authority.files(place.authority.certify(Role.API, "api1"), directory="api"))
-        async with GrpcExecutor(node="n1", address=address, tls=source) as executor:
-            assert await _facts(executor) == "x"
-        await asyncio.wait_for(ended.wait(), 60)
-    assert attempts == 1
+    executor = await place.serve(place.authority.certify(Role.EXECUTOR, "n1"))
+    source = TlsSource(place.authority.files(place.authority.certify(Role.API, "api1"), directory="api"))
+    async with (
+        relay(executor, before=delay, after=delay, connected=lambda: attempts.append(None)) as address,
+        GrpcExecutor(node="n1", address=address, tls=source) as dialled,
+    ):
+        assert await _facts(dialled) == "x"
+    assert len(attempts) == 1
