@@ -3,7 +3,7 @@
 Containers that ran are watched again: the ones that still run go on, the ones that ended meanwhile have their exit
 code read. Restarts that were pending are pending again, and after a restart of the machine the restart policies decide
 what is started. Everything else that is found is half done or nobody's and is removed, each container by itself and
-under its lock, so a stuck one delays nobody, and a call for it waits.
+under its lock, which a call for it waits for; some at a time, so a stuck one delays nobody else.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from executor_service.tasks import Operations, bounded
 
 _log = structlog.get_logger(__name__)
 
+_TOGETHER = 16  # each may run the OCI runtime and unmount: more are no faster, and keep calls from their turn
 _REBOOTED = "the machine was restarted, so nobody saw the exit code"
 
 
@@ -60,16 +61,17 @@ async def adopt(node: Node, operations: Operations) -> None:
         # Only now: an executor that is killed before has decided nothing for good.
         await remember_boot(node.seams.database, node.boot_id)
     bundles = await node.seams.bundles.list_bundles()
+    turns = asyncio.Semaphore(_TOGETHER)
     for record in records:
         if record.removing or not (record in alive or record.id in broken):
-            operations.start(_put_right(node, record.id, left_bundle=record.id in bundles))
+            operations.start(_put_right(node, record.id, turns, left_bundle=record.id in bundles))
     for record in node.records.all():
         if record.phase is Phase.RESTARTING and not record.removing and record.restart.next_start is not None:
             node.restarts.set(record.id, record.restart.next_start)
     known = bundles | await node.seams.bundles.list_files() | await node.seams.snapshots.list()
     orphans = {container_id for container_id in known if node.records.find(container_id) is None}
     for container_id in orphans:
-        operations.start(_remove_orphan(node, container_id))
+        operations.start(_remove_orphan(node, container_id, turns))
     # Each of them takes its container's lock in its first turn, before any call can.
     await asyncio.sleep(0)
     _log.info(
@@ -174,9 +176,9 @@ def _after_boot(record: ContainerRecord, end: End) -> RestartState | None:
     return after_boot(record.spec.restart_policy, record.restart, end)
 
 
-async def _put_right(node: Node, container_id: str, *, left_bundle: bool) -> None:
+async def _put_right(node: Node, container_id: str, turns: asyncio.Semaphore, *, left_bundle: bool) -> None:
     """Finish what was being done to a container, and undo what a run that is over has left."""
-    async with node.locks.hold_patiently(container_id):
+    async with node.locks.hold_patiently(container_id), turns:
         record = node.records.find(container_id)
         if record is None:
             return
@@ -194,9 +196,9 @@ async def _put_right(node: Node, container_id: str, *, left_bundle: bool) -> Non
             _log.error("container cannot be put right", container=container_id, error=error.message)
 
 
-async def _remove_orphan(node: Node, container_id: str) -> None:
+async def _remove_orphan(node: Node, container_id: str, turns: asyncio.Semaphore) -> None:
     """Nobody has a record of it: a crash in the middle of a create, or lost state."""
-    async with node.locks.hold_patiently(container_id):
+    async with node.locks.hold_patiently(container_id), turns:
         if node.records.find(container_id) is not None:
             return
         _log.warning("orphan removed: no record names it", container=container_id)

@@ -20,6 +20,7 @@ from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
 from tests.fixtures.fake_host.host import FACTS, FakeHost
+from tests.fixtures.fake_host.runtime import FakeRuntime
 from tests.fixtures.fake_host.specs import container_id, container_spec
 
 _BOX = container_id(1)
@@ -231,3 +232,37 @@ async def test_a_stuck_container_does_not_keep_the_executor_from_serving(
         monkeypatch.setattr(type(host.runtime), "delete", original)
         stuck.set()
         await _settled(executor)
+
+
+async def test_many_are_put_right_some_at_a_time_and_in_order(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait are not to be used meanwhile."""
+    async with host.executor() as executor:
+        for number in range(1, 41):
+            await container_create(executor.node, container_spec(number))
+            await executor.node.records.update(container_id(number), starting="s1")
+            host.bundles.bundles.add(container_id(number))
+    begun: list[str] = []
+    some, go = asyncio.Event(), asyncio.Event()
+    delete = FakeRuntime.delete
+
+    async def held(self: FakeRuntime, box: str, *, bundle: Path, runtime: str) -> None:
+        begun.append(box)
+        if len(begun) == 16:
+            some.set()
+        await go.wait()
+        await delete(self, box, bundle=bundle, runtime=runtime)
+
+    monkeypatch.setattr(FakeRuntime, "delete", held)
+    async with host.executor() as executor:
+        found = [record.id for record in executor.node.records.all()]
+        last = asyncio.ensure_future(container_start(executor.node, container_id=found[-1], start_id="s2"))
+        async with asyncio.timeout(60):
+            await some.wait()
+            await _run(executor, 41)  # answered although those before it stand still
+        assert sorted(begun) == sorted(found[:16])
+        assert not last.done()
+        go.set()
+        assert isinstance((await last).event, Started)
+        for box in found[:-1]:
+            await _settled(executor, box)
+            assert host.traces(box) == []
