@@ -42,7 +42,7 @@ _NO_API = [
     "test_sealed_runtimes.py",
     "test_storage_*.py",
 ]
-_BRING_ETCD = ["test_api_replicas.py", "test_cluster*.py", "test_etcd_failover.py"]
+_BRING_ETCD = ["test_api_machines.py", "test_api_replicas.py", "test_cluster*.py", "test_etcd_failover.py"]
 _EMBEDDED_STORE = ["test_api_process.py", "test_bench_cleanup.py", "test_store_disk_faults.py"]
 collect_ignore_glob = [*_NO_API, *_BRING_ETCD, *_EMBEDDED_STORE] if ON_ETCD else []
 
