@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from slipway.v1 import container_pb2, resources_pb2
+from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.slipway import Slipway
 
@@ -210,6 +211,15 @@ async def test_an_init_is_process_one(engine: Slipway) -> None:
     await engine.remove(container)
     refused = await engine.output("sh", "-c", "(echo x > /proc/1/exe) 2>&1; (echo x > /dev/init) 2>&1")
     assert len(refused.splitlines()) == 2
+
+
+async def test_a_stop_of_what_has_an_init_lasts_as_long_as_its_program(engine: Slipway) -> None:
+    """That has no handler: as process 1 it would be killed after ten minutes."""
+    container = await engine.run("sleep", "1000")
+    stop = pb.StopContainerRequest(container=container, timeout=600)
+    await engine.containers.StopContainer(stop, timeout=60)
+    assert (await engine.inspect(container)).state.exit_code == 143
+    await engine.remove(container)
 
 
 @pytest.mark.parametrize("init", [True, False])
