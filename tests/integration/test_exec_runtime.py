@@ -88,6 +88,8 @@ async def box(directory: Path, rootfs: Path, name: str) -> AsyncIterator[Box]:
         try:
             async with opened as execs:
                 yield Box(containers=containers, container=container, execs=execs, target=target)
+            if moves.keeping is not None:
+                await moves.keeping  # it has a file open now and then
             assert open_descriptors() <= descriptors
             assert not list((target.bundle / "execs").iterdir())
         finally:
