@@ -10,6 +10,7 @@ import pytest
 from tests.fixtures.api import Api, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 from tests.fixtures.node_leases import TERMS, Clock
+from tests.fixtures.shared_store import SharedStore, shared_store
 
 
 @pytest.fixture
@@ -46,3 +47,16 @@ async def leasing(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> Asyn
         await api.add_nodes(executors)
         await api.load()
         yield api
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
+    """A service without a node of its own."""
+    async with running_api(tmp_path, executors["a"], configured=False) as api:
+        yield api
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncIterator[SharedStore]:
+    async with shared_store(tmp_path) as shared:
+        yield shared

@@ -21,11 +21,10 @@ from structlog.testing import capture_logs
 
 from api_service.nodes.lease import LeaseTerms
 from api_service.operations.exec_settle import settle_execs
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
+from tests.fixtures.shared_store import SharedStore
 
 SKEW = 600 * 1_000_000_000  # nanoseconds
 TERMS = LeaseTerms(ttl=3.0, margin=1.0)
@@ -36,26 +35,12 @@ def ahead(skew: int) -> int:
 
 
 @pytest.fixture
-async def replicas(tmp_path: Path, executor: FakeExecutor) -> AsyncIterator[tuple[Api, Api]]:
+async def replicas(shared: SharedStore, executor: FakeExecutor) -> tuple[Api, Api]:
     """The first, which follows the journal, is ten minutes ahead of the second; the executor is between them."""
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        opened: list[Api] = []
-        for name, own, skew in (("one", claims, SKEW // 2), ("two", LocalClaims(beside=claims), -SKEW // 2)):
-            (tmp_path / name).mkdir()
-            opened.append(
-                await stack.enter_async_context(
-                    running_api(
-                        tmp_path / name,
-                        executor,
-                        connected=not opened,
-                        store=(store, own),
-                        clock=lambda skew=skew: ahead(skew),  # type: ignore[misc]
-                    )
-                )
-            )
-        await opened[0].load()
-        yield opened[0], opened[1]
+    one = await shared.join("one", executor, clock=lambda: ahead(SKEW // 2))
+    two = await shared.join("two", executor, connected=False, clock=lambda: ahead(-SKEW // 2))
+    await one.load()
+    return one, two
 
 
 async def _next(call: object, count: int) -> list[system_pb2.StreamEventsResponse]:

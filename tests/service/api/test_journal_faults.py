@@ -20,10 +20,9 @@ from slipway.v1 import exec_service_pb2 as exec_pb2
 from structlog.testing import capture_logs
 
 from api_service.conversion.executor.journal import entry_from_proto
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import Api, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
+from tests.fixtures.shared_store import SharedStore
 
 HEALTHY, UNHEALTHY = executor_pb2.HEALTH_STATUS_HEALTHY, executor_pb2.HEALTH_STATUS_UNHEALTHY
 
@@ -168,29 +167,24 @@ async def test_what_a_node_says_of_anothers_container_changes_nothing(
 
 @pytest.mark.parametrize("follows", [True, False])
 async def test_an_answer_of_a_new_journal_is_not_taken_for_one_of_the_old(
-    tmp_path: Path, executor: FakeExecutor, follows: bool
+    shared: SharedStore, executor: FakeExecutor, follows: bool
 ) -> None:
     """Its sequence is one that the old journal has passed long ago."""
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-        one = await stack.enter_async_context(running_api(tmp_path / "one", executor, store=(store, claims)))
-        beside = (store, LocalClaims(beside=claims))
-        two = await stack.enter_async_context(running_api(tmp_path / "two", executor, connected=False, store=beside))
-        await one.load()
-        await one.create(name="web")
-        for _ in range(3):
-            await one.start("web")
-            await one.stop("web")
-        await one.followed()
-        gate = asyncio.Event()
-        executor.fault("FollowJournal", gate=gate)
-        executor.new_journal()
-        asked = one if follows else two
-        await asked.start("web")
-        assert (await asked.inspect("web")).state.running
-        gate.set()
-        await one.followed()
-        assert (await one.inspect("web")).state.running
-        assert (await one.actions(type=["container"])).count("container start") == 4
+    one = await shared.join("one", executor)
+    two = await shared.join("two", executor, connected=False)
+    await one.load()
+    await one.create(name="web")
+    for _ in range(3):
+        await one.start("web")
+        await one.stop("web")
+    await one.followed()
+    gate = asyncio.Event()
+    executor.fault("FollowJournal", gate=gate)
+    executor.new_journal()
+    asked = one if follows else two
+    await asked.start("web")
+    assert (await asked.inspect("web")).state.running
+    gate.set()
+    await one.followed()
+    assert (await one.inspect("web")).state.running
+    assert (await one.actions(type=["container"])).count("container start") == 4

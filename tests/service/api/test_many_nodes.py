@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from slipway.v1 import node_service_pb2 as node_pb2
 from slipway.v1 import system_service_pb2 as system_pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
 
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from common.errors import ResourceExhausted
 from tests.fixtures.api import Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
 from tests.fixtures.fake_executor.images import archive, image_config
+from tests.fixtures.shared_store import SharedStore
 
 READY, UNREACHABLE = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_UNREACHABLE
 NODES = ("a", "b", "c")
@@ -105,28 +103,23 @@ async def test_reservations_are_never_given_twice(api: Api) -> None:
     await api.create(**placed(reserve_memory=GIB))
 
 
-async def test_two_replicas_do_not_overbook(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> None:
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims, replicas = LocalClaims(), []
-        for name, each in (("1", claims), ("2", LocalClaims(beside=claims))):
-            (tmp_path / name).mkdir()
-            opened = running_api(tmp_path / name, executors["a"], configured=False, store=(store, each))
-            replicas.append(await stack.enter_async_context(opened))
-        for name in ("a", "b"):
-            await replicas[0].add_node(name, executors[name].address)
-            for replica in replicas:
-                await replica.node_in(name, READY)
-                assert await replica.engine.nodes.until(name, present=True, patience=60)
-        await replicas[0].load()
-        made = await asyncio.gather(
-            *(
-                replicas[index % 2].create(name=f"c{index}", **placed(reserve_nano_cpus=1_000_000_000))
-                for index in range(10)
-            ),
-            return_exceptions=True,
-        )
-        assert sum(isinstance(each, str) for each in made) == 4
-        assert [(await replicas[0].node(name)).usage.reserved.nano_cpus for name in ("a", "b")] == [2_000_000_000] * 2
+async def test_two_replicas_do_not_overbook(shared: SharedStore, executors: Mapping[str, FakeExecutor]) -> None:
+    replicas = [await shared.join(name, executors["a"], configured=False) for name in ("one", "two")]
+    for name in ("a", "b"):
+        await replicas[0].add_node(name, executors[name].address)
+        for replica in replicas:
+            await replica.node_in(name, READY)
+            assert await replica.engine.nodes.until(name, present=True, patience=60)
+    await replicas[0].load()
+    made = await asyncio.gather(
+        *(
+            replicas[index % 2].create(name=f"c{index}", **placed(reserve_nano_cpus=1_000_000_000))
+            for index in range(10)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, str) for each in made) == 4
+    assert [(await replicas[0].node(name)).usage.reserved.nano_cpus for name in ("a", "b")] == [2_000_000_000] * 2
 
 
 async def test_a_fixed_port_goes_where_it_is_free(api: Api) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +20,10 @@ from slipway.v1 import network_service_pb2 as pb2
 from api_service.nodes.lease import LeaseTerms
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from common.errors import FailedPrecondition
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor, serving_nodes
+from tests.fixtures.shared_store import SharedStore
 
 Fakes = Mapping[str, FakeExecutor]
 
@@ -352,33 +350,24 @@ async def test_a_container_that_moves_is_known_where_it_is(tmp_path: Path, execu
         assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24"), ("10.90.0.3", "10.64.2.0/24")}
 
 
-async def test_any_replica_is_asked_and_one_of_them_tells_the_nodes(tmp_path: Path, executors: Fakes) -> None:
-    claims, here = LocalClaims(), executors["a"]
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        for name in ("1", "2"):
-            (tmp_path / name).mkdir()
-        second = running_api(tmp_path / "2", here, configured=False, store=(store, LocalClaims(beside=claims)))
-        first = AsyncExitStack()
-        stack.push_async_callback(first.aclose)
-        one = await first.enter_async_context(
-            running_api(tmp_path / "1", here, configured=False, store=(store, claims))
-        )
-        two = await stack.enter_async_context(second)
-        for name in ("a", "b"):
-            await one.add_node(name, executors[name].address)
-            await two.node_in(name, node_service_pb2.NODE_STATE_READY)
-        await two.load()
-        network_id = await make(one)
-        await run_on(two, "a", "here")
-        there = await run_on(one, "b", "there")
-        await here.until(lambda: elsewhere(here, network_id) == {"there": ["10.64.1.2"]})
-        assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24")}
-        # Whichever of them has told the nodes so far goes, and the other does.
-        await first.aclose()
-        executors["b"].exit(there)
-        await here.until(lambda: elsewhere(here, network_id) == {})
-        await two.start("there")
-        await here.until(lambda: set(elsewhere(here, network_id)) == {"there"})
+async def test_any_replica_is_asked_and_one_of_them_tells_the_nodes(shared: SharedStore, executors: Fakes) -> None:
+    here = executors["a"]
+    one, two = [await shared.join(name, here, configured=False) for name in ("one", "two")]
+    for name in ("a", "b"):
+        await one.add_node(name, executors[name].address)
+        await two.node_in(name, node_service_pb2.NODE_STATE_READY)
+    await two.load()
+    network_id = await make(one)
+    await run_on(two, "a", "here")
+    there = await run_on(one, "b", "there")
+    await here.until(lambda: elsewhere(here, network_id) == {"there": ["10.64.1.2"]})
+    assert peers(here, network_id) == {("10.90.0.2", "10.64.1.0/24")}
+    # Whichever of them has told the nodes so far goes, and the other does.
+    await shared.leave("one")
+    executors["b"].exit(there)
+    await here.until(lambda: elsewhere(here, network_id) == {})
+    await two.start("there")
+    await here.until(lambda: set(elsewhere(here, network_id)) == {"there"})
 
 
 async def available(api: Api, node: str, availability: node_service_pb2.NodeAvailability.ValueType) -> None:

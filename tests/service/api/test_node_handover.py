@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from slipway.v1 import node_service_pb2 as node_pb2
@@ -15,18 +14,17 @@ from slipway.v1 import node_service_pb2 as node_pb2
 from api_service.nodes.journal_follower import JournalFollower
 from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.reach import reach_terms
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
-from tests.fixtures.api import PATIENCE, Api, refused, running_api
+from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.links import CUT, Links
+from tests.fixtures.shared_store import shared_store
+from tests.fixtures.two_nodes import MOVES, until
 
 READY, UNREACHABLE, LOST = (
     node_pb2.NODE_STATE_READY,
     node_pb2.NODE_STATE_UNREACHABLE,
     node_pb2.NODE_STATE_LOST,
 )
-MOVES: dict[str, Any] = {"reschedule": "on_node_loss"}
 Replicas = Sequence[tuple[Api, Links]]
 
 
@@ -40,22 +38,12 @@ async def replicas(
     count: int = 2,
 ) -> AsyncIterator[Replicas]:
     """The first follows both nodes, the others wait in turn."""
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
+    async with shared_store(directory) as shared:
         made: list[tuple[Api, Links]] = []
         for number in range(count):
-            (own := directory / str(number)).mkdir()
             links = Links()
             with links.used(monkeypatch):
-                api = await stack.enter_async_context(
-                    running_api(
-                        own,
-                        executors["a"],
-                        configured=False,
-                        store=(store, LocalClaims(beside=claims)),
-                        lease=terms,
-                    )
-                )
+                api = await shared.join(str(number), executors["a"], configured=False, lease=terms)
             for name, fake in executors.items():
                 if not made:
                     await api.add_node(name, fake.address)
@@ -63,12 +51,6 @@ async def replicas(
             made.append((api, links))
         await made[0][0].load()
         yield made
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 async def follows(api: Api, node: str) -> None:

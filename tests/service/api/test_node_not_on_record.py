@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from slipway.v1 import node_service_pb2 as pb2
 
 from api_service.records.node_repository import NodeRepository
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from common.errors import ResourceExhausted
 from tests.fixtures.api import PATIENCE, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.shared_store import SharedStore
 
 
 async def _refuse(*_: object) -> None:
@@ -33,23 +31,16 @@ async def test_who_has_the_store_alone_deals_with_it(
 
 
 async def test_who_shares_the_store_waits_until_it_is_on_record(
-    tmp_path: Path, executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+    shared: SharedStore, executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose executor it is could not be told to the others."""
-    for name in ("1", "2"):
-        (tmp_path / name).mkdir()
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        with monkeypatch.context() as full:
-            full.setattr(NodeRepository, "add", _refuse)
-            one = await stack.enter_async_context(
-                running_api(tmp_path / "1", executor, store=(store, claims), connected=False)
-            )
-        follower = one.engine.nodes.get("local").follower
-        async with asyncio.timeout(PATIENCE):
-            while "not on record yet" not in follower.failure:
-                await follower.changed()
-        assert "FollowJournal" not in executor.calls
-        shared = (store, LocalClaims(beside=claims))
-        await stack.enter_async_context(running_api(tmp_path / "2", executor, store=shared, connected=False))
-        await one.followed()
+    with monkeypatch.context() as full:
+        full.setattr(NodeRepository, "add", _refuse)
+        one = await shared.join("one", executor, connected=False)
+    follower = one.engine.nodes.get("local").follower
+    async with asyncio.timeout(PATIENCE):
+        while "not on record yet" not in follower.failure:
+            await follower.changed()
+    assert "FollowJournal" not in executor.calls
+    await shared.join("two", executor, connected=False)
+    await one.followed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -20,13 +20,6 @@ from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
 
 READY, UNREACHABLE = pb2.NODE_STATE_READY, pb2.NODE_STATE_UNREACHABLE
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
-    """A service without a node of its own."""
-    async with running_api(tmp_path, executors["a"], configured=False) as api:
-        yield api
 
 
 async def test_a_node_in_use_stays(cluster: Api, executors: Mapping[str, FakeExecutor]) -> None:

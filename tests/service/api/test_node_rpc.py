@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -18,15 +17,9 @@ from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.shared_store import SharedStore
 
 READY, UNREACHABLE = pb2.NODE_STATE_READY, pb2.NODE_STATE_UNREACHABLE
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> AsyncIterator[Api]:
-    """A service without a node of its own."""
-    async with running_api(tmp_path, executors["a"], configured=False) as api:
-        yield api
 
 
 async def test_the_configured_node_is_there_from_the_first(api: Api) -> None:
@@ -205,63 +198,41 @@ async def test_addresses_that_are_none(cluster: Api, address: str) -> None:
 
 
 async def test_every_replica_deals_with_a_node_and_one_follows_it(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+    shared: SharedStore, executors: Mapping[str, FakeExecutor]
 ) -> None:
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        one, two = [
-            await stack.enter_async_context(
-                running_api(directory, executors["a"], configured=False, store=(store, each))
-            )
-            for directory, each in (
-                (_made(tmp_path / "1"), claims),
-                (_made(tmp_path / "2"), LocalClaims(beside=claims)),
-            )
-        ]
-        await one.add_node("a", executors["a"].address)
-        assert await two.engine.nodes.until("a", present=True, patience=PATIENCE)
-        await two.node_in("a", READY)
-        await two.load()
-        await two.create(name="web")
-        assert [each.calls.count("FollowJournal") for each in (executors["a"],)] == [1]
-        await two.remove("web")
-        await two.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a"))
-        assert await one.engine.nodes.until("a", present=False, patience=PATIENCE)
+    one, two = [await shared.join(name, executors["a"], configured=False) for name in ("one", "two")]
+    await one.add_node("a", executors["a"].address)
+    assert await two.engine.nodes.until("a", present=True, patience=PATIENCE)
+    await two.node_in("a", READY)
+    await two.load()
+    await two.create(name="web")
+    assert [each.calls.count("FollowJournal") for each in (executors["a"],)] == [1]
+    await two.remove("web")
+    await two.nodes.RemoveNode(pb2.RemoveNodeRequest(node="a"))
+    assert await one.engine.nodes.until("a", present=False, patience=PATIENCE)
 
 
 async def test_a_replica_that_has_not_met_the_executor_asks_no_other_one(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+    shared: SharedStore, executors: Mapping[str, FakeExecutor]
 ) -> None:
     """It is another one that has."""
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        one, two = [
-            await stack.enter_async_context(
-                running_api(_made(tmp_path / str(number)), executors["a"], configured=False, store=(store, each))
-            )
-            for number, each in enumerate((claims, LocalClaims(beside=claims)))
-        ]
-        await executors["a"].down()
-        await one.add_node("a", executors["a"].address)
-        assert await two.engine.nodes.until("a", present=True, patience=PATIENCE)
-        await executors["a"].up()
-        await one.node_in("a", READY)
-        await one.load()
-        box = await one.create()
-        async with asyncio.timeout(PATIENCE):
-            while two.engine.nodes.get("a").record.executor_id != "id-of-a":
-                await asyncio.sleep(0.01)
-        await executors["a"].down()
-        executors["a"].node_id = "another"
-        await executors["a"].up()
-        executors["a"].calls.clear()
-        assert (await refused(two.start(box))).reason == "ANOTHER_EXECUTOR"
-        assert "StartContainer" not in executors["a"].calls
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
+    one, two = [await shared.join(name, executors["a"], configured=False) for name in ("one", "two")]
+    await executors["a"].down()
+    await one.add_node("a", executors["a"].address)
+    assert await two.engine.nodes.until("a", present=True, patience=PATIENCE)
+    await executors["a"].up()
+    await one.node_in("a", READY)
+    await one.load()
+    box = await one.create()
+    async with asyncio.timeout(PATIENCE):
+        while two.engine.nodes.get("a").record.executor_id != "id-of-a":
+            await asyncio.sleep(0.01)
+    await executors["a"].down()
+    executors["a"].node_id = "another"
+    await executors["a"].up()
+    executors["a"].calls.clear()
+    assert (await refused(two.start(box))).reason == "ANOTHER_EXECUTOR"
+    assert "StartContainer" not in executors["a"].calls
 
 
 async def test_the_node_of_settings_that_no_service_has_any_more_is_taken_in_with_all_that_is_on_it(
@@ -290,33 +261,23 @@ async def test_the_node_of_settings_that_no_service_has_any_more_is_taken_in_wit
 
 
 async def test_two_services_with_a_node_of_the_same_name_each(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+    shared: SharedStore, executors: Mapping[str, FakeExecutor]
 ) -> None:
     """As of two machines whose settings are the usual ones: the second's executor is asked for nothing, also when the
     first service has gone."""
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-        first = AsyncExitStack()
-        one = await first.enter_async_context(
-            running_api(tmp_path / "one", executors["a"], store=(store, claims), connected=False)
-        )
-        await one.node_in("local", READY)
-        await one.load()
-        web = await one.run(name="web")
-        beside = (store, LocalClaims(beside=claims))
-        two = await stack.enter_async_context(
-            running_api(tmp_path / "two", executors["b"], store=beside, connected=False)
-        )
-        assert (await refused(two.stop("web"))).reason == "ANOTHER_EXECUTOR"
-        await first.aclose()
-        async with asyncio.timeout(PATIENCE):
-            while "another executor" not in (node := await two.node("local")).state_reason:
-                await two.engine.nodes.get("local").follower.changed()
-        assert "--node" in node.state_reason
-        assert (await two.inspect(web)).state.running
-        assert executors["b"].calls == []
+    one = await shared.join("one", executors["a"], connected=False)
+    await one.node_in("local", READY)
+    await one.load()
+    web = await one.run(name="web")
+    two = await shared.join("two", executors["b"], connected=False)
+    assert (await refused(two.stop("web"))).reason == "ANOTHER_EXECUTOR"
+    await shared.leave("one")
+    async with asyncio.timeout(PATIENCE):
+        while "another executor" not in (node := await two.node("local")).state_reason:
+            await two.engine.nodes.get("local").follower.changed()
+    assert "--node" in node.state_reason
+    assert (await two.inspect(web)).state.running
+    assert executors["b"].calls == []
 
 
 async def test_the_executors_of_two_machines_have_the_same_socket(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from slipway.v1 import container_pb2
@@ -19,27 +17,18 @@ from api_service.nodes.observer import Observer
 from api_service.operations.node_sweep import sweep_node
 from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.records.node import NodeState, NodeStatus
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
-from tests.fixtures.api import PATIENCE, Api, refused, running_api
+from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.shared_store import SharedStore
 
 
 @pytest.fixture
-async def replicas(tmp_path: Path, executor: FakeExecutor) -> AsyncIterator[tuple[Api, Api]]:
+async def replicas(shared: SharedStore, executor: FakeExecutor) -> tuple[Api, Api]:
     """The first follows the journal."""
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        opened: list[Api] = []
-        for name, own in (("one", claims), ("two", LocalClaims(beside=claims))):
-            (tmp_path / name).mkdir()
-            opened.append(
-                await stack.enter_async_context(
-                    running_api(tmp_path / name, executor, connected=not opened, store=(store, own))
-                )
-            )
-        await opened[0].load()
-        yield opened[0], opened[1]
+    one = await shared.join("one", executor)
+    two = await shared.join("two", executor, connected=False)
+    await one.load()
+    return one, two
 
 
 async def test_who_does_not_follow_the_journal_waits_for_who_does(
