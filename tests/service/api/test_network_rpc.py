@@ -111,37 +111,31 @@ async def test_a_macvlan_network_and_the_ports_that_it_does_not_publish(api: Api
     shown = await inspect(api, "lan")
     assert (shown.driver, shown.macvlan, shown.HasField("bridge")) == ("macvlan", options, False)
     assert await names(api, driver=["macvlan"]) == ["lan"]
+    told = "has no effect on macvlan networks"
+    assert told in await port_warnings(api, "lan")
+    assert told not in await port_warnings(api, "lan", "bridge")
 
-    bindings = {"80/tcp": container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port="8080")])}
-    for more, warned in (((), True), (("bridge",), False)):
-        request = container_service.CreateContainerRequest(
-            config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
-            host_config=container_pb2.HostConfig(network_mode="lan", port_bindings=bindings),
-            networking_config=container_pb2.NetworkingConfig(
-                endpoints_config={network: container_pb2.EndpointSettings() for network in more}
-            ),
-        )
-        answer = await api.containers.CreateContainer(request)
-        told = [one for one in answer.warnings if "has no effect on macvlan networks" in one]
-        assert bool(told) is warned
+
+async def port_warnings(api: Api, network: str, *more: str) -> str:
+    """What is said to a container on these networks that publishes a port."""
+    bindings = container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port="8080")])
+    request = container_service.CreateContainerRequest(
+        config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
+        host_config=container_pb2.HostConfig(network_mode=network, port_bindings={"80/tcp": bindings}),
+        networking_config=container_pb2.NetworkingConfig(
+            endpoints_config={each: container_pb2.EndpointSettings() for each in more}
+        ),
+    )
+    return "\n".join((await api.containers.CreateContainer(request)).warnings)
 
 
 async def test_ports_on_internal_networks_alone_are_warned_of(api: Api) -> None:
     await make(api, "back", internal=True)
     await make(api, "deep", internal=True)
     await make(api, "front")
-    bindings = {"80/tcp": container_pb2.PortBindings(bindings=[container_pb2.PortBinding(host_port="8080")])}
-    for more, warned in ((("deep",), True), (("front",), False)):
-        request = container_service.CreateContainerRequest(
-            config=container_pb2.ContainerConfig(image="busybox", cmd=["sleep"]),
-            host_config=container_pb2.HostConfig(network_mode="back", port_bindings=bindings),
-            networking_config=container_pb2.NetworkingConfig(
-                endpoints_config={network: container_pb2.EndpointSettings() for network in more}
-            ),
-        )
-        answer = await api.containers.CreateContainer(request)
-        told = [one for one in answer.warnings if "has no effect on internal networks" in one]
-        assert bool(told) is warned
+    told = "has no effect on internal networks"
+    assert told in await port_warnings(api, "back", "deep")
+    assert told not in await port_warnings(api, "back", "front")
 
 
 async def test_attachments_are_told_with_the_driver_and_modes_as_docker_shows_them(api: Api) -> None:

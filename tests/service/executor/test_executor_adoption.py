@@ -26,11 +26,6 @@ from tests.fixtures.fake_host.specs import container_id, container_spec
 _BOX = container_id(1)
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(directory=tmp_path)
-
-
 async def _run(executor: Executor, number: int = 1, start_id: str = "s1") -> None:
     await container_create(executor.node, container_spec(number))
     await container_start(executor.node, container_id=container_id(number), start_id=start_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,11 +23,6 @@ from tests.fixtures.fake_host.specs import container_id, container_spec
 
 BOX = container_id(1)
 NETWORK = "a" * 64
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(directory=tmp_path)
 
 
 async def run(executor: Executor) -> None:

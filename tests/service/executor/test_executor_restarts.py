@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -31,11 +30,6 @@ BOX = container_id(1)
 SOON = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=0.01, max_delay=0.05)
 AFTER_THIS_ONE = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=2, max_delay=2)  # executor has ended
 LATER = RestartPolicy(condition=RestartCondition.ALWAYS, initial_delay=60)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(directory=tmp_path)
 
 
 async def _run(executor: Executor, policy: RestartPolicy, *, number: int = 1, **more: object) -> None:

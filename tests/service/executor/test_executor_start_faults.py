@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -73,11 +72,6 @@ class Faults:
     @property
     def spent(self) -> bool:
         return not self._armed
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(directory=tmp_path)
 
 
 @pytest.fixture
