@@ -21,13 +21,13 @@ from slipway.v1 import system_service_pb2 as system_pb
 from slipway.v1 import volume_service_pb2 as volume_pb
 
 from tests.fixtures.busybox import busybox_image
+from tests.fixtures.cgroup_files import cgroup_file, needs_v1
 from tests.fixtures.images import BuiltImage, docker_archive
 from tests.fixtures.slipway import CHUNK, Slipway, installed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
-V1 = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
 CONFIGURED = {
     "Entrypoint": ["sh", "-c"],
     "Cmd": ["id -u; pwd; echo $FROM $DROP"],
@@ -189,13 +189,12 @@ async def test_options_of_mounts(engine: Slipway) -> None:
     assert not (Path(made.mountpoint) / "passwd").exists()
 
 
-@pytest.mark.skipif(not V1, reason="the files are those of cgroup v1")
+@needs_v1
 async def test_a_period_with_its_quota_and_swap_without_bound(engine: Slipway) -> None:
     wanted = resources_pb2.Resources(memory=64 * MIB, memory_swap=-1, cpu_period=50_000, cpu_quota=20_000)
     container = await engine.run("sleep", "300", resources=wanted)
-    files = ("cpu/{}/cpu.cfs_period_us", "cpu/{}/cpu.cfs_quota_us", "memory/{}/memory.memsw.limit_in_bytes")
-    group = f"slipway-{engine.instance}/{container}"
-    period, quota, swap = (int((Path("/sys/fs/cgroup") / each.format(group)).read_text()) for each in files)
+    files = ("cpu.cfs_period_us", "cpu.cfs_quota_us", "memory.memsw.limit_in_bytes")
+    period, quota, swap = (int(cgroup_file(engine, container, each)) for each in files)
     assert (period, quota) == (50_000, 20_000)
     assert swap > 2**60
     await engine.remove(container)

@@ -21,19 +21,12 @@ from executor_service.oci.cgroup_features import probe_features
 from executor_service.oci.cgroups import CgroupTree
 from executor_service.storage.project_quotas import quota_obstacle
 from tests.fixtures.api import refused
+from tests.fixtures.cgroup_files import cgroup_file, needs_v1
 from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
-V1 = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
-needs_v1 = pytest.mark.skipif(not V1, reason="the files are those of cgroup v1")
-
-
-def cgroup_file(engine: Slipway, container: str, name: str, *, parent: str = "") -> str:
-    controller = name.partition(".")[0]
-    group = f"{parent or f'slipway-{engine.instance}'}/{container}".lstrip("/")
-    return (Path("/sys/fs/cgroup") / controller / group / name).read_text().strip()
 
 
 def disk() -> tuple[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import grpc
 import pytest
@@ -14,28 +13,18 @@ from slipway.v1 import container_pb2, resources_pb2
 from slipway.v1 import container_service_pb2 as pb
 
 from tests.fixtures.api import refused
+from tests.fixtures.cgroup_files import V1, cgroup_file, needs_v1
 from tests.fixtures.slipway import Slipway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
-V1 = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
-needs_v1 = pytest.mark.skipif(not V1, reason="the files are those of cgroup v1")
-
-
-def group(engine: Slipway, container: str, controller: str) -> Path:
-    root = Path("/sys/fs/cgroup") / controller if V1 else Path("/sys/fs/cgroup")
-    return root / f"slipway-{engine.instance}" / container
-
-
-def content(engine: Slipway, container: str, name: str) -> str:
-    return (group(engine, container, name.partition(".")[0]) / name).read_text().strip()
 
 
 def frozen(engine: Slipway, container: str) -> bool:
     if V1:
-        return (group(engine, container, "freezer") / "freezer.state").read_text().strip() == "FROZEN"
-    return "frozen 1" in (group(engine, container, "") / "cgroup.events").read_text()
+        return cgroup_file(engine, container, "freezer.state") == "FROZEN"
+    return "frozen 1" in cgroup_file(engine, container, "cgroup.events")
 
 
 async def pause(engine: Slipway, container: str) -> None:
@@ -109,8 +98,8 @@ async def test_limits_change_at_once_and_for_the_next_start(engine: Slipway) -> 
     container = await engine.run("sleep", "300", resources=limits, config={"stop_signal": "KILL"})
 
     assert await update(engine, container, memory=32 * MIB, memory_swap=40 * MIB) == []
-    assert content(engine, container, "memory.limit_in_bytes") == str(32 * MIB)
-    assert content(engine, container, "memory.memsw.limit_in_bytes") == str(40 * MIB)
+    assert cgroup_file(engine, container, "memory.limit_in_bytes") == str(32 * MIB)
+    assert cgroup_file(engine, container, "memory.memsw.limit_in_bytes") == str(40 * MIB)
     await update(
         engine, container, memory=256 * MIB, memory_swap=-1, nano_cpus=500_000_000, pids_limit=77, cpu_shares=900,
         cpuset_cpus="0-1", memory_reservation=16 * MIB, blkio_weight=200,
@@ -125,18 +114,18 @@ async def test_limits_change_at_once_and_for_the_next_start(engine: Slipway) -> 
         "cpuset.cpus": "0-1",
         "blkio.bfq.weight": "200",
     }
-    assert {name: content(engine, container, name) for name in expected} == expected
-    assert int(content(engine, container, "memory.memsw.limit_in_bytes")) > 2**62
+    assert {name: cgroup_file(engine, container, name) for name in expected} == expected
+    assert int(cgroup_file(engine, container, "memory.memsw.limit_in_bytes")) > 2**62
     await engine.kill(container)
     await engine.executor.kill()
     await engine.executor.start()
     await engine.node_back()
     await engine.start(container)
-    assert {name: content(engine, container, name) for name in expected} == expected
+    assert {name: cgroup_file(engine, container, name) for name in expected} == expected
     shown = (await engine.inspect(container)).host_config.resources
     assert (shown.memory, shown.memory_swap, shown.nano_cpus, shown.cpu_quota) == (256 * MIB, -1, 500_000_000, 0)
     await update(engine, container, pids_limit=-1)
-    assert content(engine, container, "pids.max") == "max"
+    assert cgroup_file(engine, container, "pids.max") == "max"
     await engine.remove(container)
 
 
@@ -154,10 +143,10 @@ async def test_what_the_kernel_refuses_changes_nothing(engine: Slipway) -> None:
 
     assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
     assert "it uses more than 10485760 bytes of memory" in refusal.message
-    assert content(engine, container, "memory.limit_in_bytes") == str(128 * MIB)
-    assert content(engine, container, "memory.memsw.limit_in_bytes") == str(256 * MIB)
-    assert content(engine, container, "cpu.shares") == "256"
-    assert content(engine, container, "pids.max") == "max"
+    assert cgroup_file(engine, container, "memory.limit_in_bytes") == str(128 * MIB)
+    assert cgroup_file(engine, container, "memory.memsw.limit_in_bytes") == str(256 * MIB)
+    assert cgroup_file(engine, container, "cpu.shares") == "256"
+    assert cgroup_file(engine, container, "pids.max") == "max"
     shown = (await engine.inspect(container)).host_config.resources
     assert (shown.memory, shown.cpu_shares) == (128 * MIB, 256)
     await engine.remove(container)
