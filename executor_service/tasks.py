@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -60,10 +60,7 @@ class Operations:
         self._closing = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await cancel_all(late)
 
     def _admit(self) -> None:
         if self._closing:
@@ -78,6 +75,14 @@ class Operations:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its caller may be gone; asyncio would complain of an exception nobody looked at.
             _log.debug("operation failed", error=str(error))
+
+
+async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Returns when they have ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def together(*works: Coroutine[Any, Any, Any]) -> None:

@@ -23,6 +23,7 @@ from executor_service.oci.exec_runtime import ExecRuntime, ExecStreams, ExecTarg
 from executor_service.oci.processes import send_signal, wait_ended
 from executor_service.oci.runtime import Process
 from executor_service.records import ContainerRecords
+from executor_service.tasks import cancel_all
 
 _log = structlog.get_logger(__name__)
 
@@ -61,10 +62,7 @@ class Execs:
         try:
             yield execs
         finally:
-            for task in execs._tasks:
-                task.cancel()
-            if execs._tasks:
-                await asyncio.wait(execs._tasks)
+            await cancel_all(execs._tasks)
             for program in execs._programs.values():
                 program.running.close()
 

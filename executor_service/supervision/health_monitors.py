@@ -22,6 +22,7 @@ from executor_service.journal_entries import HealthChanged, JournalEntry, Paused
 from executor_service.records import ContainerRecords
 from executor_service.supervision.health_state import after_probe, is_news, wait_before_probe
 from executor_service.supervision.probes import Prober, ProbeTarget
+from executor_service.tasks import cancel_all
 
 _log = structlog.get_logger(__name__)
 
@@ -57,10 +58,7 @@ class HealthMonitors:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel_all(self._tasks)
 
     def watch(self, spec: ContainerSpec, run: Run) -> None:
         """Probe a run whose `started` entry is written, from where an executor before this one came."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from common.errors import Unavailable
+from executor_service.tasks import cancel_all
 
 _log = structlog.get_logger(__name__)
 
@@ -40,10 +41,7 @@ class Restarts:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel_all(self._tasks)
 
     def set(self, container_id: str, next_start: int) -> None:
         """Restart it at that time (nanoseconds since the epoch), at once when it has passed."""

@@ -28,6 +28,7 @@ from executor_service.restart import RestartState
 from executor_service.supervision.health_monitors import HealthMonitors
 from executor_service.supervision.restart_decision import End, after_end
 from executor_service.supervision.restarts import Restarts
+from executor_service.tasks import cancel_all
 
 _log = structlog.get_logger(__name__)
 
@@ -78,10 +79,7 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel_all(self._tasks)
 
     def watch(self, spec: ContainerSpec, run: Run) -> None:
         """Supervise a run whose `started` entry is written: its end, its health, and its log's cap."""
