@@ -17,6 +17,7 @@ from api_service.nodes.contact import NOT_YET, NodeContact
 from api_service.nodes.handover import NodeTurns
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.lease import LeaseTerms, NodeLease
+from api_service.nodes.lease_promise import LeasePromise
 from api_service.nodes.observer import Observer
 from api_service.nodes.reach import reach_terms
 from api_service.nodes.registry import Node
@@ -86,11 +87,12 @@ async def open_node(
         teller = OverlayTeller(node, engine.overlays)
         contact = NodeContact(node, engine.node_records, clock=engine.clock)
 
-        async def lost() -> None:
-            await contact.report_lost(terms)
+        async def lost(after: float) -> None:
+            await contact.report_lost(after=after)
             await leave_lost_node(engine, node)
 
-        lease = NodeLease(node, terms, on_lost=lost)
+        promise = LeasePromise(node.name, engine.node_records)
+        lease = NodeLease(node, terms, promise, on_lost=lost)
 
         follower.introduce = partial(_introduce, engine, node, contact, lease)
         attend = partial(_attend, engine, node, contact, lease, teller, terms)

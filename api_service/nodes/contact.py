@@ -10,7 +10,6 @@ import structlog
 
 from api_service.deadline import Deadline
 from api_service.executor_client.node import OTHER_EXECUTOR_WAY_OUT, NodeFacts
-from api_service.nodes.lease import LeaseTerms
 from api_service.nodes.registry import Node
 from api_service.records.event import Event
 from api_service.records.event_shapes import node_event
@@ -67,8 +66,9 @@ class NodeContact:
             if seen == (follower.connected, follower.failure):
                 await follower.changed()
 
-    async def report_lost(self, terms: LeaseTerms) -> None:
-        why = f"it has not answered for {terms.term:g} s, so its lease is over"
+    async def report_lost(self, *, after: float) -> None:
+        """`after`: seconds without an answer."""
+        why = f"it has not answered for {after:g} s, so its lease is over"
         await self._record(NodeState.LOST, reason=f"{why}: {self._node.follower.failure}")
 
     async def _report(self, *, connected: bool, failure: str) -> None:

@@ -64,7 +64,7 @@ class NodeTurns:
 
     async def _take(self, claim: Claim) -> bool:
         """Whether it was given away, which is not lost."""
-        self._lease.inherit(claim.inherited)
+        await self._lease.inherit(claim.inherited)
         # Of all who waited for the claim this one may have come first: once, it lets the one past that it is meant for.
         self._let_past = not self._let_past and await another_reaches(self._claims, self._node)
         given_away = self._let_past or await until_lost(claim, self._attend_until_wanted_elsewhere)

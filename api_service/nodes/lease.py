@@ -4,7 +4,8 @@ Each answer brings the node's word of when it was given, and the next renewal co
 its way for however long extends nothing beyond the answer before it was sent: `ttl` after an answer has come, and a
 margin for clocks that run at different speeds and for the killing of what runs, the lease is over there. Who hands the
 node to another replica says how much of that time is left, a length and no moment, so handing it to and fro puts
-nothing off.
+nothing off. A node keeps the longest lease that it has got, so `ttl` here is the longest that any service has promised,
+which is on record before it is promised.
 Source: C. Gray, D. Cheriton, Leases, 1989.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import structlog
 
 from api_service.deadline import Deadline
+from api_service.nodes.lease_promise import LeasePromise
 from api_service.nodes.registry import Node
 from common.errors import DeadlineExceeded, SlipwayError, Unavailable
 
@@ -31,29 +33,32 @@ _CHANCE = 0.1  # of the time of one lease
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTerms:
-    """Seconds. `margin`: how much longer than `ttl` is waited until the lease counts as over."""
+    """Seconds. `ttl`: of each renewal. `margin`: how much longer is waited until the lease counts as over."""
 
     ttl: float = 30.0
     margin: float = 10.0
 
-    @property
-    def term(self) -> float:
-        """From the last answer until the lease counts as over."""
-        return self.ttl + self.margin
+    def term(self, promised: float = 0.0) -> float:
+        """From the last answer until the lease counts as over. `promised`: what another service may have given."""
+        return (self.ttl + self.margin) * max(1.0, promised / self.ttl)
 
 
 class NodeLease:
     """Run `hold_forever` as a task while the node's journal is ours to follow.
 
     `on_lost` is awaited when the lease is over and the node does not answer, again and again while that is so, whatever
-    becomes of it.
+    becomes of it; it gets the seconds after which that is so.
     """
 
-    def __init__(self, node: Node, terms: LeaseTerms, *, on_lost: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, node: Node, terms: LeaseTerms, promise: LeasePromise, *, on_lost: Callable[[float], Awaitable[None]]
+    ) -> None:
         self._node = node
         self._terms = terms
+        self._promise = promise
         self._on_lost = on_lost
-        self._over_at = float("inf")
+        self._promised = 0.0
+        self._over_at = self._inherited_over_at = float("inf")
         self._heard_at = 0.0
         self._introduced = asyncio.Event()
         self._word = ""
@@ -62,19 +67,24 @@ class NodeLease:
     @asynccontextmanager
     async def introduction(self) -> AsyncIterator[None]:
         """Around the removal of what must not run there any more; after it the lease may be renewed. What is on its way
-        elsewhere has left by then, and meanwhile nothing else leaves, so all of it is removed."""
+        elsewhere has left by then, and meanwhile nothing else leaves, so all of it is removed. Raises what the store
+        raises."""
         async with self._removing:
+            if self._promised < self._terms.ttl:
+                await self._put_promise()
             yield
             self._introduced.set()
 
-    def inherit(self, left: str) -> None:
-        """Before each `hold_forever`, with what the holder before has left. Who does not know what that one has
-        promised waits as long as if it had been this moment; who does gets the time to reach the node at least once."""
+    async def inherit(self, left: str) -> None:
+        """Before each `hold_forever`, with what the holder before has left. Who does not know when that one has renewed
+        it waits as long as if it had been this moment; who does gets the time to reach the node at least once. Raises
+        what the store raises."""
         self._introduced.clear()
-        seconds = self._terms.term
+        self._promised = await self._promise.longest()
+        seconds = self._terms.term(self._promised)
         if left:
             seconds = min(seconds, max(float(left), self._terms.ttl * _CHANCE))
-        self._over_at = time.monotonic() + seconds
+        self._over_at = self._inherited_over_at = time.monotonic() + seconds
 
     def left(self) -> str:
         """For the next holder, when this one renews nothing any more: seconds until the lease counts as over."""
@@ -85,6 +95,8 @@ class NodeLease:
         self._heard_at = time.monotonic()
         while True:
             renewed = await self._renew() if self._introduced.is_set() else False
+            if renewed:
+                await self._forget_longer_promise()
             if not renewed and not self._node.follower.connected and time.monotonic() > self._over_at:
                 await self._lose()
             elif self._node.follower.connected and not self._introduced.is_set():
@@ -107,7 +119,7 @@ class NodeLease:
             if self._introduced.is_set():  # it is back
                 return
             try:
-                await self._on_lost()
+                await self._on_lost(self._terms.term(self._promised))
             except SlipwayError as error:
                 _log.warning("lost node not dealt with, trying again", node=self._node.name, error=error.message)
 
@@ -122,8 +134,19 @@ class NodeLease:
             self._doubt(error)
             return False
         self._heard_at = time.monotonic()
-        self._over_at = self._heard_at + self._terms.term
+        self._over_at = max(self._heard_at + self._terms.term(), self._inherited_over_at)
         return had_word or await self._renew()
+
+    async def _forget_longer_promise(self) -> None:
+        """Of another service, when it is over. The next renewal does not wait for a store that hangs."""
+        if self._promised > self._terms.ttl and time.monotonic() > self._inherited_over_at:
+            with suppress(TimeoutError, SlipwayError):
+                async with asyncio.timeout(self._terms.ttl / _RENEWALS):
+                    await self._put_promise()
+
+    async def _put_promise(self) -> None:
+        await self._promise.put(self._terms.ttl)
+        self._promised = self._terms.ttl
 
     def _doubt(self, error: SlipwayError) -> None:
         """After half a lease a journal that is open and silent is that of a node which is frozen, or cut off."""

@@ -51,8 +51,8 @@ class NodeRecord:
     """`executor_id`: of the executor that answered first, empty until then; no other is dealt with. `configured`: it is
     the node of a service's own settings, which say where it is; where that service is the only one on the store, its
     executor may become another one.
-    `fresh`: it was taken in, and it was not looked yet what it brings along. `created_at`: nanoseconds since the
-    epoch."""
+    `fresh`: it was taken in, and it was not looked yet what it brings along. `promised_lease`: seconds; the longest one
+    that a service has promised it and that may not be over yet. `created_at`: nanoseconds since the epoch."""
 
     name: str
     created_at: int
@@ -64,4 +64,5 @@ class NodeRecord:
     configured: bool = False
     fresh: bool = False
     removing: bool = False
+    promised_lease: float = 0.0
     description: NodeDescription = field(default_factory=NodeDescription)

@@ -81,7 +81,7 @@ async def test_a_short_absence_moves_nothing(api: Api, executors: Mapping[str, F
     await api.node_in("a", node_pb2.NODE_STATE_UNREACHABLE)
     await executors["a"].up()
     await api.node_in("a", READY)
-    clock.ahead += TERMS.term
+    clock.ahead += TERMS.term()
     before = executors["a"].leased_until
     await executors["a"].until(lambda: executors["a"].leased_until > before)
     assert await runs_on(api, "web", "a")
@@ -189,8 +189,11 @@ async def _again(api: Api, start_id: str) -> bool:
     return record.state.running and record.state.start_id != start_id
 
 
-async def test_a_new_holder_waits_a_whole_lease(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> None:
-    """The one before it may have renewed at the last moment."""
+@pytest.mark.parametrize("before", [LeaseTerms(ttl=3.0, margin=1.0), LeaseTerms(ttl=9.0)], ids=["same", "longer"])
+async def test_a_new_holder_waits_a_whole_lease(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor], before: LeaseTerms
+) -> None:
+    """The one before it may have renewed at the last moment, and have other settings."""
     terms = LeaseTerms(ttl=3.0, margin=1.0)
     async with MemoryStore() as store, AsyncExitStack() as stack:
         claims = LocalClaims()
@@ -198,7 +201,7 @@ async def test_a_new_holder_waits_a_whole_lease(tmp_path: Path, executors: Mappi
             (tmp_path / name).mkdir()
         first = AsyncExitStack()
         one = await first.enter_async_context(
-            running_api(tmp_path / "1", executors["a"], configured=False, store=(store, claims), lease=terms)
+            running_api(tmp_path / "1", executors["a"], configured=False, store=(store, claims), lease=before)
         )
         await one.add_nodes(executors)
         await one.load()
@@ -216,7 +219,8 @@ async def test_a_new_holder_waits_a_whole_lease(tmp_path: Path, executors: Mappi
         left = time.monotonic()  # a word of what was left then would be for a shorter time
         await first.aclose()
         await two.node_in("a", LOST)
-        assert time.monotonic() - left > terms.term
+        assert time.monotonic() - left > terms.term()
+        assert time.monotonic() > executors["a"].leased_until
         await until(lambda: runs_on(two, "web", "b"))
 
 

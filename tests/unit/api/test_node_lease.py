@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 
 from api_service.deadline import Deadline
 from api_service.nodes.lease import LeaseTerms, NodeLease
+from api_service.nodes.lease_promise import LeasePromise
 from api_service.nodes.registry import Node
 from common.errors import SlipwayError, Unavailable
 
@@ -36,13 +38,32 @@ class Executor:
         self.interrupted.set()
 
 
+@dataclass
+class Promise:
+    seconds: float = TERMS.ttl
+    failure: SlipwayError | None = None
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def longest(self) -> float:
+        return self.seconds
+
+    async def put(self, seconds: float) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.seconds = seconds
+        self.written.set()
+
+
 @asynccontextmanager
 async def held(
-    executor: Executor, on_lost: Callable[[], Awaitable[None]], terms: LeaseTerms = TERMS
+    executor: Executor,
+    on_lost: Callable[[float], Awaitable[None]],
+    terms: LeaseTerms = TERMS,
+    promise: Promise | None = None,
 ) -> AsyncIterator[NodeLease]:
     node = cast("Node", SimpleNamespace(name="a", executor=executor, follower=executor))
-    lease = NodeLease(node, terms, on_lost=on_lost)
-    lease.inherit("")
+    lease = NodeLease(node, terms, cast("LeasePromise", promise or Promise()), on_lost=on_lost)
+    await lease.inherit("")
     holding = asyncio.create_task(lease.hold_forever())
     try:
         yield lease
@@ -52,7 +73,7 @@ async def held(
         assert holding.cancelled(), "it has ended by itself"
 
 
-async def never() -> None:
+async def never(after: float) -> None:
     raise AssertionError("it is not lost")
 
 
@@ -61,7 +82,7 @@ async def test_who_comes_back_while_it_is_left_is_introduced_after_all_has_left(
     executor, leaving, gate = Executor(), asyncio.Event(), asyncio.Event()
     here = {"web"}
 
-    async def lost() -> None:
+    async def lost(after: float) -> None:
         leaving.set()
         await gate.wait()
         here.discard("web")
@@ -94,12 +115,12 @@ async def test_it_begins_as_soon_as_the_node_is_introduced(monkeypatch: pytest.M
 async def test_nothing_leaves_while_a_node_is_introduced() -> None:
     executor, lost = Executor(), asyncio.Event()
 
-    async def leave() -> None:
+    async def leave(after: float) -> None:
         lost.set()
 
     async with asyncio.timeout(PATIENCE), held(executor, leave) as lease:
         async with lease.introduction():
-            await asyncio.sleep(2 * TERMS.term)
+            await asyncio.sleep(2 * TERMS.term())
             assert not lost.is_set()
         await executor.renewed.wait()
         assert not lost.is_set()
@@ -108,7 +129,7 @@ async def test_nothing_leaves_while_a_node_is_introduced() -> None:
 async def test_who_was_lost_on_its_way_back_is_introduced_again() -> None:
     executor = Executor()
 
-    async def leave() -> None:
+    async def leave(after: float) -> None:
         executor.connected = True
 
     async with asyncio.timeout(PATIENCE), held(executor, leave):
@@ -120,7 +141,7 @@ async def test_a_loss_that_cannot_be_written_down_is_tried_again() -> None:
     executor, again = Executor(), asyncio.Event()
     failures = [Unavailable("the store"), Unavailable("the store")]
 
-    async def leave() -> None:
+    async def leave(after: float) -> None:
         if failures:
             raise failures.pop()
         again.set()
@@ -130,3 +151,40 @@ async def test_a_loss_that_cannot_be_written_down_is_tried_again() -> None:
         async with lease.introduction():
             pass
         await executor.renewed.wait()
+
+
+async def test_a_lease_is_on_record_before_it_is_given() -> None:
+    executor, promise = Executor(), Promise(seconds=0.0, failure=Unavailable("the store"))
+    async with asyncio.timeout(PATIENCE), held(executor, never, LeaseTerms(ttl=3600.0), promise) as lease:
+        with pytest.raises(Unavailable):
+            async with lease.introduction():
+                raise AssertionError("it goes on without it")
+        promise.failure = None
+        async with lease.introduction():
+            assert promise.seconds == 3600.0
+        assert executor.renewals == []
+        await executor.renewed.wait()
+
+
+async def test_a_longer_lease_of_another_service_is_waited_for() -> None:
+    executor, lost = Executor(), asyncio.get_running_loop().create_future()
+
+    async def leave(after: float) -> None:
+        if not lost.done():
+            lost.set_result(after)
+
+    begun = time.monotonic()
+    async with asyncio.timeout(PATIENCE), held(executor, leave, promise=Promise(seconds=5 * TERMS.ttl)):
+        assert await lost >= 5 * TERMS.ttl
+        assert time.monotonic() - begun >= 5 * TERMS.ttl
+
+
+async def test_a_longer_lease_is_forgotten_when_it_is_over() -> None:
+    executor, promise = Executor(), Promise(seconds=5 * TERMS.ttl)
+    begun = time.monotonic()
+    async with asyncio.timeout(PATIENCE), held(executor, never, promise=promise) as lease:
+        async with lease.introduction():
+            pass
+        await promise.written.wait()
+        assert promise.seconds == TERMS.ttl
+        assert time.monotonic() - begun >= 5 * TERMS.ttl
