@@ -26,8 +26,8 @@ from slipway.executor.v1 import runtime_service_pb2_grpc as runtime_grpc
 from slipway.executor.v1 import volume_store_service_pb2 as volume_store_pb
 from slipway.executor.v1 import volume_store_service_pb2_grpc as volume_store_grpc
 
-from common.addressee import AddresseeInterceptor
 from common.addresses import is_unix
+from common.call_terms import TermsInterceptor
 from common.callers import Callers
 from common.errors import FailedPrecondition, Unavailable
 from common.interceptor import CallInterceptor
@@ -78,7 +78,7 @@ async def serving(
     server = grpc.aio.server(
         interceptors=[
             CallInterceptor(callers=Callers(tls) if tls is not None else None),
-            AddresseeInterceptor(executor.node.journal.node_id),
+            TermsInterceptor(executor.node.journal.node_id),
         ],
         maximum_concurrent_rpcs=_MAX_CALLS,
         options=_OPTIONS,

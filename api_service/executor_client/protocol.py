@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from common.errors import FailedPrecondition
-from common.protocol_version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
+from common.protocol_version import NODE_INCOMPATIBLE, OURS, ProtocolRange
 from common.version import VERSION
-
-NODE_INCOMPATIBLE = "NODE_INCOMPATIBLE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProtocolRange:
-    """From the oldest version that is spoken to the latest."""
-
-    oldest: int
-    latest: int
-
-    def __str__(self) -> str:
-        return str(self.latest) if self.oldest == self.latest else f"{self.oldest} to {self.latest}"
-
-    def meets(self, other: ProtocolRange) -> bool:
-        return max(self.oldest, other.oldest) <= min(self.latest, other.latest)
-
-
-OURS = ProtocolRange(oldest=OLDEST_PROTOCOL_VERSION, latest=PROTOCOL_VERSION)
 
 
 def require_common_protocol(node: str, *, version: str, theirs: ProtocolRange, ours: ProtocolRange = OURS) -> None:
     """`version`: the executor's own. Raises FailedPrecondition (reason `NODE_INCOMPATIBLE`)."""
-    if theirs.meets(ours):
-        return
+    if not theirs.meets(ours):
+        raise incompatible(node, version=version, theirs=theirs, ours=ours)
+
+
+def incompatible(node: str, *, version: str, theirs: ProtocolRange, ours: ProtocolRange = OURS) -> FailedPrecondition:
     older = "executor" if theirs.latest < ours.oldest else "API service"
-    raise FailedPrecondition(
+    return FailedPrecondition(
         f"node {node!r}: its executor {version or '(unknown)'} speaks protocol {theirs}, this API service {VERSION} "
         f"protocol {ours}; upgrade the {older}. Its containers run on meanwhile",
         resource_type="node",

@@ -15,9 +15,11 @@ import grpc
 
 from api_service.executor_client.images import OF_REGISTRIES
 from api_service.executor_client.node import OTHER_EXECUTOR_WAY_OUT
-from common.addressee import ANOTHER_EXECUTOR
+from api_service.executor_client.protocol import incompatible
+from common.call_terms import ANOTHER_EXECUTOR
 from common.callers import REFUSED_IDENTITIES
 from common.errors import SlipwayError, Unavailable
+from common.protocol_version import NODE_INCOMPATIBLE, ProtocolRange
 from common.rpc_status import error_from
 
 T = TypeVar("T")
@@ -81,6 +83,8 @@ class NodeCalls:
                 raise self._refused(known) from error
             if known.reason == ANOTHER_EXECUTOR:
                 raise self._another(known) from error
+            if known.reason == NODE_INCOMPATIBLE:
+                raise self._incompatible(known) from error
             if type(known) is not Unavailable or known.reason in (*OF_REGISTRIES, _LEASE_OVER):
                 raise known from error
             raise self._unavailable(known) from error
@@ -101,6 +105,10 @@ class NodeCalls:
             reason=ANOTHER_EXECUTOR,
             metadata={"node": self._node, "address": self._address},
         )
+
+    def _incompatible(self, error: SlipwayError) -> SlipwayError:
+        theirs = ProtocolRange.read(error.metadata.get("executor_protocol", ""))
+        return incompatible(self._node, version=error.metadata.get("executor_version", ""), theirs=theirs)
 
     def _unavailable(self, error: Unavailable) -> Unavailable:
         return Unavailable(

@@ -20,7 +20,7 @@ from api_service.deadline import Deadline
 from api_service.executor_client.client import ExecutorClient
 from api_service.executor_client.journal import JournalAnswer
 from api_service.executor_client.node import DiskUsage, NodeFacts
-from api_service.executor_client.protocol import ProtocolRange, require_common_protocol
+from api_service.executor_client.protocol import require_common_protocol
 from api_service.executor_client.snapshot import NodeSnapshot
 from api_service.executor_grpc.addressed_channel import AddressedChannel
 from api_service.executor_grpc.calls import NodeCalls
@@ -31,10 +31,10 @@ from api_service.executor_grpc.images import GrpcImages
 from api_service.executor_grpc.networks import GrpcNetworks
 from api_service.executor_grpc.volumes import GrpcVolumes
 from common.addresses import is_unix
+from common.protocol_version import ProtocolRange
 from common.tls import TlsSource
 
 _CONTACT_TIME = 5.0  # seconds
-_GET_NODE = "/slipway.executor.v1.NodeService/GetNode"
 _MAX_MESSAGE = 64 * 1024 * 1024  # bytes; the list of a node's images, with their configurations, is the largest
 _OPTIONS = (
     # The defaults back off to two minutes, in which an executor that is back would go on being called unavailable.
@@ -66,11 +66,10 @@ class GrpcExecutor:
         self._address = address
         self._tls = tls
         self._calls = NodeCalls(node=node, address=address)
-        self._met: tuple[str, ProtocolRange] | None = None  # its version and protocol, when it was last asked
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(node=self._node, address=self._address, tls=self._tls, options=_OPTIONS)
-        self._addressed = AddressedChannel(self._channel, self._admit, on_this_machine=is_unix(self._address))
+        self._channel = self._open()
+        self._addressed = AddressedChannel(self._channel, on_this_machine=is_unix(self._address))
         addressed = cast("grpc.aio.Channel", self._addressed)
         self._nodes = node_grpc.NodeServiceStub(addressed)
         self._runtime = runtime_grpc.RuntimeServiceStub(addressed)
@@ -81,6 +80,9 @@ class GrpcExecutor:
         self.networks = GrpcNetworks(addressed, self._calls)
         return self
 
+    def _open(self) -> grpc.aio.Channel:
+        return open_channel(node=self._node, address=self._address, tls=self._tls, options=_OPTIONS)
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -88,7 +90,7 @@ class GrpcExecutor:
         await self._channel.close()
 
     def meant_for(self, executor_id: str) -> None:
-        self._addressed.executor_id = executor_id
+        self._addressed.meant_for(executor_id)
 
     def expect(self, *, ready: bool) -> None:
         self._addressed.patience.expect(ready=ready)
@@ -100,7 +102,6 @@ class GrpcExecutor:
     async def facts(self, *, deadline: Deadline) -> NodeFacts:
         answer = await self._calls.answer(self._nodes.GetNode(pb2.GetNodeRequest(), timeout=deadline.remaining))
         theirs = ProtocolRange(oldest=answer.oldest_protocol_version, latest=answer.protocol_version)
-        self._met = answer.version, theirs
         require_common_protocol(self._node, version=answer.version, theirs=theirs)
         return facts_from_proto(answer)
 
@@ -127,12 +128,6 @@ class GrpcExecutor:
         with self._calls.stream(call):
             async for message in call:
                 yield answer_from_proto(message)
-
-    def _admit(self, method: str) -> None:
-        """An executor of another version is asked for nothing but what it is by now."""
-        if self._met is not None and method != _GET_NODE:
-            version, theirs = self._met
-            require_common_protocol(self._node, version=version, theirs=theirs)
 
 
 _: type[ExecutorClient] = GrpcExecutor

@@ -279,8 +279,9 @@ async def test_who_stops_waiting_is_cancelled_and_nothing_else(place: Place) -> 
             await anext(journal)
 
 
-async def test_a_node_that_is_far_away(place: Place) -> None:
+async def test_a_node_that_is_far_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handshake takes longer than gRPC waits between two attempts to connect to a service of this machine."""
+    monkeypatch.setattr(executor_channel, "_LOOK_EVERY", 3600.0)  # no connection but that of calls
     attempts: list[None] = []
 
     async def delay(_data: bytes) -> None:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from slipway.executor.v1 import node_service_pb2 as pb
 from slipway.executor.v1 import node_service_pb2_grpc as rpc
 
-from common.addressee import ADDRESSEE
+from common.call_terms import ADDRESSEE
 from common.errors import FailedPrecondition
 from common.identity import Role
 from common.tls import TlsSource

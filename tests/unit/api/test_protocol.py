@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from api_service.executor_client.protocol import ProtocolRange, require_common_protocol
+from api_service.executor_client.protocol import require_common_protocol
 from common.errors import FailedPrecondition
+from common.protocol_version import ProtocolRange
 from common.version import VERSION
 
 
