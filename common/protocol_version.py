@@ -11,9 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-PROTOCOL_VERSION = 1
-OLDEST_PROTOCOL_VERSION = 1
-
 NODE_INCOMPATIBLE = "NODE_INCOMPATIBLE"
 """Reason of the refusal."""
 
@@ -45,4 +42,4 @@ class ProtocolRange:
         return cls(oldest=int(found[1]), latest=int(found[2])) if found else cls(oldest=0, latest=0)
 
 
-OURS = ProtocolRange(oldest=OLDEST_PROTOCOL_VERSION, latest=PROTOCOL_VERSION)
+OURS = ProtocolRange(oldest=1, latest=1)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from slipway.executor.v1 import node_service_pb2 as pb2
 
-from common.protocol_version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
+from common.protocol_version import OURS
 from executor_service.operations.node_inspect import DiskUsage, NodeDescription
 from executor_service.user_mapping import UserMapping
 
 
 def node_to_proto(node: NodeDescription) -> pb2.GetNodeResponse:
     return pb2.GetNodeResponse(
-        protocol_version=PROTOCOL_VERSION,
-        oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
+        protocol_version=OURS.latest,
+        oldest_protocol_version=OURS.oldest,
         node_id=node.node_id,
         version=node.facts.version,
         hostname=node.hostname,

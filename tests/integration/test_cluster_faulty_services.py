@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
 
-from common.protocol_version import PROTOCOL_VERSION
+from common.protocol_version import OURS
 from tests.fixtures.api import refused
 from tests.fixtures.cluster import (
     LEASE,
@@ -120,7 +120,7 @@ async def test_leases_know_no_time_of_day(three: Cluster) -> None:
 async def test_an_executor_of_another_version(three: Cluster) -> None:
     """Nothing is asked of it, and its containers run on."""
     async with unharmed(three):
-        async with gone_wrong(three.machines["n3"].executor, f"protocol={PROTOCOL_VERSION + 1}"):
+        async with gone_wrong(three.machines["n3"].executor, f"protocol={OURS.latest + 1}"):
             async with asyncio.timeout(PATIENCE):
                 while "upgrade the API service" not in (node := await three.node("n3")).state_reason:
                     await asyncio.sleep(0.05)

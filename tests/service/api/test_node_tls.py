@@ -28,7 +28,7 @@ from common.certificate_authority import Certified, make_authority
 from common.errors import FailedPrecondition, Unavailable
 from common.identity import Role
 from common.interceptor import CallInterceptor
-from common.protocol_version import PROTOCOL_VERSION
+from common.protocol_version import OURS
 from common.tls import TlsMaterial, TlsSource, server_credentials
 from tests.fixtures.certificates import Authority, replace
 from tests.fixtures.relay import relay
@@ -40,9 +40,7 @@ class _Node(rpc.NodeServiceServicer):
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         self.connections.add(context.peer())
-        return pb.GetNodeResponse(
-            node_id="x", protocol_version=PROTOCOL_VERSION, oldest_protocol_version=PROTOCOL_VERSION
-        )
+        return pb.GetNodeResponse(node_id="x", protocol_version=OURS.latest, oldest_protocol_version=OURS.oldest)
 
     async def GetDiskUsage(self, request: pb.GetDiskUsageRequest, context: Any) -> pb.GetDiskUsageResponse:
         return pb.GetDiskUsageResponse()
