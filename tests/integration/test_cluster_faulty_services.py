@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 from slipway.v1 import container_service_pb2 as pb
 from slipway.v1 import system_service_pb2 as system_pb
@@ -32,19 +31,12 @@ from tests.fixtures.cluster import (
 )
 from tests.fixtures.cluster_crew import unharmed
 from tests.fixtures.cluster_records import all_equal
-from tests.fixtures.cluster_up import cluster
 from tests.fixtures.slipway import Service, Slipway
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 MINUTES = 600  # seconds
 LIFE = ("create", "connect", "start", "die", "disconnect", "destroy")  # what there is to tell of one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def three() -> AsyncIterator[Cluster]:
-    async with cluster() as made:
-        yield made
 
 
 @asynccontextmanager
