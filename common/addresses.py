@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 
 
@@ -18,6 +19,20 @@ def check_address(address: str) -> None:
 
 def is_unix(address: str) -> bool:
     return address.startswith("unix:")
+
+
+def is_listened_on(address: str) -> bool:
+    """Whether somebody listens there, on a unix socket, which is known at once; elsewhere False."""
+    if not is_unix(address):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(address.removeprefix("unix://"))
+        except BlockingIOError:  # so many are waiting to be accepted: unix(7)
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def is_loopback(address: str) -> bool:

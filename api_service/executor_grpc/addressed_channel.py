@@ -3,11 +3,13 @@ it should (see patience.py)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import grpc
 
 from api_service.executor_grpc.patience import Patience
+from common.addresses import is_listened_on
 from common.call_terms import ADDRESSEE, SPOKEN
 from common.protocol_version import OURS
 
@@ -18,10 +20,10 @@ class AddressedChannel:
     """What generated stubs need of a channel. Until it is known whom calls are `meant_for` they are for whoever
     answers."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, on_this_machine: bool) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
         self._channel = channel
         self._terms: tuple[tuple[str, str], ...] = _ANYBODY
-        self.patience = Patience(channel, on_this_machine=on_this_machine)
+        self.patience = Patience(channel, partial(is_listened_on, address))
 
     def meant_for(self, executor_id: str) -> None:
         """Empty: for whoever answers."""

@@ -30,7 +30,6 @@ from api_service.executor_grpc.files import GrpcFiles
 from api_service.executor_grpc.images import GrpcImages
 from api_service.executor_grpc.networks import GrpcNetworks
 from api_service.executor_grpc.volumes import GrpcVolumes
-from common.addresses import is_unix
 from common.protocol_version import ProtocolRange
 from common.tls import TlsSource
 
@@ -69,7 +68,7 @@ class GrpcExecutor:
 
     async def __aenter__(self) -> Self:
         self._channel = self._open()
-        self._addressed = AddressedChannel(self._channel, on_this_machine=is_unix(self._address))
+        self._addressed = AddressedChannel(self._channel, self._address)
         addressed = cast("grpc.aio.Channel", self._addressed)
         self._nodes = node_grpc.NodeServiceStub(addressed)
         self._runtime = runtime_grpc.RuntimeServiceStub(addressed)

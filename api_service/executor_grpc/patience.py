@@ -1,20 +1,20 @@
-"""What calls of a node do while this service has no connection to it: wait for one, for seconds or a moment, or fail.
+"""What calls of a node do while this service has no connection to it: they fail at once, or wait for a few seconds.
 
 A node is on record as ready when one API service has a connection. Each of the others makes its own when a request
 needs it, which is no reason to refuse that request: a link may have been mended this moment. Who is known not to answer
-is not waited for. On this machine that is never known for longer than a moment: whoever saw the executor start may call
-at once, when gRPC has not tried again yet.
+is not waited for. On this machine it can be asked whether anybody listens: whoever saw the executor start may call at
+once, when gRPC has not tried again yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import grpc
 
 _PATIENCE = 4.0  # seconds; more than gRPC gives one attempt to connect, and less than whoever asks for facts waits
-_MOMENT = 0.5  # seconds; more than gRPC lets pass between two attempts (executor.py)
 _LOOK_EVERY = 0.05  # seconds; gRPC tells of its connection's states only to who waits without end
 _FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
 _READY = grpc.ChannelConnectivity.READY
@@ -22,12 +22,12 @@ _NOT_AGAIN = 1.0  # seconds after waiting in vain, for requests that make severa
 
 
 class Patience:
-    """Of one channel. `wanted` before a call, `grant` for it when that was true. `on_this_machine`: an attempt to
-    connect succeeds or fails at once."""
+    """Of one channel. `wanted` before a call, `grant` for it when that was true. `is_there`: whether somebody listens,
+    as far as that can be told at once."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, on_this_machine: bool) -> None:
+    def __init__(self, channel: grpc.aio.Channel, is_there: Callable[[], bool]) -> None:
         self._channel = channel
-        self._at_least = _MOMENT if on_this_machine else 0.0
+        self._is_there = is_there
         self._expected = False
         self._in_vain_at = float("-inf")
         self._waiting: dict[grpc.aio.Call, float] = {}  # since when
@@ -87,5 +87,7 @@ class Patience:
     def _limit(self, state: grpc.ChannelConnectivity) -> float:
         """Seconds. As soon as the node is not expected any more, calls end as all others do: when an attempt has
         failed."""
+        if state is not _FAILED:
+            return _PATIENCE
         in_vain = time.monotonic() - self._in_vain_at < _NOT_AGAIN
-        return _PATIENCE if state is not _FAILED or (self._expected and not in_vain) else self._at_least
+        return _PATIENCE if not in_vain and (self._expected or self._is_there()) else 0.0
