@@ -26,6 +26,7 @@ class Operations:
 
     def __init__(self, *, limit: int = _MAX_OPERATIONS) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._asked_for: set[asyncio.Task[Any]] = set()
         self._limit = limit
         self._closing = False
 
@@ -46,10 +47,13 @@ class Operations:
         except BaseException:
             operation.close()
             raise
-        return self.start(operation)
+        task = self.start(operation)
+        self._asked_for.add(task)
+        task.add_done_callback(self._asked_for.discard)
+        return task
 
     def start(self, operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run work that nobody waits for."""
+        """Run work that nobody asked for, which there is as much of as there are containers."""
         task = asyncio.create_task(operation)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -65,9 +69,9 @@ class Operations:
     def _admit(self) -> None:
         if self._closing:
             raise Unavailable("the executor is stopping; repeat the call in a moment", retry_after=1.0)
-        if len(self._tasks) >= self._limit:
+        if (under_way := len(self._asked_for)) >= self._limit:
             raise ResourceExhausted(
-                f"{len(self._tasks)} operations are under way already; repeat the call later", reason="TOO_MANY_CALLS"
+                f"{under_way} operations are under way already; repeat the call later", reason="TOO_MANY_CALLS"
             )
 
     def _done(self, task: asyncio.Task[Any]) -> None:

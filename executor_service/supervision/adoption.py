@@ -3,14 +3,16 @@
 Containers that ran are watched again: the ones that still run go on, the ones that ended meanwhile have their exit
 code read. Restarts that were pending are pending again, and after a restart of the machine the restart policies decide
 what is started. Everything else that is found is half done or nobody's and is removed, each container by itself and
-under its lock, which a call for it waits for; some at a time, so a stuck one delays nobody else.
+under its lock, which a call for it waits for. It is done to some at a time; those that are stuck delay the others only
+for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import structlog
 
@@ -34,6 +36,7 @@ from executor_service.tasks import Operations, bounded
 _log = structlog.get_logger(__name__)
 
 _TOGETHER = 16  # each may run the OCI runtime and unmount: more are no faster, and keep calls from their turn
+_PATIENCE = 30.0  # seconds that one waits for its turn
 _REBOOTED = "the machine was restarted, so nobody saw the exit code"
 
 
@@ -176,9 +179,19 @@ def _after_boot(record: ContainerRecord, end: End) -> RestartState | None:
     return after_boot(record.spec.restart_policy, record.restart, end)
 
 
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Without one, when others have theirs for too long."""
+    async with AsyncExitStack() as stack:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await stack.enter_async_context(turns)
+        yield
+
+
 async def _put_right(node: Node, container_id: str, turns: asyncio.Semaphore, *, left_bundle: bool) -> None:
     """Finish what was being done to a container, and undo what a run that is over has left."""
-    async with node.locks.hold_patiently(container_id), turns:
+    async with node.locks.hold_patiently(container_id), _turn(turns):
         record = node.records.find(container_id)
         if record is None:
             return
@@ -198,7 +211,7 @@ async def _put_right(node: Node, container_id: str, turns: asyncio.Semaphore, *,
 
 async def _remove_orphan(node: Node, container_id: str, turns: asyncio.Semaphore) -> None:
     """Nobody has a record of it: a crash in the middle of a create, or lost state."""
-    async with node.locks.hold_patiently(container_id), turns:
+    async with node.locks.hold_patiently(container_id), _turn(turns):
         if node.records.find(container_id) is not None:
             return
         _log.warning("orphan removed: no record names it", container=container_id)

@@ -19,6 +19,7 @@ from executor_service.operations.container_create import container_create
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_signal import container_signal
 from executor_service.operations.container_start import container_start
+from executor_service.supervision import adoption
 from tests.fixtures.fake_host.host import FACTS, FakeHost
 from tests.fixtures.fake_host.runtime import FakeRuntime
 from tests.fixtures.fake_host.specs import container_id, container_spec
@@ -261,3 +262,33 @@ async def test_many_are_put_right_some_at_a_time_and_in_order(host: FakeHost, mo
         for box in found[:-1]:
             await _settled(executor, box)
             assert host.traces(box) == []
+
+
+async def test_those_that_are_stuck_do_not_keep_the_others_from_their_turn(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "_PATIENCE", 0.2)
+    async with host.executor() as executor:
+        for number in range(1, 18):
+            await container_create(executor.node, container_spec(number))
+            await executor.node.records.update(container_id(number), starting="s1")
+            host.bundles.bundles.add(container_id(number))
+    begun, go = 0, asyncio.Event()
+    delete = FakeRuntime.delete
+
+    async def held(self: FakeRuntime, box: str, *, bundle: Path, runtime: str) -> None:
+        nonlocal begun
+        begun += 1
+        if begun <= 16:
+            await go.wait()
+        await delete(self, box, bundle=bundle, runtime=runtime)
+
+    monkeypatch.setattr(FakeRuntime, "delete", held)
+    async with host.executor() as executor:
+        last = executor.node.records.all()[-1].id
+        ended = await asyncio.wait_for(container_start(executor.node, container_id=last, start_id="s2"), 60)
+        assert isinstance(ended.event, Started)
+        assert not go.is_set()
+        go.set()
+        for number in range(1, 17):
+            await _settled(executor, container_id(number))

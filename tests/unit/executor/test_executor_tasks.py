@@ -58,11 +58,14 @@ async def test_draining_waits_and_then_cancels() -> None:
 
 
 async def test_operations_are_bounded_in_number() -> None:
+    """Those that somebody asks for: a node may have any number of containers to put right."""
     operations, release = Operations(limit=2), asyncio.Event()
 
     async def work() -> None:
         await release.wait()
 
+    for _ in range(3):
+        operations.start(work())
     calls = [asyncio.ensure_future(operations.run(work(), abandoned="finish")) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(ResourceExhausted):
