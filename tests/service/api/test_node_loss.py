@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,11 @@ from slipway.v1 import node_service_pb2 as node_pb2
 from slipway.v1 import volume_service_pb2 as volume_pb2
 
 from api_service.nodes.lease import LeaseTerms
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.node_leases import TERMS, Clock, end_without_lease, is_leased
+from tests.fixtures.shared_store import SharedStore
 from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
@@ -191,37 +189,22 @@ async def _again(api: Api, start_id: str) -> bool:
 
 @pytest.mark.parametrize("before", [LeaseTerms(ttl=3.0, margin=1.0), LeaseTerms(ttl=9.0)], ids=["same", "longer"])
 async def test_a_new_holder_waits_a_whole_lease(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor], before: LeaseTerms
+    shared: SharedStore, executors: Mapping[str, FakeExecutor], before: LeaseTerms
 ) -> None:
     """The one before it may have renewed at the last moment, and have other settings."""
     terms = LeaseTerms(ttl=3.0, margin=1.0)
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        claims = LocalClaims()
-        for name in ("1", "2"):
-            (tmp_path / name).mkdir()
-        first = AsyncExitStack()
-        one = await first.enter_async_context(
-            running_api(tmp_path / "1", executors["a"], configured=False, store=(store, claims), lease=before)
-        )
-        await one.add_nodes(executors)
-        await one.load()
-        await run_on(one, "a", "web", **MOVES)
-        two = await stack.enter_async_context(
-            running_api(
-                tmp_path / "2",
-                executors["a"],
-                configured=False,
-                store=(store, LocalClaims(beside=claims)),
-                lease=terms,
-            )
-        )
-        await executors["a"].down()
-        left = time.monotonic()  # a word of what was left then would be for a shorter time
-        await first.aclose()
-        await two.node_in("a", LOST)
-        assert time.monotonic() - left > terms.term()
-        assert time.monotonic() > executors["a"].leased_until
-        await until(lambda: runs_on(two, "web", "b"))
+    one = await shared.join("one", executors["a"], configured=False, lease=before)
+    await one.add_nodes(executors)
+    await one.load()
+    await run_on(one, "a", "web", **MOVES)
+    two = await shared.join("two", executors["a"], configured=False, lease=terms)
+    await executors["a"].down()
+    left = time.monotonic()  # a word of what was left then would be for a shorter time
+    await shared.leave("one")
+    await two.node_in("a", LOST)
+    assert time.monotonic() - left > terms.term()
+    assert time.monotonic() > executors["a"].leased_until
+    await until(lambda: runs_on(two, "web", "b"))
 
 
 async def test_the_node_of_the_settings_gets_its_lease(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 from slipway.v1 import node_service_pb2 as node_pb
 from slipway.v1 import system_service_pb2 as pb
 
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
 from common.protocol_version import OURS, ProtocolRange
 from common.version import VERSION
-from tests.fixtures.api import Api, refused, running_api
+from tests.fixtures.api import Api, refused
 from tests.fixtures.fake_executor.executor import FakeExecutor
+from tests.fixtures.shared_store import SharedStore
 
 READY, UNREACHABLE = node_pb.NODE_STATE_READY, node_pb.NODE_STATE_UNREACHABLE
 
@@ -46,29 +44,26 @@ async def test_an_executor_of_another_version(api: Api, executor: FakeExecutor, 
     assert (await api.inspect("web")).state.running
 
 
-async def test_who_does_not_follow_the_node_deals_with_it_again_as_well(executor: FakeExecutor, tmp_path: Path) -> None:
-    claims, apis, later = LocalClaims(), [], OURS.latest + 1
-    async with MemoryStore() as store, AsyncExitStack() as stack:
-        for own in (claims, LocalClaims(beside=claims)):
-            (directory := tmp_path / own.replica).mkdir()
-            running = running_api(directory, executor, configured=False, store=(store, own))
-            apis.append(await stack.enter_async_context(running))
-        following, beside = apis
-        await following.add_node("a", executor.address)
-        await beside.node_in("a", READY)
-        await beside.load()
-        await beside.create(name="kept")
-        await executor.down()
-        executor.protocol = ProtocolRange(oldest=later, latest=later)
-        await executor.up()
-        await beside.node_in("a", UNREACHABLE)
-        refusal = await refused(beside.start("kept"))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NODE_INCOMPATIBLE")
-        assert f"node 'a': its executor {VERSION} speaks protocol {later}" in refusal.message
-        assert "upgrade the API service" in refusal.message
-        assert "StartContainer" not in executor.calls
-        await executor.down()
-        executor.protocol = OURS
-        await executor.up()
-        await beside.node_in("a", READY)
-        await beside.start("kept")
+async def test_who_does_not_follow_the_node_deals_with_it_again_as_well(
+    shared: SharedStore, executor: FakeExecutor
+) -> None:
+    later = OURS.latest + 1
+    following, beside = [await shared.join(name, executor, configured=False) for name in ("following", "beside")]
+    await following.add_node("a", executor.address)
+    await beside.node_in("a", READY)
+    await beside.load()
+    await beside.create(name="kept")
+    await executor.down()
+    executor.protocol = ProtocolRange(oldest=later, latest=later)
+    await executor.up()
+    await beside.node_in("a", UNREACHABLE)
+    refusal = await refused(beside.start("kept"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NODE_INCOMPATIBLE")
+    assert f"node 'a': its executor {VERSION} speaks protocol {later}" in refusal.message
+    assert "upgrade the API service" in refusal.message
+    assert "StartContainer" not in executor.calls
+    await executor.down()
+    executor.protocol = OURS
+    await executor.up()
+    await beside.node_in("a", READY)
+    await beside.start("kept")
