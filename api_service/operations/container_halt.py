@@ -38,7 +38,7 @@ async def halt(engine: Engine, record: ContainerRecord) -> None:
 
     def change(found: ContainerRecord) -> Changed:
         ended, events = given_up(found, _LOST, now=engine.clock())
-        halted = dataclasses.replace(ended, halted=True)
+        halted = dataclasses.replace(ended, halted=True, halt_told=False)
         return Changed(record=halted, events=[*events, container_event(halted, "stop", engine.clock())])
 
     await engine.containers.update(record.id, change)
@@ -60,11 +60,28 @@ async def resume(engine: Engine, record: ContainerRecord) -> ContainerRecord:
 
 
 async def call_off(engine: Engine, node: Node) -> None:
-    """Before the node gets its lease, for which its own restart policies wait: they know nothing of a halt. None of
-    these containers can run before, so none is started meanwhile."""
+    """Before the node gets its lease, for which its own restart policies wait: they know nothing of a halt. Each is
+    told once, and under the container's lock: a node comes back with its lease in force, too, and then a client may
+    start it meanwhile. Raises Aborted, Unavailable."""
     for record in await engine.containers.on_node(node.name):
-        if record.halted:
-            with suppress(NotFound):  # it was not laid out yet
-                await node.executor.containers.stop(
-                    record.id, signal=signal.SIGKILL, timeout=0, deadline=Deadline.after(_CALL_TIME)
-                )
+        if _is_untold(record):
+            deadline = Deadline.after(_CALL_TIME)
+            async with engine.locks.hold(record.id, "stop", deadline):
+                await _call_off_one(engine, node, record.id, deadline)
+
+
+def _is_untold(record: ContainerRecord) -> bool:
+    return record.halted and not record.halt_told
+
+
+async def _call_off_one(engine: Engine, node: Node, container_id: str, deadline: Deadline) -> None:
+    stored = await engine.containers.get(container_id)
+    if stored is None or stored.record.node != node.name or not _is_untold(stored.record):
+        return
+    with suppress(NotFound):  # it was not laid out yet
+        await node.executor.containers.stop(container_id, signal=signal.SIGKILL, timeout=0, deadline=deadline)
+    await engine.containers.update(container_id, _told)
+
+
+def _told(found: ContainerRecord) -> Changed | None:
+    return Changed(record=dataclasses.replace(found, halt_told=True)) if found.halted else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 
 import grpc
 import pytest
@@ -191,3 +192,41 @@ async def test_what_is_stopped_before_it_leaves_a_drained_node_is_not_on_its_way
 
 async def _nothing_moves(api: Api) -> bool:
     return not await api.engine.moves.under_way()
+
+
+async def test_what_was_stopped_and_is_started_while_its_node_comes_back_runs_on(
+    api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is in force all the time, so a client may start it while another's stop is told to the node. What the
+    node knows is not told again."""
+    monkeypatch.setattr("api_service.node_composition.revive", lambda engine, node, record: None)
+    monkeypatch.setattr("api_service.operations.node_sweep.revive", lambda engine, node, record: None)
+    fake = executors["a"]
+    ids = {name: await run_on(api, "a", name, **MOVES) for name in ("one", "two")}
+    for name, container_id in ids.items():
+        end_without_lease(fake, container_id)
+        await until(partial(_lease_is_over, api, name))
+        assert (await api.stop(name)).already_stopped is False
+    gate = asyncio.Event()
+    telling = fake.fault("StopContainer", gate=gate)
+    await fake.down()
+    await fake.up()
+    async with asyncio.timeout(PATIENCE):
+        await telling.reached.wait()
+    last = [record.name for record in await api.engine.containers.on_node("a")][-1]
+    await api.start(last)
+    following = fake.calls.count("FollowJournal")
+    gate.set()
+    await fake.until(lambda: fake.calls.count("FollowJournal") > following)
+    assert fake.containers[ids[last]].running
+    assert await runs_on(api, last, "a")
+    assert fake.calls.count("StopContainer") == 1
+    await fake.down()
+    fake.calls.clear()
+    await fake.up()
+    await fake.until(lambda: "FollowJournal" in fake.calls)
+    assert "StopContainer" not in fake.calls
+
+
+async def _lease_is_over(api: Api, name: str) -> bool:
+    return (await api.engine.containers.find(name)).state.lease_over
