@@ -32,6 +32,7 @@ _HISTORY = 10_000  # revisions
 _LOOK_EVERY = 2.0  # seconds
 _LINGER = 0.005  # seconds until what was held is released
 _RELEASED_TOGETHER = 100  # in one transaction
+_RETRY = 0.5  # seconds until a release that etcd refused is asked for again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,11 @@ class EtcdClaims:
         self._layout = Layout(client.target.prefix)
         self._mirror = Mirror(client, self._layout.claims, history_limit=_HISTORY)
         self._queues = LocalClaims()
-        self._ours: set[bytes] = set()  # values of claims that we hold or ask for
+        self._ours: dict[bytes, LeaseHeld] = {}  # by the values of claims that we hold, ask for or release
         self._past: dict[bytes, int] = {}  # when what was ours was released, until the watch has told of that
         self._known: Set[str] = frozenset()  # as `departed` has seen them last
         self._lingering: dict[str, bytes] = {}  # values, by the names of claims that are to be released
-        self._releasing: dict[str, asyncio.Task[None]] = {}
+        self._releasing: dict[asyncio.Task[None], Set[str]] = {}
         self._flushing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -82,7 +83,7 @@ class EtcdClaims:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._sweeping is not None
-        tasks = {self._sweeping, *self._releasing.values(), *filter(None, [self._flushing])}
+        tasks = {self._sweeping, *self._releasing, *filter(None, [self._flushing])}
         for task in tasks:
             task.cancel()  # the session ends the lease, and all claims with it
         await asyncio.wait(tasks)
@@ -139,11 +140,11 @@ class EtcdClaims:
         """The word goes with the taking. Who takes it by a second copy of the transaction gets none, which is safe."""
         if (lingering := self._lingering.pop(name, None)) is not None:
             self._begin({name}, self._delete(name, lingering))
-        if (releasing := self._releasing.get(name)) is not None:
-            await asyncio.wait([releasing])
+        if releasing := [task for task, names in self._releasing.items() if name in names]:
+            await asyncio.wait(releasing, timeout=CALL_TIME)  # then etcd says itself why there is no claim
         key, word = self._layout.claim(name), self._layout.word(name)
         while True:
-            lease = await self._session.lease()
+            lease = self._ours[value] = await self._session.lease()
             put = pb2.RequestOp(request_put=pb2.PutRequest(key=key, value=value, lease=lease.id))
             request = pb2.TxnRequest(
                 compare=[compare_revision(key, 0)],
@@ -178,13 +179,13 @@ class EtcdClaims:
                     return
 
     def _value(self, note: str) -> bytes:
-        value = json.dumps({"replica": self.replica, "note": note, "id": secrets.token_hex(8)}).encode()
-        self._ours.add(value)
-        return value
+        return json.dumps({"replica": self.replica, "note": note, "id": secrets.token_hex(8)}).encode()
 
     def _release(self, name: str, value: bytes, taken: _Ours | _Taken | None) -> None:
         """Without waiting; who wants it next in this process does. What needs no hurry lingers a little: the answer to
         whoever held it goes first, and what else is released meanwhile goes along."""
+        if value not in self._ours:
+            return  # it was not asked for, as there was no lease
         if not isinstance(taken, _Ours):
             self._begin({name}, self._delete(name, value))
         elif taken.claim.word:
@@ -203,25 +204,16 @@ class EtcdClaims:
 
     def _begin(self, names: Set[str], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"release {', '.join(names)}")
-        self._releasing.update(dict.fromkeys(names, task))
-        task.add_done_callback(lambda _: self._released_here(names, task))
-
-    def _released_here(self, names: Set[str], task: asyncio.Task[None]) -> None:
-        for name in names:
-            if self._releasing.get(name) is task:
-                del self._releasing[name]
+        self._releasing[task] = names
+        task.add_done_callback(self._releasing.pop)
 
     async def _delete_together(self, values: Mapping[str, bytes]) -> None:
         """One after the other when they are not all there any more."""
         keys = {self._layout.claim(name): value for name, value in values.items()}
         request = pb2.TxnRequest(compare=list(starmap(_is_still, keys.items())), success=list(map(_deletion, keys)))
-        try:
-            answer = await self._client.call(txn_call(request))
-        except SlipwayError:
-            answer = pb2.TxnResponse()
-        if answer.succeeded:
+        if (answer := await self._insist(values, request)) is not None and answer.succeeded:
             self._ended(values, answer)
-        else:
+        elif answer is not None:
             await asyncio.gather(*starmap(self._delete, values.items()))
 
     async def _delete(self, name: str, value: bytes) -> None:
@@ -236,24 +228,36 @@ class EtcdClaims:
         await self._end(name, value, pb2.TxnRequest(compare=[compare_revision(key, ours.revision)], success=leave))
 
     async def _end(self, name: str, value: bytes, request: pb2.TxnRequest) -> None:
-        try:
-            answer = await self._client.call(txn_call(request))
-        except SlipwayError as error:
-            _log.warning("claim not released, it goes with the lease", claim=name, error=error.message)
-            self._ours.discard(value)
-        else:
+        if (answer := await self._insist({name: value}, request)) is not None:
             self._ended({name: value}, answer)
+
+    async def _insist(self, values: Mapping[str, bytes], request: pb2.TxnRequest) -> pb2.TxnResponse | None:
+        """Until etcd does it; None when the leases are lost under which these are claimed. It may refuse for a moment,
+        and a claim that is left goes with a lease which this process renews as long as it lives."""
+        while True:
+            try:
+                return await self._client.call(txn_call(request))
+            except SlipwayError as error:
+                why = {"claims": sorted(values), "error": error.message}
+            if all(self._ours[value].lost.is_set() for value in values.values()):
+                _log.warning("claims not released, they go with the lease", **why)
+                for value in values.values():
+                    del self._ours[value]
+                return None
+            _log.warning("claims not released", **why, retry_in=_RETRY)
+            await asyncio.sleep(_RETRY)
 
     def _ended(self, values: Mapping[str, bytes], answer: pb2.TxnResponse) -> None:
         """They are ours no more. What was written late, but before this is known, `_release_strays` took for ours."""
         revision = answer.header.revision
-        self._ours.difference_update(values.values())
         if answer.succeeded:
             self._past.update(dict.fromkeys(values.values(), revision))
         for name, value in values.items():
             found = self._mirror.keys.get(name)
             if found is not None and found.value == value and found.revision > revision:
                 self._begin({name}, self._delete(name, value))
+            else:
+                del self._ours[value]
 
     def _was_ours(self, change: Change) -> bool:
         """Whether this was released after it was written: the watch may tell of the writing later than etcd answers to
@@ -274,6 +278,7 @@ class EtcdClaims:
                     if self._was_ours(change) or change.value is None or change.value in self._ours:
                         continue
                     if _replica_of(change.value) == self.replica:
+                        self._ours[change.value] = await self._session.lease()
                         await self._delete(change.key, change.value)
             except OutOfRange:
                 after = self._mirror.revision
