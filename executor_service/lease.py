@@ -45,6 +45,7 @@ class Lease:
         self._boot_id = boot_id
         self._deadline = 0
         self._runs: set[str] = set()
+        self._renewing = asyncio.Lock()
         self._renewed = asyncio.Event()
 
     @classmethod
@@ -64,14 +65,20 @@ class Lease:
             why = f"{ttl:g} s is not a time above 0 and up to {MAX_TTL:g} s"
             raise InvalidArgument(violations=[Violation(field="ttl", description=why)])
         given = self._moment(after)
-        if given is not None and (deadline := given + int(ttl * 1e9)) > self._deadline:
+        if given is not None:
+            async with self._renewing:
+                await self._prolong(given + int(ttl * 1e9))
+        return f"{self._boot_id} {_now()}"
+
+    async def _prolong(self, deadline: int) -> None:
+        """Never two at once: the earlier deadline could be the one that the guard reads in the end."""
+        if deadline > self._deadline:
             if self._runs:
                 await finish(self._guard)
             await finish(partial(_write, self._directory / "deadline", str(deadline)))
-            self._deadline = max(self._deadline, deadline)
+            self._deadline = deadline
             self._renewed.set()
             self._renewed = asyncio.Event()
-        return f"{self._boot_id} {_now()}"
 
     async def until_in_force(self) -> None:
         while not self.in_force:

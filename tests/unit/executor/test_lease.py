@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InvalidArgument, Unavailable
+from executor_service import lease as lease_module
+from executor_service import lease_guard
 from executor_service.lease import Lease, end_guard
 
 BOX, OTHER = "a" * 64, "b" * 64
@@ -122,6 +125,31 @@ async def test_a_renewal_keeps_it_running(directory: Path, tmp_path: Path) -> No
         word = await lease.renew(word, ttl=4.0)
     assert process.returncode is None
     assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGKILL
+
+
+async def test_of_two_renewals_at_once_the_later_deadline_is_on_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is written first."""
+    write, begun, go_on = lease_module._write, threading.Event(), threading.Event()
+
+    def slow_at_first(path: Path, text: str) -> None:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(PATIENCE)
+        write(path, text)
+
+    lease = await Lease.open(directory, boot_id="boot")
+    word = await lease.renew("", ttl=30)
+    monkeypatch.setattr(lease_module, "_write", slow_at_first)
+    first = asyncio.create_task(lease.renew(word, ttl=30))
+    await asyncio.to_thread(begun.wait, PATIENCE)
+    second = asyncio.create_task(lease.renew(word, ttl=300))
+    await asyncio.wait([second], timeout=0.5)
+    go_on.set()
+    await asyncio.gather(first, second)
+    given = int(word.split()[1])
+    assert lease_guard.deadline(directory) == lease._deadline == given + 300 * 10**9
 
 
 async def test_a_guard_that_was_killed_is_replaced_at_the_next_renewal(directory: Path, tmp_path: Path) -> None:
