@@ -110,6 +110,8 @@ async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: No
             raise Unavailable("the store does not tell what has become of the node's containers")
         await remove_departed(engine, node)
         await remove_strays(engine, node)
+        # From here on nothing is halted for the node's loss that is not called off.
+        await contact.report_back()
         await call_off(engine, node)
 
 

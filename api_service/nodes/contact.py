@@ -20,6 +20,7 @@ from common.errors import SlipwayError, Unavailable
 _log = structlog.get_logger(__name__)
 
 NOT_YET = "it was not reached yet"
+_COMES_BACK = "it answers again, and its journal is not followed yet"
 _FACTS_TIME = 5.0  # seconds
 _RETRY = 1.0  # seconds
 
@@ -71,6 +72,11 @@ class NodeContact:
         why = f"it has not answered for {after:g} s, so its lease is over"
         await self._record(NodeState.LOST, reason=f"{why}: {self._node.follower.failure}")
 
+    async def report_back(self) -> None:
+        """Before it may run again what it must not run while it is lost: from then on it is asked itself. Raises what
+        the store raises."""
+        await self._record(NodeState.UNREACHABLE, reason=_COMES_BACK, back=True)
+
     async def _report(self, *, connected: bool, failure: str) -> None:
         if not connected:
             await self._record(NodeState.UNREACHABLE, reason=failure)
@@ -81,13 +87,17 @@ class NodeContact:
             facts = None  # it went again; that it was there is told all the same
         await self._record(NodeState.READY, facts=facts)
 
-    async def _record(self, state: NodeState, *, reason: str = "", facts: NodeFacts | None = None) -> None:
+    async def _record(
+        self, state: NodeState, *, reason: str = "", facts: NodeFacts | None = None, back: bool = False
+    ) -> None:
+        """`back`: of one that is lost, and no other."""
         before: NodeRecord | None = None
 
         def change(found: NodeRecord) -> NodeRecord:
             nonlocal before
             before = found
-            if state is NodeState.UNREACHABLE and found.status.state is NodeState.LOST:
+            lost = found.status.state is NodeState.LOST
+            if state is NodeState.UNREACHABLE and lost is not back:
                 return found  # which says more
             since = found.status.since if found.status.state is state else self._clock()
             changed = dataclasses.replace(found, status=NodeStatus(state=state, since=since, reason=reason))

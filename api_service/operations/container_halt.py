@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from contextlib import suppress
+from functools import partial
 
 from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
@@ -16,6 +17,8 @@ from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
 from api_service.records.event_shapes import container_event
 from api_service.records.node import NodeState
+from api_service.records.node_repository import lost
+from api_service.store.store import RevisionConflict
 from common.errors import NotFound
 
 _CALL_TIME = 60.0  # seconds
@@ -29,19 +32,28 @@ def will_run(record: ContainerRecord) -> bool:
 
 def is_lost(engine: Engine, record: ContainerRecord) -> bool:
     """Whether it runs no more, as its node's lease is over, whatever its record says."""
-    lost = engine.nodes.get(record.node).record.status.state is NodeState.LOST
-    return lost and record.host_config.reschedule == ON_NODE_LOSS
+    state = engine.nodes.get(record.node).record.status.state
+    return state is NodeState.LOST and record.host_config.reschedule == ON_NODE_LOSS
 
 
 async def halt(engine: Engine, record: ContainerRecord) -> None:
     """The caller holds the container's lock. How its last run ended is told when its node is back."""
+    await engine.containers.update(record.id, partial(_halted, engine))
 
-    def change(found: ContainerRecord) -> Changed:
-        ended, events = given_up(found, _LOST, now=engine.clock())
-        halted = dataclasses.replace(ended, halted=True, halt_told=False)
-        return Changed(record=halted, events=[*events, container_event(halted, "stop", engine.clock())])
 
-    await engine.containers.update(record.id, change)
+async def halt_lost(engine: Engine, record: ContainerRecord) -> bool:
+    """The same, of one whose node is lost. False when it is not any more, whatever is known here, and may run it."""
+    try:
+        await engine.containers.update(record.id, partial(_halted, engine), [lost(record.node)])
+    except RevisionConflict:
+        return False
+    return True
+
+
+def _halted(engine: Engine, found: ContainerRecord) -> Changed:
+    ended, events = given_up(found, _LOST, now=engine.clock())
+    halted = dataclasses.replace(ended, halted=True, halt_told=False)
+    return Changed(record=halted, events=[*events, container_event(halted, "stop", engine.clock())])
 
 
 async def stay(engine: Engine, record: ContainerRecord) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from api_service.deadline import Deadline
 from api_service.executor_client.journal import JournalEntry
 from api_service.nodes.registry import Node
-from api_service.operations.container_halt import halt, is_lost, stay, will_run
+from api_service.operations.container_halt import halt, halt_lost, is_lost, stay, will_run
 from api_service.operations.container_state import current, refuse_when_going
 from api_service.operations.engine import Engine
 from api_service.operations.jobs import whole
@@ -57,9 +57,8 @@ async def _stop(
         try:
             return not await stop_locked(engine, record, signal=signal, timeout=timeout, deadline=limit)
         except (Unavailable, DeadlineExceeded):
-            if not lost or not is_lost(engine, record):  # it came back this moment, and may run it
+            if not lost or not await halt_lost(engine, record):
                 raise
-        await halt(engine, record)
         return False
 
 

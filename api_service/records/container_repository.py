@@ -148,11 +148,15 @@ class ContainerRepository:
         return None
 
     async def update(
-        self, container_id: str, change: Callable[[ContainerRecord], Changed | None]
+        self,
+        container_id: str,
+        change: Callable[[ContainerRecord], Changed | None],
+        besides: Sequence[Put | Delete] = (),
     ) -> ContainerRecord | None:
         """Apply `change` to the record as it stands, again when another commit was faster; return the outcome.
 
-        `change` is pure; its None leaves the record alone. None comes back when there is no such record.
+        `change` is pure; its None leaves the record alone. None comes back when there is no such record. Raises
+        RevisionConflict for what else belongs into that commit.
         """
         for _ in range(_MAX_ATTEMPTS):
             stored = await self.get(container_id)
@@ -162,7 +166,7 @@ class ContainerRepository:
             if changed is None:
                 return stored.record
             try:
-                await self._commit(stored, changed)
+                await self._commit(stored, changed, *besides)
             except RevisionConflict as conflict:
                 if conflict.key != _key(container_id):
                     raise

@@ -4,6 +4,9 @@
 `node-removals/<name>` is there from the moment in which a removal begins until it is taken back, or a node of that name
 is added again. Whoever puts on record that something is on the node has the commit demand that it is not there (see
 `wanted`): so a removal has seen the record, or the commit fails.
+
+`node-returns/<name>` is there from the moment in which a node is lost no more until it is lost again: what is done
+because it is lost demands in its commit that it is not there (see `lost`).
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from urllib.parse import quote
 from api_service.records.codec import Codec, Stored
 from api_service.records.event import Event
 from api_service.records.event_log import EventLog
-from api_service.records.node import NodeRecord
+from api_service.records.node import NodeRecord, NodeState
 from api_service.store.store import Delete, Entry, Put, RevisionConflict, Store
 from common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 
 _PREFIX, _ADDRESSES, _EXECUTORS = "nodes/", "node-addresses/", "node-executors/"
-_REMOVALS = "node-removals/"
+_REMOVALS, _RETURNS = "node-removals/", "node-returns/"
 _MAX_ATTEMPTS = 16
 
 
@@ -98,6 +101,7 @@ class NodeRepository:
         """False when somebody changed it since it was read."""
         node = stored.record
         gone = [Delete(key=_key(node.name), expected_revision=stored.revision), Delete(key=_address_key(node))]
+        gone.append(Delete(key=_return_key(node.name)))
         if node.executor_id:
             gone.append(Delete(key=_executor_key(node.executor_id)))
         try:
@@ -121,7 +125,7 @@ class NodeRepository:
 
 
 def _moves(before: NodeRecord, after: NodeRecord) -> list[Put | Delete]:
-    """What else says where a node is, whose its executor is, and whether it goes."""
+    """What else says where a node is, whose its executor is, whether it goes, and whether it has come back."""
     moved: list[Put | Delete] = []
     for old, new in (
         (_address_key(before), _address_key(after)),
@@ -133,7 +137,14 @@ def _moves(before: NodeRecord, after: NodeRecord) -> list[Put | Delete]:
     if before.removing != after.removing:
         key = _removal_key(after.name)
         moved.append(Put(key=key, value=b"") if after.removing else Delete(key=key))
+    if _is_lost(before) != _is_lost(after):
+        key = _return_key(after.name)
+        moved.append(Delete(key=key) if _is_lost(after) else Put(key=key, value=b""))
     return moved
+
+
+def _is_lost(node: NodeRecord) -> bool:
+    return node.status.state is NodeState.LOST
 
 
 def wanted(node: str) -> Delete:
@@ -144,6 +155,11 @@ def wanted(node: str) -> Delete:
 def is_unwanted(conflict: RevisionConflict) -> bool:
     """Whether that is why a commit failed."""
     return conflict.key.startswith(_REMOVALS)
+
+
+def lost(node: str) -> Delete:
+    """To be a part of a commit that is right because this node is lost, which then fails when it is not any more."""
+    return Delete(key=_return_key(node), expected_revision=0)
 
 
 def no_such_node(name: str) -> NotFound:
@@ -190,6 +206,10 @@ def _address_key(node: NodeRecord) -> str:
 
 def _removal_key(name: str) -> str:
     return f"{_REMOVALS}{name}"
+
+
+def _return_key(name: str) -> str:
+    return f"{_RETURNS}{name}"
 
 
 def _executor_key(executor_id: str) -> str:

@@ -138,6 +138,41 @@ async def test_a_stop_of_what_is_lost_is_told_to_its_node_before_that_gets_a_lea
     assert not (await api.engine.containers.find("web")).halted
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["as known here", "not yet known here"])
+async def test_what_its_node_may_start_again_is_not_said_to_be_stopped(
+    api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """The node has its lease again, and its policies may start what ran there, while its journal is not followed yet
+    and a service has no connection of its own."""
+    fake, back = executors["a"], asyncio.Event()
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await fake.down()
+    await api.node_in("a", LOST)
+    if not known:
+        monkeypatch.setattr(container_stop, "is_lost", lambda engine, record: True)
+    fake.fault("FollowJournal", gate=back)
+    fake.fault("StopContainer", error=Unavailable("there is no connection yet"))
+    container = fake.containers[web]
+    container.running = False
+    await fake.up()
+    await until(lambda: is_leased(fake))
+    assert (await api.node("a")).state == node_pb2.NODE_STATE_UNREACHABLE
+    assert (await refused(api.stop("web"))).code is grpc.StatusCode.UNAVAILABLE
+    assert not (await api.engine.containers.find("web")).halted
+    container.running = True
+    fake.append(container, started=executor_pb2.Started(start_id="policy", pid=77))
+    back.set()
+    await until(lambda: _runs_by(api, "policy"))
+    assert (await api.stop("web")).already_stopped is False
+    assert not container.running
+
+
+async def _runs_by(api: Api, start_id: str) -> bool:
+    state = (await api.engine.containers.find("web")).state
+    return state.running and state.start_id == start_id
+
+
 async def test_what_may_run_again_since_its_node_came_back_is_not_said_to_be_stopped(
     api: Api, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
