@@ -130,7 +130,8 @@ async def _attend(
 async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
     """The record of the node that the service is configured with. When the store cannot take it, a service that has the
     store alone deals with the node all the same. Where others have it too, as on etcd, nobody follows the node before
-    it is on record, and only a start of one of them with these settings puts it there."""
+    it is on record, and only a start of one of them with these settings puts it there. One that was taken in under this
+    name stays as it is, and is the answer."""
     draft = NodeRecord(
         name=name,
         created_at=engine.clock(),
@@ -139,10 +140,12 @@ async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
         configured=True,
         fresh=True,
     )
+
+    def move(found: NodeRecord) -> NodeRecord:
+        return dataclasses.replace(found, address=address) if found.configured else found
+
     try:
-        known = await engine.node_records.update(
-            name, lambda found: dataclasses.replace(found, address=address, configured=True)
-        )
+        known = await engine.node_records.update(name, move)
         if known is None:
             await engine.node_records.add(draft)
         return known or draft

@@ -31,7 +31,7 @@ def node_request_from_proto(message: pb2.AddNodeRequest) -> NodeRequest:
         name=message.name,
         address=message.address,
         labels=dict(message.labels),
-        availability=_AVAILABILITIES_FROM_PROTO.get(message.availability, Availability.ACTIVE),
+        availability=_AVAILABILITIES_FROM_PROTO.get(message.availability),
     )
 
 

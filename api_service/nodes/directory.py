@@ -32,7 +32,8 @@ class _Opened:
 
 class NodeDirectory:
     """Use as an async context manager; run `follow_forever` as a task. `own` is the node of this service's settings: it
-    is there whether or not it is on record, and those that other settings were about are not dealt with."""
+    is there whether or not it is on record, unless one was taken in under its name, which all services deal with. Those
+    that other settings are about are not dealt with."""
 
     def __init__(
         self, nodes: NodeRepository, registry: NodeRegistry, open_node: OpenNode, *, own: NodeRecord | None
@@ -79,8 +80,11 @@ class NodeDirectory:
                 await self._close(name)
 
     async def _take(self, record: NodeRecord) -> None:
+        if self._own is not None and record.name == self._own.name and not record.configured:
+            await self._give_up_own(record)
         is_own = self._own is not None and record.name == self._own.name
         if record.configured and not is_own:
+            await self._close(record.name)
             return
         opened = self._opened.get(record.name)
         if opened is not None and (is_own or opened.node.record.created_at == record.created_at):
@@ -96,6 +100,17 @@ class NodeDirectory:
             return
         self._opened[record.name] = _Opened(node, closing)
         self._registry.add(node)
+
+    async def _give_up_own(self, taken_in: NodeRecord) -> None:
+        """What runs there is reached at the address on record, by all services; who is at ours may be another one."""
+        self._own = None
+        _log.error(
+            "no node of our own: one was taken in under its name; give it another (--node), or have none "
+            "(--executor none)",
+            node=taken_in.name,
+            address=taken_in.address,
+        )
+        await self._close(taken_in.name)
 
     async def _close(self, name: str) -> None:
         """One that was never dealt with, as it is of other settings, say: nothing happens."""

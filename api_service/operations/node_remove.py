@@ -41,7 +41,8 @@ async def remove_node(engine: Engine, name: str, *, force: bool, deadline: Deadl
     """Raises NotFound, FailedPrecondition for one that is in use (`NODE_IN_USE`), that answers although it is to be
     forgotten by force (`NODE_READY`), and for the one of the service's settings (`NODE_CONFIGURED`)."""
     node = await engine.node_records.find(name)
-    if node.configured and engine.nodes.find(name) is not None:
+    dealt_with = engine.nodes.find(name)
+    if dealt_with is not None and dealt_with.record.configured:
         why = "is the one this service is configured with; start the service with --executor none to have no such node"
         raise _refused(node, why, "NODE_CONFIGURED")
     return await engine.jobs.finish(_remove(engine, node, force=force, deadline=deadline), name=f"remove node {name}")

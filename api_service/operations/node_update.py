@@ -12,9 +12,8 @@ from api_service.records.event import Event
 from api_service.records.event_shapes import node_event
 from api_service.records.node import Availability, NodeRecord
 from api_service.records.node_repository import no_such_node
+from api_service.validation.nodes import validate_node_labels
 from common.errors import InvalidArgument, Violation
-
-_MAX_LABELS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +37,8 @@ async def update_node(engine: Engine, name: str, wanted: NodeChange) -> ShownNod
         before = found
         kept = {key: value for key, value in found.labels.items() if key not in wanted.remove_labels}
         labels = {**kept, **wanted.set_labels}
-        if len(labels) > _MAX_LABELS:
-            why = f"the node would have {len(labels)} labels, and {_MAX_LABELS} is the most; remove some"
-            raise InvalidArgument(violations=[Violation(field="set_labels", description=why)])
+        if broken := validate_node_labels(labels, "set_labels"):
+            raise InvalidArgument(violations=broken)
         return dataclasses.replace(found, labels=labels, availability=wanted.availability or found.availability)
 
     def event(changed: NodeRecord) -> Event:

@@ -132,7 +132,7 @@ class Node(_message.Message):
     executor_id: _builtins.str
     """The id of its executor, learnt at the first contact. An executor with another id at that address is not dealt with."""
     configured: _builtins.bool
-    """Whether this is the node that the service is configured with."""
+    """Whether it is the node that a service is configured with; false for one that was taken in."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels. Changed by UpdateNode."""
@@ -329,10 +329,10 @@ class AddNodeRequest(_message.Message):
     address: _builtins.str
     """Where its executor listens, `host:port` or `unix:///path`. Required."""
     availability: Global___NodeAvailability.ValueType
-    """Whether it gets new containers. Default: active."""
+    """Whether it gets new containers. Default: active; as it is for a node that services were configured with."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, for the constraints of containers. Default: none."""
+        """Labels, for the constraints of containers. A node that services were configured with keeps those that it has. Default: none."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class NodeServiceStub:
     """Nodes: the machines that containers run on, each with an executor that this service dials. The node that a service is
-    configured with (`--node`, `--executor`) is always among them.
+    configured with (`--node`, `--executor`) is always among them, unless one was taken in under its name: then that is.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class NodeServiceStub:
 
 class NodeServiceServicer:
     """Nodes: the machines that containers run on, each with an executor that this service dials. The node that a service is
-    configured with (`--node`, `--executor`) is always among them.
+    configured with (`--node`, `--executor`) is always among them, unless one was taken in under its name: then that is.
     """
 
     def AddNode(self, request, context):
@@ -144,7 +144,7 @@ def add_NodeServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class NodeService:
     """Nodes: the machines that containers run on, each with an executor that this service dials. The node that a service is
-    configured with (`--node`, `--executor`) is always among them.
+    configured with (`--node`, `--executor`) is always among them, unless one was taken in under its name: then that is.
     """
 
     @staticmethod

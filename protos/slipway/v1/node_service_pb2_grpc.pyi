@@ -14,7 +14,7 @@ GRPC_VERSION: str
 
 class NodeServiceStub:
     """Nodes: the machines that containers run on, each with an executor that this service dials. The node that a service is
-    configured with (`--node`, `--executor`) is always among them.
+    configured with (`--node`, `--executor`) is always among them, unless one was taken in under its name: then that is.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -36,7 +36,7 @@ class NodeServiceStub:
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Nodes: the machines that containers run on, each with an executor that this service dials. The node that a service is
-    configured with (`--node`, `--executor`) is always among them.
+    configured with (`--node`, `--executor`) is always among them, unless one was taken in under its name: then that is.
     """
 
     @_abc_1.abstractmethod

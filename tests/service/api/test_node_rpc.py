@@ -12,10 +12,7 @@ import pytest
 from slipway.v1 import node_service_pb2 as pb2
 from structlog.testing import capture_logs
 
-from api_service.composition import Plan
-from api_service.store.claims import LocalClaims
-from api_service.store.memory_store import MemoryStore
-from tests.fixtures.api import PATIENCE, Api, refused, running_api
+from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.shared_store import SharedStore
 
@@ -233,79 +230,3 @@ async def test_a_replica_that_has_not_met_the_executor_asks_no_other_one(
     executors["a"].calls.clear()
     assert (await refused(two.start(box))).reason == "ANOTHER_EXECUTOR"
     assert "StartContainer" not in executors["a"].calls
-
-
-async def test_the_node_of_settings_that_no_service_has_any_more_is_taken_in_with_all_that_is_on_it(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor]
-) -> None:
-    """As of a machine that becomes one of a cluster: its records were moved, and name its node."""
-    async with MemoryStore() as store:
-        (tmp_path / "alone").mkdir()
-        async with running_api(tmp_path / "alone", executors["a"], store=(store, LocalClaims())) as alone:
-            await alone.load()
-            web = await alone.run(name="web")
-            await alone.node_in("local", READY)
-        async with running_api(tmp_path, executors["b"], configured=False, store=(store, LocalClaims())) as cluster:
-            assert (await refused(cluster.stop("web"))).code is grpc.StatusCode.NOT_FOUND
-            for another in (executors["b"].address, f"unix://{tmp_path}/nobody.sock"):
-                why = await refused(cluster.add_node("local", another))
-                assert why.reason == "NODE_NAME_IN_USE"
-            added = await cluster.add_node("local", executors["a"].address, labels={"zone": "a"})
-            assert not added.configured
-            await cluster.node_in("local", READY)
-            assert (await cluster.inspect(web)).state.running
-            assert (await cluster.stop("web")).already_stopped is False
-            await cluster.add_node("b", executors["b"].address)
-            why = await refused(cluster.add_node("local", executors["a"].address))
-            assert why.reason == "NODE_NAME_IN_USE"
-
-
-async def test_two_services_with_a_node_of_the_same_name_each(
-    shared: SharedStore, executors: Mapping[str, FakeExecutor]
-) -> None:
-    """As of two machines whose settings are the usual ones: the second's executor is asked for nothing, also when the
-    first service has gone."""
-    one = await shared.join("one", executors["a"], connected=False)
-    await one.node_in("local", READY)
-    await one.load()
-    web = await one.run(name="web")
-    two = await shared.join("two", executors["b"], connected=False)
-    assert (await refused(two.stop("web"))).reason == "ANOTHER_EXECUTOR"
-    await shared.leave("one")
-    async with asyncio.timeout(PATIENCE):
-        while "another executor" not in (node := await two.node("local")).state_reason:
-            await two.engine.nodes.get("local").follower.changed()
-    assert "--node" in node.state_reason
-    assert (await two.inspect(web)).state.running
-    assert executors["b"].calls == []
-
-
-async def test_the_executors_of_two_machines_have_the_same_socket(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each service has a name of its own for its node; the path says nothing of the machine."""
-    async with MemoryStore() as store:
-        async with running_api(tmp_path, executors["a"], store=(store, LocalClaims()), connected=False) as one:
-            await one.node_in("local", READY)
-        await executors["a"].down()
-        executors["a"].node_id = "id-of-the-other-machine"
-        await executors["a"].up()
-        monkeypatch.setattr("tests.fixtures.api.Plan", lambda **given: Plan(**{**given, "node": "second"}))
-        async with running_api(tmp_path, executors["a"], store=(store, LocalClaims()), connected=False) as two:
-            assert (await two.node_in("second", READY)).executor_id == "id-of-the-other-machine"
-
-
-async def test_a_node_of_settings_that_gets_another_name_loses_nothing(
-    tmp_path: Path, executors: Mapping[str, FakeExecutor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = executors["a"]
-    async with running_api(tmp_path, fake) as before:
-        await before.load()
-        web = await before.run(name="web")
-    monkeypatch.setattr("tests.fixtures.api.Plan", lambda **given: Plan(**{**given, "node": "renamed"}))
-    async with running_api(tmp_path, fake, connected=False) as after:
-        follower = after.engine.nodes.get("renamed").follower
-        async with asyncio.timeout(PATIENCE):
-            while not follower.connected:
-                await follower.changed()
-        assert fake.containers[web].running
