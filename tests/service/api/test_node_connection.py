@@ -4,10 +4,12 @@ answers, or somebody listens on this machine, for a few seconds at most, and fai
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +21,7 @@ from common.certificate_authority import Certified
 from common.errors import DeadlineExceeded, Unavailable
 from common.identity import Role
 from common.tls import TlsSource, server_credentials
+from tests.fixtures.api import PATIENCE
 from tests.fixtures.certificates import Authority
 from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.relay import relay
@@ -220,20 +223,31 @@ async def test_a_node_that_was_away_is_not_asked_over_the_connection_of_before(t
 async def test_certificates_of_many_nodes_are_not_looked_at_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[float] = []
+    drawn: dict[asyncio.Task[object] | None, float] = {}  # seconds, by who waits for as long before it looks
+    begun: dict[asyncio.Task[object] | None, float] = {}
+    waited: dict[asyncio.Task[object] | None, float] = {}
     all_looked = asyncio.Event()
 
+    def draw(least: float, most: float) -> float:
+        task = asyncio.current_task()
+        drawn[task], begun[task] = random.uniform(least, most), time.monotonic()
+        return drawn[task]
+
     async def look(of: RenewedChannel) -> None:
-        looks.append(time.monotonic())
-        if len(looks) == 40:
+        task = asyncio.current_task()
+        waited.setdefault(task, time.monotonic() - begun[task])
+        if len(waited) == 40:
             all_looked.set()
 
     monkeypatch.setattr(channel, "_LOOK_EVERY", 1.0)
+    monkeypatch.setattr(channel, "random", SimpleNamespace(uniform=draw))
     monkeypatch.setattr(RenewedChannel, "_look_at_peer", look)
     authority = Authority(tmp_path)
     source = TlsSource(authority.files(authority.certify(Role.API, "api1"), directory="api"))
     async with AsyncExitStack() as stack:
         for number in range(40):
             await stack.enter_async_context(GrpcExecutor(node=f"n{number}", address="127.0.0.1:1", tls=source))
-        await asyncio.wait_for(all_looked.wait(), 10)
-    assert looks[-1] - looks[0] > 0.5
+        await asyncio.wait_for(all_looked.wait(), PATIENCE)
+    assert max(drawn.values()) - min(drawn.values()) > 0.5
+    early = 0.001  # what a loop's clock may be off
+    assert all(seconds > drawn[task] - early for task, seconds in waited.items())
