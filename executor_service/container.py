@@ -14,6 +14,8 @@ from executor_service.ports import PublishedPort
 from executor_service.restart import Dependency, RestartPolicy
 
 CONTAINER_ID = re.compile(r"[a-f0-9]{64}")
+# What begins so steers the runtime itself: hooks, seccomp, systemd properties.
+RESERVED_ANNOTATIONS = ("run.oci.", "io.crun.", "module.wasm.", "org.criu.", "org.systemd.")
 
 
 class NetworkMode(StrEnum):

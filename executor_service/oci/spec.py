@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InvalidArgument, Violation
-from executor_service.container import CONTAINER_ID, ContainerSpec
+from executor_service.container import CONTAINER_ID, RESERVED_ANNOTATIONS, ContainerSpec
 from executor_service.mount_staging import StagedMount
 from executor_service.oci.block_devices import BlockDevices
 from executor_service.oci.cgroups import CgroupLayout
@@ -189,9 +189,7 @@ def _sysctls(spec: ContainerSpec) -> dict[str, str]:
 
 def _annotations(spec: ContainerSpec) -> dict[str, str]:
     """The user's annotations. Those that steer the runtime itself are refused: crun would run hooks or skip seccomp."""
-    reserved = [
-        key for key in spec.annotations if key.startswith(("run.oci.", "module.wasm.", "org.criu.", "org.systemd."))
-    ]
+    reserved = [key for key in spec.annotations if key.startswith(RESERVED_ANNOTATIONS)]
     if reserved:
         raise InvalidArgument(
             violations=[

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from common.errors import Violation
-from executor_service.container import CONTAINER_ID, ContainerSpec, EndpointSpec, NetworkMode
+from executor_service.container import CONTAINER_ID, RESERVED_ANNOTATIONS, ContainerSpec, EndpointSpec, NetworkMode
 from executor_service.network.files import HOST_GATEWAY
 from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.operations.mount_rules import mount_rules
@@ -28,8 +28,6 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # a
 _WORD = re.compile(r"[!-~]{1,255}")
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# These steer the runtime itself: hooks, seccomp, systemd properties.
-_RESERVED_ANNOTATIONS = ("run.oci.", "io.crun.", "module.wasm.", "org.criu.", "org.systemd.")
 
 
 def violations(spec: ContainerSpec) -> list[Violation]:
@@ -96,7 +94,7 @@ def _identity(spec: ContainerSpec) -> _Rules:
     if spec.runtime and not _RUNTIME.fullmatch(spec.runtime):
         yield "runtime", f"{spec.runtime!a} must be the name of an OCI runtime this node is configured with"
     for key, value in spec.annotations.items():
-        if key.startswith(_RESERVED_ANNOTATIONS):
+        if key.startswith(RESERVED_ANNOTATIONS):
             yield f"annotations[{key!a}]", "is reserved: it would steer the OCI runtime"
         if not _WORD.fullmatch(key) or "\0" in value:
             yield f"annotations[{key!a}]", "the key must be one printable word, the value without NUL"

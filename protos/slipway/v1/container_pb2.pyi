@@ -659,7 +659,10 @@ class HostConfig(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations handed to the OCI runtime unchanged. Default: none."""
+        """Annotations handed to the OCI runtime unchanged. A name is one word of at most 255 printable ASCII characters. Names
+        that begin with `run.oci.`, `io.crun.`, `module.wasm.`, `org.criu.` or `org.systemd.` are refused, as they command
+        the runtime. Default: none.
+        """
 
     @_builtins.property
     def resources(self) -> _resources_pb2.Resources:

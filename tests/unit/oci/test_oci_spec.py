@@ -176,7 +176,7 @@ def test_an_ordinary_working_directory_is_kept(path: str) -> None:
     assert build(replace(SPEC, working_dir=path))["process"]["cwd"] == path
 
 
-@pytest.mark.parametrize("key", ["run.oci.seccomp_bpf_data", "run.oci.hooks.stdout", "org.criu.config"])
+@pytest.mark.parametrize("key", ["run.oci.seccomp_bpf_data", "run.oci.hooks.stdout", "io.crun.keep", "org.criu.config"])
 def test_annotations_that_steer_the_runtime_are_refused(key: str) -> None:
     with pytest.raises(InvalidArgument, match="reserved"):
         build(replace(SPEC, annotations={key: "x"}))

@@ -513,7 +513,7 @@ class ContainerSpec(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations for the runtime."""
+        """Annotations for the runtime. Names that begin as HostConfig.annotations forbids are refused here as well."""
 
     @_builtins.property
     def resources(self) -> Global___Resources:
