@@ -62,7 +62,8 @@ async def stay(engine: Engine, record: ContainerRecord) -> None:
 
 
 async def resume(engine: Engine, record: ContainerRecord) -> ContainerRecord:
-    """Before it is asked to run again; the caller holds the container's lock."""
+    """Before it is asked to run again, also when it moves and cannot be asked yet: without a halt it is started where
+    it arrives, and moves on when that node is lost. The caller holds the container's lock."""
     if not record.halted:
         return record
     resumed = await engine.containers.update(

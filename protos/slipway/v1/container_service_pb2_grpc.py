@@ -176,6 +176,9 @@ class ContainerServiceServicer:
         """Start the process. A running container is left alone and `already_started` says so. INVALID_ARGUMENT with reason
         COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE when the image has no such program; the record then shows 127 or 126.
         FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
+        UNAVAILABLE while the container moves to another node (CONTAINER_MOVING) or its node is lost (`reschedule: on_node_loss`):
+        a stop of before is taken back all the same. One that moves is started where it arrives; one whose node is lost may run again
+        when that returns.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,7 +200,7 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RestartContainer(self, request, context):
-        """Stop (when running) and start again.
+        """Stop (when running) and start again. What StartContainer says of a container that moves, or whose node is lost, holds here too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

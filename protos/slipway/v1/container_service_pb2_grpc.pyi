@@ -29,6 +29,9 @@ class ContainerServiceStub:
     """Start the process. A running container is left alone and `already_started` says so. INVALID_ARGUMENT with reason
     COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE when the image has no such program; the record then shows 127 or 126.
     FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
+    UNAVAILABLE while the container moves to another node (CONTAINER_MOVING) or its node is lost (`reschedule: on_node_loss`):
+    a stop of before is taken back all the same. One that moves is started where it arrives; one whose node is lost may run again
+    when that returns.
     """
     StopContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.StopContainerRequest, _container_service_pb2.StopContainerResponse]
     """Ask the process to end with its stop signal, SIGKILL it after the timeout, answer when it has ended. A container that moves
@@ -37,7 +40,7 @@ class ContainerServiceStub:
     KillContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.KillContainerRequest, _container_service_pb2.KillContainerResponse]
     """Send a signal. With SIGKILL the answer comes when the process has ended."""
     RestartContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.RestartContainerRequest, _container_service_pb2.RestartContainerResponse]
-    """Stop (when running) and start again."""
+    """Stop (when running) and start again. What StartContainer says of a container that moves, or whose node is lost, holds here too."""
     RemoveContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.RemoveContainerRequest, _container_service_pb2.RemoveContainerResponse]
     """Remove the container, its writable layer and its logs. Running: FAILED_PRECONDITION unless `force`."""
     InspectContainer: _aio.UnaryUnaryMultiCallable[_container_service_pb2.InspectContainerRequest, _container_service_pb2.InspectContainerResponse]
@@ -105,6 +108,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Start the process. A running container is left alone and `already_started` says so. INVALID_ARGUMENT with reason
         COMMAND_NOT_FOUND or COMMAND_NOT_EXECUTABLE when the image has no such program; the record then shows 127 or 126.
         FAILED_PRECONDITION and 128 when the image cannot be run (UNSAFE_ROOT) or lacks what is asked for, a user for one (IMAGE_UNFIT).
+        UNAVAILABLE while the container moves to another node (CONTAINER_MOVING) or its node is lost (`reschedule: on_node_loss`):
+        a stop of before is taken back all the same. One that moves is started where it arrives; one whose node is lost may run again
+        when that returns.
         """
 
     @_abc_1.abstractmethod
@@ -131,7 +137,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_service_pb2.RestartContainerRequest,
         context: _aio.ServicerContext[_container_service_pb2.RestartContainerRequest, _abc.Awaitable[_container_service_pb2.RestartContainerResponse]],
     ) -> _abc.Awaitable[_container_service_pb2.RestartContainerResponse]:
-        """Stop (when running) and start again."""
+        """Stop (when running) and start again. What StartContainer says of a container that moves, or whose node is lost, holds here too."""
 
     @_abc_1.abstractmethod
     def RemoveContainer(

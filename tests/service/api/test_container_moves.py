@@ -128,13 +128,16 @@ async def test_who_is_stopped_on_the_way_arrives_and_does_not_run(
     assert await move_container(engine, web) is not None, "it is to run again, so it may go on"
 
 
-async def test_who_is_started_on_the_way_runs_where_it_arrives(unhurried: Api) -> None:
+@pytest.mark.parametrize("verb", ["start", "restart"])
+async def test_who_is_started_on_the_way_runs_where_it_arrives(unhurried: Api, verb: str) -> None:
     """After a stop, which is not to last."""
     api, engine = unhurried, unhurried.engine
     web = await run_on(api, "a", "web", **MOVES)
     await move_container(engine, web)
     await api.stop("web")
-    assert (await refused(api.start("web"))).reason == "CONTAINER_MOVING"
+    restart = container_service_pb2.RestartContainerRequest(container="web")
+    again = api.start("web") if verb == "start" else api.containers.RestartContainer(restart)
+    assert (await refused(again)).reason == "CONTAINER_MOVING"
     await finish_move(engine, web)
     assert await runs_on(api, "web", "b")
 
