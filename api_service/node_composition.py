@@ -24,6 +24,7 @@ from api_service.nodes.registry import Node
 from api_service.operations.container_departure import remove_departed, remove_strays
 from api_service.operations.container_halt import call_off
 from api_service.operations.engine import Engine
+from api_service.operations.node_leftovers import Leftovers
 from api_service.operations.node_sweep import auto_remove, sweep_node
 from api_service.operations.node_tending import leave_lost_node, revive, tend_forever
 from api_service.overlays.teller import OverlayTeller
@@ -108,11 +109,13 @@ async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: No
         # Another replica may have moved what was there.
         if not await engine.catch_up():
             raise Unavailable("the store does not tell what has become of the node's containers")
-        await remove_departed(engine, node)
-        await remove_strays(engine, node)
+        left = Leftovers(node)
+        await remove_departed(engine, node, left)
+        await remove_strays(engine, node, left)
         # From here on nothing is halted for the node's loss that is not called off.
         await contact.report_back()
-        await call_off(engine, node)
+        await call_off(engine, node, left)
+        await left.check()
 
 
 async def _attend(

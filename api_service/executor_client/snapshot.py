@@ -22,7 +22,8 @@ class SnapshotPhase(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSnapshot:
     """`started` is the last `Started` entry, `last` the last of any kind; None when there is none. `health` is None
-    without a check, and unless it runs. `execs`: the ids of those that begin or run, or whose end is not journaled."""
+    without a check, and unless it runs. `execs`: the ids of those that begin or run, or whose end is not journaled.
+    `removing`: its removal has begun, so nothing starts it any more."""
 
     container_id: str
     phase: SnapshotPhase
@@ -31,6 +32,14 @@ class ContainerSnapshot:
     error: str = ""
     health: Health | None = None
     execs: tuple[str, ...] = ()
+    removing: bool = False
+
+    @property
+    def may_run(self) -> bool:
+        """Whether it runs, or would by itself. Of a broken one nobody knows."""
+        if self.phase is SnapshotPhase.RESTARTING:
+            return not self.removing
+        return self.phase not in (SnapshotPhase.CREATED, SnapshotPhase.STOPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,22 +13,25 @@ from contextlib import asynccontextmanager
 from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.operations.engine import Engine
+from api_service.operations.node_leftovers import Leftovers
 from api_service.records.codec import RECORD_UNREADABLE
 from common.errors import Internal
 
 _CALL_TIME = 60.0  # seconds
 
 
-async def remove_departed(engine: Engine, node: Node) -> None:
-    """What the containers that left the node have left there. Raises Aborted, Unavailable."""
+async def remove_departed(engine: Engine, node: Node, left: Leftovers) -> None:
+    """What the containers that left the node have left there. What cannot be removed stays on record, for the next
+    time. Raises Aborted, Unavailable, DeadlineExceeded."""
     for container_id in await engine.moves.departed(node.name):
-        async with nothing_left(engine, node, container_id, "remove", Deadline.after(_CALL_TIME)):
-            pass
+        with left.removing(container_id):
+            async with nothing_left(engine, node, container_id, "remove", Deadline.after(_CALL_TIME)):
+                pass
 
 
-async def remove_strays(engine: Engine, node: Node) -> None:
+async def remove_strays(engine: Engine, node: Node, left: Leftovers) -> None:
     """What is another node's, of what a node that was taken in brings along: it was one before, and that they have left
-    it was forgotten with it. Raises Aborted, Unavailable."""
+    it was forgotten with it. Raises Aborted, Unavailable, DeadlineExceeded."""
     if not node.record.fresh:
         return
     executor_id = (await node.executor.facts(deadline=Deadline.after(_CALL_TIME))).node_id
@@ -36,9 +39,12 @@ async def remove_strays(engine: Engine, node: Node) -> None:
     for container in snapshot.containers:
         if await _is_elsewhere(engine, executor_id, container.container_id):
             deadline = Deadline.after(_CALL_TIME)
-            async with engine.departures.hold(container.container_id, "remove", deadline):
-                if await _is_elsewhere(engine, executor_id, container.container_id):
-                    await node.executor.containers.remove(container.container_id, deadline=deadline)
+            with left.removing(container.container_id):
+                async with engine.departures.hold(container.container_id, "remove", deadline):
+                    if await _is_elsewhere(engine, executor_id, container.container_id):
+                        await node.executor.containers.remove(container.container_id, deadline=deadline)
+    if left.any:
+        return  # it is looked again
     looked = await engine.node_records.update(node.name, lambda found: dataclasses.replace(found, fresh=False))
     node.record = looked or node.record
 

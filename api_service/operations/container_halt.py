@@ -12,6 +12,7 @@ from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
 from api_service.nodes.transitions import given_up
 from api_service.operations.engine import Engine
+from api_service.operations.node_leftovers import Leftovers
 from api_service.records.config import ON_NODE_LOSS
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
@@ -72,15 +73,16 @@ async def resume(engine: Engine, record: ContainerRecord) -> ContainerRecord:
     return resumed or record
 
 
-async def call_off(engine: Engine, node: Node) -> None:
+async def call_off(engine: Engine, node: Node, left: Leftovers) -> None:
     """Before the node gets its lease, for which its own restart policies wait: they know nothing of a halt. Each is
     told once, and under the container's lock: a node comes back with its lease in force, too, and then a client may
-    start it meanwhile. Raises Aborted, Unavailable."""
+    start it meanwhile. Raises Aborted, Unavailable, DeadlineExceeded."""
     for record in await engine.containers.on_node(node.name):
         if _is_untold(record):
             deadline = Deadline.after(_CALL_TIME)
-            async with engine.locks.hold(record.id, "stop", deadline):
-                await _call_off_one(engine, node, record.id, deadline)
+            with left.stopping(record.id):
+                async with engine.locks.hold(record.id, "stop", deadline):
+                    await _call_off_one(engine, node, record.id, deadline)
 
 
 def _is_untold(record: ContainerRecord) -> bool:

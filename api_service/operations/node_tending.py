@@ -18,6 +18,7 @@ from api_service.operations.container_start import start_again
 from api_service.operations.container_state import current
 from api_service.operations.container_stop import stop_locked
 from api_service.operations.engine import Engine
+from api_service.operations.node_leftovers import Leftovers
 from api_service.operations.node_remove import take_back_removal
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
@@ -39,7 +40,7 @@ async def tend_forever(engine: Engine, node: Node, *, every: float) -> None:
         try:
             await take_back_removal(engine, node)
             if node.follower.connected:
-                await remove_departed(engine, node)
+                await remove_departed(engine, node, Leftovers(node))
             alone = engine.nodes.sole() is not None
             leaving = node.record.availability is Availability.DRAINED and node.follower.connected and not alone
             if leaving:

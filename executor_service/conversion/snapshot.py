@@ -38,4 +38,5 @@ def _container(record: ContainerRecord, snapshot: NodeSnapshot) -> pb2.Container
         error=record.error,
         health=health_to_proto(record.health) if record.health else None,
         exec_ids=snapshot.execs.get(record.id, ()),
+        removing=record.removing,
     )

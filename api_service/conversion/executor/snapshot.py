@@ -31,4 +31,5 @@ def _container_from_proto(message: pb2.ContainerSnapshot) -> ContainerSnapshot:
         error=message.error,
         health=health_from_proto(message.health) if message.HasField("health") else None,
         execs=tuple(message.exec_ids),
+        removing=message.removing,
     )

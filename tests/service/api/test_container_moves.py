@@ -17,6 +17,8 @@ from api_service.executor_client.node import NodeFacts
 from api_service.nodes.lease import LeaseTerms
 from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import finish_move, move_container
+from api_service.operations.engine import Engine
+from api_service.operations.node_leftovers import Leftovers
 from api_service.records.container_repository import Changed
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
 from tests.fixtures.fake_executor.executor import FakeExecutor
@@ -42,7 +44,7 @@ async def test_what_comes_back_is_not_taken_for_what_it_left(
     assert await runs_on(api, "web", "b")
     gate = asyncio.Event()
     reached = a.fault("RemoveContainer", gate=gate).reached
-    removing = asyncio.create_task(remove_departed(engine, engine.nodes.get("a")))
+    removing = asyncio.create_task(_remove_departed(engine))
     await reached.wait()
     await move_container(engine, web)
     coming = asyncio.create_task(finish_move(engine, web))
@@ -52,6 +54,11 @@ async def test_what_comes_back_is_not_taken_for_what_it_left(
     assert await runs_on(api, "web", "a")
     assert a.containers[web].running
     assert await engine.moves.departed("a") == []
+
+
+async def _remove_departed(engine: Engine) -> None:
+    node = engine.nodes.get("a")
+    await remove_departed(engine, node, Leftovers(node))
 
 
 async def test_what_it_left_is_gone_before_it_is_made_anew(
@@ -68,7 +75,7 @@ async def test_what_it_left_is_gone_before_it_is_made_anew(
     assert executors["a"].containers[web].running
     assert executors["a"].containers[web].spec.mounts != before.spec.mounts
     assert await engine.moves.departed("a") == []
-    await remove_departed(engine, engine.nodes.get("a"))
+    await _remove_departed(engine)
     assert executors["a"].containers[web].running
 
 
@@ -178,7 +185,7 @@ async def test_who_leaves_while_it_is_being_removed_leaves_nothing_of_where_it_g
     assert moved
     assert {volume.name for volume in await engine.volumes.all()} == {before.source}, "what stays behind is known"
     await finish_move(engine, web)
-    await remove_departed(engine, engine.nodes.get("a"))
+    await _remove_departed(engine)
     assert not executors["a"].containers and not executors["b"].containers
     assert (await engine.moves.under_way(), await engine.moves.departed("a")) == ([], [])
 

@@ -21,10 +21,12 @@ from common.errors import (
 )
 from executor_service.container import EndpointSpec, NetworkMode
 from executor_service.container_record import Phase
+from executor_service.conversion.snapshot import snapshot_to_proto
 from executor_service.executor import Executor
 from executor_service.journal_entries import Started, StartFailure
 from executor_service.network.network import DEFAULT_NETWORK
 from executor_service.operations.container_create import container_create
+from executor_service.operations.container_list import container_list
 from executor_service.operations.container_remove import container_remove
 from executor_service.operations.container_start import container_start
 from executor_service.ports import PortProtocol, PublishedPort
@@ -235,6 +237,8 @@ async def test_a_removal_that_failed_goes_on_when_it_is_repeated(host: FakeHost,
         if step != "removing":
             with pytest.raises(FailedPrecondition, match="being removed"):
                 await _start(executor, "s2")
+        [told] = snapshot_to_proto(container_list(executor.node)).containers
+        assert told.removing is (step != "removing")
         await container_remove(executor.node, _SPEC.id)
         assert executor.node.records.find(_SPEC.id) is None
         assert host.traces(_SPEC.id) == []

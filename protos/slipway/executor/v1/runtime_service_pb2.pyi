@@ -372,12 +372,15 @@ class ContainerSnapshot(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     EXEC_IDS_FIELD_NUMBER: _builtins.int
+    REMOVING_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     """Its id."""
     phase: Global___ContainerPhase.ValueType
     """Where it stands."""
     error: _builtins.str
     """What is wrong with a broken one."""
+    removing: _builtins.bool
+    """Its removal has begun, and is on record: nothing starts it any more, whatever becomes of the removal or the machine."""
     @_builtins.property
     def started(self) -> Global___JournalEntry:
         """Its last `started` entry, with the endpoints and ports it has now; absent when never started."""
@@ -404,10 +407,11 @@ class ContainerSnapshot(_message.Message):
         error: _builtins.str = ...,
         health: Global___HealthChanged | None = ...,
         exec_ids: _abc.Iterable[_builtins.str] | None = ...,
+        removing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "health", b"health", "last", b"last", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "container_id", b"container_id", "error", b"error", "exec_ids", b"exec_ids", "health", b"health", "last", b"last", "phase", b"phase", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_last", b"_last", "_started", b"_started", "container_id", b"container_id", "error", b"error", "exec_ids", b"exec_ids", "health", b"health", "last", b"last", "phase", b"phase", "removing", b"removing", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__health: _TypeAlias = _typing.Literal["health"]  # noqa: Y015
     _WhichOneofArgType__health: _TypeAlias = _typing.Literal["_health", b"_health"]  # noqa: Y015
