@@ -14,6 +14,7 @@ from api_service.node_composition import dial, open_node, own_node
 from api_service.nodes.directory import NodeDirectory
 from api_service.nodes.journal_follower import Backoff
 from api_service.nodes.lease import LeaseTerms
+from api_service.nodes.misnamed import Misnamed
 from api_service.nodes.reach import Scout, reach_terms
 from api_service.nodes.registry import NodeRegistry
 from api_service.operations.cluster_lock import ClusterLock
@@ -59,13 +60,22 @@ class Plan:
 
 @asynccontextmanager
 async def open_engine(
-    store: Store, claims: Claims, plan: Plan, rules: RequestRules, *, clock: Callable[[], int] = time.time_ns
+    store: Store,
+    claims: Claims,
+    plan: Plan,
+    rules: RequestRules,
+    *,
+    clock: Callable[[], int] = time.time_ns,
+    on_misnamed: Callable[[Misnamed], None] = lambda error: None,
 ) -> AsyncIterator[Engine]:
     """The engine over a store that is open, following each node unless another replica does. It serves reads whether or
-    not the nodes are there."""
+    not the nodes are there. Raises Misnamed when the executor of the plan is on record as another node's;
+    `on_misnamed` is called when that is found out later."""
     async with AsyncExitStack() as stack:
         engine = _engine(store, claims, plan, rules, clock)
-        own = await own_node(engine, name=plan.node, address=plan.executor) if plan.executor else None
+        own = None
+        if plan.executor:
+            own = await own_node(engine, name=plan.node, address=plan.executor, alone=plan.alone)
         opening = partial(
             open_node,
             engine,
@@ -74,6 +84,7 @@ async def open_engine(
             backoff=plan.backoff,
             terms=plan.lease,
             alone=plan.alone,
+            on_misnamed=on_misnamed,
         )
         directory = NodeDirectory(engine.node_records, engine.nodes, opening, own=own)
         await stack.enter_async_context(directory)

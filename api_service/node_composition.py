@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -18,6 +18,7 @@ from api_service.nodes.handover import NodeTurns
 from api_service.nodes.journal_follower import Backoff, JournalFollower
 from api_service.nodes.lease import LeaseTerms, NodeLease
 from api_service.nodes.lease_promise import LeasePromise
+from api_service.nodes.misnamed import Misnamed, refuse_misnamed
 from api_service.nodes.observer import Observer
 from api_service.nodes.reach import reach_terms
 from api_service.nodes.registry import Node
@@ -52,9 +53,10 @@ async def open_node(
     backoff: Backoff,
     terms: LeaseTerms,
     alone: bool,
+    on_misnamed: Callable[[Misnamed], None],
 ) -> AsyncIterator[Node]:
     """Dealt with while the block runs. Its journal is followed, and its state recorded, by one replica. `alone`: there
-    is no other, so what the settings say of their node is so."""
+    is no other, so what the settings say of their node is so. `on_misnamed`: called when they turn out not to be."""
     async with AsyncExitStack() as stack:
         executor = await stack.enter_async_context(engine.dial(record))
         observer = Observer(engine.containers, engine.events, engine.execs, node=record.name, clock=engine.clock)
@@ -95,7 +97,14 @@ async def open_node(
         promise = LeasePromise(node.name, engine.node_records)
         lease = NodeLease(node, terms, promise, on_lost=lost)
 
-        follower.introduce = partial(_introduce, engine, node, contact, lease)
+        async def introduce() -> None:
+            try:
+                await _introduce(engine, node, contact, lease)
+            except Misnamed as error:
+                on_misnamed(error)
+                raise
+
+        follower.introduce = introduce
         attend = partial(_attend, engine, node, contact, lease, teller, terms)
         turns = NodeTurns(node, lease, claims=claims, terms=reach_terms(terms), attend=attend)
         await stack.enter_async_context(background(turns.take_forever(), name=f"take turns at {record.name}"))
@@ -130,11 +139,11 @@ async def _attend(
         group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
 
 
-async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
+async def own_node(engine: Engine, *, name: str, address: str, alone: bool) -> NodeRecord:
     """The record of the node that the service is configured with. When the store cannot take it, a service that has the
     store alone deals with the node all the same. Where others have it too, as on etcd, nobody follows the node before
     it is on record, and only a start of one of them with these settings puts it there. One that was taken in under this
-    name stays as it is, and is the answer."""
+    name stays as it is, and is the answer. Raises Misnamed."""
     draft = NodeRecord(
         name=name,
         created_at=engine.clock(),
@@ -143,6 +152,9 @@ async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
         configured=True,
         fresh=True,
     )
+
+    if alone:
+        await _refuse_misnamed(engine, draft)
 
     def move(found: NodeRecord) -> NodeRecord:
         return dataclasses.replace(found, address=address) if found.configured else found
@@ -155,3 +167,14 @@ async def own_node(engine: Engine, *, name: str, address: str) -> NodeRecord:
     except SlipwayError as error:
         _log.warning("the configured node is not on record", node=name, error=error.message)
         return draft
+
+
+async def _refuse_misnamed(engine: Engine, own: NodeRecord) -> None:
+    """Before anything is served, when the executor is there: else its first contact tells."""
+    try:
+        async with engine.dial(own) as executor:
+            await refuse_misnamed(own, executor, engine.node_records)
+    except Misnamed:
+        raise
+    except SlipwayError as error:
+        _log.info("not known yet whether the configured node has another name", node=own.name, error=error.message)

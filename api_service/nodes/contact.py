@@ -10,6 +10,7 @@ import structlog
 
 from api_service.deadline import Deadline
 from api_service.executor_client.node import OTHER_EXECUTOR_WAY_OUT, NodeFacts
+from api_service.nodes.misnamed import refuse_misnamed
 from api_service.nodes.registry import Node
 from api_service.records.event import Event
 from api_service.records.event_shapes import node_event
@@ -35,9 +36,10 @@ class NodeContact:
 
     async def introduce(self) -> None:
         """Make sure that the executor is the node's. The first that answers is, unless it is another node's. Raises
-        AlreadyExists for that one, Unavailable."""
+        AlreadyExists for that one, Misnamed where any executor would do else, Unavailable."""
         node = self._node
         if node.exchangeable:
+            await refuse_misnamed(node.record, node.executor, self._nodes)
             return
         facts = await node.executor.facts(deadline=Deadline.after(_FACTS_TIME))
         if not node.record.executor_id:

@@ -10,17 +10,21 @@ import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 import pytest
 from slipway.v1 import container_service_pb2 as pb2
 from slipway.v1 import container_service_pb2_grpc as pb2_grpc
+from slipway.v1 import node_service_pb2 as node_pb2
+from slipway.v1 import node_service_pb2_grpc as node_grpc
 from slipway.v1 import system_service_pb2 as system_pb2
 from slipway.v1 import system_service_pb2_grpc as system_grpc
 
 from common.healthcheck import serving
 from common.service_account import service_account
+from tests.fixtures.fake_executor.executor import FakeExecutor
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="privileges are given up by root")
 
@@ -109,6 +113,56 @@ async def test_what_keeps_it_from_starting_is_said_in_a_line(place: Path, servic
         assert process.returncode == 2, log
         assert says in log.splitlines()[-1], log
         assert b"Traceback" not in log
+
+
+async def test_another_name_for_a_node_that_is_on_record_ends_it(place: Path) -> None:
+    """At once, or when the executor comes, until which it serves."""
+    executor, address = FakeExecutor(place / "executor.sock"), f"unix://{place}/api.sock"
+    async with AsyncExitStack() as stack:
+
+        async def started(*arguments: str) -> asyncio.subprocess.Process:
+            process = await start(place, *arguments)
+            stack.push_async_callback(process.communicate)
+            stack.callback(_kill, process)
+            return process
+
+        async def ended(process: asyncio.subprocess.Process) -> None:
+            _, log = await asyncio.wait_for(process.communicate(), _START)
+            assert process.returncode == 2, log
+            assert b"start this service with --node local" in log.splitlines()[-1], log
+            assert b"Traceback" not in log
+
+        stack.push_async_callback(executor.down)
+        await _up(executor, place)
+        first = await started()
+        assert await serving(address, wait=_START)
+        await _until_ready(address)
+        first.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(first.communicate(), _START)
+        await ended(await started("--node", "renamed"))
+        await executor.down()
+        serves = await started("--node", "renamed")
+        assert await serving(address, wait=_START)
+        await _up(executor, place)
+        await ended(serves)
+
+
+async def _up(executor: FakeExecutor, place: Path) -> None:
+    await executor.up()
+    (place / "executor.sock").chmod(0o666)  # the service is not root
+
+
+async def _until_ready(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(_START):
+        stub = node_grpc.NodeServiceStub(channel)
+        ready = node_pb2.ListNodesRequest(state=[node_pb2.NODE_STATE_READY])
+        while not (await stub.ListNodes(ready)).nodes:
+            await asyncio.sleep(0.05)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
 
 
 async def test_a_socket_of_somebody_else_is_left_alone(place: Path) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
+import pytest
 from slipway.v1 import node_service_pb2 as pb2
 from structlog.testing import capture_logs
 
+from api_service.nodes.misnamed import Misnamed
 from api_service.store.claims import LocalClaims
 from api_service.store.memory_store import MemoryStore
 from tests.fixtures.api import PATIENCE, Api, refused, running_api
@@ -168,16 +170,69 @@ async def test_the_executors_of_two_machines_have_the_same_socket(
             assert (await two.node_in("second", READY)).executor_id == "id-of-the-other-machine"
 
 
-async def test_a_node_of_settings_that_gets_another_name_loses_nothing(
+async def _with_a_container(directory: Path, fake: FakeExecutor) -> str:
+    """On record as on `local`, in the store of a service that has ended."""
+    async with running_api(directory, fake) as before:
+        await before.load()
+        container = await before.run(name="web")
+        await before.node_in("local", READY)
+    return container
+
+
+async def test_a_service_that_has_the_store_alone_is_not_started_with_another_name_for_its_node(
     tmp_path: Path, executors: Mapping[str, FakeExecutor]
 ) -> None:
-    fake = executors["a"]
-    async with running_api(tmp_path, fake) as before:
-        await before.load()
-        web = await before.run(name="web")
-    async with running_api(tmp_path, fake, node="renamed", connected=False) as after:
-        follower = after.engine.nodes.get("renamed").follower
-        async with asyncio.timeout(PATIENCE):
-            while not follower.connected:
-                await follower.changed()
-        assert fake.containers[web].running
+    web = await _with_a_container(tmp_path, executors["a"])
+    executors["a"].calls.clear()
+    with pytest.raises(Misnamed, match=r"'renamed'.*--node local.*--state-dir"):
+        async with running_api(tmp_path, executors["a"], node="renamed", connected=False):
+            pass
+    assert executors["a"].calls == ["GetNode"]
+    async with running_api(tmp_path, executors["a"]) as again:
+        assert [node.name for node in (await again.nodes.ListNodes(pb2.ListNodesRequest())).nodes] == ["local"]
+        assert executors["a"].containers[web].running
+        await again.stop("web")
+
+
+async def test_another_name_is_found_out_when_the_executor_comes_and_reads_are_served_until_then(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+) -> None:
+    await _with_a_container(tmp_path, executors["a"])
+    await executors["a"].down()
+    executors["a"].calls.clear()
+    found_out: asyncio.Future[Misnamed] = asyncio.get_running_loop().create_future()
+
+    def on_misnamed(error: Misnamed) -> None:
+        if not found_out.done():
+            found_out.set_result(error)
+
+    running = running_api(tmp_path, executors["a"], node="renamed", connected=False, on_misnamed=on_misnamed)
+    async with running as api:
+        assert (await api.inspect("web")).state.running
+        await executors["a"].up()
+        assert "--node local" in (await asyncio.wait_for(found_out, PATIENCE)).message
+        assert set(executors["a"].calls) == {"GetNode"}
+    async with running_api(tmp_path, executors["a"]) as again:
+        await again.stop("web")
+        # What the wrong name has left.
+        await again.nodes.RemoveNode(pb2.RemoveNodeRequest(node="renamed"))
+
+
+async def test_another_executor_may_have_another_name(tmp_path: Path, executors: Mapping[str, FakeExecutor]) -> None:
+    await _with_a_container(tmp_path, executors["a"])
+    async with running_api(tmp_path, executors["b"], node="renamed", connected=False) as api:
+        assert (await api.node_in("renamed", READY)).executor_id == "id-of-b"
+        await api.add_node("local", executors["a"].address)
+        await api.node_in("local", READY)
+        await api.stop("web")
+
+
+async def test_the_executor_of_a_node_that_was_taken_in_is_not_the_settings_node_too(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor]
+) -> None:
+    async with running_api(tmp_path, executors["a"], configured=False) as before:
+        await before.add_node("a", executors["a"].address)
+        await before.node_in("a", READY)
+    with pytest.raises(Misnamed, match=r"as node 'a'.*--executor none"):
+        async with running_api(tmp_path, executors["a"], connected=False):
+            pass
