@@ -11,6 +11,7 @@ from functools import partial
 from api_service.background import background
 from api_service.conversion.image import image_rules
 from api_service.node_composition import dial, open_node, own_node
+from api_service.nodes.contact import report_unserved
 from api_service.nodes.directory import NodeDirectory
 from api_service.nodes.journal_follower import Backoff
 from api_service.nodes.lease import LeaseTerms
@@ -76,6 +77,8 @@ async def open_engine(
         own = None
         if plan.executor:
             own = await own_node(engine, name=plan.node, address=plan.executor, alone=plan.alone)
+        if plan.alone:
+            await report_unserved(engine.node_records, own=plan.node if own is not None else "", clock=clock)
         opening = partial(
             open_node,
             engine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,7 @@ _log = structlog.get_logger(__name__)
 
 NOT_YET = "it was not reached yet"
 _COMES_BACK = "it answers again, and its journal is not followed yet"
+_UNSERVED = "no service is configured with it any more; NodeService.AddNode takes it in"
 _FACTS_TIME = 5.0  # seconds
 _RETRY = 1.0  # seconds
 
@@ -110,6 +112,25 @@ class NodeContact:
             return state_event(before, changed, self._clock())
 
         await self._nodes.update(self._node.name, change, event)
+
+
+async def report_unserved(nodes: NodeRepository, *, own: str, clock: Callable[[], int]) -> None:
+    """For who has the store alone: nobody would say any more that a node of other settings than its own, of the node
+    `own`, does not answer."""
+
+    def change(found: NodeRecord) -> NodeRecord:
+        if not found.configured or found.status.state is not NodeState.READY:
+            return found
+        return dataclasses.replace(
+            found, status=NodeStatus(state=NodeState.UNREACHABLE, since=clock(), reason=_UNSERVED)
+        )
+
+    try:
+        for node in await nodes.all():
+            if node.name != own:
+                await nodes.update(node.name, change, partial(state_event, node, time=clock()))
+    except SlipwayError as error:
+        _log.warning("state of nodes of other settings not recorded", error=error.message)
 
 
 def _met(found: NodeRecord, facts: NodeFacts) -> NodeRecord:

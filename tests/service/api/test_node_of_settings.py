@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -222,9 +223,25 @@ async def test_another_executor_may_have_another_name(tmp_path: Path, executors:
     await _with_a_container(tmp_path, executors["a"])
     async with running_api(tmp_path, executors["b"], node="renamed", connected=False) as api:
         assert (await api.node_in("renamed", READY)).executor_id == "id-of-b"
+        left = await api.node("local")
+        assert (left.state, "AddNode" in left.state_reason) == (pb2.NODE_STATE_UNREACHABLE, True)
+        assert await api.actions(type=["node"]) == ["node update"]
         await api.add_node("local", executors["a"].address)
         await api.node_in("local", READY)
         await api.stop("web")
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["another", "none"])
+async def test_the_node_of_earlier_settings_can_be_forgotten(
+    tmp_path: Path, executors: Mapping[str, FakeExecutor], configured: bool
+) -> None:
+    """Nobody follows it, so nobody else would say that it does not answer."""
+    await _with_a_container(tmp_path, executors["a"])
+    settings: dict[str, Any] = {"node": "other", "configured": configured, "connected": False}
+    async with running_api(tmp_path, executors["b"], **settings) as api:
+        assert (await refused(api.nodes.RemoveNode(pb2.RemoveNodeRequest(node="local")))).reason == "NODE_IN_USE"
+        forgotten = await api.nodes.RemoveNode(pb2.RemoveNodeRequest(node="local", force=True))
+        assert list(forgotten.containers) == ["web"]
 
 
 async def test_the_executor_of_a_node_that_was_taken_in_is_not_the_settings_node_too(
