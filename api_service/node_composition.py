@@ -33,7 +33,7 @@ from api_service.records.container import ContainerRecord
 from api_service.records.node import NodeRecord, NodeState, NodeStatus
 from api_service.records.node_cursors import NodeCursors
 from api_service.store.claims import Claims
-from common.errors import SlipwayError, Unavailable
+from common.errors import DeadlineExceeded, SlipwayError, Unavailable
 from common.tls import TlsSource
 
 _log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ async def open_node(
         contact = NodeContact(node, engine.node_records, clock=engine.clock)
 
         async def lost(after: float) -> None:
-            await contact.report_lost(after=after)
+            await contact.report_lost(after=after, withheld=lease.withheld)
             await leave_lost_node(engine, node)
 
         promise = LeasePromise(node.name, engine.node_records)
@@ -124,7 +124,25 @@ async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: No
         # From here on nothing is halted for the node's loss that is not called off.
         await contact.report_back()
         await call_off(engine, node, left)
-        await left.check()
+        if danger := await left.danger():
+            lease.withhold(danger)
+
+
+async def _clear(engine: Engine, node: Node, lease: NodeLease) -> None:
+    """What could not be removed is tried again while the journal is followed. When nothing is left that keeps the node
+    from its lease it is introduced anew."""
+    left = Leftovers(node)
+    try:
+        await remove_departed(engine, node, left)
+        if lease.withheld:
+            await remove_strays(engine, node, left)
+            await call_off(engine, node, left)
+            if not await left.danger():
+                node.follower.interrupt(Unavailable("it gets its lease now, and is introduced for that"))
+    except (Unavailable, DeadlineExceeded) as error:
+        if lease.withheld:  # so no renewal fails, by which one that is frozen is noticed
+            node.follower.interrupt(error)
+        raise
 
 
 async def _attend(
@@ -133,10 +151,11 @@ async def _attend(
     """All that one replica does for the node, as long as it has it."""
     async with asyncio.TaskGroup() as group:
         group.create_task(node.follower.follow_forever(), name=f"follow {node.name}")
-        group.create_task(contact.report_forever(), name=f"report {node.name}")
+        group.create_task(contact.report_forever(lambda: lease.withheld), name=f"report {node.name}")
         group.create_task(teller.tell_forever(), name=f"tell {node.name} of overlay networks")
         group.create_task(lease.hold_forever(), name=f"lease of {node.name}")
-        group.create_task(tend_forever(engine, node, every=terms.ttl / 10), name=f"tend {node.name}")
+        clear = partial(_clear, engine, node, lease)
+        group.create_task(tend_forever(engine, node, clear, every=terms.ttl / 10), name=f"tend {node.name}")
 
 
 async def own_node(engine: Engine, *, name: str, address: str, alone: bool) -> NodeRecord:

@@ -55,34 +55,42 @@ class NodeContact:
         if node.record.executor_id != facts.node_id:
             raise another_executor(node.record, facts.node_id)
 
-    async def report_forever(self) -> None:
+    async def report_forever(self, withheld: Callable[[], str]) -> None:
+        """`withheld`: why the node gets no lease though its journal is followed, see `NodeLease`."""
         follower = self._node.follower
         told: tuple[bool, str] = (False, "")
         while True:
-            seen = follower.connected, follower.failure
+            seen = self._seen(withheld)
             if seen != told and (seen[0] or seen[1]):
                 try:
-                    await self._report(connected=seen[0], failure=seen[1])
+                    await self._report(failure=seen[1])
                 except SlipwayError as error:
                     _log.warning("state of a node not recorded", node=self._node.name, error=error.message)
                     await asyncio.sleep(_RETRY)
                     continue
                 told = seen
-            if seen == (follower.connected, follower.failure):
+            if seen == self._seen(withheld):
                 await follower.changed()
 
-    async def report_lost(self, *, after: float) -> None:
-        """`after`: seconds without an answer."""
-        why = f"it has not answered for {after:g} s, so its lease is over"
-        await self._record(NodeState.LOST, reason=f"{why}: {self._node.follower.failure}")
+    def _seen(self, withheld: Callable[[], str]) -> tuple[bool, str]:
+        """Whether the journal is followed, and what is wrong."""
+        follower = self._node.follower
+        return follower.connected, withheld() if follower.connected else follower.failure
+
+    async def report_lost(self, *, after: float, withheld: str) -> None:
+        """`after`: seconds without an answer, or without a lease that is `withheld`."""
+        why = f"it has not answered for {after:g} s, so its lease is over: {self._node.follower.failure}"
+        if self._node.follower.connected:
+            why = f"it answers, but its lease is over: {withheld}"
+        await self._record(NodeState.LOST, reason=why)
 
     async def report_back(self) -> None:
         """Before it may run again what it must not run while it is lost: from then on it is asked itself. Raises what
         the store raises."""
         await self._record(NodeState.UNREACHABLE, reason=_COMES_BACK, back=True)
 
-    async def _report(self, *, connected: bool, failure: str) -> None:
-        if not connected:
+    async def _report(self, *, failure: str) -> None:
+        if failure:
             await self._record(NodeState.UNREACHABLE, reason=failure)
             return
         try:

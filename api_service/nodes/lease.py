@@ -46,8 +46,8 @@ class LeaseTerms:
 class NodeLease:
     """Run `hold_forever` as a task while the node's journal is ours to follow.
 
-    `on_lost` is awaited when the lease is over and the node does not answer, again and again while that is so, whatever
-    becomes of it; it gets the seconds after which that is so.
+    `on_lost` is awaited when the lease is over and the node does not answer, or gets none, again and again while that
+    is so, whatever becomes of it; it gets the seconds after which that is so.
     """
 
     def __init__(
@@ -61,25 +61,39 @@ class NodeLease:
         self._over_at = self._inherited_over_at = float("inf")
         self._heard_at = 0.0
         self._introduced = asyncio.Event()
+        self._withheld = ""
         self._word = ""
         self._removing = asyncio.Lock()
 
     @asynccontextmanager
     async def introduction(self) -> AsyncIterator[None]:
-        """Around the removal of what must not run there any more; after it the lease may be renewed. What is on its way
-        elsewhere has left by then, and meanwhile nothing else leaves, so all of it is removed. Raises what the store
-        raises."""
+        """Around the removal of what must not run there any more; after it the lease may be renewed, unless it is
+        withheld. What is on its way elsewhere has left by then, and meanwhile nothing else leaves, so all of it is
+        removed. Raises what the store raises."""
         async with self._removing:
             if self._promised < self._terms.ttl:
                 await self._put_promise()
+            self._withheld = ""
             yield
-            self._introduced.set()
+            if not self._withheld:
+                self._introduced.set()
+
+    def withhold(self, why: str) -> None:
+        """Within an introduction: what must not run there may do so yet. The node gets no lease before another
+        introduction has ended without this; one that is in force goes on."""
+        self._withheld = why
+
+    @property
+    def withheld(self) -> str:
+        """Why the node gets no lease though it answers; empty when that is not so."""
+        return "" if self._introduced.is_set() else self._withheld
 
     async def inherit(self, left: str) -> None:
         """Before each `hold_forever`, with what the holder before has left. Who does not know when that one has renewed
         it waits as long as if it had been this moment; who does gets the time to reach the node at least once. Raises
         what the store raises."""
         self._introduced.clear()
+        self._withheld = ""
         self._promised = await self._promise.longest()
         seconds = self._terms.term(self._promised)
         if left:
@@ -97,9 +111,10 @@ class NodeLease:
             renewed = await self._renew() if self._introduced.is_set() else False
             if renewed:
                 await self._forget_longer_promise()
-            if not renewed and not self._node.follower.connected and time.monotonic() > self._over_at:
+            withheld, connected = self.withheld != "", self._node.follower.connected
+            if not renewed and (withheld or not connected) and time.monotonic() > self._over_at:
                 await self._lose()
-            elif self._node.follower.connected and not self._introduced.is_set():
+            elif connected and not withheld and not self._introduced.is_set():
                 # It was on its way back when it was lost.
                 self._node.follower.interrupt(Unavailable("its lease was over, so what has left it may be there still"))
             await self._pause(self._terms.ttl / _RENEWALS if renewed else min(self._retry(), _LONGEST_RETRY))

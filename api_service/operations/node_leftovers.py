@@ -11,7 +11,7 @@ import structlog
 from api_service.deadline import Deadline
 from api_service.executor_client.snapshot import ContainerSnapshot
 from api_service.nodes.registry import Node
-from common.errors import Aborted, DeadlineExceeded, Internal, SlipwayError, Unavailable
+from common.errors import Aborted, DeadlineExceeded, SlipwayError, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -49,21 +49,17 @@ class Leftovers:
     def any(self) -> bool:
         return bool(self._elsewhere or self._halted)
 
-    async def check(self) -> None:
-        """Raises Internal when one of them may run there, or would by itself, by what the node says now."""
+    async def danger(self) -> str:
+        """Of one of them that may run there, or would by itself, by what the node says now; empty: none does."""
         if not self.any:
-            return
+            return ""
         snapshot = await self._node.executor.snapshot(deadline=Deadline.after(_SNAPSHOT_TIME))
         for container in snapshot.containers:
-            if (error := self._danger(container)) is not None:
-                raise Internal(
-                    f"node {self._node.name!r} gets no lease while container {container.container_id[:12]} may run "
-                    f"there, which must not: {error.message}",
-                    reason="MUST_NOT_RUN",
-                    metadata={"node": self._node.name, "container": container.container_id},
-                ) from error
+            if (error := self._error(container)) is not None:
+                return f"container {container.container_id[:12]} may run there, which must not: {error.message}"
+        return ""
 
-    def _danger(self, container: ContainerSnapshot) -> SlipwayError | None:
+    def _error(self, container: ContainerSnapshot) -> SlipwayError | None:
         """Why it is there, if that matters. One that runs elsewhere must be past any start that is on its way here."""
         error = self._elsewhere.get(container.container_id)
         if error is not None and (container.may_run or not container.removing):

@@ -12,13 +12,11 @@ import structlog
 
 from api_service.deadline import Deadline
 from api_service.nodes.registry import Node
-from api_service.operations.container_departure import remove_departed
 from api_service.operations.container_move import find_place, finish_move, may_move, move_container
 from api_service.operations.container_start import start_again
 from api_service.operations.container_state import current
 from api_service.operations.container_stop import stop_locked
 from api_service.operations.engine import Engine
-from api_service.operations.node_leftovers import Leftovers
 from api_service.operations.node_remove import take_back_removal
 from api_service.records.container import ContainerRecord
 from api_service.records.container_repository import Changed
@@ -33,14 +31,14 @@ _AT_ONCE = 8  # containers
 _Work = Callable[[Engine, ContainerRecord], Awaitable[None]]
 
 
-async def tend_forever(engine: Engine, node: Node, *, every: float) -> None:
-    """`every`: seconds between looks. One that fails is looked at again."""
+async def tend_forever(engine: Engine, node: Node, clear: Callable[[], Awaitable[None]], *, every: float) -> None:
+    """`clear` removes what must not run there. `every`: seconds between looks. One that fails is looked at again."""
     while True:
         await asyncio.sleep(every)
         try:
             await take_back_removal(engine, node)
             if node.follower.connected:
-                await remove_departed(engine, node, Leftovers(node))
+                await clear()
             alone = engine.nodes.sole() is not None
             leaving = node.record.availability is Availability.DRAINED and node.follower.connected and not alone
             if leaving:

@@ -13,7 +13,7 @@ from common.errors import Internal
 from tests.fixtures.api import Api
 from tests.fixtures.fake_executor.containers import FakeContainer
 from tests.fixtures.fake_executor.executor import FakeExecutor
-from tests.fixtures.node_leases import Clock, is_leased
+from tests.fixtures.node_leases import Clock, end_without_lease
 from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
@@ -81,10 +81,11 @@ async def test_what_cannot_be_removed_and_cannot_run_keeps_nothing_from_its_work
     for each in await left_a(api, fake, clock, "one", "two"):
         state(each)
     fake.exit(other, 3)
+    fake.calls.clear()
     with failing(fake, "RemoveContainer", BUSY):
         await fake.up()
         await api.node_in("a", READY)
-        await until(lambda: is_leased(fake))
+        await fake.until(lambda: "RenewLease" in fake.calls)
         await until(lambda: _has_ended(api, "other"))
         assert len(await api.engine.moves.departed("a")) == 2
         assert await runs_on(api, "one", "b")
@@ -112,18 +113,47 @@ async def test_a_node_on_which_may_run_what_runs_elsewhere_gets_no_lease(
 ) -> None:
     """What has ended could be started, by a call that is late or after a reboot, unless its removal has begun."""
     fake = executors["a"]
+    other = await run_on(api, "a", "other")
     [web] = await left_a(api, fake, clock, "web")
     state(web)
+    fake.exit(other, 3)
     fake.calls.clear()
     with failing(fake, "RemoveContainer", UNKILLABLE):
         await fake.up()
-        await fake.until(lambda: fake.calls.count("RemoveContainer") > 2)
+        await until(lambda: _has_ended(api, "other"))
+        await until(lambda: _is_lost_for(api, UNKILLABLE.message))
+        await api.start("other")
+        await fake.until(lambda: fake.calls.count("RemoveContainer") > 3)
         assert "RenewLease" not in fake.calls
-        assert (await api.node("a")).state != READY
+        assert fake.calls.count("FollowJournal") == 1
         assert await runs_on(api, "web", "b")
-    await until(lambda: is_leased(fake))
+    await fake.until(lambda: "RenewLease" in fake.calls)
     await api.node_in("a", READY)
-    assert not fake.containers
+    assert list(fake.containers) == [other]
+
+
+async def test_what_may_run_elsewhere_leaves_a_node_that_answers_and_gets_no_lease(
+    api: Api, executors: Mapping[str, FakeExecutor], clock: Clock
+) -> None:
+    """One that found no room before goes when there is some, and is removed before the node gets its lease."""
+    fake = executors["a"]
+    waiting = await run_on(api, "a", "waiting", **MOVES)
+    await run_on(api, "a", "stopped", **MOVES)
+    await only(api, "a")
+    await clock.lose(fake)
+    await api.node_in("a", LOST)
+    await api.stop("stopped")
+    end_without_lease(fake, waiting)
+    fake.calls.clear()
+    with failing(fake, "StopContainer", UNKILLABLE):
+        await fake.up()
+        await until(lambda: _is_lost_for(api, UNKILLABLE.message))
+        await only(api, "a", "b")
+        await until(lambda: runs_on(api, "waiting", "b"))
+        assert "RenewLease" not in fake.calls
+    await fake.until(lambda: "RenewLease" in fake.calls)
+    assert fake.calls.index("RemoveContainer") < fake.calls.index("RenewLease")
+    assert waiting not in fake.containers
 
 
 @pytest.mark.parametrize("runs", [False, True])
@@ -143,11 +173,11 @@ async def test_a_node_that_cannot_stop_what_was_stopped_gets_a_lease_when_that_d
         if runs:
             await fake.until(lambda: fake.calls.count("StopContainer") > 2)
             assert "RenewLease" not in fake.calls
-            assert (await api.node("a")).state != READY
+            await until(lambda: _is_lost_for(api, UNKILLABLE.message))
         else:
-            await until(lambda: is_leased(fake))
+            await fake.until(lambda: "RenewLease" in fake.calls)
             await api.node_in("a", READY)
-    await until(lambda: is_leased(fake))
+    await fake.until(lambda: "RenewLease" in fake.calls)
     await api.node_in("a", READY)
     assert not fake.containers[web].running
 
@@ -161,10 +191,11 @@ async def test_what_a_node_brings_along_and_cannot_be_removed_is_looked_at_again
     address = (await api.node("a")).address
     await api.nodes.RemoveNode(node_pb2.RemoveNodeRequest(node="a"))
     fake.fault("RemoveContainer", error=BUSY)
+    fake.calls.clear()
     await fake.up()
     await api.nodes.AddNode(node_pb2.AddNodeRequest(name="again", address=address))
     await api.node_in("again", READY)
-    await until(lambda: is_leased(fake))
+    await fake.until(lambda: "RenewLease" in fake.calls)
     assert fake.containers
     await fake.down()
     await fake.up()
@@ -173,6 +204,11 @@ async def test_what_a_node_brings_along_and_cannot_be_removed_is_looked_at_again
 
 async def _has_ended(api: Api, name: str) -> bool:
     return not (await api.inspect(name)).state.running
+
+
+async def _is_lost_for(api: Api, why: str) -> bool:
+    node = await api.node("a")
+    return node.state == LOST and node.state_reason.startswith("it answers") and why in node.state_reason
 
 
 async def _nothing_left(api: Api) -> bool:

@@ -188,3 +188,39 @@ async def test_a_longer_lease_is_forgotten_when_it_is_over() -> None:
         await promise.written.wait()
         assert promise.seconds == TERMS.ttl
         assert time.monotonic() - begun >= 5 * TERMS.ttl
+
+
+async def test_a_lease_that_is_withheld_is_over_in_time_though_the_node_answers() -> None:
+    """The journal is followed all the same. It is renewed after an introduction that withholds nothing."""
+    executor, lost = Executor(connected=True), asyncio.Event()
+
+    async def leave(after: float) -> None:
+        assert lease.withheld == "web may run there"
+        lost.set()
+
+    async with asyncio.timeout(PATIENCE), held(executor, leave) as lease:
+        async with lease.introduction():
+            lease.withhold("web may run there")
+        executor.interrupted.clear()
+        await lost.wait()
+        lost.clear()
+        await lost.wait()
+        assert executor.renewals == []
+        assert not executor.interrupted.is_set()
+        async with lease.introduction():
+            pass
+        await executor.renewed.wait()
+        assert lease.withheld == ""
+
+
+async def test_a_lease_that_is_in_force_is_not_withheld() -> None:
+    executor = Executor(connected=True)
+    async with asyncio.timeout(PATIENCE), held(executor, never) as lease:
+        async with lease.introduction():
+            pass
+        await executor.renewed.wait()
+        async with lease.introduction():
+            lease.withhold("web may run there")
+        assert lease.withheld == ""
+        executor.renewed.clear()
+        await executor.renewed.wait()
