@@ -51,7 +51,8 @@ def apply(record: ContainerRecord, entry: JournalEntry) -> tuple[ContainerRecord
     """The record after the entry. Neither looks nor moves where the record stands in the journal."""
     match entry.event:
         case Started():
-            return _started(record, entry.event, entry.time)
+            started, events = _started(record, entry.event, entry.time)
+            return dataclasses.replace(started, halted=_began_before_its_halt(record, entry)), events
         case StartRefused():
             state = dataclasses.replace(
                 record.state,
@@ -112,10 +113,16 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
         endpoints=tuple(_endpoint(endpoint) for endpoint in event.endpoints),
         ports=event.ports,
     )
-    started = dataclasses.replace(record, state=state, network=network, halted=False)
+    started = dataclasses.replace(record, state=state, network=network)
     connected = _network_events(record, "connect", time, _attachments(record, network))
     mounted = _volume_events(record, "mount", time)
     return started, [*connected, *mounted, container_event(record, "start", time)]
+
+
+def _began_before_its_halt(record: ContainerRecord, entry: JournalEntry) -> bool:
+    """By its node's policy, which is told later than the halt that ended it."""
+    halted_at = record.halted_at
+    return record.halted and entry.journal_id == halted_at.journal_id and entry.sequence <= halted_at.sequence
 
 
 def _connected(record: ContainerRecord, event: NetworkConnected, time: int) -> tuple[ContainerRecord, list[Event]]:

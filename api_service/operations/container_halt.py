@@ -14,7 +14,7 @@ from api_service.nodes.transitions import given_up
 from api_service.operations.engine import Engine
 from api_service.operations.node_leftovers import Leftovers
 from api_service.records.config import ON_NODE_LOSS
-from api_service.records.container import ContainerRecord
+from api_service.records.container import ContainerRecord, JournalPosition
 from api_service.records.container_repository import Changed
 from api_service.records.event_shapes import container_event
 from api_service.records.node import NodeState
@@ -53,7 +53,7 @@ async def halt_lost(engine: Engine, record: ContainerRecord) -> bool:
 
 def _halted(engine: Engine, found: ContainerRecord) -> Changed:
     ended, events = given_up(found, _LOST, now=engine.clock())
-    halted = dataclasses.replace(ended, halted=True, halt_told=False)
+    halted = dataclasses.replace(ended, halted=True, halted_at=JournalPosition())
     return Changed(record=halted, events=[*events, container_event(halted, "stop", engine.clock())])
 
 
@@ -86,7 +86,7 @@ async def call_off(engine: Engine, node: Node, left: Leftovers) -> None:
 
 
 def _is_untold(record: ContainerRecord) -> bool:
-    return record.halted and not record.halt_told
+    return record.halted and not record.halted_at.journal_id
 
 
 async def _call_off_one(engine: Engine, node: Node, container_id: str, deadline: Deadline) -> None:
@@ -95,8 +95,10 @@ async def _call_off_one(engine: Engine, node: Node, container_id: str, deadline:
         return
     with suppress(NotFound):  # it was not laid out yet
         await node.executor.containers.stop(container_id, signal=signal.SIGKILL, timeout=0, deadline=deadline)
-    await engine.containers.update(container_id, _told)
+    snapshot = await node.executor.snapshot(deadline=deadline)
+    told = JournalPosition(journal_id=snapshot.journal_id, sequence=snapshot.sequence)
+    await engine.containers.update(container_id, partial(_told, told))
 
 
-def _told(found: ContainerRecord) -> Changed | None:
-    return Changed(record=dataclasses.replace(found, halt_told=True)) if found.halted else None
+def _told(position: JournalPosition, found: ContainerRecord) -> Changed | None:
+    return Changed(record=dataclasses.replace(found, halted_at=position)) if found.halted else None

@@ -115,7 +115,8 @@ class ContainerRecord:
     `update_unsettled`: the node may hold other limits and another restart policy than stand here. `names_untold`: it
     may know the container by an old name on its networks.
     `booked`: what of its node is kept free for it. `moving`: it is to run again, here or on another node.
-    `halted`: it was stopped while it ran nowhere, so it does not run again by itself; `halt_told`: its node knows.
+    `halted`: it was stopped while it ran nowhere, so it does not run again by itself; `halted_at`: how far
+    the node's journal was when the node was told that, so what it says of the time before is no start anew.
     `end_told`: the start_id of the last run whose end was told without its node, which may tell it yet.
     `remove_volumes`: the removal that has begun takes its anonymous volumes along."""
 
@@ -142,7 +143,7 @@ class ContainerRecord:
     booked: Booking = field(default_factory=Booking)
     moving: bool = False
     halted: bool = False
-    halt_told: bool = False
+    halted_at: JournalPosition = field(default_factory=JournalPosition)
     end_told: str = ""
     observed: JournalPosition = field(default_factory=JournalPosition)
 

@@ -19,7 +19,7 @@ from api_service.records.node import NodeState
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.executor import FakeExecutor
-from tests.fixtures.node_leases import TERMS, end_without_lease, is_leased
+from tests.fixtures.node_leases import TERMS, Clock, end_without_lease, is_leased
 from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
@@ -171,6 +171,30 @@ async def test_what_its_node_may_start_again_is_not_said_to_be_stopped(
 async def _runs_by(api: Api, start_id: str) -> bool:
     state = (await api.engine.containers.find("web")).state
     return state.running and state.start_id == start_id
+
+
+async def test_what_its_node_had_started_before_the_stop_is_no_start_anew(
+    api: Api, executors: Mapping[str, FakeExecutor], clock: Clock
+) -> None:
+    """It ran again by its policy, unheard of, and was killed as the lease was over; both is told after the stop."""
+    fake = executors["a"]
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await clock.lose(fake)
+    fake.exit(web, 1, restart_in=1)
+    fake.restart(web)
+    await api.node_in("a", LOST)
+    await api.stop("web")
+    end_without_lease(fake, web)
+    fake.calls.clear()
+    await fake.up()
+    await until(lambda: _ended_with(api, 137))
+    await asyncio.sleep(3 * TERMS.ttl / 10)
+    assert "StartContainer" not in fake.calls
+    assert (await api.engine.containers.find("web")).halted
+    await api.start("web")
+    assert await runs_on(api, "web", "a")
+    assert not (await api.engine.containers.find("web")).halted
 
 
 async def test_what_may_run_again_since_its_node_came_back_is_not_said_to_be_stopped(
