@@ -121,7 +121,8 @@ async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: No
         left = Leftovers(node)
         await remove_departed(engine, node, left)
         await remove_strays(engine, node, left)
-        # From here on nothing is halted for the node's loss that is not called off.
+        await call_off(engine, node, left)
+        # From here on nothing is halted for the node's loss, but by then something more may have been.
         await contact.report_back()
         await call_off(engine, node, left)
         if danger := await left.danger():

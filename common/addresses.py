@@ -25,13 +25,13 @@ def is_listened_on(address: str) -> bool:
     """Whether somebody listens there, on a unix socket, which is known at once; elsewhere False."""
     if not is_unix(address):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
             probe.connect(address.removeprefix("unix://"))
-        except BlockingIOError:  # so many are waiting to be accepted: unix(7)
-            return True
-        except OSError:
-            return False
+    except BlockingIOError:  # so many are waiting to be accepted: unix(7)
+        return True
+    except OSError:
+        return False
     return True
 
 

@@ -1,9 +1,9 @@
-"""What calls of a node do while this service has no connection to it: they fail at once, or wait for a few seconds.
+"""What calls of a node do while this service has no connection to it: they fail at once, or wait for some time.
 
 A node is on record as ready when one API service has a connection. Each of the others makes its own when a request
 needs it, which is no reason to refuse that request: a link may have been mended this moment. Who is known not to answer
 is not waited for. On this machine it can be asked whether anybody listens: whoever saw the executor start may call at
-once, when gRPC has not tried again yet.
+once, and gRPC is given the time to try again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import grpc
 
 _PATIENCE = 4.0  # seconds; more than gRPC gives one attempt to connect, and less than whoever asks for facts waits
+_MOMENT = 0.5  # seconds; more than gRPC lets pass between two attempts (executor.py)
 _LOOK_EVERY = 0.05  # seconds; gRPC tells of its connection's states only to who waits without end
 _FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
 _READY = grpc.ChannelConnectivity.READY
@@ -75,9 +76,9 @@ class Patience:
             self._watching = None
 
     def _end_waiting(self, state: grpc.ChannelConnectivity) -> None:
-        now = time.monotonic()
+        now, limit = time.monotonic(), self._limit(state)
         for call, since in tuple(self._waiting.items()):
-            if (waited := now - since) < self._limit(state):
+            if (waited := now - since) < limit:
                 continue
             if waited >= _PATIENCE:
                 self._in_vain_at = now
@@ -89,5 +90,6 @@ class Patience:
         failed."""
         if state is not _FAILED:
             return _PATIENCE
-        in_vain = time.monotonic() - self._in_vain_at < _NOT_AGAIN
-        return _PATIENCE if not in_vain and (self._expected or self._is_there()) else 0.0
+        if self._expected and time.monotonic() - self._in_vain_at >= _NOT_AGAIN:
+            return _PATIENCE
+        return _MOMENT if self._is_there() else 0.0

@@ -120,9 +120,11 @@ def _started(record: ContainerRecord, event: Started, time: int) -> tuple[Contai
 
 
 def _began_before_its_halt(record: ContainerRecord, entry: JournalEntry) -> bool:
-    """By its node's policy, which is told later than the halt that ended it."""
-    halted_at = record.halted_at
-    return record.halted and entry.journal_id == halted_at.journal_id and entry.sequence <= halted_at.sequence
+    """By its node's policy, which is told later than the halt that ended it, or is to end it. Who is asked to start it
+    takes the halt back first."""
+    told = record.halted_at
+    untold = not told.journal_id
+    return record.halted and (untold or (entry.journal_id == told.journal_id and entry.sequence <= told.sequence))
 
 
 def _connected(record: ContainerRecord, event: NetworkConnected, time: int) -> tuple[ContainerRecord, list[Event]]:

@@ -76,9 +76,9 @@ async def resume(engine: Engine, record: ContainerRecord) -> ContainerRecord:
 async def call_off(engine: Engine, node: Node, left: Leftovers) -> None:
     """Before the node gets its lease, for which its own restart policies wait: they know nothing of a halt. Each is
     told once, and under the container's lock: a node comes back with its lease in force, too, and then a client may
-    start it meanwhile. Raises Aborted, Unavailable, DeadlineExceeded."""
+    start it meanwhile. Those in `left` are not tried again. Raises Aborted, Unavailable, DeadlineExceeded."""
     for record in await engine.containers.on_node(node.name):
-        if _is_untold(record):
+        if _is_untold(record) and not left.is_halted(record.id):
             deadline = Deadline.after(_CALL_TIME)
             with left.stopping(record.id):
                 async with engine.locks.hold(record.id, "stop", deadline):

@@ -49,6 +49,10 @@ class Leftovers:
     def any(self) -> bool:
         return bool(self._elsewhere or self._halted)
 
+    def is_halted(self, container_id: str) -> bool:
+        """Whether its stop has failed."""
+        return container_id in self._halted
+
     async def danger(self) -> str:
         """Of one of them that may run there, or would by itself, by what the node says now; empty: none does."""
         if not self.any:

@@ -19,10 +19,11 @@ from api_service.records.event_shapes import (
 )
 from api_service.records.node import NodeRecord, NodeState
 from api_service.records.node_repository import no_such_node
-from common.errors import Aborted, FailedPrecondition
+from common.errors import Aborted, FailedPrecondition, SlipwayError
 
 _MAX_ATTEMPTS = 16
 _MAX_SHOWN = 5
+_ANSWER_TIME = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ async def _remove(engine: Engine, node: NodeRecord, *, force: bool, deadline: De
         try:
             used = await _used(engine, node)
             if used:
-                _refuse(node, used, force=force)
+                await _refuse(engine, node, used, force=force)
                 await _forget(engine, node)
             await _forget_images(engine, node)
             await engine.moves.forget(node.name)
@@ -92,15 +93,27 @@ async def _used(engine: Engine, node: NodeRecord) -> Forgotten:
     )
 
 
-def _refuse(node: NodeRecord, used: Forgotten, *, force: bool) -> None:
+async def _refuse(engine: Engine, node: NodeRecord, used: Forgotten, *, force: bool) -> None:
     if not force:
         kinds = {"containers": used.containers, "volumes": used.volumes, "networks": used.networks}
         shown = "; ".join(f"{kind} {_shown(names)}" for kind, names in kinds.items() if names)
         why = f"has {shown}; remove them first, or use force when the node is lost for good"
         raise _refused(node, why, "NODE_IN_USE")
-    if node.status.state is NodeState.READY:
+    if await _answers(engine, node):
         why = "answers, so what is on it can be removed and is not forgotten by force; remove it, or stop the executor"
         raise _refused(node, why, "NODE_READY")
+
+
+async def _answers(engine: Engine, record: NodeRecord) -> bool:
+    """One that is lost may: what runs there is followed while something keeps it from its lease."""
+    node = engine.nodes.find(record.name)
+    if node is None or record.status.state is not NodeState.LOST:
+        return record.status.state is NodeState.READY
+    try:
+        facts = await node.executor.facts(deadline=Deadline.after(_ANSWER_TIME))
+    except SlipwayError:
+        return False
+    return facts.node_id == record.executor_id
 
 
 async def _forget(engine: Engine, node: NodeRecord) -> None:

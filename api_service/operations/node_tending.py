@@ -38,7 +38,7 @@ async def tend_forever(engine: Engine, node: Node, clear: Callable[[], Awaitable
         try:
             await take_back_removal(engine, node)
             if node.follower.connected:
-                await clear()
+                await _clear(node, clear)
             alone = engine.nodes.sole() is not None
             leaving = node.record.availability is Availability.DRAINED and node.follower.connected and not alone
             if leaving:
@@ -47,6 +47,14 @@ async def tend_forever(engine: Engine, node: Node, clear: Callable[[], Awaitable
                 await _finish_moves(engine, node, leaving=leaving)
         except SlipwayError as error:
             _log.warning("node not tended", node=node.name, error=error.message)
+
+
+async def _clear(node: Node, clear: Callable[[], Awaitable[None]]) -> None:
+    """Nothing else waits for what cannot be removed."""
+    try:
+        await clear()
+    except SlipwayError as error:
+        _log.warning("node not cleared", node=node.name, error=error.message)
 
 
 async def leave_lost_node(engine: Engine, node: Node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -121,6 +122,7 @@ async def test_an_executor_on_this_machine_can_be_called_as_soon_as_it_is_there(
     away: tuple[FakeExecutor, GrpcExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the records say of it yet, and though gRPC would not try again this moment."""
+    monkeypatch.setattr(patience, "_MOMENT", 60.0)
     monkeypatch.setattr(patience, "_PATIENCE", 60.0)
     fake, dialled = away
     dialled.expect(ready=False)
@@ -129,6 +131,17 @@ async def test_an_executor_on_this_machine_can_be_called_as_soon_as_it_is_there(
             await asyncio.wait_for(_facts(dialled), 10)
     await fake.up()
     await _facts(dialled)
+
+
+async def test_who_listens_and_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_PATIENCE", 3600.0)
+    with socket.socket(socket.AF_UNIX) as frozen:
+        frozen.bind(str(tmp_path / "executor.sock"))
+        frozen.listen()
+        async with GrpcExecutor(node="n1", address=f"unix://{tmp_path}/executor.sock") as dialled:
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await dialled.facts(deadline=Deadline.after(60))
 
 
 async def test_an_attempt_under_way_is_waited_for_whatever_becomes_known(tmp_path: Path) -> None:

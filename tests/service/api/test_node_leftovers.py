@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 from slipway.v1 import node_service_pb2 as node_pb2
 
-from common.errors import Internal
-from tests.fixtures.api import Api
+from common.errors import Internal, SlipwayError, Unavailable
+from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.containers import FakeContainer
 from tests.fixtures.fake_executor.executor import FakeExecutor
 from tests.fixtures.node_leases import Clock, end_without_lease
@@ -27,7 +27,7 @@ def api(leasing: Api) -> Api:
 
 
 @contextmanager
-def failing(fake: FakeExecutor, method: str, error: Internal) -> Iterator[None]:
+def failing(fake: FakeExecutor, method: str, error: SlipwayError) -> Iterator[None]:
     for _ in range(1000):
         fake.fault(method, error=error)
     yield
@@ -122,6 +122,8 @@ async def test_a_node_on_which_may_run_what_runs_elsewhere_gets_no_lease(
         await fake.up()
         await until(lambda: _has_ended(api, "other"))
         await until(lambda: _is_lost_for(api, UNKILLABLE.message))
+        why = await refused(api.nodes.RemoveNode(node_pb2.RemoveNodeRequest(node="a", force=True)))
+        assert why.reason == "NODE_READY"
         await api.start("other")
         await fake.until(lambda: fake.calls.count("RemoveContainer") > 3)
         assert "RenewLease" not in fake.calls
@@ -180,6 +182,49 @@ async def test_a_node_that_cannot_stop_what_was_stopped_gets_a_lease_when_that_d
     await fake.until(lambda: "RenewLease" in fake.calls)
     await api.node_in("a", READY)
     assert not fake.containers[web].running
+
+
+async def test_what_cannot_be_stopped_stays_to_be_stopped_whatever_its_node_tells(
+    api: Api, executors: Mapping[str, FakeExecutor], clock: Clock
+) -> None:
+    """Its policy has started it again before the stop, and nobody has heard of that yet."""
+    fake = executors["a"]
+    web = await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await clock.lose(fake)
+    fake.exit(web, 1, restart_in=1)
+    fake.restart(web)
+    await api.node_in("a", LOST)
+    await api.stop("web")
+    fake.calls.clear()
+    with failing(fake, "StopContainer", UNKILLABLE):
+        await fake.up()
+        await until(lambda: _is_lost_for(api, UNKILLABLE.message))
+        assert await api.engine.nodes.get("a").follower.reached(len(fake.journal), patience=PATIENCE)
+        tried = fake.calls.count("StopContainer")
+        await fake.until(lambda: fake.calls.count("StopContainer") > tried + 1)
+        assert "RenewLease" not in fake.calls
+    await api.node_in("a", READY)
+    assert not fake.containers[web].running
+    assert (await api.engine.containers.find("web")).halted
+
+
+async def test_a_node_that_answers_by_halves_stays_lost(
+    api: Api, executors: Mapping[str, FakeExecutor], clock: Clock
+) -> None:
+    fake = executors["a"]
+    await run_on(api, "a", "web", **MOVES)
+    await only(api, "a")
+    await clock.lose(fake)
+    await api.node_in("a", LOST)
+    await api.stop("web")
+    before = await api.actions(type=["node"])
+    fake.calls.clear()
+    with failing(fake, "StopContainer", Unavailable("its disk does not answer")):
+        await fake.up()
+        await fake.until(lambda: fake.calls.count("StopContainer") > 3)
+        assert await api.actions(type=["node"]) == before
+    await api.node_in("a", READY)
 
 
 async def test_what_a_node_brings_along_and_cannot_be_removed_is_looked_at_again(

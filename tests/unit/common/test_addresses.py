@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -41,6 +42,15 @@ def test_nobody_any_more(listening: socket.socket) -> None:
     listening.close()
     assert Path(path).exists()
     assert not is_listened_on(f"unix://{path}")
+
+
+def test_nobody_can_be_asked(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    address = f"unix://{listening.getsockname()}"
+    monkeypatch.setattr("common.addresses.socket.socket", exhausted)
+    assert not is_listened_on(address)
 
 
 def test_nobody_yet(tmp_path: Path) -> None:
