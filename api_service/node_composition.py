@@ -97,23 +97,22 @@ async def open_node(
         promise = LeasePromise(node.name, engine.node_records)
         lease = NodeLease(node, terms, promise, on_lost=lost)
 
-        async def introduce() -> None:
-            try:
-                await _introduce(engine, node, contact, lease)
-            except Misnamed as error:
-                on_misnamed(error)
-                raise
-
-        follower.introduce = introduce
+        follower.introduce = partial(_introduce, engine, node, contact, lease, on_misnamed)
         attend = partial(_attend, engine, node, contact, lease, teller, terms)
         turns = NodeTurns(node, lease, claims=claims, terms=reach_terms(terms), attend=attend)
         await stack.enter_async_context(background(turns.take_forever(), name=f"take turns at {record.name}"))
         yield node
 
 
-async def _introduce(engine: Engine, node: Node, contact: NodeContact, lease: NodeLease) -> None:
+async def _introduce(
+    engine: Engine, node: Node, contact: NodeContact, lease: NodeLease, on_misnamed: Callable[[Misnamed], None]
+) -> None:
     """Before anything else is heard of the node, and before anything may be started there by itself."""
-    await contact.introduce()
+    try:
+        await contact.introduce()
+    except Misnamed as error:
+        on_misnamed(error)
+        raise
     async with lease.introduction():
         # Another replica may have moved what was there.
         if not await engine.catch_up():

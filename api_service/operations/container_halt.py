@@ -78,7 +78,7 @@ async def call_off(engine: Engine, node: Node, left: Leftovers) -> None:
     told once, and under the container's lock: a node comes back with its lease in force, too, and then a client may
     start it meanwhile. Those in `left` are not tried again. Raises Aborted, Unavailable, DeadlineExceeded."""
     for record in await engine.containers.on_node(node.name):
-        if _is_untold(record) and not left.is_halted(record.id):
+        if _is_untold(record) and not left.stop_failed(record.id):
             deadline = Deadline.after(_CALL_TIME)
             with left.stopping(record.id):
                 async with engine.locks.hold(record.id, "stop", deadline):

@@ -49,8 +49,7 @@ class Leftovers:
     def any(self) -> bool:
         return bool(self._elsewhere or self._halted)
 
-    def is_halted(self, container_id: str) -> bool:
-        """Whether its stop has failed."""
+    def stop_failed(self, container_id: str) -> bool:
         return container_id in self._halted
 
     async def danger(self) -> str:

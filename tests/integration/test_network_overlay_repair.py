@@ -51,7 +51,7 @@ async def test_a_new_executor_finds_the_peers_and_makes_what_is_gone(nodes: list
 
 async def _deleted(link: str) -> None:
     """While the watch of the running executor cannot act on it: its loop is busy here."""
-    subprocess.run(["ip", "link", "delete", link], check=True)  # noqa: ASYNC221  to block the loop
+    subprocess.run(["ip", "link", "delete", link], check=True)  # noqa: ASYNC221 - that it blocks is the point
 
 
 def _fails(*arguments: object, **more: object) -> None:

@@ -19,7 +19,7 @@ from api_service.records.node import NodeState
 from common.errors import Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.executor import FakeExecutor
-from tests.fixtures.node_leases import TERMS, Clock, end_without_lease, is_leased
+from tests.fixtures.node_leases import TERMS, Clock, end_without_lease, is_leased, stopped_after_an_unheard_restart
 from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
@@ -180,13 +180,7 @@ async def test_what_its_node_had_started_before_the_stop_is_no_start_anew(
 ) -> None:
     """It ran again by its policy, unheard of, and was killed as the lease was over; both is told after the stop."""
     fake = executors["a"]
-    web = await run_on(api, "a", "web", **MOVES)
-    await only(api, "a")
-    await clock.lose(fake)
-    fake.exit(web, 1, restart_in=1)
-    fake.restart(web)
-    await api.node_in("a", LOST)
-    await api.stop("web")
+    web = await stopped_after_an_unheard_restart(api, fake, clock)
     end_without_lease(fake, web)
     fake.calls.clear()
     await fake.up()

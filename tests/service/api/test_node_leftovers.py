@@ -13,7 +13,7 @@ from common.errors import Internal, SlipwayError, Unavailable
 from tests.fixtures.api import PATIENCE, Api, refused
 from tests.fixtures.fake_executor.containers import FakeContainer
 from tests.fixtures.fake_executor.executor import FakeExecutor
-from tests.fixtures.node_leases import Clock, end_without_lease
+from tests.fixtures.node_leases import Clock, end_without_lease, stopped_after_an_unheard_restart
 from tests.fixtures.two_nodes import MOVES, only, run_on, runs_on, until
 
 READY, LOST = node_pb2.NODE_STATE_READY, node_pb2.NODE_STATE_LOST
@@ -189,13 +189,7 @@ async def test_what_cannot_be_stopped_stays_to_be_stopped_whatever_its_node_tell
 ) -> None:
     """Its policy has started it again before the stop, and nobody has heard of that yet."""
     fake = executors["a"]
-    web = await run_on(api, "a", "web", **MOVES)
-    await only(api, "a")
-    await clock.lose(fake)
-    fake.exit(web, 1, restart_in=1)
-    fake.restart(web)
-    await api.node_in("a", LOST)
-    await api.stop("web")
+    web = await stopped_after_an_unheard_restart(api, fake, clock)
     fake.calls.clear()
     with failing(fake, "StopContainer", UNKILLABLE):
         await fake.up()

@@ -172,7 +172,7 @@ async def test_a_bug_does_not_end_the_keeping_up(
             raise ZeroDivisionError
         return await changes(prefix, after=after)
 
-    store.changes = broken_at_first  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "changes", broken_at_first)
     await store.commit(put(codec, record(1)))
     keeping = asyncio.create_task(index.keep_up_forever())
     while codec.decoded == 0 and not keeping.done():
